@@ -1,0 +1,7 @@
+"""Where images come from: sources → a prepared, memory-mapped set → batches."""
+
+from raygan.data.config import DatasetConfig
+from raygan.data.images import ImageSet
+from raygan.data.prepare import load, prepare
+
+__all__ = ["DatasetConfig", "ImageSet", "load", "prepare"]

@@ -1,0 +1,107 @@
+"""Checkpoints: one file each, beside it its SHA-256 as ``sha256sum`` writes it.
+
+A checkpoint is whole if and only if its checksum stands beside it and is right. It is written
+under another name and renamed, so that a crash at any moment leaves the ones before it intact;
+it is read with ``weights_only=True``, so that nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raygan.errors import CheckpointError
+
+_NAME = re.compile(r"step-(\d{9})\.pt")
+
+
+def file_name(step: int) -> str:
+    """Name of the checkpoint after ``step`` iterations; sorts by step."""
+    return f"step-{step:09d}.pt"
+
+
+def save(state: dict[str, Any], folder: Path, step: int) -> Path:
+    """Write ``state`` (tensors and plain values) as ``step``'s checkpoint; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(step)
+    aside = path.with_suffix(".tmp")
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _checksum_path(path).write_text(f"{_sha256(aside)}  {path.name}\n")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read the checkpoint at ``path`` onto the CPU.
+
+    Raises :class:`~raygan.errors.CheckpointError` if it is not whole or carries anything but
+    tensors and plain values.
+    """
+    try:
+        expected = _checksum_path(path).read_text().split(maxsplit=1)[0]
+        actual = _sha256(path)
+    except (OSError, IndexError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
+    if actual != expected:
+        raise CheckpointError(
+            f"{path}: its SHA-256 is {actual[:12]}… but {expected[:12]}… was written: "
+            "the file is damaged; delete it to go on from the checkpoint before it"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of tensors and plain values; refused ({error})"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a training state")
+    return state
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in ``folder``, oldest first, whole or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(m[1]) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+
+
+def load_latest(folder: Path) -> tuple[dict[str, Any], list[str]] | None:
+    """The newest whole checkpoint in ``folder``, and why newer ones were passed over."""
+    passed_over: list[str] = []
+    for step in reversed(steps(folder)):
+        try:
+            return load(folder / file_name(step)), passed_over
+        except CheckpointError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise CheckpointError("no checkpoint is whole: " + "; ".join(passed_over))
+    return None
+
+
+def keep_only(folder: Path, kept: set[int]) -> None:
+    """Delete all checkpoints of ``folder`` but those of the steps ``kept``."""
+    for step in set(steps(folder)) - kept:
+        path = folder / file_name(step)
+        path.unlink()
+        _checksum_path(path).unlink(missing_ok=True)
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

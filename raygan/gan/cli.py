@@ -1,0 +1,101 @@
+"""``python -m raygan.gan.train``: one configuration, by hand; no Ray, no MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raygan.data.config import DatasetConfig
+from raygan.data.prepare import load, prepare
+from raygan.errors import RayganError
+from raygan.gan import checkpoint
+from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.pictures import grid_png
+from raygan.gan.state import TrainState
+from raygan.gan.train import Evaluation, train
+from raygan.gan.workers import Workers
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; exits with 2 for a wrong configuration."""
+    options = _parser().parse_args(arguments)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    out = Path(given.pop("out"))
+    data = {name[5:]: given.pop(name) for name in list(given) if name.startswith("data_")}
+    distributed = "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    if distributed:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        _run(TrainConfig(**given), DatasetConfig(**data), out)
+    except RayganError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        if distributed:
+            dist.destroy_process_group()
+
+
+def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
+    workers = Workers()
+    workers.part(config.batch_size)
+    images = load(prepare(dataset, out / "data"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    state = TrainState.create(config, images.shape, device)
+    found = checkpoint.load_latest(out / "checkpoints")
+    if found is not None:
+        state.load_state_dict(found[0])
+    if workers.rank == 0:
+        for reason in found[1] if found else []:
+            print(f"passed over {reason}", file=sys.stderr)
+        if found:
+            print(f"goes on after iteration {state.step}", file=sys.stderr)
+        print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
+    for evaluation in train(config, images, state):
+        if workers.rank == 0:
+            _record(evaluation, state, out)
+        if not evaluation.finite:
+            raise RayganError(f"diverged: a metric was not finite at iteration {evaluation.step}")
+
+
+def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
+    print(json.dumps({"step": evaluation.step, **evaluation.metrics}), flush=True)
+    (out / "samples.png").write_bytes(grid_png(evaluation.samples))
+    (out / "reconstructions.png").write_bytes(grid_png(evaluation.reconstructions, columns=8))
+    if evaluation.finite:
+        checkpoint.save(state.state_dict(), out / "checkpoints", state.step)
+        checkpoint.keep_only(out / "checkpoints", {state.step, state.best_step})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raygan.gan.train",
+        description="Train one configuration and print an evaluation a line, as JSON. "
+        "The same command again goes on from the last checkpoint in --out.",
+    )
+    parser.add_argument("--out", default="out", help="folder of checkpoints and pictures")
+    for owner, prefix in ((TrainConfig, ""), (DatasetConfig, "data-")):
+        for field in fields(owner):
+            option: dict[str, Any] = {"type": _type(str(field.type)), "default": None}
+            if not prefix and field.name in CHOICES:
+                option["choices"] = CHOICES[field.name]
+            default = None if field.default is MISSING else field.default
+            name = f"--{prefix}{field.name.replace('_', '-')}"
+            parser.add_argument(name, help=f"default: {default}", **option)
+    return parser
+
+
+def _type(annotation: str) -> type:
+    if annotation.startswith("int"):
+        return int
+    return float if annotation == "float" else str

@@ -1,0 +1,96 @@
+"""The configuration of one training run; the only place where its defaults live."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from raygan.errors import ConfigError
+
+Norm = Literal["vanilla", "bn", "wn", "wn-affine"]
+Architecture = Literal["dcgan"]
+Update = Literal["alternating", "simultaneous"]
+LossName = Literal["log", "least-squares"]
+OptimizerName = Literal["rmsprop", "adam"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What one GAN is and how it is trained (Xiang & Li 2017, arXiv 1704.03971, section 5).
+
+    The defaults are the paper's. Raises :class:`~raygan.errors.ConfigError` for a value that
+    cannot be trained.
+    """
+
+    norm: Norm = "wn"
+    """Normalisation of generator and discriminator."""
+    architecture: Architecture = "dcgan"
+    features: int = 64
+    """Channels of the level next to the image; they double per level."""
+    levels: int | None = None
+    """Stride-2 levels; by default as many as bring the longer side below 8."""
+    code_size: int = 128
+    """Dimensions of the latent code z ~ N(0, 1)."""
+    loss: LossName = "log"
+    """``log``: non-saturating log loss; ``least-squares``: Mao et al. 2017."""
+    update: Update = "alternating"
+    """``alternating``: D, then G on fresh noise; ``simultaneous``: one fake batch serves both."""
+    optimizer: OptimizerName = "rmsprop"
+    lr: float = 1e-4
+    """Learning rate of both networks."""
+    batch_size: int = 32
+    """Real images per iteration over all workers together."""
+    iterations: int = 20_000
+    evaluate_every: int = 1_000
+    """Iterations between evaluations (running reconstruction test, pictures, checkpoint)."""
+    reconstruction_steps: int = 50
+    """RMSProp steps of the running reconstruction test."""
+    seed: int = 0
+    """Fixes initialisation, noise and the order of the images."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"`{name}` (={getattr(self, name)!r}) must be one of {', '.join(allowed)}"
+                )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name == "levels":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"`{name}` (={value!r}) must be a whole number of at least {least}"
+                )
+        if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(f"`lr` (={self.lr!r}) must be a positive number")
+        if self.seed >= 2**63:
+            raise ConfigError(f"`seed` (={self.seed}) must be below 2**63")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(TrainConfig))
+"""Names of all fields, in order."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(hint)
+    for name, hint in get_type_hints(TrainConfig).items()
+    if get_args(hint) and all(isinstance(value, str) for value in get_args(hint))
+}
+"""The fields that are one of a few words, with these words."""
+
+_LEAST = {
+    "features": 1,
+    "levels": 1,
+    "code_size": 1,
+    "batch_size": 1,
+    "iterations": 1,
+    "evaluate_every": 1,
+    "reconstruction_steps": 1,
+    "seed": 0,
+}

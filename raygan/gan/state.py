@@ -1,0 +1,127 @@
+"""Everything that training changes: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Adam, Optimizer, RMSprop
+
+from raygan.errors import CheckpointError
+from raygan.gan import sampling
+from raygan.gan.config import TrainConfig
+from raygan.gan.dcgan import ARCHITECTURES, Shape
+from raygan.gan.steps import Game, Player
+from raygan.gan.workers import Workers, synchronize_batch_norm
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class TrainState:
+    """Both networks, both optimizers, and how far they are."""
+
+    config: TrainConfig
+    shape: Shape
+    generator: nn.Module
+    discriminator: nn.Module
+    optimizer_g: Optimizer
+    optimizer_d: Optimizer
+    step: int = 0
+    """Iterations done."""
+    best_step: int = 0
+    best_loss: float = math.inf
+    """Lowest reconstruction loss so far, and the step it was reached at."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of every evaluation so far, each with its ``step``."""
+
+    @classmethod
+    def create(
+        cls, config: TrainConfig, shape: Shape, device: torch.device | None = None
+    ) -> TrainState:
+        """Fresh networks for images of ``shape`` (C, H, W), the same on every worker and device."""
+        device = device or torch.device("cpu")
+        workers = Workers()
+        build_generator, build_discriminator = ARCHITECTURES[config.architecture]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(sampling.derive_seed(config.seed, sampling.INIT, 0))
+            built = [build_generator(config, shape), build_discriminator(config, shape)]
+        generator, discriminator = (
+            synchronize_batch_norm(
+                network.to(device).to(memory_format=torch.channels_last), workers, device
+            )
+            for network in built
+        )
+        return cls(
+            config,
+            shape,
+            generator,
+            discriminator,
+            _optimizer(config, generator),
+            _optimizer(config, discriminator),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.generator.parameters()).device
+
+    def game(self, workers: Workers) -> Game:
+        """The two networks and their optimizers, ready to play."""
+        return Game(
+            generator=Player(self.generator, self.optimizer_g),
+            discriminator=Player(self.discriminator, self.optimizer_d),
+            loss=self.config.loss,
+            workers=workers,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, for :func:`raygan.gan.checkpoint.save`."""
+        return {
+            "config": self.config.to_dict(),
+            "shape": list(self.shape),
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer_g": self.optimizer_g.state_dict(),
+            "optimizer_d": self.optimizer_d.state_dict(),
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_loss": self.best_loss,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over a saved state; more ``iterations`` than it was saved with are allowed.
+
+        Raises :class:`~raygan.errors.CheckpointError` if it is of another configuration.
+        """
+        own = {**self.config.to_dict(), "shape": list(self.shape)}
+        other = {**saved.get("config", {}), "shape": saved.get("shape")}
+        changed = [
+            f"{name} was {other.get(name)!r}, is {value!r}"
+            for name, value in own.items()
+            if name != "iterations" and other.get(name) != value
+        ]
+        if changed:
+            raise CheckpointError(
+                f"the checkpoint is of another configuration: {'; '.join(changed)}; "
+                "restore that configuration or start in a new folder"
+            )
+        self.generator.load_state_dict(saved["generator"])
+        self.discriminator.load_state_dict(saved["discriminator"])
+        self.optimizer_g.load_state_dict(saved["optimizer_g"])
+        self.optimizer_d.load_state_dict(saved["optimizer_d"])
+        self.step = saved["step"]
+        self.best_step, self.best_loss = saved["best_step"], saved["best_loss"]
+        self.history = saved["history"]
+
+
+def _optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
+    parameters = list(network.parameters())
+    if config.optimizer == "adam":
+        # β₁ = 0.5: Radford et al. 2016, arXiv 1511.06434, section 3
+        return Adam(parameters, lr=config.lr, betas=(0.5, 0.999))
+    return RMSprop(parameters, lr=config.lr, alpha=0.9, eps=1e-6)

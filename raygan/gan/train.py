@@ -1,0 +1,156 @@
+"""Training as an iterator of evaluations.
+
+    for evaluation in train(config, images, state):
+        ...  # log it, save the state, or stop by not iterating on
+
+``python -m raygan.gan.train --help`` (also under ``torchrun``) trains one configuration by hand.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raygan.data.images import ImageSet
+from raygan.gan import sampling
+from raygan.gan.config import TrainConfig
+from raygan.gan.layers import frozen
+from raygan.gan.reconstruction import Reconstruction, as_float, reconstruct
+from raygan.gan.state import Metrics, TrainState
+from raygan.gan.steps import STATISTICS, Game
+from raygan.gan.workers import Workers
+
+SAMPLES = 64
+"""Images of the sample grid."""
+PAIRS = 16
+"""Held-out images that are shown with their reconstructions."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One training run after ``step`` iterations."""
+
+    step: int
+    metrics: Metrics
+    """``train/…``: means since the last evaluation (losses, D's accuracy on real and fake), and
+    gradient norms of the last iteration; ``val/reconstruction_loss``: mean squared error per
+    pixel in [0, 1]; ``perf/images_per_second``: real images of all workers per second of
+    training; ``perf/images_seen``."""
+    finite: bool
+    """Whether every metric is a finite number."""
+    best: bool
+    """Whether this is the lowest reconstruction loss so far."""
+    samples: Tensor
+    """G's images from fixed codes, uint8 [64, C, H, W], on the CPU."""
+    reconstructions: Tensor
+    """Held-out images (even) and their reconstructions (odd), uint8 [2·n, C, H, W], on the CPU;
+    of this worker's share."""
+    reconstruction_losses: Tensor
+    """Loss of each running-test image, float32 [N], on the CPU."""
+
+    @property
+    def loss(self) -> float:
+        """The reconstruction loss."""
+        return self.metrics["val/reconstruction_loss"]
+
+
+def train(config: TrainConfig, images: ImageSet, state: TrainState) -> Iterator[Evaluation]:
+    """Train ``state`` to ``config.iterations``; yield every ``config.evaluate_every`` and at the
+    end.
+
+    ``state`` goes on from where it is; at each evaluation it can be saved. All workers of a
+    process group iterate together and get the same metrics. Nothing in the loop waits for the
+    device. Raises :class:`~raygan.errors.ConfigError` if the batch cannot be shared.
+    """
+    workers = Workers()
+    device = state.device
+    images = images.resident(device)
+    game = state.game(workers)
+    iterate = game.alternating if config.update == "alternating" else game.simultaneous
+    part = workers.part(config.batch_size)
+    noise = sampling.Noise(config.seed, config.batch_size, config.code_size, part, device)
+    order = sampling.Order(
+        config.seed, len(images.train), config.batch_size, part, images.train.device
+    )
+    while state.step < config.iterations:
+        started, first = time.perf_counter(), state.step
+        until = min((first // config.evaluate_every + 1) * config.evaluate_every, config.iterations)
+        totals = torch.zeros(len(STATISTICS), device=device)
+        while state.step < until:
+            step = state.step
+            chosen = images.train.index_select(0, order(step))
+            real = as_float(images.take(chosen).to(device, non_blocking=True))
+            totals += iterate(real, noise(sampling.NOISE_D, step), noise(sampling.NOISE_G, step))
+            state.step += 1
+        workers.sum_(totals)
+        means = (totals / (until - first)).tolist()  # waits for the device
+        seen = (until - first) * config.batch_size
+        metrics = dict(zip(STATISTICS, means, strict=True))
+        metrics["perf/images_per_second"] = seen / (time.perf_counter() - started)
+        yield _evaluate(config, images, state, game, metrics)
+
+
+def _evaluate(
+    config: TrainConfig, images: ImageSet, state: TrainState, game: Game, metrics: Metrics
+) -> Evaluation:
+    workers = game.workers
+    held_out = images.take(images.running)
+    reconstruction = reconstruct(
+        state.generator,
+        config.code_size,
+        held_out,
+        steps=config.reconstruction_steps,
+        workers=workers,
+    )
+    loss = reconstruction.loss
+    metrics |= {
+        "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
+        "train/gradient_norm_g": float(game.generator.gradient_norm()),
+        "perf/images_seen": float(state.step * config.batch_size),
+        "val/reconstruction_loss": loss,
+    }
+    finite = all(math.isfinite(value) for value in metrics.values())
+    best = finite and loss < state.best_loss
+    if best:
+        state.best_step, state.best_loss = state.step, loss
+    state.history.append({"step": float(state.step), **metrics})
+    return Evaluation(
+        step=state.step,
+        metrics=metrics,
+        finite=finite,
+        best=best,
+        samples=sample(state.generator, config),
+        reconstructions=_pairs(held_out, reconstruction, workers),
+        reconstruction_losses=reconstruction.losses,
+    )
+
+
+def sample(generator: torch.nn.Module, config: TrainConfig, count: int = SAMPLES) -> Tensor:
+    """G's images from ``count`` codes that only ``config.seed`` fixes; uint8, on the CPU."""
+    device = next(generator.parameters()).device
+    rng = torch.Generator().manual_seed(sampling.derive_seed(config.seed, sampling.SAMPLES, 0))
+    codes = torch.randn(count, config.code_size, generator=rng).to(device)
+    with torch.no_grad(), frozen(generator):
+        return _as_bytes(generator(codes))
+
+
+def _pairs(held_out: Tensor, reconstruction: Reconstruction, workers: Workers) -> Tensor:
+    found = _as_bytes(reconstruction.images[:PAIRS])
+    start = workers.share(len(held_out)).start
+    originals = held_out[start : start + len(found)].cpu()
+    return torch.stack((originals, found), dim=1).flatten(0, 1)
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return images.mul(255).round_().clamp_(0, 255).nan_to_num_(0.0).byte().cpu()
+
+
+if __name__ == "__main__":
+    from raygan.gan.cli import main
+
+    main()
