@@ -1,0 +1,96 @@
+"""What is known of each trial, kept as one JSON file per trial in the sweep's storage.
+
+These files are the sweep's memory: tables and reports are made from them, and the same command
+goes on from them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from raygan.errors import RayganError
+from raygan.gan.config import TrainConfig
+from raygan.storage import Storage
+from raygan.sweep.plan import TrialPlan
+
+Outcome = Literal["ok", "stopped", "diverged", "failed"]
+
+STEP, LOSS = "step", "val/reconstruction_loss"
+_FILE = "record.json"
+
+
+@dataclass
+class TrialRecord:
+    """One trial, from its plan to its outcome."""
+
+    id: str
+    cell: str
+    index: int
+    title: str
+    params: dict[str, Any]
+    config: dict[str, Any]
+    outcome: Outcome | None = None
+    """None until the trial has ended."""
+    reason: str | None = None
+    """Why it was stopped or failed."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of each evaluation, with its ``step``, ascending."""
+    seconds: float = 0.0
+    """Time that it held its resources, over all attempts."""
+    checkpoints: dict[str, str] = field(default_factory=dict)
+    """Addresses of the ``best`` and the ``last`` checkpoint."""
+
+    @classmethod
+    def of(cls, plan: TrialPlan) -> TrialRecord:
+        """The record of a trial that has not begun."""
+        config = plan.config.to_dict()
+        return cls(plan.id, plan.cell, plan.index, plan.title, plan.params, config)
+
+    @property
+    def step(self) -> int:
+        """Iterations at the last evaluation."""
+        return int(self.history[-1][STEP]) if self.history else 0
+
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """Iteration and reconstruction loss of each evaluation."""
+        return [(int(point[STEP]), point[LOSS]) for point in self.history]
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Iteration and value of the lowest reconstruction loss."""
+        return min(self.curve, key=lambda point: point[1]) if self.history else None
+
+    def merge(self, points: list[dict[str, float]]) -> list[dict[str, float]]:
+        """Add evaluations that are newer than those known; returns the added ones."""
+        added: list[dict[str, float]] = []
+        for point in sorted(points, key=lambda point: point[STEP]):
+            if point[STEP] > self.step:
+                self.history.append(point)
+                added.append(point)
+        return added
+
+    def save(self, storage: Storage) -> None:
+        """Write it under ``trials/<id>`` of the sweep's storage."""
+        storage.write(f"trials/{self.id}/{_FILE}", json.dumps(asdict(self), indent=1).encode())
+
+
+def load_all(storage: Storage) -> dict[str, TrialRecord]:
+    """All records of a sweep, by id; raises RayganError naming one that is damaged."""
+    records: dict[str, TrialRecord] = {}
+    for name in storage.folders("trials"):
+        data = storage.read(f"trials/{name}/{_FILE}")
+        if data is None:
+            continue
+        try:
+            record = TrialRecord(**json.loads(data))
+            TrainConfig(**record.config)
+        except (ValueError, TypeError) as error:
+            raise RayganError(
+                f"{storage.uri}/trials/{name}/{_FILE}: damaged ({error}); delete the folder "
+                f"trials/{name} to run this trial again"
+            ) from error
+        records[record.id] = record
+    return records

@@ -1,0 +1,110 @@
+"""Which settings a cell tries: one Optuna study per cell, so that cells never compete."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
+
+from raygan.gan.sampling import derive_seed
+from raygan.sweep.plan import trials_per_cell
+from raygan.sweep.spec import Range, Scalar, SweepSpec, integer_fields, search_method
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Curve = list[tuple[int, float]]
+"""Iteration and reconstruction loss of each evaluation."""
+
+
+class CellSearch:
+    """The search within one cell: ask for settings, tell how they did.
+
+    What is drawn for trial ``index`` depends on the search's seed, on ``index`` and, for tpe,
+    on the trials told before, not on the cell: every cell is offered the same random points,
+    and a resumed search goes on as it would have.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._spec = spec
+        self._count = trials_per_cell(spec)
+        self._space = spec.space()
+        self._distributions = {name: _distribution(name, v) for name, v in self._space.items()}
+        self._study = optuna.create_study(direction="minimize")
+        self._asked: dict[int, optuna.Trial] = {}
+        self._next = 0
+        self._planned = list(self._planned_points())
+
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """The next trial's index and settings, or None when the cell has had all its trials."""
+        if self._next >= self._count:
+            return None
+        index = self._next
+        planned = self._planned[index] if index < len(self._planned) else None
+        return index, self._ask(index, planned)
+
+    def tell(self, index: int, curve: Curve, *, outcome: str) -> None:
+        """The result of trial ``index``: complete, stopped early, or without a usable loss."""
+        asked = self._asked.pop(index, None)
+        if asked is None:
+            return
+        losses = [loss for _, loss in curve]
+        if not losses or outcome in ("diverged", "failed"):
+            self._study.tell(asked, state=TrialState.FAIL)
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a step reported twice is not an error here
+            for step, loss in curve:
+                asked.report(loss, step)
+        state = TrialState.PRUNED if outcome == "stopped" else TrialState.COMPLETE
+        value = None if state is TrialState.PRUNED else min(losses)
+        self._study.tell(asked, value, state=state)
+
+    def restore(self, index: int, params: dict[str, Any]) -> None:
+        """Ask again for trial ``index`` of an earlier run of the same sweep, with its settings."""
+        self._ask(index, params)
+
+    def _ask(self, index: int, point: dict[str, Any] | None) -> dict[str, Any]:
+        self._next = max(self._next, index + 1)
+        if point is not None:
+            self._study.enqueue_trial(point)
+        self._study.sampler = self._sampler(index)
+        asked = self._asked[index] = self._study.ask(self._distributions)
+        return dict(asked.params)
+
+    def _planned_points(self) -> Iterable[dict[str, Scalar]]:
+        first = list(self._spec.search.try_first)
+        yield from first
+        if search_method(self._spec) == "grid":
+            lists = {n: v for n, v in self._space.items() if not isinstance(v, Range)}
+            for values in itertools.product(*lists.values()):
+                point = dict(zip(lists, values, strict=True))
+                if point not in first:
+                    yield point
+
+    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
+        seed = derive_seed(self._spec.search.seed, index, 0) % 2**32
+        if search_method(self._spec) == "tpe":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                # constant_liar: trials that run at once are kept apart
+                return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _distribution(name: str, values: list[Scalar] | Range) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    log = values.scale == "log"
+    if name in integer_fields():
+        return IntDistribution(int(values.min), int(values.max), log=log)
+    return FloatDistribution(values.min, values.max, log=log)

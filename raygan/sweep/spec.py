@@ -1,0 +1,398 @@
+"""What a sweep's YAML may say, and what it means."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import fields as dataclass_fields
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
+
+import pydantic
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+)
+
+from raygan.data.config import DatasetConfig
+from raygan.errors import ConfigError
+from raygan.gan.config import FIELDS, TrainConfig
+from raygan.sweep import yaml_loader
+
+Scalar = bool | int | float | str
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Section(BaseModel):
+    model_config = _STRICT
+
+
+class Range(_Section):
+    """A range that is searched."""
+
+    min: int | float
+    max: int | float
+    scale: Literal["log", "linear"] = "linear"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.min < self.max:
+            raise ValueError(f"`min` (={self.min}) must be below `max` (={self.max})")
+        if self.scale == "log" and self.min <= 0:
+            raise ValueError(f"`min` (={self.min}) must be positive on a log scale")
+        return self
+
+
+def _section_of(owner: type, name: str) -> type[_Section]:
+    """The fields of a configuration dataclass, with its types, defaults and docstrings."""
+    hints, docs = get_type_hints(owner), _attribute_docs(owner)
+    fields: dict[str, Any] = {
+        field.name: (hints[field.name], Field(field.default, description=docs.get(field.name)))
+        for field in dataclass_fields(owner)
+    }
+    return create_model(name, __base__=_Section, __doc__=inspect.getdoc(owner), **fields)
+
+
+def _attribute_docs(owner: type) -> dict[str, str]:
+    (definition,) = ast.parse(inspect.getsource(owner)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        statement.target.id: " ".join(doc.value.value.split())
+        for statement, doc in pairwise(definition.body)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(doc.value.value, str)
+    }
+
+
+def _per_field(annotation: Any, what: str, names: Iterable[str]) -> dict[str, Any]:
+    return {
+        name: (annotation | None, Field(None, description=f"{what} `{name}`")) for name in names
+    }
+
+
+_LIST, _RANGE = "(list)", "(range)"
+
+Values = Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
+
+
+class _SearchSection(_Section):
+    method: Literal["grid", "random", "tpe"] | None = Field(
+        None, description="by default `grid` if every field is a list, else `tpe`"
+    )
+    trials: int | None = Field(
+        None, ge=1, le=10_000, description="trials per cell; by default all of a grid"
+    )
+    seed: int = Field(0, ge=0, description="fixes what random and tpe draw")
+    try_first: list[dict[str, Scalar]] = Field([], description="points that are tried first")
+
+
+if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
+    Train: TypeAlias = Any
+    Dataset: TypeAlias = Any
+    Grid: TypeAlias = Any
+    Search: TypeAlias = Any
+else:
+    Train = _section_of(TrainConfig, "Train")
+    Dataset = _section_of(DatasetConfig, "Dataset")
+    Grid = create_model(
+        "Grid",
+        __base__=_Section,
+        __doc__="Axes whose product gives the cells of the sweep.",
+        **_per_field(Values, "Values of", FIELDS),
+    )
+    Search = create_model(
+        "Search",
+        __base__=_SearchSection,
+        __doc__="What is explored within each cell: fields of the training configuration.",
+        **_per_field(
+            Annotated[
+                Annotated[Values, Tag(_LIST)] | Annotated[Range, Tag(_RANGE)],
+                Discriminator(lambda value: _RANGE if isinstance(value, dict | Range) else _LIST),
+            ],
+            "List or range of",
+            (name for name in FIELDS if name != "seed"),
+        ),
+    )
+
+
+class Stop(_Section):
+    """Early stopping on the running reconstruction loss, per cell."""
+
+    rule: Literal["asha", "patience", "none"] = "none"
+    grace: int = Field(1000, ge=1, description="iterations before any trial is stopped")
+    reduction: int = Field(
+        3, ge=2, description="asha: one trial in so many passes each rung (grace · reductionᵏ)"
+    )
+    patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
+
+
+class Scale(_Section):
+    """What each trial takes, and how many run at once."""
+
+    workers: int = Field(1, ge=1, le=1024, description="Ray Train workers per trial")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores per worker")
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs per worker; may be a fraction")
+    max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="trials at once; auto: as many as the cluster holds"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Scale:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
+            raise ValueError(
+                f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if it is above 1"
+            )
+        return self
+
+
+class Tracking(_Section):
+    """Where MLflow is."""
+
+    uri: str | None = Field(
+        None,
+        description="MLflow server or database; by default $MLFLOW_TRACKING_URI, else SQLite "
+        "in the storage folder",
+    )
+    experiment: str = Field("raygan", min_length=1, max_length=200)
+
+
+class SweepSpec(_Section):
+    """A sweep: one YAML file."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="names the sweep's folder and runs: letters, digits, '.', '_' and '-'",
+    )
+    dataset: Dataset = Dataset()
+    grid: Grid = Grid()
+    search: Search = Search()
+    stop: Stop = Stop()
+    train: Train = Train()
+    scale: Scale = Scale()
+    storage: str = Field("results", min_length=1, max_length=1000)
+    tracking: Tracking = Tracking()
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> SweepSpec:
+        if ".." in self.name:
+            raise ValueError("`name` must not hold '..'")
+        self.dataset_config()
+        self.train_config()
+        _check_places(self)
+        if self.train.batch_size % self.scale.workers:
+            raise ValueError(
+                f"`train.batch_size` (={self.train.batch_size}) must be divisible by "
+                f"`scale.workers` (={self.scale.workers}): it counts the images of all workers"
+            )
+        return self
+
+    def dataset_config(self) -> DatasetConfig:
+        """The images of the sweep."""
+        return DatasetConfig(**self.dataset.model_dump())
+
+    def train_config(self, **changes: Any) -> TrainConfig:
+        """What every trial has in common, with some fields changed."""
+        return TrainConfig(**{**self.train.model_dump(), **changes})
+
+    def axes(self) -> dict[str, list[Scalar]]:
+        """The grid's axes, in the order of the YAML."""
+        return _given(self.grid)
+
+    def space(self) -> dict[str, list[Scalar] | Range]:
+        """The searched fields, in the order of the YAML."""
+        own = _SearchSection.model_fields
+        return {name: value for name, value in _given(self.search).items() if name not in own}
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that the sweep will use, defaults included, as plain values."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _given(section: BaseModel) -> dict[str, Any]:
+    return {
+        name: getattr(section, name)
+        for name in section.model_dump(exclude_unset=True)
+        if getattr(section, name) is not None
+    }
+
+
+def _check_places(spec: SweepSpec) -> None:
+    """Every field stands in one place, and every value that it may take can be trained."""
+    axes, space = spec.axes(), spec.space()
+    for name in axes.keys() & space.keys():
+        raise ValueError(f"`{name}` stands under both `grid` and `search`; keep one")
+    for name in (axes.keys() | space.keys()) & spec.train.model_fields_set:
+        raise ValueError(f"`{name}` stands under `train` and also varies; keep one")
+    for where, values in (("grid", axes), ("search", space)):
+        for name, value in values.items():
+            candidates = [value.min, value.max] if isinstance(value, Range) else value
+            for candidate in candidates:
+                _check_point(spec, {name: candidate}, f"{where}.{name}")
+            if len({json.dumps(c) for c in candidates}) != len(candidates):
+                raise ValueError(f"`{where}.{name}` holds a value twice: {candidates}")
+    method, trials = search_method(spec), spec.search.trials
+    if method == "grid":
+        ranges = [name for name, value in space.items() if isinstance(value, Range)]
+        if ranges:
+            raise ValueError(
+                f"`search.method: grid` needs lists, but `{ranges[0]}` is a range; list its "
+                "values or use random or tpe"
+            )
+    elif trials is None and space:
+        raise ValueError(f"`search.trials` is missing: how many trials per cell may {method} take?")
+    for point in spec.search.try_first:
+        if point.keys() != space.keys():
+            raise ValueError(
+                f"`search.try_first` point {point} must name the searched fields: "
+                f"{', '.join(space) or 'none'}"
+            )
+        _check_point(spec, point, "search.try_first")
+
+
+def search_method(spec: SweepSpec) -> str:
+    """The search method: what the YAML says, or what fits its lists and ranges."""
+    if spec.search.method is not None:
+        return str(spec.search.method)
+    all_lists = not any(isinstance(value, Range) for value in spec.space().values())
+    return "grid" if all_lists else "tpe"
+
+
+def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
+    try:
+        spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
+    except ValidationError as error:
+        raise ValueError(f"`{where}`: {_message(error.errors()[0])}") from error
+    except ConfigError as error:
+        raise ValueError(f"`{where}`: {error}") from error
+
+
+def integer_fields() -> frozenset[str]:
+    """Fields of the training configuration that are whole numbers."""
+    return frozenset(
+        name for name, hint in get_type_hints(TrainConfig).items() if hint in (int, int | None)
+    )
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
+    """Read a sweep from ``path``, with ``key=value`` overrides.
+
+    Raises :class:`~raygan.errors.ConfigError`: file, line, what is wrong, the nearest key.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(yaml_loader.MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    document = yaml_loader.parse(text, str(path))
+    for override in overrides:
+        _override(document, override)
+    return validate(document)
+
+
+def validate(document: yaml_loader.Document) -> SweepSpec:
+    """Check parsed YAML; raises :class:`~raygan.errors.ConfigError`."""
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.name}: must be a mapping with at least the key `name`")
+    try:
+        return SweepSpec.model_validate(document.data)
+    except ValidationError as error:
+        problems = [_explain(document, problem) for problem in _most_telling(error)]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from error
+
+
+def _override(document: yaml_loader.Document, override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not equals or not all(re.fullmatch(r"[A-Za-z_]+", part) for part in parts):
+        raise ConfigError(f"--set {override!r}: must be key=value, such as train.features=16")
+    target = document.data
+    if not isinstance(target, dict):
+        return  # validate says so
+    for part in parts[:-1]:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: `{part}` is not a section")
+    target[parts[-1]] = yaml_loader.parse_scalar(value)
+    for known in [path for path in document.lines if path[: len(parts)] == parts]:
+        del document.lines[known]
+
+
+def _most_telling(error: ValidationError) -> list[Any]:
+    """One problem per place: a union reports one for each of its members."""
+    problems: dict[Any, Any] = {}
+    for problem in error.errors():
+        path = tuple(part for part in problem["loc"] if part not in (_LIST, _RANGE))
+        depth = 2 if path[:1] in (("scale",),) else len(path)
+        first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
+        if first["msg"] != problem["msg"]:
+            first["msg"] += f", or {_lower(problem['msg'])}"
+    return list(problems.values())
+
+
+def _explain(document: yaml_loader.Document, problem: Any) -> str:
+    path = problem["loc"]
+    if not path and (named := re.search(r"`([a-z_.]+)`", problem["msg"])):
+        path = tuple(named[1].split("."))
+        return f"{document.where(path)}: {_message(problem)}"
+    where, shown = document.where(path), ".".join(str(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key `{shown}`{_nearest(path)}"
+    if problem["type"] == "missing":
+        return f"{where}: the key `{shown}` is missing"
+    given = problem.get("input")
+    value = f" (={given!r})" if isinstance(given, Scalar | None) else ""
+    return f"{where}: {f'`{shown}`{value}: ' if shown else ''}{_message(problem)}"
+
+
+def _message(problem: Any) -> str:
+    return _lower(problem["msg"].removeprefix("Value error, "))
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _nearest(path: tuple[Any, ...]) -> str:
+    allowed = _KEYS.get(".".join(map(str, path[:-1])), [])
+    near = difflib.get_close_matches(str(path[-1]), allowed, n=1, cutoff=0.5)
+    elsewhere = [
+        f"{section}.{path[-1]}" for section, keys in _KEYS.items() if section and path[-1] in keys
+    ]
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    if elsewhere:
+        return f"; did you mean `{elsewhere[0]}`?"
+    return f"; allowed here: {', '.join(allowed)}" if allowed else ""
+
+
+_KEYS: dict[str, list[str]] = {
+    "": list(SweepSpec.model_fields),
+    **{
+        name: list(model.model_fields)
+        for name, model in {
+            "train": Train,
+            "dataset": Dataset,
+            "grid": Grid,
+            "search": Search,
+            "stop": Stop,
+            "scale": Scale,
+            "tracking": Tracking,
+        }.items()
+    },
+}
+"""Allowed keys per section, for suggestions."""
