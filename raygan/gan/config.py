@@ -64,7 +64,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"`{name}` (={value!r}) must be a whole number of at least {least}"
                 )
-        if not isinstance(self.lr, int | float) or not (math.isfinite(self.lr) and self.lr > 0):
+        number = isinstance(self.lr, int | float) and not isinstance(self.lr, bool)
+        if not (number and math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"`lr` (={self.lr!r}) must be a positive number")
         if self.seed >= 2**63:
             raise ConfigError(f"`seed` (={self.seed}) must be below 2**63")

@@ -48,13 +48,14 @@ def plan_levels(height: int, width: int, levels: int | None) -> list[Level]:
     size = (height, width)
     for level in range(count):
         deepest = level == count - 1
-        if min(size) < 2:
+        extra = tuple(0 if deepest else (side // 2) % 2 for side in size)
+        halved = (size[0] // 2 + extra[0], size[1] // 2 + extra[1])
+        if halved == size:  # 2 is halved to 1 and padded to 2
             raise ConfigError(
                 f"`levels` (={count}) is too many for images of {height}×{width} pixels: "
-                f"nothing is left to halve at level {level + 1}"
+                f"nothing is left to halve after level {level}; {level + 1} at most"
             )
-        extra = tuple(0 if deepest else (side // 2) % 2 for side in size)
-        size = (size[0] // 2 + extra[0], size[1] // 2 + extra[1])
+        size = halved
         planned.append(Level((1 + extra[0], 1 + extra[1]), size))
     return planned
 

@@ -396,3 +396,22 @@ _KEYS: dict[str, list[str]] = {
     },
 }
 """Allowed keys per section, for suggestions."""
+
+
+def smoke(spec: SweepSpec) -> SweepSpec:
+    """The same cells, shrunk to a minute: tiny networks, 20 iterations, one trial per cell."""
+    small: dict[str, Any] = {
+        "iterations": 20,
+        "evaluate_every": 10,
+        "reconstruction_steps": 5,
+        "features": 8,
+        "code_size": 16,
+    }
+    varied = spec.axes().keys() | spec.space().keys()
+    data = spec.model_dump(exclude_unset=True)
+    data["name"] = f"{spec.name[:58]}-smoke"
+    data["train"] = {**data.get("train", {}), **{k: v for k, v in small.items() if k not in varied}}
+    data["stop"] = {**data.get("stop", {}), "grace": 10}
+    if spec.space():
+        data.setdefault("search", {})["trials"] = 1
+    return SweepSpec.model_validate(data)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from raygan.errors import RayganError
 from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
-from raygan.sweep.plan import TrialPlan
 
 Outcome = Literal["ok", "stopped", "diverged", "failed"]
 
@@ -41,12 +40,6 @@ class TrialRecord:
     """Time that it held its resources, over all attempts."""
     checkpoints: dict[str, str] = field(default_factory=dict)
     """Addresses of the ``best`` and the ``last`` checkpoint."""
-
-    @classmethod
-    def of(cls, plan: TrialPlan) -> TrialRecord:
-        """The record of a trial that has not begun."""
-        config = plan.config.to_dict()
-        return cls(plan.id, plan.cell, plan.index, plan.title, plan.params, config)
 
     @property
     def step(self) -> int:

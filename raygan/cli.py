@@ -1,0 +1,15 @@
+"""The ``raygan`` command."""
+
+import click
+
+from raygan import __version__
+from raygan.sweep.cli import main as sweep
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Fair, large-scale comparison of GAN training recipes on Ray."""
+
+
+main.add_command(sweep, "sweep")

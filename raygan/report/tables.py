@@ -1,0 +1,103 @@
+"""A sweep's results as tables: Parquet for pandas and DuckDB, JSON, and text for a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raygan.records import STEP, TrialRecord
+from raygan.storage import Storage
+
+RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
+
+STYLES = {"ok": "green", "stopped": "yellow", "diverged": "red", "failed": "bold red"}
+
+
+def trial_row(record: TrialRecord) -> dict[str, Any]:
+    """One trial as a flat row: identity, configuration, outcome, losses, cost."""
+    best = record.best
+    return {
+        "trial": record.id,
+        "cell": record.cell,
+        "title": record.title,
+        **record.config,
+        "outcome": record.outcome,
+        "reason": record.reason,
+        "step": record.step,
+        "best_loss": best[1] if best else None,
+        "best_step": best[0] if best else None,
+        "last_loss": record.curve[-1][1] if record.history else None,
+        "seconds": record.seconds,
+        "best_checkpoint": record.checkpoints.get("best"),
+        "last_checkpoint": record.checkpoints.get("last"),
+    }
+
+
+def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, Any]) -> None:
+    """Write ``results.parquet`` (a row per trial), ``curves.parquet`` (a row per evaluation) and
+    ``result.json`` into a sweep's storage."""
+    records = list(records)
+    rows = [trial_row(record) for record in records]
+    points = [
+        {"trial": record.id, "cell": record.cell, **point, STEP: int(point[STEP])}
+        for record in records
+        for point in record.history
+    ]
+    storage.write(RESULTS, _parquet(rows))
+    storage.write(CURVES, _parquet(points))
+    storage.write(SUMMARY, json.dumps({**summary, "trials": rows}, indent=1).encode())
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def show(
+    console: Console, records: Iterable[TrialRecord], cells: list[str], baseline: float
+) -> None:
+    """Print one table per cell, the trial with the lowest loss first."""
+    records = list(records)
+    for cell in cells:
+        mine = [record for record in records if record.cell == cell]
+        table = Table(
+            title=cell, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        for name in ("trial", "best loss", "at iteration", "last loss", "outcome", "seconds"):
+            table.add_column(name, justify="left" if name in ("trial", "outcome") else "right")
+        for record in sorted(mine, key=_rank):
+            best = record.best
+            outcome = Text(
+                record.outcome or "unfinished", style=STYLES.get(record.outcome or "", "")
+            )
+            if record.reason:
+                outcome.append(f": {record.reason[:100]}", style="dim")
+            table.add_row(
+                record.title,
+                f"{best[1]:.5f}" if best else "",
+                str(best[0]) if best else "",
+                f"{record.curve[-1][1]:.5f}" if record.history else "",
+                outcome,
+                f"{record.seconds:.0f}",
+            )
+        console.print(table)
+        console.print()
+    console.print(
+        f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images; "
+        f"answering with the mean training image scores {baseline:.5f}.",
+        style="dim",
+    )
+
+
+def _rank(record: TrialRecord) -> tuple[bool, float]:
+    usable = record.outcome in ("ok", "stopped") and record.best is not None
+    return not usable, record.best[1] if record.best else 0.0

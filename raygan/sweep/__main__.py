@@ -1,0 +1,3 @@
+from raygan.sweep.cli import main
+
+main(prog_name="python -m raygan.sweep")

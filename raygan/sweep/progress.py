@@ -1,0 +1,147 @@
+"""Live progress: a table in a terminal, plain lines elsewhere (logs of ``ray job submit``)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from raygan.records import TrialRecord
+from raygan.report.tables import STYLES
+from raygan.sweep.study import Event, Study
+from raygan.tracking.mlflow_tracker import Tracker
+
+ROWS = 30
+"""Trials shown at once in the live table: the running ones first, then the latest."""
+
+
+class Progress:
+    """Shows a study while it runs; to be used as a context manager."""
+
+    def __init__(self, study: Study, console: Console, tracker: Tracker | None = None) -> None:
+        self._study, self._console, self._tracker = study, console, tracker
+        self._since: dict[str, tuple[float, int]] = {}
+        self._began = time.monotonic()
+        self._live = (
+            Live(
+                get_renderable=self._render,
+                console=console,
+                refresh_per_second=1,
+                transient=True,
+            )
+            if console.is_terminal
+            else None
+        )
+        self._last_warning: str | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Progress:
+        self._study.listeners.append(self._heard)
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def _heard(self, event: Event, record: TrialRecord) -> None:
+        if event == "started":
+            self._since[record.id] = (time.monotonic(), record.step)
+        if self._live is None:
+            with self._lock:
+                self._line(event, record)
+
+    def _line(self, event: Event, record: TrialRecord) -> None:
+        head = f"{time.strftime('%H:%M:%S')} {record.title:<24}"
+        if event == "started":
+            ended = sum(r.outcome is not None for r in self._study.records.values())
+            going_on = f", goes on after iteration {record.step}" if record.step else ""
+            text = f"started (trial {record.id}; {ended}/{self._study.trial_count} done){going_on}"
+        elif event == "evaluated" and record.history:
+            text = (
+                f"{record.step}/{record.config['iterations']}  "
+                f"reconstruction loss {record.curve[-1][1]:.5f}  "
+                f"{record.history[-1]['perf/images_per_second']:.0f} images/s  "
+                f"{self._left(record)} left"
+            )
+        elif event == "ended":
+            best = f", best {record.best[1]:.5f} at {record.best[0]}" if record.best else ""
+            why = f" ({record.reason})" if record.reason else ""
+            text = f"{record.outcome}{why}{best}"
+        else:
+            return
+        self._console.print(f"{head} {text}", highlight=False, soft_wrap=True, markup=False)
+        warning = self._tracker.last_error if self._tracker else None
+        if warning != self._last_warning:
+            self._last_warning = warning
+            self._console.print(_tracking_state(warning), soft_wrap=True)
+
+    def _left(self, record: TrialRecord) -> str:
+        since, first = self._since.get(record.id, (0.0, 0))
+        if record.step <= first or record.id not in self._since:
+            return "?"
+        rate = (time.monotonic() - since) / (record.step - first)
+        return duration(rate * (record.config["iterations"] - record.step))
+
+    def _render(self) -> Group:
+        study = self._study
+        # the study changes meanwhile on another thread: copies
+        everything = list(study.records.values())
+        running = [r for r in everything if r.id in study.running]
+        ended = [r for r in everything if r.outcome is not None]
+        table = Table(box=None, pad_edge=False)
+        for name in (
+            "trial",
+            "iteration",
+            "reconstruction loss",
+            "best",
+            "images/s",
+            "state",
+            "left",
+        ):
+            table.add_column(name, justify="left" if name in ("trial", "state") else "right")
+        for record in (running + ended[::-1])[:ROWS]:
+            last = record.history[-1] if record.history else {}
+            state = record.outcome or ("running" if record.history else "starting")
+            table.add_row(
+                record.title,
+                f"{record.step}/{record.config['iterations']}",
+                f"{record.curve[-1][1]:.5f}" if record.history else "",
+                f"{record.best[1]:.5f}" if record.best else "",
+                f"{last['perf/images_per_second']:.0f}" if last else "",
+                Text(state, style=STYLES.get(state, "")),
+                self._left(record) if record.id in study.running else "",
+            )
+        head = (
+            f"{study.spec.name}: {len(ended)}/{study.trial_count} trials done, "
+            f"{len(running)} running, {duration(time.monotonic() - self._began)}"
+        )
+        parts: list[Text | Table] = [Text(head, style="bold"), table]
+        if self._tracker is not None and self._tracker.last_error:
+            parts.append(_tracking_state(self._tracker.last_error))
+        return Group(*parts)
+
+
+def _tracking_state(error: str | None) -> Text:
+    if error is None:
+        return Text("MLflow answers again; nothing was lost", style="green")
+    return Text(f"MLflow does not answer, will be caught up later: {error}", style="yellow")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45s, 12m, 3h05m."""
+    if seconds < 90:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    return f"{minutes}m" if minutes < 90 else f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,0 +1,280 @@
+"""A sweep from its spec to its tables and its exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from raygan.errors import ConfigError, RayganError, TrackingError
+from raygan.report import tables
+from raygan.storage import Storage
+from raygan.sweep import plan, trial
+from raygan.sweep.progress import Progress, duration
+from raygan.sweep.spec import SweepSpec
+from raygan.sweep.study import Study, outcomes
+from raygan.tracking.mlflow_tracker import Status, Tracker, default_uri, is_server, run_tags
+
+EXIT_OK, EXIT_CONFIG, EXIT_FAILED = 0, 2, 3
+EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+
+SPEC_FILE = "sweep.yaml"
+MAY_CHANGE = ("scale", "tracking")
+"""Sections of the YAML that change how a sweep runs, not what it finds."""
+
+
+def run(
+    spec: SweepSpec, console: Console, *, address: str | None = None, verbose: bool = False
+) -> int:
+    """Run ``spec``, or go on with it; returns the exit code.
+
+    0: all done; 3: too many trials failed; 130, 143: interrupted. Raises
+    :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial.
+    """
+    storage = Storage(spec.storage)
+    sweep = storage / spec.name
+    spec_yaml = dump(spec)
+    _check_unchanged(spec, sweep)
+    study = Study(spec, sweep)
+    _announce(study, console)
+    with _stop_signals() as stopped:
+        tracker = _tracker(spec, sweep, storage)
+        tracker.open(spec_yaml)
+        try:
+            data = _start(spec, storage, address, console, verbose=verbose)
+            sweep.write(SPEC_FILE, spec_yaml.encode())
+            tracker.tag(run_tags(data["digest"]))
+            study.listeners.append(
+                lambda event, record: tracker.update(record, ended=event == "ended")
+            )
+            for record in study.records.values():  # what MLflow missed of an earlier run
+                tracker.update(record, ended=record.outcome is not None)
+            _run_trials(spec, study, storage, data, console, tracker, stopped)
+        except BaseException:
+            tracker.close("FAILED" if not stopped else "KILLED", [], {})
+            raise
+        return _finish(study, tracker, stopped, data["baseline"], console)
+
+
+def dump(spec: SweepSpec) -> str:
+    """The fully resolved YAML."""
+    return yaml.safe_dump(spec.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def _check_unchanged(spec: SweepSpec, sweep: Storage) -> None:
+    """Refuse to go on with a sweep under another YAML."""
+    stored = sweep.read(SPEC_FILE)
+    if stored is None:
+        return
+    before: dict[str, Any] = yaml.safe_load(stored)
+    now = spec.resolved()
+    for key in MAY_CHANGE:
+        before.pop(key, None), now.pop(key, None)
+    if before == now:
+        return
+    diff = difflib.unified_diff(
+        yaml.safe_dump(before, sort_keys=False).splitlines(),
+        yaml.safe_dump(now, sort_keys=False).splitlines(),
+        "the sweep so far",
+        "the YAML now",
+        lineterm="",
+        n=1,
+    )
+    raise ConfigError(
+        f"the sweep {spec.name!r} in {sweep.uri} has begun with another YAML:\n"
+        + "\n".join(diff)
+        + "\ngive the changed sweep another name (--set name=…), restore the YAML, or delete "
+        f"{sweep.uri} to start again"
+    )
+
+
+def _announce(study: Study, console: Console) -> None:
+    done = sum(record.outcome is not None for record in study.records.values())
+    text = f"{study.spec.name}: {study.trial_count} trials in {len(study.cells)} cells"
+    if study.records:
+        text += f"; goes on with {done} done"
+    console.print(text, style="bold", highlight=False)
+
+
+def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
+    if storage.is_local:
+        storage.local.mkdir(parents=True, exist_ok=True)
+    uri = spec.tracking.uri or default_uri(storage)
+    return Tracker(uri, spec.tracking.experiment, spec.name, sweep)
+
+
+def _start(
+    spec: SweepSpec, storage: Storage, address: str | None, console: Console, *, verbose: bool
+) -> dict[str, Any]:
+    """Start or join Ray, check that a trial fits, prepare the images."""
+    import ray
+
+    from raygan.sweep import tune
+
+    began = time.monotonic()
+    ours = tune.connect(address, verbose=verbose)
+    at_once = tune.concurrency(spec.scale, ours=ours)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    uri = spec.tracking.uri or default_uri(storage)
+    if len(nodes) > 1 and not is_server(uri):
+        raise TrackingError(
+            f"the cluster has {len(nodes)} nodes, but MLflow's store {uri} is a file that only "
+            "this one can see, and that is lost with it; set `tracking.uri` or "
+            "MLFLOW_TRACKING_URI to an MLflow server"
+        )
+    if len(nodes) > 1 and storage.is_local:
+        console.print(
+            f"note: storage {storage.uri} must be a folder that all {len(nodes)} nodes share",
+            style="yellow",
+        )
+    configs = [spec.train_config(**cell.values).to_dict() for cell in plan.cells(spec)]
+    prepare = ray.remote(num_cpus=1, max_retries=1)(trial.prepare_images)
+    try:
+        found = prepare.remote(spec.dataset.model_dump(), trial.data_folder(storage), configs)
+        data: dict[str, Any] = ray.get(found)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RayganError):
+            raise error.cause from None
+        raise
+    console.print(
+        f"{data['train']} training images {data['shape']}; up to {at_once} trials at once; "
+        f"ready after {duration(time.monotonic() - began)}",
+        highlight=False,
+    )
+    return {**data, "at_once": at_once}
+
+
+def _run_trials(
+    spec: SweepSpec,
+    study: Study,
+    storage: Storage,
+    data: dict[str, Any],
+    console: Console,
+    tracker: Tracker,
+    stopped: list[int],
+) -> None:
+    from raygan.sweep import tune
+
+    if stopped:
+        return
+    folder = trial.data_folder(storage)
+    with Progress(study, console, tracker):
+        tune.run(
+            study,
+            lambda planned: trial.job_of(planned, spec, study.storage, folder),
+            data["at_once"],
+        )
+
+
+def _finish(
+    study: Study, tracker: Tracker, stopped: list[int], baseline: float, console: Console
+) -> int:
+    import ray
+
+    study.interrupted()
+    code = _exit_code(study, stopped)
+    unfinished = [r for r in study.records.values() if r.outcome is None]
+    for record in unfinished:
+        tracker.update(record, ended=True)
+    best = {cell.name: study.best(cell.name) for cell in study.cells}
+    summary = {
+        "sweep": study.spec.name,
+        "exit_code": code,
+        "finished": not stopped,
+        "baseline": baseline,
+        "outcomes": outcomes(study),
+        "best": {cell: record.id if record else None for cell, record in best.items()},
+    }
+    tables.write(study.storage, study.records.values(), summary)
+    tables.show(console, study.records.values(), [c.name for c in study.cells], baseline)
+    if code == EXIT_FAILED:
+        _explain_failures(study, console)
+    ray.shutdown()
+    metrics = {f"best/{c}": r.best[1] for c, r in best.items() if r is not None and r.best}
+    metrics |= {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
+    status: Status = "KILLED" if stopped else ("FAILED" if code else "FINISHED")
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for name in (tables.RESULTS, tables.CURVES, tables.SUMMARY):
+            (Path(folder) / name).write_bytes(study.storage.read(name) or b"")
+            files.append(Path(folder) / name)
+        copied = tracker.close(status, files, metrics)
+    _say_where(study, tracker, copied, stopped, console)
+    return code
+
+
+def _exit_code(study: Study, stopped: list[int]) -> int:
+    if stopped:
+        return EXIT_SIGINT if stopped[0] == signal.SIGINT else EXIT_SIGTERM
+    counts = outcomes(study)
+    failed = counts.get("failed", 0)
+    without = [cell.name for cell in study.cells if study.best(cell.name) is None]
+    # a cell without any result, or a sweep that lost half of its trials, carries no verdict
+    return EXIT_FAILED if without or failed * 2 > len(study.records) else EXIT_OK
+
+
+def _explain_failures(study: Study, console: Console) -> None:
+    causes = Counter(
+        f"{record.outcome}: {record.reason}"
+        for record in study.records.values()
+        if record.outcome in ("failed", "diverged")
+    )
+    console.print("Too many trials gave no result:", style="bold red")
+    for cause, count in causes.most_common():
+        console.print(f"  {count} × {cause}", highlight=False, markup=False)
+
+
+def _say_where(
+    study: Study, tracker: Tracker, copied: bool, stopped: list[int], console: Console
+) -> None:
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+    say(f"Results: {study.storage.uri}/{tables.RESULTS}")
+    if is_server(tracker.uri):
+        say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
+    else:
+        say(f"MLflow:  mlflow ui --backend-store-uri {tracker.uri}")
+    if not copied:
+        say(
+            f"MLflow lacks the newest results ({tracker.last_error or 'too slow'}); the same "
+            "command again brings them there",
+            "yellow",
+        )
+    if stopped:
+        say("Interrupted; the same command goes on from here.", "yellow")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM end the sweep in order; the list holds the first that came.
+
+    Tune flushes its state and returns on SIGUSR1; a second signal ends at once.
+    """
+    stopped: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
+        if len(stopped) > 1 or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
+            raise SystemExit(EXIT_SIGINT if number == signal.SIGINT else EXIT_SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    usr1 = signal.getsignal(signal.SIGUSR1)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.signal(signal.SIGUSR1, usr1)

@@ -1,0 +1,104 @@
+"""One Tune trial: a thin driver that launches Ray Train workers and relays their reports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from raygan.storage import Storage
+from raygan.sweep.plan import TrialPlan
+from raygan.sweep.spec import SweepSpec
+from raygan.sweep.worker import DATA_CACHE, train_worker
+
+WORKER_FAILURES = 3
+"""How often the workers of a trial may be killed and start again from the last checkpoint."""
+
+
+def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, data: str) -> dict[str, Any]:
+    """Everything that a trial's processes need, as plain values: the trial's Tune ``config``."""
+    return {
+        "trial": plan.id,
+        "config": plan.config.to_dict(),
+        "dataset": spec.dataset.model_dump(),
+        "data": data,
+        "trials": f"{sweep.uri}/trials",
+        "folder": f"{sweep.uri}/trials/{plan.id}",
+        "workers": spec.scale.workers,
+        "cpus": spec.scale.cpus_per_worker,
+        "gpus": spec.scale.gpus_per_worker,
+    }
+
+
+def prepare_images(
+    dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Decode the images once, before any trial, and see that every cell can be built for them.
+
+    Runs as a Ray task: where the images are, and where PyTorch is needed anyway. Raises
+    :class:`~raygan.errors.RayganError`.
+    """
+    from raygan.data import DatasetConfig, load, prepare
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.dcgan import plan_levels
+
+    images = load(prepare(DatasetConfig(**dataset), Path(folder).expanduser()))
+    for config in configs:
+        plan_levels(*images.shape[1:], TrainConfig(**config).levels)
+    return {
+        "digest": images.digest,
+        "baseline": images.baseline,
+        "shape": "×".join(map(str, images.shape)),
+        "train": len(images.train),
+    }
+
+
+def data_folder(storage: Storage) -> str:
+    """Where the prepared images of all sweeps in ``storage`` lie."""
+    return str(storage.local / "data") if storage.is_local else DATA_CACHE
+
+
+def run_trial(job: dict[str, Any]) -> None:
+    """The trainable that Tune runs; it holds no CPU that its workers could need.
+
+    Its name within ``trials`` is the trial's id: launched again, the workers find the last
+    checkpoint there and go on from it.
+    """
+    # the workers are polled once in this time, and one report is relayed per poll
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    # gauges that nothing scrapes, set up in each controller and worker
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    import ray
+
+    if len(ray.nodes()) == 1:  # nothing can be preempted
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+    # the base of TorchTrainer, whose module would load PyTorch into driver and controller: the
+    # workers form their process group themselves
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = {"CPU": job["cpus"]}
+    if job["gpus"] > 0:
+        resources["GPU"] = job["gpus"]
+    trainer = DataParallelTrainer(
+        train_worker,
+        train_loop_config=job,
+        scaling_config=ScalingConfig(
+            num_workers=job["workers"], use_gpu=job["gpus"] > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=job["trial"],
+            storage_path=job["trials"],
+            failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
+            # the best and, always, the last
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1,
+                checkpoint_score_attribute="val/reconstruction_loss",
+                checkpoint_score_order="min",
+            ),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    trainer.fit()

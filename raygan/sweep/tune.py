@@ -1,0 +1,179 @@
+"""Ray Tune runs a study's trials: adapters without decisions of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from raygan.errors import ResourceError
+from raygan.records import STEP
+from raygan.sweep.plan import TrialPlan
+from raygan.sweep.spec import Scale
+from raygan.sweep.study import Study
+from raygan.sweep.trial import run_trial
+
+DRIVER_RESOURCE = "raygan_driver"
+"""Custom resource of the nodes on which trial drivers may run, if a cluster has it."""
+HEAD_RESOURCE = "node:__internal_head__"
+"""Ray's own mark of the head node: where drivers run otherwise, taking no CPU."""
+DRIVER_SHARE = 0.001
+DRIVER_FAILURES = 2
+"""How often a trial's driver may be lost, with its node for instance, and start again."""
+
+Job = Callable[[TrialPlan], dict[str, Any]]
+
+
+def connect(address: str | None, *, verbose: bool) -> bool:
+    """Join the cluster at ``address`` or ``$RAY_ADDRESS``, else start Ray on this machine.
+
+    Returns whether it was started here.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # ours: it tells SIGINT from SIGTERM, and Tune still flushes its state
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    # relative paths of the YAML are relative to where the sweep was started
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR"}
+    if address == "local":
+        # without a dashboard, Ray 2.60 does not free the resources of stopped trials
+        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    ray.init(address=address, log_to_driver=verbose, **options)
+    return address == "local"
+
+
+def concurrency(scale: Scale, *, ours: bool) -> int:
+    """How many trials the cluster holds at once; raises ResourceError if not one.
+
+    ``ours``: whether it was started by :func:`connect`, and so will not grow.
+    """
+    workers = 0
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for resources in nodes:
+        fits = [resources.get("CPU", 0) / scale.cpus_per_worker]
+        if scale.gpus_per_worker > 0:
+            fits.append(_gpu_slots(resources.get("GPU", 0), scale.gpus_per_worker))
+        workers += int(min(fits) + 1e-9)
+    holds = workers // scale.workers
+    if scale.max_concurrent != "auto" and (holds or not ours):
+        return scale.max_concurrent  # a cluster may yet scale up to it
+    if holds == 0:
+        hint = "" if ours else "; on a cluster that scales up, set `scale.max_concurrent`"
+        raise ResourceError(_too_small(scale, nodes) + hint)
+    return holds
+
+
+def _gpu_slots(gpus: float, per_worker: float) -> float:
+    # a fraction never spans two GPUs
+    return int(gpus) * int(1 / per_worker + 1e-9) if per_worker < 1 else gpus / per_worker
+
+
+def _too_small(scale: Scale, nodes: list[dict[str, float]]) -> str:
+    has = ", ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
+    return (
+        f"one trial asks for {scale.workers} workers of {scale.cpus_per_worker:g} CPUs and "
+        f"{scale.gpus_per_worker:g} GPUs each, but the cluster's nodes have {has or 'nothing'}: "
+        "it can never start; lower `scale.workers`, `scale.cpus_per_worker` or "
+        "`scale.gpus_per_worker`"
+    )
+
+
+def run(study: Study, job: Job, max_concurrent: int) -> None:
+    """Run all trials of ``study`` that have not ended; returns early on SIGUSR1."""
+    resource = DRIVER_RESOURCE if DRIVER_RESOURCE in ray.cluster_resources() else HEAD_RESOURCE
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {resource: DRIVER_SHARE}),
+        tune_config=tune.TuneConfig(
+            search_alg=_Search(study, job),
+            scheduler=_Scheduler(study),
+            num_samples=-1,
+            max_concurrent_trials=max_concurrent,
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=study.storage.uri,
+            failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
+            callbacks=[_Callback(study)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _trial_id(trial: Trial) -> str:
+    return str(trial.config["trial"])
+
+
+class _Adapter:
+    """Tune pickles what it is given; a study stays where it is."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Search(_Adapter, Searcher):
+    def __init__(self, study: Study, job: Job) -> None:
+        super().__init__(metric=STEP, mode="max")  # Tune insists on one
+        self._study, self._job = study, job
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # noqa: ARG002
+        plan = self._study.next_trial()
+        return Searcher.FINISHED if plan is None else self._job(plan)
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class _Scheduler(_Adapter, FIFOScheduler):
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self._study = study
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        stop = self._study.heard(_trial_id(trial), result)
+        return FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE
+
+
+class _Callback(_Adapter, tune.Callback):
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
+        self._study.started(_trial_id(trial))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        self._study.ended(_trial_id(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
+        error = trial.get_error()
+        self._study.ended(_trial_id(trial), _cause(error))
+
+
+def _cause(error: BaseException | None) -> str | None:
+    """The last line of what was raised: Ray wraps it in the tracebacks of its own layers."""
+    if error is None:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(error).__name__

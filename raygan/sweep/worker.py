@@ -1,0 +1,114 @@
+"""What each Ray Train worker does: train its share of one trial and report.
+
+Imports PyTorch only when it is called: the trial's driver and controller hold a reference to it
+and would otherwise load PyTorch, too, before the first step.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+DATA_CACHE = "~/.cache/raygan/data"
+"""Where prepared images lie on each node if the sweep's storage is no shared folder."""
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Train ``job`` (:func:`raygan.sweep.trial.job_of`) to its end, from its last checkpoint on.
+
+    An exception becomes the outcome ``failed``: it would come again. Only what kills the process
+    is retried, by Ray Train.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    rank, count = context.get_world_rank(), context.get_world_size()
+    try:
+        if count > 1:
+            _join(rank, count, gpu=job["gpus"] > 0)
+        _train(job, rank)
+    except Exception as error:
+        if count > 1:
+            raise  # the others wait in a collective; Ray Train ends them all
+        reason = "".join(traceback.format_exception_only(error)).strip()
+        traceback.print_exc()
+        ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
+
+
+def _train(job: dict[str, Any], rank: int) -> None:
+    import ray.train
+    import torch
+
+    from raygan.data import DatasetConfig, load, prepare
+    from raygan.gan import checkpoint
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.pictures import grid_png
+    from raygan.gan.state import TrainState
+    from raygan.gan.train import train
+    from raygan.storage import Storage
+
+    config = TrainConfig(**job["config"])
+    images = load(prepare(DatasetConfig(**job["dataset"]), Path(job["data"]).expanduser()))
+    device = torch.device("cpu")
+    if job["gpus"] > 0:
+        import ray.train.torch
+
+        device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
+    state = TrainState.create(config, images.shape, device)
+    if last := ray.train.get_checkpoint():
+        with last.as_directory() as folder:
+            found = checkpoint.load_latest(Path(folder))
+        if found is not None:
+            state.load_state_dict(found[0])
+    # what was evaluated before is told again: a report may have been lost with its driver
+    again: dict[str, Any] = {"history": list(state.history)} if state.history else {}
+    if again:
+        ray.train.report({"step": state.step, **again})
+
+    pictures = Storage(job["folder"])
+    for evaluation in train(config, images, state):
+        report: dict[str, Any] = {
+            "step": evaluation.step,
+            "best": evaluation.best,
+            **evaluation.metrics,
+        }
+        if not evaluation.finite:
+            bad = [k for k, v in evaluation.metrics.items() if not torch.tensor(v).isfinite()]
+            report |= {
+                "outcome": "diverged",
+                "reason": f"{', '.join(bad)} not finite at iteration {evaluation.step}",
+            }
+            ray.train.report(report)
+            return
+        if rank != 0:
+            ray.train.report(report)
+            continue
+        pictures.write(f"images/samples-{evaluation.step:09d}.png", grid_png(evaluation.samples))
+        pictures.write(
+            f"images/reconstructions-{evaluation.step:09d}.png",
+            grid_png(evaluation.reconstructions, columns=8),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(state.state_dict(), Path(folder), state.step)
+            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _join(rank: int, count: int, *, gpu: bool) -> None:
+    """Form the process group of this trial's workers; rank 0 says where they meet."""
+    import ray.train.collective
+    import ray.util
+    import torch.distributed as dist
+
+    address = None
+    if rank == 0:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        address = f"tcp://{ray.util.get_node_ip_address()}:{port}"
+    address = ray.train.collective.broadcast_from_rank_zero(address)
+    backend = "nccl" if gpu else "gloo"
+    dist.init_process_group(backend, init_method=address, rank=rank, world_size=count)

@@ -1,0 +1,358 @@
+"""A sweep in MLflow: a parent run, one child run per trial, kept in step with the records.
+
+All of it happens on one background thread that copies what MLflow does not have yet from the
+trials' records, so that training never waits for MLflow, an outage loses nothing (the records
+are the spool), and a metric is logged once however often something was retried.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from raygan.errors import TrackingError
+from raygan.records import LOSS, STEP, TrialRecord
+from raygan.storage import Storage
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+STATUS_OF: dict[str | None, Status] = {
+    "ok": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED", None: "KILLED"
+}  # fmt: skip
+PARAMS = (
+    "norm", "architecture", "features", "levels", "code_size", "loss", "update", "optimizer", "lr",
+    "batch_size", "iterations", "evaluate_every", "reconstruction_steps", "seed",
+)  # fmt: skip
+PICTURES = ("samples", "reconstructions")
+RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
+CLOSE_SECONDS = 60.0
+_SWEEP_TAG, _TRIAL_TAG = "raygan.sweep", "raygan.trial"
+
+
+def default_uri(storage: Storage) -> str:
+    """The embedded store: SQLite in a local storage folder.
+
+    Raises :class:`~raygan.errors.TrackingError` for object storage, which cannot hold it.
+    """
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    if not storage.is_local:
+        raise TrackingError(
+            f"storage is {storage.uri}, where MLflow's embedded database cannot lie: set "
+            "`tracking.uri` or MLFLOW_TRACKING_URI to an MLflow server"
+        )
+    return f"sqlite:///{storage.local}/mlflow.db"
+
+
+def is_server(uri: str) -> bool:
+    """Whether ``uri`` is a server that every node can reach."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+@dataclass
+class _Child:
+    """What is known of a trial's run."""
+
+    run_id: str
+    logged: int
+    """Step of the last evaluation that MLflow has; -1: none."""
+
+
+@dataclass
+class _Pending:
+    """Trials whose records have changed since they were copied."""
+
+    records: dict[str, tuple[TrialRecord, bool]] = field(default_factory=dict)
+    busy: bool = False
+
+
+class Tracker:
+    """Keeps MLflow in step with a sweep's records; only :meth:`open` and :meth:`close` wait."""
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        sweep: str,
+        storage: Storage,
+    ) -> None:
+        self.uri, self.experiment, self._sweep, self._storage = uri, experiment, sweep, storage
+        self._tags: dict[str, str] = {}
+        self._children: dict[str, _Child] = {}
+        self._pending = _Pending()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self.last_error: str | None = None
+        """Why MLflow is behind at the moment, if it is."""
+        self.run_id = ""
+        """The parent run."""
+
+    def open(self, spec_yaml: str) -> None:
+        """Find or make the experiment and the parent run; raises TrackingError if impossible."""
+        if self.uri.startswith(("file:", "/", ".")):
+            raise TrackingError(
+                f"tracking.uri (={self.uri!r}): MLflow keeps runs in a database or on a server; "
+                "give sqlite:///path or http://host:port"
+            )
+        # set before the client is made; its own default is minutes per call
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        try:
+            with _quiet():
+                self._open(spec_yaml)
+        except Exception as error:
+            raise TrackingError(
+                f"MLflow at {self.uri} cannot be used: {_short(error)}; start the server, or mend "
+                "`tracking.uri` or MLFLOW_TRACKING_URI"
+            ) from error
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Tags of the parent and of every trial's run; before the first :meth:`update`."""
+        self._tags = tags
+        try:
+            with _quiet():
+                for key, value in tags.items():
+                    self._client.set_tag(self.run_id, key, value)
+        except Exception as error:  # tags are not worth a sweep
+            self.last_error = _short(error)
+
+    def update(self, record: TrialRecord, *, ended: bool = False) -> None:
+        """Let MLflow catch up with ``record`` soon."""
+        with self._changed:
+            _, was_ended = self._pending.records.get(record.id, (None, False))
+            self._pending.records[record.id] = (deepcopy(record), ended or was_ended)
+            self._changed.notify_all()
+
+    def close(self, status: Status, files: list[Path], metrics: dict[str, float]) -> bool:
+        """Wait for the rest, bounded; end the parent run. Returns whether all was copied."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(self._idle, timeout=CLOSE_SECONDS)
+            done = self._idle()
+        while done:
+            try:
+                with _quiet():
+                    self._end_parent(status, files, metrics)
+                return True
+            except Exception as error:
+                self.last_error = _short(error)
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(RETRY_SECONDS)
+        return False
+
+    def _idle(self) -> bool:
+        return not self._pending.records and not self._pending.busy
+
+    def _run(self) -> None:
+        pause = RETRY_SECONDS
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending.records or self._closing)
+                if not self._pending.records:
+                    return
+                trial = next(iter(self._pending.records))
+                record, ended = self._pending.records.pop(trial)
+                self._pending.busy = True
+            try:
+                with _quiet():
+                    self._copy_trial(record, ended)
+                self.last_error, pause, failed = None, RETRY_SECONDS, False
+            except Exception as error:  # whatever it is, training goes on
+                self.last_error, failed = _short(error), True
+            with self._changed:
+                if failed:
+                    # a newer record may have come meanwhile; what MLflow has is asked again
+                    self._pending.records.setdefault(trial, (record, ended))
+                    self._children.pop(trial, None)
+                self._pending.busy = False
+                self._changed.notify_all()
+            if failed:
+                time.sleep(pause)
+                pause = min(2 * pause, RETRY_SECONDS_MOST)
+
+    def _open(self, spec_yaml: str) -> None:
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=self.uri)
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is not None:
+            self._experiment_id = found.experiment_id
+        else:
+            location = None
+            if not is_server(self.uri) and self._storage.is_local:
+                location = (self._storage.local.parent / "mlartifacts").as_uri()
+            self._experiment_id = self._client.create_experiment(
+                self.experiment, artifact_location=location
+            )
+        # the storage's address tells two sweeps of one name apart
+        self.run_id = self._find_or_create(_SWEEP_TAG, self._storage.uri, self._sweep, self._tags)
+        self._client.update_run(self.run_id, status="RUNNING")
+        self._client.log_text(self.run_id, spec_yaml, "sweep.yaml")
+
+    def _find_or_create(self, tag: str, key: str, name: str, tags: dict[str, str]) -> str:
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{tag}` = '{key}'", max_results=1
+        )
+        if found:
+            return str(found[0].info.run_id)
+        run = self._client.create_run(self._experiment_id, run_name=name, tags={tag: key, **tags})
+        return str(run.info.run_id)
+
+    def _copy_trial(self, record: TrialRecord, ended: bool) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        child = self._children.get(record.id) or self._child(record)
+        self._children[record.id] = child
+        now = int(time.time() * 1000)
+        for point in record.history:
+            step = int(point[STEP])
+            if step <= child.logged:
+                continue
+            self._log_pictures(child.run_id, record.id, step)
+            batch = [
+                Metric(key, value, now, step)
+                for key, value in point.items()
+                if key != STEP and math.isfinite(value)
+            ]
+            self._client.log_batch(child.run_id, metrics=batch)
+            child.logged = step
+        if not ended:
+            return
+        outcome = record.outcome or "interrupted"
+        tags = [RunTag("outcome", outcome), RunTag("reason", (record.reason or "")[:5000])]
+        summary = []
+        if record.best is not None:
+            step, loss = record.best
+            summary = [
+                Metric("final/best_loss", loss, now, 0),
+                Metric("final/best_step", step, now, 0),
+                Metric("final/last_loss", record.curve[-1][1], now, 0),
+            ]
+        self._client.log_batch(child.run_id, metrics=summary, tags=tags)
+        if record.outcome in ("ok", "stopped"):
+            self._log_checkpoint(child.run_id, record)
+        self._client.set_terminated(child.run_id, STATUS_OF[record.outcome])
+
+    def _child(self, record: TrialRecord) -> _Child:
+        """The trial's run and how far it is, found in MLflow itself or made."""
+        from mlflow.entities import Param
+
+        run_id = self._find_or_create(
+            _TRIAL_TAG,
+            f"{self._storage.uri}/{record.id}",
+            record.title,
+            {
+                **self._tags,
+                "mlflow.parentRunId": self.run_id,
+                "sweep": self._sweep,
+                "trial": record.id,
+                "cell": record.cell,
+                "seed": str(record.config["seed"]),
+            },
+        )
+        params = [Param("cell", record.cell)]
+        params += [Param(key, str(record.config[key])) for key in PARAMS]
+        self._client.log_batch(run_id, params=params)
+        self._client.update_run(run_id, status="RUNNING")
+        logged = self._client.get_metric_history(run_id, LOSS)
+        return _Child(run_id, max((int(metric.step) for metric in logged), default=-1))
+
+    def _log_pictures(self, run_id: str, trial: str, step: int) -> None:
+        from PIL import Image
+
+        for kind in PICTURES:
+            data = self._storage.read(f"trials/{trial}/images/{kind}-{step:09d}.png")
+            if data is not None:
+                image = Image.open(io.BytesIO(data)).convert("RGB")
+                self._client.log_image(run_id, image, key=kind, step=step)
+
+    def _log_checkpoint(self, run_id: str, record: TrialRecord) -> None:
+        address = record.checkpoints.get("best")
+        if address is None or any(
+            item.path == "checkpoint" for item in self._client.list_artifacts(run_id)
+        ):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            _download(address, Path(folder))
+            self._client.log_artifacts(run_id, folder, "checkpoint")
+
+    def _end_parent(self, status: Status, files: list[Path], metrics: dict[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)]
+        self._client.log_batch(self.run_id, metrics=batch)
+        for file in files:
+            self._client.log_artifact(self.run_id, str(file))
+        self._client.set_terminated(self.run_id, status)
+
+
+def run_tags(digest: str) -> dict[str, str]:
+    """Where the code and the data of a run come from, for its tags."""
+    from importlib.metadata import version
+
+    tags = {"data_digest": digest}
+    tags |= {f"version.{name}": version(name) for name in ("raygan", "torch", "ray", "mlflow")}
+    git = shutil.which("git")
+    if git is not None:
+        source = Path(__file__).parent
+        found = subprocess.run(
+            [git, "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode == 0:
+            tags["git_commit"] = tags["mlflow.source.git.commit"] = found.stdout.strip()
+    return tags
+
+
+def _download(address: str, folder: Path) -> None:
+    from pyarrow import fs
+
+    if "://" in address:
+        source, path = fs.FileSystem.from_uri(address)
+    else:
+        source, path = fs.LocalFileSystem(), address
+    fs.copy_files(path, str(folder), source_filesystem=source)
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow and SQLAlchemy announce migrations and retries; the user is told what matters."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3", "sqlalchemy")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
