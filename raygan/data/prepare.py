@@ -55,7 +55,7 @@ def load(folder: Path) -> ImageSet:
         pixels = np.load(folder / _PIXELS, mmap_mode="c", allow_pickle=False)
         train, running, final = _split(DatasetConfig(**manifest["config"]), len(pixels))
         digest, baseline = str(manifest["digest"]), float(manifest["baseline"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder}: not a whole prepared data set ({error}); delete it to prepare it again"
         ) from error

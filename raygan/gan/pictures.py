@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import math
 
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+GAP, GAP_GREY = 1, 96
+"""Pixels between tiles, and their shade."""
 
 
 def grid_png(images: Tensor, columns: int | None = None, scale_to: int = 512) -> bytes:
@@ -14,22 +18,21 @@ def grid_png(images: Tensor, columns: int | None = None, scale_to: int = 512) ->
 
     Small grids are enlarged by a whole factor towards ``scale_to`` pixels of width.
     """
-    count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    padded = images.new_zeros(rows * columns, channels, height, width)
-    padded[:count] = images
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    padded = F.pad(images, (0, GAP, 0, GAP), value=GAP_GREY)
+    count, channels, height, width = padded.shape
+    tiles = padded.new_full((rows * columns, channels, height, width), GAP_GREY)
+    tiles[:count] = padded
     tiled = (
-        padded.view(rows, columns, channels, height, width)
+        tiles.view(rows, columns, channels, height, width)
         .permute(0, 3, 1, 4, 2)
-        .reshape(rows * height, columns * width, channels)
+        .reshape(rows * height, columns * width, channels)[:-GAP, :-GAP]
         .numpy()
     )
     picture = Image.fromarray(tiled[:, :, 0] if channels == 1 else tiled)
     factor = max(1, scale_to // picture.width)
-    picture = picture.resize(
-        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-    )
+    size = (picture.width * factor, picture.height * factor)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -38,7 +38,7 @@ def _word(name: str, value: Scalar) -> str:
 def format_value(value: Any) -> str:
     """A value as people write it: 1e-4 for 0.0001."""
     if isinstance(value, float):
-        return f"{value:.3g}".replace("e-0", "e-") if value >= 1e-3 else _exponent(value)
+        return f"{value:.3g}" if value >= 1e-2 else _exponent(value)
     return str(value)
 
 

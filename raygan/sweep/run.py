@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import signal
 import tempfile
@@ -30,8 +31,8 @@ EXIT_OK, EXIT_CONFIG, EXIT_FAILED = 0, 2, 3
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 
 SPEC_FILE = "sweep.yaml"
-MAY_CHANGE = ("scale", "tracking")
-"""Sections of the YAML that change how a sweep runs, not what it finds."""
+MAY_CHANGE = ("scale", "tracking", "storage")
+"""Keys of the YAML that change how and where a sweep runs, not what it finds."""
 
 
 def run(
@@ -42,7 +43,7 @@ def run(
     0: all done; 3: too many trials failed; 130, 143: interrupted. Raises
     :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial.
     """
-    storage = Storage(spec.storage)
+    storage = _open_storage(spec)
     sweep = storage / spec.name
     spec_yaml = dump(spec)
     _check_unchanged(spec, sweep)
@@ -52,19 +53,38 @@ def run(
         tracker = _tracker(spec, sweep, storage)
         tracker.open(spec_yaml)
         try:
+            if study.complete and (known := sweep.read(tables.SUMMARY)) is not None:
+                _catch_up(study, tracker)
+                return _finish(study, tracker, stopped, json.loads(known)["baseline"], console)
             data = _start(spec, storage, address, console, verbose=verbose)
             sweep.write(SPEC_FILE, spec_yaml.encode())
             tracker.tag(run_tags(data["digest"]))
             study.listeners.append(
                 lambda event, record: tracker.update(record, ended=event == "ended")
             )
-            for record in study.records.values():  # what MLflow missed of an earlier run
-                tracker.update(record, ended=record.outcome is not None)
+            _catch_up(study, tracker)
             _run_trials(spec, study, storage, data, console, tracker, stopped)
         except BaseException:
             tracker.close("FAILED" if not stopped else "KILLED", [], {})
             raise
         return _finish(study, tracker, stopped, data["baseline"], console)
+
+
+def _catch_up(study: Study, tracker: Tracker) -> None:
+    """What MLflow may have missed of an earlier run."""
+    for record in study.records.values():
+        if record.outcome is not None:
+            tracker.update(record, ended=True)
+
+
+def _open_storage(spec: SweepSpec) -> Storage:
+    relative = "://" not in spec.storage and not Path(spec.storage).expanduser().is_absolute()
+    if relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        raise ConfigError(
+            f"`storage` (={spec.storage!r}) is relative, and a Ray job runs in a temporary copy "
+            "of the working directory: give an absolute path or an address such as s3://…"
+        )
+    return Storage(spec.storage)
 
 
 def dump(spec: SweepSpec) -> str:

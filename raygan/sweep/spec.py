@@ -208,17 +208,20 @@ class SweepSpec(_Section):
         return TrainConfig(**{**self.train.model_dump(), **changes})
 
     def axes(self) -> dict[str, list[Scalar]]:
-        """The grid's axes, in the order of the YAML."""
+        """The grid's axes, in the order of the training configuration's fields."""
         return _given(self.grid)
 
     def space(self) -> dict[str, list[Scalar] | Range]:
-        """The searched fields, in the order of the YAML."""
+        """The searched fields, in the order of the training configuration's fields."""
         own = _SearchSection.model_fields
         return {name: value for name, value in _given(self.search).items() if name not in own}
 
     def resolved(self) -> dict[str, Any]:
         """Everything that the sweep will use, defaults included, as plain values."""
-        return self.model_dump(mode="json", exclude_none=True)
+        resolved = self.model_dump(mode="json", exclude_none=True)
+        for name in self.axes().keys() | self.space().keys():
+            resolved["train"].pop(name, None)  # it stands where it varies
+        return resolved
 
 
 def _given(section: BaseModel) -> dict[str, Any]:
@@ -328,8 +331,7 @@ def _override(document: yaml_loader.Document, override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: `{part}` is not a section")
     target[parts[-1]] = yaml_loader.parse_scalar(value)
-    for known in [path for path in document.lines if path[: len(parts)] == parts]:
-        del document.lines[known]
+    document.overrides[parts] = f"--set {override}"
 
 
 def _most_telling(error: ValidationError) -> list[Any]:
@@ -348,6 +350,7 @@ def _explain(document: yaml_loader.Document, problem: Any) -> str:
     path = problem["loc"]
     if not path and (named := re.search(r"`([a-z_.]+)`", problem["msg"])):
         path = tuple(named[1].split("."))
+        path = next((known for known in document.lines if known[-len(path) :] == path), path)
         return f"{document.where(path)}: {_message(problem)}"
     where, shown = document.where(path), ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":

@@ -6,6 +6,7 @@ Ray Tune runs the trials and calls the three methods :meth:`Study.next_trial`,
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -21,6 +22,8 @@ from raygan.sweep.plan import Cell, TrialPlan
 from raygan.sweep.search import CellSearch
 from raygan.sweep.spec import SweepSpec
 from raygan.sweep.stopping import make_rule
+
+logger = logging.getLogger(__name__)
 
 Event = Literal["started", "evaluated", "ended"]
 Listener = Callable[[Event, TrialRecord], None]
@@ -50,6 +53,7 @@ class Study:
         self._rules = {cell.name: make_rule(spec.stop) for cell in self.cells}
         self._unfinished: deque[TrialPlan] = deque()
         self._turn = deque(self.cells)
+        self._unsaved: dict[str, TrialRecord] = {}
         self._lock = threading.RLock()
         self._restore()
 
@@ -57,6 +61,12 @@ class Study:
     def trial_count(self) -> int:
         """How many trials the whole search takes."""
         return len(self.cells) * plan.trials_per_cell(self.spec)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials have ended."""
+        ended = sum(record.outcome is not None for record in self.records.values())
+        return ended >= self.trial_count
 
     def next_trial(self) -> TrialPlan | None:
         """The next trial to run, or None when all have been given out; cells take turns."""
@@ -70,14 +80,16 @@ class Study:
                 if asked is not None:
                     planned = plan.trial(self.spec, cell, *asked)
                     self.records[planned.id] = record = _record(planned)
-                    record.save(self.storage)
+                    self._save(record)
                     return planned
             return None
 
     def started(self, trial: str) -> None:
-        """``trial`` has got its resources."""
-        self.running[trial] = time.monotonic()
-        self._tell("started", self.records[trial])
+        """``trial`` has got its resources, perhaps again after a failure."""
+        with self._lock:
+            self._count_time(trial)
+            self.running[trial] = time.monotonic()
+            self._tell("started", self.records[trial])
 
     def heard(self, trial: str, report: dict[str, Any]) -> bool:
         """Take in a worker's report; returns whether the trial is to stop now.
@@ -103,7 +115,7 @@ class Study:
                     if stop:
                         record.outcome = "stopped"
                         record.reason = f"{self.spec.stop.rule} at iteration {record.step}"
-            record.save(self.storage)
+            self._save(record)
             self._tell("evaluated", record)
             return stop
 
@@ -111,24 +123,22 @@ class Study:
         """``trial`` holds no resources any more and will not come back."""
         with self._lock:
             record = self.records[trial]
-            if trial in self.running:
-                record.seconds += time.monotonic() - self.running.pop(trial)
+            self._count_time(trial)
             if record.outcome is None:
                 whole = record.step >= record.config["iterations"]
                 record.outcome = "ok" if whole else "failed"
                 if not whole:
                     record.reason = error or f"ended at iteration {record.step} without a reason"
-            record.save(self.storage)
+            self._save(record)
             self._searches[record.cell].tell(record.index, record.curve, outcome=record.outcome)
             self._tell("ended", record)
 
     def interrupted(self) -> None:
-        """The sweep stops before its end: note the time that the running trials have taken."""
+        """No trial runs any more: note the time that the last ones have taken, save what waits."""
         with self._lock:
-            for trial, since in self.running.items():
-                self.records[trial].seconds += time.monotonic() - since
-                self.records[trial].save(self.storage)
-            self.running.clear()
+            for trial in list(self.running):
+                self._count_time(trial)
+                self._save(self.records[trial])
 
     def best(self, cell: str) -> TrialRecord | None:
         """The trial of ``cell`` with the lowest reconstruction loss; never one that diverged."""
@@ -163,9 +173,26 @@ class Study:
                 cell = by_name[record.cell]
                 self._unfinished.append(plan.trial(self.spec, cell, record.index, record.params))
 
+    def _count_time(self, trial: str) -> None:
+        if (since := self.running.pop(trial, None)) is not None:
+            self.records[trial].seconds += time.monotonic() - since
+
+    def _save(self, record: TrialRecord) -> None:
+        # storage may be away for a while: what waits is saved with the next change
+        self._unsaved[record.id] = record
+        try:
+            for waiting in list(self._unsaved.values()):
+                waiting.save(self.storage)
+                del self._unsaved[waiting.id]
+        except OSError as error:
+            logger.warning("%s cannot be written, will be tried again: %s", waiting.id, error)
+
     def _tell(self, event: Event, record: TrialRecord) -> None:
         for listener in self.listeners:
-            listener(event, record)
+            try:
+                listener(event, record)
+            except Exception:  # a table that cannot be drawn must not end a sweep
+                logger.exception("%s of %s could not be shown", event, record.id)
 
 
 def _record(planned: TrialPlan) -> TrialRecord:

@@ -38,6 +38,8 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # its old output honours verbose=0, the new one prints boxes all the same
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # ours: it tells SIGINT from SIGTERM, and Tune still flushes its state
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     # relative paths of the YAML are relative to where the sweep was started

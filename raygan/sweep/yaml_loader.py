@@ -34,12 +34,17 @@ class Document:
     name: str
     data: Any
     lines: dict[Path, int] = field(default_factory=dict)
+    overrides: dict[Path, str] = field(default_factory=dict)
+    """Values that do not stand in the file, with the option that gave them."""
 
     def where(self, path: Path) -> str:
-        """``file:line`` of the deepest known part of ``path``."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return f"{self.name}:{self.lines[path]}" if path else self.name
+        """``file:line`` or option of the deepest known part of ``path``."""
+        for length in range(len(path), 0, -1):
+            if option := self.overrides.get(path[:length]):
+                return option
+            if line := self.lines.get(path[:length]):
+                return f"{self.name}:{line}"
+        return self.name
 
 
 def parse(text: bytes | str, name: str) -> Document:

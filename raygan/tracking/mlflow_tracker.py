@@ -38,6 +38,8 @@ PARAMS = (
 PICTURES = ("samples", "reconstructions")
 RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
+INTERRUPTED = "interrupted"
+"""Outcome tag of a trial whose sweep was stopped; it goes on with the sweep."""
 _SWEEP_TAG, _TRIAL_TAG = "raygan.sweep", "raygan.trial"
 
 
@@ -68,6 +70,8 @@ class _Child:
     run_id: str
     logged: int
     """Step of the last evaluation that MLflow has; -1: none."""
+    outcome: str | None
+    """Outcome that MLflow has, if the trial has ended there."""
 
 
 @dataclass
@@ -111,6 +115,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         try:
             with _quiet():
@@ -221,8 +226,9 @@ class Tracker:
     def _copy_trial(self, record: TrialRecord, ended: bool) -> None:
         from mlflow.entities import Metric, RunTag
 
-        child = self._children.get(record.id) or self._child(record)
-        self._children[record.id] = child
+        child = self._children.get(record.id)
+        if child is None or (not ended and child.outcome is not None):
+            child = self._children[record.id] = self._child(record, ended)
         now = int(time.time() * 1000)
         for point in record.history:
             step = int(point[STEP])
@@ -236,24 +242,25 @@ class Tracker:
             ]
             self._client.log_batch(child.run_id, metrics=batch)
             child.logged = step
-        if not ended:
+        outcome = record.outcome or INTERRUPTED
+        if not ended or child.outcome == outcome:
             return
-        outcome = record.outcome or "interrupted"
         tags = [RunTag("outcome", outcome), RunTag("reason", (record.reason or "")[:5000])]
         summary = []
-        if record.best is not None:
+        if record.outcome is not None and record.best is not None:
             step, loss = record.best
             summary = [
-                Metric("final/best_loss", loss, now, 0),
-                Metric("final/best_step", step, now, 0),
-                Metric("final/last_loss", record.curve[-1][1], now, 0),
+                Metric("best/reconstruction_loss", loss, now, 0),
+                Metric("best/step", step, now, 0),
+                Metric("last/reconstruction_loss", record.curve[-1][1], now, 0),
             ]
         self._client.log_batch(child.run_id, metrics=summary, tags=tags)
         if record.outcome in ("ok", "stopped"):
             self._log_checkpoint(child.run_id, record)
         self._client.set_terminated(child.run_id, STATUS_OF[record.outcome])
+        child.outcome = outcome
 
-    def _child(self, record: TrialRecord) -> _Child:
+    def _child(self, record: TrialRecord, ended: bool) -> _Child:
         """The trial's run and how far it is, found in MLflow itself or made."""
         from mlflow.entities import Param
 
@@ -270,12 +277,16 @@ class Tracker:
                 "seed": str(record.config["seed"]),
             },
         )
+        logged = self._client.get_metric_history(run_id, LOSS)
+        last = max((int(metric.step) for metric in logged), default=-1)
+        run = self._client.get_run(run_id)
+        if ended and run.info.status != "RUNNING":
+            return _Child(run_id, last, run.data.tags.get("outcome"))
         params = [Param("cell", record.cell)]
         params += [Param(key, str(record.config[key])) for key in PARAMS]
         self._client.log_batch(run_id, params=params)
         self._client.update_run(run_id, status="RUNNING")
-        logged = self._client.get_metric_history(run_id, LOSS)
-        return _Child(run_id, max((int(metric.step) for metric in logged), default=-1))
+        return _Child(run_id, last, None)
 
     def _log_pictures(self, run_id: str, trial: str, step: int) -> None:
         from PIL import Image

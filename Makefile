@@ -1,0 +1,41 @@
+# Each target works by itself on a fresh clone; the plain commands stand in README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test test-fast check format lock clean
+
+quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few minutes
+	$(BIN)/python -m raygan.sweep sweeps/quickstart.yaml
+
+test: $(STAMP) ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## the tests that start neither Ray nor an MLflow server
+	$(BIN)/python -m pytest -m "not cluster"
+
+check: $(STAMP) ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lock: ## refresh the pins from pyproject.toml
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	build/lock/bin/python -m pip freeze --exclude raygan > build/constraints.txt
+	! grep -nE '://| @ ' build/constraints.txt # names and versions only
+	{ echo '# Pins of all dependencies; `make lock` refreshes them.'; cat build/constraints.txt; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) build

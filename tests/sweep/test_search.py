@@ -1,0 +1,102 @@
+import itertools
+
+import optuna
+import pytest
+
+from raygan.sweep import plan, spec
+from raygan.sweep.search import CellSearch
+from raygan.sweep.yaml_loader import parse
+
+RANGE = "{min: 1e-5, max: 1e-3, scale: log}"
+
+
+def read(text: str) -> spec.SweepSpec:
+    return spec.validate(parse(f"name: a\n{text}", "sweep.yaml"))
+
+
+def everything(search: CellSearch) -> list[tuple[int, dict]]:
+    return list(iter(search.ask, None))
+
+
+def test_grid_tries_the_product_in_order():
+    found = everything(CellSearch(read("search: {lr: [1e-3, 1e-4], features: [4, 8, 16]}")))
+    product = itertools.product([4, 8, 16], [1e-3, 1e-4])
+    assert found == [(i, {"features": a, "lr": b}) for i, (a, b) in enumerate(product)]
+
+
+def test_no_search_is_one_trial():
+    assert everything(CellSearch(read("train: {lr: 1e-3}"))) == [(0, {})]
+
+
+def test_first_points_come_first_and_once():
+    found = everything(
+        CellSearch(read("search: {lr: [1e-3, 1e-4, 1e-5], try_first: [{lr: 1e-4}]}"))
+    )
+    assert [params["lr"] for _, params in found] == [1e-4, 1e-3, 1e-5]
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_drawn_points_are_in_range_and_fixed_by_the_seed(method):
+    text = f"search: {{method: {method}, trials: 6, lr: {RANGE}, features: {{min: 4, max: 8}}}}"
+    first, second = (everything(CellSearch(read(text))) for _ in range(2))
+    assert first == second
+    assert len({params["lr"] for _, params in first}) == 6
+    for _, params in first:
+        assert 1e-5 <= params["lr"] <= 1e-3
+        assert params["features"] in range(4, 9)
+    other = everything(CellSearch(read(text.replace("trials: 6", "trials: 6, seed: 1"))))
+    assert other != first
+
+
+@pytest.mark.parametrize("method", ["random", "grid"])
+def test_resumed_search_goes_on_as_it_would_have(method):
+    space = "[1e-5, 1e-4, 1e-3, 1e-2]" if method == "grid" else RANGE
+    sweep = read(f"search: {{method: {method}, trials: 4, lr: {space}}}")
+    whole = everything(CellSearch(sweep))
+    resumed = CellSearch(sweep)
+    for index, params in whole[:2]:
+        resumed.restore(index, params)
+    assert everything(resumed) == whole[2:]
+
+
+def test_tpe_goes_where_the_loss_is_low():
+    sweep = read(f"search: {{method: tpe, trials: 40, lr: {RANGE}}}")
+    search = CellSearch(sweep)
+    tried = []
+    while (asked := search.ask()) is not None:
+        index, params = asked
+        tried.append(params["lr"])
+        loss = abs(params["lr"] - 1e-4) / 1e-4
+        search.tell(index, [(10, loss + 1), (20, loss)], outcome="ok")
+    late = tried[20:]
+    assert sum(5e-5 < lr < 2e-4 for lr in late) > len(late) / 2
+
+
+def test_outcomes_are_told_to_optuna_for_what_they_are():
+    search = CellSearch(read("search: {lr: [1e-5, 1e-4, 1e-3]}"))
+    everything(search)
+    search.tell(0, [(10, 0.5), (20, 0.4)], outcome="ok")
+    search.tell(1, [(10, 0.9)], outcome="stopped")
+    search.tell(2, [(10, 0.1)], outcome="diverged")
+    states = [t.state for t in search._study.trials]
+    State = optuna.trial.TrialState
+    assert states == [State.COMPLETE, State.PRUNED, State.FAIL]
+    assert search._study.best_value == 0.4  # never the diverged one
+
+
+def test_cells_are_the_product_of_the_axes_and_every_cell_is_offered_the_same():
+    sweep = read(
+        f"grid: {{norm: [bn, wn], features: [4, 8]}}\nsearch: {{method: random, trials: 2, lr: {RANGE}}}"
+    )
+    cells = plan.cells(sweep)
+    assert [cell.name for cell in cells] == [
+        "bn_features=4",
+        "bn_features=8",
+        "wn_features=4",
+        "wn_features=8",
+    ]
+    points = [everything(CellSearch(sweep)) for _ in cells]
+    assert all(p == points[0] for p in points)
+    trial = plan.trial(sweep, cells[2], 1, {"lr": 2e-5})
+    assert (trial.id, trial.title) == ("wn_features=4-001", "wn_features=4 lr=2e-5")
+    assert (trial.config.norm, trial.config.features, trial.config.lr) == ("wn", 4, 2e-5)

@@ -1,0 +1,174 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raygan.errors import ConfigError
+from raygan.gan.config import FIELDS, TrainConfig
+from raygan.sweep import spec
+from raygan.sweep.cli import main
+from raygan.sweep.yaml_loader import parse
+
+SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+
+
+def read(text: str) -> spec.SweepSpec:
+    return spec.validate(parse(text, "sweep.yaml"))
+
+
+def test_defaults_are_those_of_the_training_configuration():
+    assert read("name: a").train_config() == TrainConfig()
+
+
+def test_every_training_field_may_stand_in_all_three_places():
+    for name in FIELDS:
+        assert name in spec.Train.model_fields
+        assert name in spec.Grid.model_fields
+        assert name in spec.Search.model_fields  # `seed` is the search's own there
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "says"),
+    [
+        ("name: a\ntrain:\n  featurs: 8", "sweep.yaml:3", "unknown key `train.featurs`; did you mean `features`?"),
+        ("name: a\nfeatures: 8", "sweep.yaml:2", "did you mean `train.features`?"),
+        ("name: a\nzzz: 8", "sweep.yaml:2", "allowed here: name"),
+        ("name: a\ntrain:\n  features: eight", "sweep.yaml:3", "valid integer"),
+        ("name: a\ntrain:\n  features: '8'", "sweep.yaml:3", "valid integer"),
+        ("name: a\ntrain: {norm: batch}", "sweep.yaml:2", "'vanilla', 'bn', 'wn' or 'wn-affine'"),
+        ("name: a\ntrain:\n  lr: -1", "sweep.yaml:3", "`lr` (=-1.0) must be a positive number"),
+        ("name: a\ntrain: {lr: inf}", "sweep.yaml:2", "valid number"),
+        ("train: {}", "sweep.yaml", "`name` is missing"),
+        ("name: ../up", "sweep.yaml:1", "`name` (='../up')"),
+        ("name: a..b", "sweep.yaml:1", "must not hold '..'"),
+        ('name: "a\\0b"', "sweep.yaml:1", "`name`"),
+        ("name: " + "n" * 300, "sweep.yaml:1", "`name`"),
+        ("name: a\ngrid:\n  norm: bn", "sweep.yaml:3", "valid list"),
+        ("name: a\ngrid:\n  norm: [bn, bm]", "sweep.yaml:3", "`grid.norm`"),
+        ("name: a\ngrid:\n  norm: [bn, bn]", "sweep.yaml:3", "holds a value twice"),
+        ("name: a\nsearch: {lr: {min: 1, max: 0.1}}", "sweep.yaml:2", "must be below"),
+        ("name: a\nsearch: {lr: {min: 0, max: 0.1, scale: log}}", "sweep.yaml:2", "positive on a log scale"),
+        ("name: a\nsearch: {lr: {min: 0.01, max: 0.1}}", "sweep.yaml", "`search.trials` is missing"),
+        ("name: a\nsearch: {method: grid, lr: {min: 0.01, max: 0.1}}", "sweep.yaml", "needs lists"),
+        ("name: a\nsearch: {lr: [1e-3], try_first: [{norm: bn}]}", "sweep.yaml", "must name the searched fields"),
+        ("name: a\ngrid: {lr: [1e-3]}\nsearch: {lr: [1e-3]}", "sweep.yaml", "both `grid` and `search`"),
+        ("name: a\ntrain: {lr: 1e-3}\nsearch: {lr: [1e-3]}", "sweep.yaml", "also varies"),
+        ("name: a\nscale: {workers: 3}", "sweep.yaml", "must be divisible by"),
+        ("name: a\nscale: {max_concurrent: none}", "sweep.yaml:2", "'auto'"),
+        ("name: a\nscale: {gpus_per_worker: 1.5}", "sweep.yaml:2", "must be whole"),
+        ("name: a\ndataset: {name: parquet}", "sweep.yaml", "`dataset.path` is missing"),
+        ("name: a\ndataset: {name: imagenet}", "sweep.yaml:2", "'digits', 'parquet' or 'folder'"),
+        ("name: a\ndataset: {size: 31}", "sweep.yaml", "must be even"),
+        ("name: a\nstop: {rule: hyperband}", "sweep.yaml:2", "'asha', 'patience' or 'none'"),
+        ("- a", "sweep.yaml", "must be a mapping"),
+        ("", "sweep.yaml", "must be a mapping"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_line_and_the_remedy(text, where, says):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(where)
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        read("name: a\ntrain: {featurs: 1, levls: 2}\nstop: {rul: asha}")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_axes_and_space_are_in_the_order_of_the_configuration():
+    found = read(
+        "name: a\ngrid: {update: [simultaneous], norm: [wn, bn]}\nsearch: {lr: [1e-3], features: [4]}"
+    )
+    assert list(found.axes()) == ["norm", "update"]
+    assert list(found.space()) == ["features", "lr"]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_every_shipped_sweep_is_valid_and_can_be_planned(path):
+    result = CliRunner().invoke(main, [str(path), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    loaded = spec.load(path)
+    assert loaded.name in result.output
+    assert f"{len(loaded.axes()['norm'])} cells" in result.output
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_resolved_yaml_means_the_same_sweep(path):
+    loaded = spec.load(path)
+    again = read(yaml.safe_dump(loaded.resolved(), sort_keys=False))
+    assert again.resolved() == loaded.resolved()
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_smoke_keeps_the_cells(path):
+    loaded = spec.load(path)
+    small = spec.smoke(loaded)
+    assert small.axes() == loaded.axes()
+    assert small.train.iterations == 20
+    assert small.name != loaded.name
+
+
+def test_overrides():
+    path = SWEEPS[0]
+    changed = spec.load(path, ["train.features=4", "search.lr=[1e-2]", "name=other"])
+    assert (changed.train.features, changed.space(), changed.name) == (4, {"lr": [0.01]}, "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.features", "must be key=value"),
+        ("train..x=1", "must be key=value"),
+        ("name.x=1", "is not a section"),
+        ("train.featurs=1", "--set train.featurs=1: unknown key `train.featurs`"),
+        ("train.features=[", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides_are_named(override, says):
+    with pytest.raises(ConfigError) as caught:
+        spec.load(SWEEPS[0], [override])
+    assert says in str(caught.value)
+
+
+def test_wrong_yaml_exits_2_before_ray_is_even_imported(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: a\ntrain:\n  featurs: 3\n")
+    result = CliRunner().invoke(main, [str(path)])
+    assert result.exit_code == 2
+    assert f"{path}:3: unknown key `train.featurs`" in result.output
+    assert not (tmp_path / "results").exists()
+
+
+def test_schema_lists_every_key():
+    schema = json.loads(CliRunner().invoke(main, ["--schema"]).output)
+    assert set(schema["properties"]) == set(spec.SweepSpec.model_fields)
+    assert set(schema["$defs"]["Train"]["properties"]) == set(FIELDS)
+    assert "description" in schema["$defs"]["Train"]["properties"]["norm"]
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 2**70), st.floats(), st.text(max_size=5),
+    st.lists(st.one_of(st.integers(), st.sampled_from(["bn", "wn"])), max_size=3),
+    st.dictionaries(st.sampled_from(["lr", "norm", "min", "max", "scale", "rule"]),
+                    st.one_of(st.floats(), st.lists(st.floats(), max_size=2)), max_size=3),
+)  # fmt: skip
+sections = st.one_of(
+    values, st.dictionaries(st.sampled_from([*FIELDS, "path", "workers"]), values, max_size=4)
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from([*spec.SweepSpec.model_fields, "other"]), sections, max_size=4)
+)
+def test_any_mapping_is_accepted_or_refused_in_our_own_words(data):
+    try:
+        spec.validate(parse(yaml.safe_dump({"name": "a", **data}), "fuzz.yaml"))
+    except ConfigError as error:
+        assert str(error)

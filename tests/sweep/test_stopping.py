@@ -1,0 +1,57 @@
+import pytest
+
+from raygan.sweep.spec import Stop
+from raygan.sweep.stopping import Asha, Never, Patience, make_rule
+
+
+def test_asha_keeps_the_best_of_each_rung():
+    rule = Asha(grace=10, reduction=2)
+    assert not rule.stops("a", 5, 9.0)  # before the first rung
+    assert not rule.stops("a", 10, 0.5)  # alone
+    assert rule.stops("b", 10, 0.6)  # worse than the only other
+    assert not rule.stops("c", 10, 0.4)  # better
+    assert not rule.stops("a", 15, 5.0)  # a trial is judged once per rung
+    assert not rule.stops("c", 20, 0.3)  # next rung
+    assert rule.stops("a", 20, 0.4)
+
+
+def test_asha_passes_one_in_so_many():
+    rule = Asha(grace=10, reduction=3)
+    losses = [0.1, 0.2, 0.3, 0.4, 0.5, 0.15]
+    stopped = [rule.stops(str(i), 10, loss) for i, loss in enumerate(losses)]
+    assert stopped == [False, True, True, True, True, False]  # the sixth is second of six
+
+
+def test_asha_judges_by_the_lowest_loss_so_far():
+    rule = Asha(grace=20, reduction=2)
+    rule.stops("a", 20, 0.5)
+    rule.stops("b", 10, 0.1)
+    assert not rule.stops("b", 20, 0.9)
+
+
+def test_asha_judges_at_the_highest_rung_reached():
+    rule = Asha(grace=10, reduction=2)
+    rule.stops("a", 40, 0.1)
+    assert not rule.stops("b", 10, 0.9)  # alone at rung 10
+    assert rule.stops("b", 45, 0.9)
+
+
+def test_patience_counts_iterations_since_the_last_new_low():
+    rule = Patience(grace=0, patience=30)
+    assert [rule.stops("a", s, loss) for s, loss in [(10, 1.0), (20, 0.5), (30, 0.6), (40, 0.5), (50, 0.7)]] == [
+        False, False, False, False, True
+    ]  # fmt: skip
+
+
+def test_patience_leaves_trials_alone_before_grace():
+    rule = Patience(grace=100, patience=10)
+    rule.stops("a", 10, 1.0)
+    assert not rule.stops("a", 90, 2.0)
+    assert rule.stops("a", 100, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"), [("asha", Asha), ("patience", Patience), ("none", Never)]
+)
+def test_rule_by_name(rule, kind):
+    assert isinstance(make_rule(Stop(rule=rule)), kind)
