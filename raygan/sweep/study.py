@@ -35,6 +35,9 @@ CHECKPOINT, BEST, HISTORY, OUTCOME, REASON = (
 """Keys of a worker's report beside its metrics."""
 
 
+METRIC_GROUPS = ("train/", "val/", "perf/")
+
+
 class Study:
     """One sweep: its cells, their searches and stopping rules, and the trials' records.
 
@@ -205,12 +208,9 @@ def _record(planned: TrialPlan) -> TrialRecord:
 def _point(report: dict[str, Any]) -> list[dict[str, float]]:
     if LOSS not in report:
         return []
-    metrics = {key: float(value) for key, value in report.items() if "/" in key and _number(value)}
+    # Tune adds keys of its own to what was reported
+    metrics = {key: float(report[key]) for key in report if key.startswith(METRIC_GROUPS)}
     return [{STEP: float(report[STEP]), **metrics}]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _finite(point: dict[str, float]) -> bool:

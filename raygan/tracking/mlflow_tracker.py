@@ -40,6 +40,8 @@ RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
 INTERRUPTED = "interrupted"
 """Outcome tag of a trial whose sweep was stopped; it goes on with the sweep."""
+# the UI opens such an experiment on its runs, not on traces of language models
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _SWEEP_TAG, _TRIAL_TAG = "raygan.sweep", "raygan.trial"
 
 
@@ -207,10 +209,11 @@ class Tracker:
             if not is_server(self.uri) and self._storage.is_local:
                 location = (self._storage.local.parent / "mlartifacts").as_uri()
             self._experiment_id = self._client.create_experiment(
-                self.experiment, artifact_location=location
+                self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
             )
         # the storage's address tells two sweeps of one name apart
-        self.run_id = self._find_or_create(_SWEEP_TAG, self._storage.uri, self._sweep, self._tags)
+        key, tags = self._storage.uri, {"sweep": self._sweep}
+        self.run_id = self._find_or_create(_SWEEP_TAG, key, self._sweep, tags)
         self._client.update_run(self.run_id, status="RUNNING")
         self._client.log_text(self.run_id, spec_yaml, "sweep.yaml")
 

@@ -28,7 +28,7 @@ def open_study(storage: Storage, text: str = SWEEP) -> Study:
 
 
 def report(step: int, loss: float, **more) -> dict:
-    return {"step": step, LOSS: loss, "perf/images_per_second": 1.0, "trial_id": "x", **more}
+    return {"step": step, LOSS: loss, "perf/images_per_second": 1.0, "config/lr": 1.0, **more}
 
 
 def test_cells_take_turns(storage):
@@ -48,6 +48,7 @@ def test_trial_runs_to_its_end(storage):
     study.ended(trial)
     record = study.records[trial]
     assert (record.outcome, record.step, record.best) == ("ok", 40, (40, 1 / 40))
+    assert record.history[0].keys() == {"step", LOSS, "perf/images_per_second"}
     assert record.checkpoints == {"last": "/c/40", "best": "/c/40"}
     assert json.loads(storage.read(f"trials/{trial}/record.json"))["outcome"] == "ok"
 

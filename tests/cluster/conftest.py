@@ -1,0 +1,186 @@
+"""One Ray cluster for all tests of this folder: loopback dashboard, token authentication."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PATIENCE = 180
+"""Seconds after which waiting for a condition is given up."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("cluster")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], what: str, process: subprocess.Popen | None = None):
+    """Poll ``condition`` until it is true; fails if it takes too long or ``process`` ends."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        if process is not None and process.poll() is not None:
+            pytest.fail(f"ended with {process.returncode} before: {what}")
+        time.sleep(0.1)
+    pytest.fail(f"not within {PATIENCE} s: {what}")
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a server that a test started, and what it started."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its own session: see start()
+        process.wait(30)
+
+
+def start(command: list[str], log: Path, env: dict[str, str], cwd: Path = ROOT) -> subprocess.Popen:
+    with log.open("a") as file:
+        return subprocess.Popen(
+            command, env=env, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+@dataclass
+class Cluster:
+    """A running cluster, as a user's shell would know it."""
+
+    address: str
+    dashboard: str
+    env: dict[str, str]
+    logs: Path
+
+    def node(self, name: str, *options: str) -> subprocess.Popen:
+        ray = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *options]
+        return start(ray, self.logs / f"{name}.log", self.env)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    logs = tmp_path_factory.mktemp("cluster")
+    token = logs / "token"
+    token.write_text("f" * 64)
+    port, dashboard = free_port(), free_port()
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "PYTHONWARNINGS": "default",
+    }
+    found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, logs)
+    head_env = {k: v for k, v in env.items() if k != "RAY_ADDRESS"}
+    # a short path: sockets lie in it
+    with tempfile.TemporaryDirectory(prefix="rg", ignore_cleanup_errors=True) as temporary:
+        head = start(
+            [
+                str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats",
+                f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+                "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
+                f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={temporary}",
+            ],
+            logs / "head.log",
+            head_env,
+        )  # fmt: skip
+        try:
+            log = logs / "head.log"
+            wait_until(lambda: "Ray runtime started" in log.read_text(), "the head starts", head)
+            yield found
+        finally:
+            stop(head)
+
+
+@dataclass
+class Sweep:
+    """A sweep's command and its storage."""
+
+    file: Path
+    storage: Path
+    env: dict[str, str]
+    name: str
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "raygan.sweep", str(self.file)]
+
+    @property
+    def log(self) -> Path:
+        return self.storage.parent / f"{self.name}.log"
+
+    def start(self) -> subprocess.Popen:
+        return start(self.command, self.log, self.env)
+
+    def run(self, code: int = 0) -> str:
+        process = self.start()
+        try:
+            process.wait(PATIENCE * 2)
+        finally:
+            stop(process)
+        assert process.returncode == code, self.log.read_text()
+        return self.log.read_text()
+
+    def record(self, trial: str) -> dict:
+        path = self.storage / self.name / "trials" / trial / "record.json"
+        return json.loads(path.read_text()) if path.exists() else {"history": [], "outcome": None}
+
+    def curve(self, trial: str) -> list[tuple[int, float]]:
+        history = self.record(trial)["history"]
+        return [(int(point["step"]), point["val/reconstruction_loss"]) for point in history]
+
+    @property
+    def tracking(self) -> str:
+        return f"sqlite:///{self.storage}/mlflow.db"
+
+
+SMALL = {
+    "dataset": {"name": "digits", "size": 16, "running": 24},
+    "train": {
+        "features": 4,
+        "code_size": 8,
+        "batch_size": 8,
+        "iterations": 40,
+        "evaluate_every": 10,
+        "reconstruction_steps": 3,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sweep]:
+    """Make a small sweep; its sections replace or extend those of :data:`SMALL`."""
+    storage = tmp_path_factory.mktemp("sweeps") / "storage"
+
+    def make(name: str, *, env: dict[str, str] | None = None, **sections: object) -> Sweep:
+        content: dict = {"name": name, "storage": str(storage), **SMALL}
+        for key, value in sections.items():
+            content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+        file = storage.parent / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+        return Sweep(file, storage, {**cluster.env, **(env or {})}, name)
+
+    return make

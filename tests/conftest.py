@@ -1,0 +1,26 @@
+"""What all tests share: the repository on the path, the GPU marker, hypothesis's profile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `from tests.gan import textbook`, however pytest was started
+
+# no deadline: wall-clock time is no test's business
+settings.register_profile("raygan", deadline=None, max_examples=30)
+settings.load_profile("raygan")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))

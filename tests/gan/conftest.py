@@ -1,0 +1,64 @@
+"""Small networks and images on which the training core is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from raygan.data.images import ImageSet, mean_image_loss
+from raygan.gan.config import TrainConfig
+from raygan.gan.state import TrainState
+
+SHAPE = (1, 16, 12)  # two levels, so that batch norm is in D too
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Networks and tensors in double precision, where "equal" can mean equal."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def small() -> Callable[..., TrainConfig]:
+    """A configuration that trains in milliseconds, with some fields replaced."""
+
+    def make(**fields: object) -> TrainConfig:
+        defaults: dict[str, object] = {
+            "features": 4,
+            "code_size": 6,
+            "batch_size": 8,
+            "lr": 1e-3,
+            "iterations": 5,
+            "evaluate_every": 2,
+            "reconstruction_steps": 3,
+            "seed": 11,
+        }
+        return TrainConfig(**{**defaults, **fields})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def fresh(small: Callable[..., TrainConfig]) -> Callable[..., TrainState]:
+    """A fresh small training state, with some fields of its configuration replaced."""
+
+    def make(**fields: object) -> TrainState:
+        return TrainState.create(small(**fields), SHAPE)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageSet:
+    """60 smooth random images of 16×12 pixels: 40 train, 13 running, 7 final."""
+    rng = torch.Generator().manual_seed(5)
+    coarse = torch.rand(60, 1, 3, 3, generator=rng)
+    fine = torch.nn.functional.interpolate(coarse, size=SHAPE[1:], mode="bilinear")
+    pixels = fine.mul(255).byte().permute(0, 2, 3, 1).contiguous()
+    train, running, final = torch.arange(60).split([40, 13, 7])
+    baseline = mean_image_loss(pixels, train, running)
+    return ImageSet(pixels, train, running, final, "digest", baseline)

@@ -1,0 +1,117 @@
+"""One worker of the data-parallel tests: plays the same games as any other number of workers.
+
+    python data_parallel.py FOLDER RANK COUNTS…
+
+For each count in turn, the first ``count`` ranks form a process group (gloo, through a file in
+FOLDER) and write what they got; the others sit it out.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from raygan.data.images import ImageSet  # noqa: E402
+from raygan.errors import ConfigError  # noqa: E402
+from raygan.gan.config import CHOICES, TrainConfig  # noqa: E402
+from raygan.gan.reconstruction import reconstruct  # noqa: E402
+from raygan.gan.state import TrainState  # noqa: E402
+from raygan.gan.train import train  # noqa: E402
+from raygan.gan.workers import Workers  # noqa: E402
+
+SHAPE, BATCH, CODE, STEPS = (1, 16, 12), 8, 6, 3
+GAMES = [(norm, update) for norm in CHOICES["norm"] for update in CHOICES["update"]]
+SOME_GAMES = [("bn", "alternating"), ("wn", "simultaneous")]
+
+
+def config(norm: str, update: str, **fields: Any) -> TrainConfig:
+    return TrainConfig(
+        norm=norm,  # type: ignore[arg-type]
+        update=update,  # type: ignore[arg-type]
+        features=4,
+        code_size=CODE,
+        batch_size=BATCH,
+        lr=1e-3,
+        **fields,
+    )
+
+
+def play(norm: str, update: str) -> dict[str, Any]:
+    """A few steps in double precision; everything that they change."""
+    workers = Workers()
+    part = workers.part(BATCH)
+    torch.set_default_dtype(torch.float32)
+    state = TrainState.create(config(norm, update), SHAPE)
+    torch.set_default_dtype(torch.float64)
+    state.generator.double()
+    state.discriminator.double()
+    game = state.game(workers)
+    statistics = []
+    for step in range(STEPS):
+        rng = torch.Generator().manual_seed(step)
+        real = torch.rand(BATCH, *SHAPE, generator=rng)[part]
+        noise_d, noise_g = torch.randn(2, BATCH, CODE, generator=rng)[:, part]
+        statistics.append(getattr(game, update)(real, noise_d, noise_g))
+    total = torch.stack(statistics)
+    workers.sum_(total)
+    held_out = torch.rand(7, *SHAPE, generator=torch.Generator().manual_seed(9))
+    losses = reconstruct(state.generator, CODE, held_out, steps=5).losses
+    norms = torch.stack((game.generator.gradient_norm(), game.discriminator.gradient_norm()))
+    torch.set_default_dtype(torch.float32)
+    return {
+        "statistics": total,
+        "gradient norms": norms,
+        "reconstruction losses": losses,
+        "generator": dict(state.generator.state_dict()),
+        "discriminator": dict(state.discriminator.state_dict()),
+    }
+
+
+def curve(norm: str) -> list[dict[str, float]]:
+    """A whole run in single precision; its metrics."""
+    rng = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 256, (60, *SHAPE[1:], SHAPE[0]), dtype=torch.uint8, generator=rng)
+    images = ImageSet(pixels, *torch.arange(60).split([40, 13, 7]), "digest", 0.0)
+    run = config(norm, "alternating", iterations=6, evaluate_every=3, reconstruction_steps=5)
+    return [e.metrics for e in train(run, images, TrainState.create(run, SHAPE))]
+
+
+def refusal() -> str:
+    """What is said of a batch that the workers cannot share."""
+    try:
+        Workers().part(9)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def everything() -> dict[str, Any]:
+    """All games, or some of them where four workers have to share few processors."""
+    wide = Workers().count > 2
+    return {
+        "games": {" ".join(game): play(*game) for game in (SOME_GAMES if wide else GAMES)},
+        "curves": {norm: curve(norm) for norm in (() if wide else ("bn", "wn"))},
+        "refusal": refusal(),
+    }
+
+
+def main() -> None:
+    folder, rank, counts = Path(sys.argv[1]), int(sys.argv[2]), map(int, sys.argv[3:])
+    torch.set_num_threads(1)
+    for count in counts:
+        if rank < count:
+            store = f"file://{folder}/store-{count}"
+            dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
+            torch.save(everything(), folder / f"{count}-{rank}.pt")
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The configuration refuses what cannot be trained, and says which field."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from raygan.errors import ConfigError, RayganError
+from raygan.gan.config import CHOICES, FIELDS, TrainConfig
+
+WHOLE = (
+    "features", "levels", "code_size", "batch_size", "iterations", "evaluate_every",
+    "reconstruction_steps",
+)  # fmt: skip
+
+
+def test_the_defaults_are_those_of_the_paper():
+    config = TrainConfig()
+    assert (config.norm, config.optimizer, config.loss) == ("wn", "rmsprop", "log")
+    assert (config.lr, config.batch_size, config.features) == (1e-4, 32, 64)
+
+
+@pytest.mark.parametrize("name", ["norm", "architecture", "update", "loss", "optimizer"])
+@pytest.mark.parametrize("value", ["no-such", "", None, 3, [], {}])
+def test_a_word_must_be_one_of_the_choices(name, value):
+    with pytest.raises(ConfigError, match=rf"`{name}` \(=.*must be one of") as caught:
+        TrainConfig(**{name: value})
+    assert all(choice in str(caught.value) for choice in CHOICES[name])
+
+
+@pytest.mark.parametrize("name", [*WHOLE, "seed"])
+@pytest.mark.parametrize("value", [-1, 2.5, 1.0, True, "4", math.nan])
+def test_a_count_must_be_a_whole_number(name, value):
+    with pytest.raises(ConfigError, match=rf"`{name}` \(="):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_count_must_be_at_least_one(name):
+    with pytest.raises(ConfigError, match=rf"`{name}` \(=0\) must be a whole number of at least 1"):
+        TrainConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("value", [0, -1e-4, math.nan, math.inf, "1e-4", None, True])
+def test_the_learning_rate_must_be_a_positive_number(value):
+    with pytest.raises(ConfigError, match=r"`lr` \(="):
+        TrainConfig(lr=value)
+
+
+def test_the_seed_must_fit():
+    assert TrainConfig(seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(ConfigError, match="`seed`"):
+        TrainConfig(seed=2**63)
+
+
+def test_only_levels_may_be_left_to_be_derived():
+    assert TrainConfig(levels=None).levels is None
+    with pytest.raises(ConfigError, match="`features`"):
+        TrainConfig(features=None)
+
+
+def test_a_configuration_travels_as_plain_json():
+    config = TrainConfig(norm="bn", lr=3e-5, levels=2)
+    sent = json.loads(json.dumps(config.to_dict()))
+    assert tuple(sent) == FIELDS
+    assert TrainConfig(**sent) == config
+
+
+def test_the_error_is_ours_and_a_value_error():
+    assert issubclass(ConfigError, RayganError)
+    assert issubclass(ConfigError, ValueError)

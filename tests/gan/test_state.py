@@ -1,0 +1,123 @@
+"""The training state: what is loaded goes on exactly as what was saved."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from raygan.errors import CheckpointError
+from raygan.gan import checkpoint
+from raygan.gan.config import CHOICES, FIELDS
+from raygan.gan.state import TrainState
+from raygan.gan.workers import Workers
+
+SHAPE = (1, 16, 12)
+NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+
+
+def play(state: TrainState, steps: range) -> None:
+    game = state.game(Workers())
+    for step in steps:
+        rng = torch.Generator().manual_seed(step)
+        real = torch.rand(8, *SHAPE, generator=rng)
+        real = real.contiguous(memory_format=torch.channels_last)
+        getattr(game, state.config.update)(real, *torch.randn(2, 8, 6, generator=rng))
+        state.step += 1
+
+
+def assert_equal(one: object, other: object) -> None:
+    """Bit for bit, through all containers."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list):
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
+
+
+@NORMS
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
+@pytest.mark.parametrize("update", CHOICES["update"])
+def test_save_load_step_equals_step(fresh, tmp_path, norm, optimizer, update):
+    kept = fresh(norm=norm, optimizer=optimizer, update=update)
+    play(kept, range(3))
+    path = checkpoint.save(kept.state_dict(), tmp_path, kept.step)
+    play(kept, range(3, 6))
+
+    loaded = fresh(norm=norm, optimizer=optimizer, update=update)
+    loaded.load_state_dict(checkpoint.load(path))
+    assert loaded.step == 3
+    play(loaded, range(3, 6))
+    assert_equal(loaded.state_dict(), kept.state_dict())
+
+
+def test_a_fresh_state_is_a_function_of_the_seed(fresh):
+    torch.manual_seed(1)
+    one = fresh(seed=4).state_dict()
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    assert_equal(fresh(seed=4).state_dict(), one)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    other = fresh(seed=5).state_dict()["generator"]["linear.weight"]
+    assert not torch.equal(other, one["generator"]["linear.weight"])
+
+
+def test_a_fresh_state_has_no_best_yet(fresh):
+    state = fresh()
+    assert (state.step, state.best_step, state.best_loss) == (0, 0, math.inf)
+
+
+OTHER = {
+    "norm": "vanilla", "features": 5, "levels": 1, "code_size": 7, "loss": "least-squares",
+    "update": "simultaneous", "optimizer": "adam", "lr": 2e-3, "batch_size": 4,
+    "evaluate_every": 3, "reconstruction_steps": 4, "seed": 12,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_checkpoint_of_another_configuration_is_refused_by_field(fresh, name):
+    saved = fresh(**{name: OTHER[name]}).state_dict()
+    state = fresh()
+    before = {key: value.clone() for key, value in state.generator.state_dict().items()}
+    now = state.config.to_dict()[name]
+    with pytest.raises(CheckpointError) as caught:
+        state.load_state_dict(saved)
+    assert f"{name} was {OTHER[name]!r}, is {now!r}" in str(caught.value)
+    assert sum(f"{field} was" in str(caught.value) for field in FIELDS) == 1
+    assert_equal(dict(state.generator.state_dict()), before)
+
+
+def test_every_field_but_two_was_tried():
+    assert set(FIELDS) - set(OTHER) == {"iterations", "architecture"}
+
+
+def test_a_checkpoint_of_other_images_is_refused(fresh, small):
+    saved = TrainState.create(small(), (3, 16, 12)).state_dict()
+    with pytest.raises(CheckpointError, match=r"shape was \[3, 16, 12\], is \[1, 16, 12\]"):
+        fresh().load_state_dict(saved)
+
+
+def test_more_iterations_may_be_asked_for(fresh):
+    saved = fresh(iterations=5)
+    play(saved, range(2))
+    longer = fresh(iterations=50)
+    longer.load_state_dict(saved.state_dict())
+    assert longer.step == 2
+    assert longer.config.iterations == 50
+
+
+def test_rmsprop_is_that_of_the_paper(fresh):
+    for optimizer in (fresh().optimizer_g, fresh().optimizer_d):
+        options = optimizer.param_groups[0]
+        assert type(optimizer) is torch.optim.RMSprop
+        assert (options["alpha"], options["eps"], options["momentum"]) == (0.9, 1e-6, 0)
+        assert not options["centered"]

@@ -1,0 +1,220 @@
+"""One training iteration against the textbook, and what it costs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from raygan.gan.config import CHOICES
+from raygan.gan.losses import LOSSES
+from raygan.gan.steps import STATISTICS, Game
+from raygan.gan.workers import Workers
+from tests.gan import textbook
+
+NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+LOSS = pytest.mark.parametrize("loss", CHOICES["loss"])
+OPTIMIZER = pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
+
+BATCH, CODE, SHAPE = 8, 6, (1, 16, 12)  # as in conftest.py
+
+
+def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(step)
+    real = torch.rand(BATCH, *SHAPE, generator=rng)
+    return real, *torch.randn(2, BATCH, CODE, generator=rng).unbind()
+
+
+@pytest.fixture
+def game(fresh):
+    """A small game in double precision whose networks are past their first steps."""
+
+    def make(**fields) -> Game:
+        state = fresh(**fields)
+        state.generator.double()
+        state.discriminator.double()
+        return state.game(Workers())
+
+    return make
+
+
+def networks(game) -> list[torch.nn.Module]:
+    if isinstance(game, textbook.Game):
+        return [game.generator, game.discriminator]
+    return [game.generator.network, game.discriminator.network]
+
+
+@pytest.mark.usefixtures("float64")
+@NORMS
+@LOSS
+@OPTIMIZER
+def test_alternating_equals_the_textbook_loop_step_for_step(game, norm, loss, optimizer):
+    ours = game(norm=norm, loss=loss, optimizer=optimizer)
+    plain = textbook.Game(*networks(ours), loss=loss, optimizer=optimizer, lr=1e-3)
+    start = [parameter.clone() for network in networks(ours) for parameter in network.parameters()]
+    for step in range(4):
+        statistics = ours.alternating(*batch(step))
+        expected = plain.step(*batch(step))
+        torch.testing.assert_close(statistics.tolist(), list(expected), rtol=1e-9, atol=1e-12)
+        for network, other in zip(networks(ours), networks(plain), strict=True):
+            states, others = network.state_dict(), other.state_dict()
+            assert list(states) == list(others)
+            torch.testing.assert_close(states, others, rtol=1e-8, atol=1e-10)
+    moved = [parameter for network in networks(ours) for parameter in network.parameters()]
+    # all but biases that batch norm takes away again
+    pairs = [(a, b) for a, b in zip(start, moved, strict=True) if a.dim() > 1]
+    assert all((a - b).abs().max() > 1e-4 for a, b in pairs)
+
+
+@pytest.mark.usefixtures("float64")
+def test_alternating_clamps_the_slopes(game):
+    ours = game(norm="wn", lr=10.0)
+    for step in range(3):
+        ours.alternating(*batch(step))
+    slopes = torch.cat([*ours.generator.slopes, *ours.discriminator.slopes])
+    assert slopes.min() >= 0
+    assert slopes.max() <= 1
+    assert ((slopes == 0) | (slopes == 1)).any()
+
+
+Gradients = tuple[list[Tensor], list[Tensor]]
+
+
+def separate_gradients(game: Game, real: Tensor, noise: Tensor) -> tuple[Gradients, Tensor]:
+    """The gradients of D's and of G's loss, each by a backward pass of its own."""
+    loss = LOSSES[game.loss]
+    g, d = networks(game)
+    fake = g(noise)
+    loss_d = (loss.real(d(real)) + loss.fake(d(fake.detach()))).sum() / len(real)
+    loss_g = loss.generator(d(fake)).sum() / len(real)
+    gradients_d = torch.autograd.grad(loss_d, list(d.parameters()), retain_graph=True)
+    gradients_g = torch.autograd.grad(loss_g, list(g.parameters()))
+    return (list(gradients_d), list(gradients_g)), torch.stack((loss_d, loss_g)).detach()
+
+
+def assert_same_gradients(got: Gradients, expected: Gradients, tolerance: float) -> None:
+    """To a tolerance that is relative to the largest gradient of the same player."""
+    for ours, others in zip(got, expected, strict=True):
+        largest = max(gradient.abs().max().item() for gradient in others)
+        for gradient, other in zip(ours, others, strict=True):
+            assert gradient.isfinite().all()
+            torch.testing.assert_close(
+                gradient, other, rtol=tolerance, atol=tolerance * largest + 1e-25
+            )
+
+
+@pytest.mark.usefixtures("float64")
+@NORMS
+@LOSS
+@pytest.mark.parametrize("certainty", [0.0, -50.0, 50.0, -90.0, 90.0])
+def test_simultaneous_gradients_equal_those_of_two_passes(game, norm, loss, certainty):
+    ours = game(norm=norm, loss=loss)
+    real, noise, _ = batch(1)
+    ours.discriminator.network.layers[-1].bias.data.add_(certainty)
+    expected, losses = separate_gradients(ours, real, noise)
+    *gradients, statistics = ours.simultaneous_gradients(real, noise)
+    torch.testing.assert_close(statistics[:2], losses)
+    assert_same_gradients(gradients, expected, 1e-10)
+
+
+@LOSS
+@pytest.mark.parametrize("certainty", [-50.0, 50.0, -90.0])
+def test_simultaneous_gradients_hold_in_single_precision_when_d_is_certain(fresh, loss, certainty):
+    ours = fresh(norm="wn", loss=loss).game(Workers())
+    real, noise, _ = batch(1)
+    ours.discriminator.network.layers[-1].bias.data.add_(certainty)
+    expected, _ = separate_gradients(ours, real, noise)
+    gradients_d, gradients_g, _ = ours.simultaneous_gradients(real, noise)
+    assert_same_gradients((gradients_d, gradients_g), expected, 1e-4)
+    if certainty < 0:  # G learns from a D that is certain that the images are fake
+        assert max(gradient.abs().max() for gradient in gradients_g) > 1e-4
+
+
+@pytest.mark.usefixtures("float64")
+@NORMS
+def test_simultaneous_updates_both_players_from_the_same_networks(game, norm):
+    ours = game(norm=norm)
+    real, noise, unused = batch(2)
+    expected, _ = separate_gradients(ours, real, noise)
+    ours = game(norm=norm)  # fresh again: the passes above moved the running statistics
+    statistics = ours.simultaneous(real, noise, unused)
+    players = (ours.discriminator, ours.generator)
+    got = [[parameter.grad for parameter in player.parameters] for player in players]
+    assert_same_gradients(got, expected, 1e-10)
+    assert statistics.shape == (len(STATISTICS),)
+
+
+@pytest.mark.usefixtures("float64")
+def test_accuracies_count_the_images_that_d_judges_right(game):
+    ours = game(norm="vanilla")
+    ours.discriminator.network.layers[-1].bias.data.fill_(50.0)  # "all are real"
+    assert ours.alternating(*batch(0))[2:].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.usefixtures("float64")
+def test_gradient_norm_is_that_of_the_last_update(game):
+    ours = game(norm="wn")
+    ours.alternating(*batch(0))
+    for player in (ours.generator, ours.discriminator):
+        flat = torch.cat([parameter.grad.flatten() for parameter in player.parameters])
+        torch.testing.assert_close(player.gradient_norm(), flat.norm())
+
+
+class CountFlops(TorchDispatchMode):
+    """FlopCounterMode without its hooks on modules, which `autograd.grad` does not support."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def flops(function, *arguments) -> int:
+    with CountFlops() as counter:
+        function(*arguments)
+    return counter.total
+
+
+def pass_costs(game: Game) -> tuple[int, int, int, int]:
+    """Of a pass of one batch through G, D, G's linear layer and D's first layer."""
+    g, d = networks(game)
+    real, noise, _ = batch(0)
+    parts = ((g, noise), (d, real), (g.linear, noise), (d.layers[0], real))
+    with torch.no_grad():
+        return tuple(flops(*part) for part in parts)
+
+
+@NORMS
+def test_alternating_takes_twelve_passes(fresh, norm):
+    ours = fresh(norm=norm).game(Workers())
+    g, d, linear, first = pass_costs(ours)
+    # G: two forward, one backward; D: three forward, two backward, one to its input only.
+    # Nobody asks for the gradient of the codes, nor D's update for that of the images.
+    expected = (2 + 2) * g - linear + (3 + 4 + 1) * d - 2 * first
+    assert flops(ours.alternating, *batch(0)) == expected
+
+
+@NORMS
+@LOSS
+def test_simultaneous_takes_nine_passes_where_one_backward_serves_both(fresh, norm, loss):
+    ours = fresh(norm=norm, loss=loss).game(Workers())
+    g, d, linear, first = pass_costs(ours)
+    expected = (1 + 2) * g - linear + (2 + 4) * d
+    if norm == "bn":  # D once more, to the fake images
+        expected += d - 2 * first
+    elif loss != "log":  # D once more, to the images of the one call that judged both
+        expected += 2 * d - 2 * first
+    assert flops(ours.simultaneous, *batch(0)) == expected
+
+
+def test_the_textbook_loop_takes_fifteen_passes(fresh):
+    ours = fresh(norm="vanilla").game(Workers())
+    g, d, linear, first = pass_costs(ours)
+    plain = textbook.Game(*networks(ours), loss="log", optimizer="rmsprop", lr=1e-3)
+    expected = (2 + 2 * 2) * g - 2 * linear + (3 + 2 * 3) * d - first
+    assert flops(plain.step, *batch(0)) == expected

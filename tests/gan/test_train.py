@@ -1,0 +1,233 @@
+"""Training as an iterator of evaluations."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from raygan.data.images import ImageSet
+from raygan.errors import ConfigError
+from raygan.gan import checkpoint
+from raygan.gan.config import CHOICES
+from raygan.gan.pictures import GAP, grid_png
+from raygan.gan.state import TrainState
+from raygan.gan.train import Evaluation, sample, train
+from raygan.gan.workers import Workers
+
+NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+KEYS = {
+    "train/loss_d", "train/loss_g", "train/accuracy_real", "train/accuracy_fake",
+    "train/gradient_norm_d", "train/gradient_norm_g",
+    "val/reconstruction_loss", "perf/images_per_second", "perf/images_seen",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(images):
+    """Train a state to its end; the evaluations."""
+
+    def run(state: TrainState) -> list[Evaluation]:
+        return list(train(state.config, images, state))
+
+    return run
+
+
+def curve(evaluations: list[Evaluation]) -> list[dict[str, float]]:
+    """What must repeat bit for bit: all metrics but the speed."""
+    return [
+        {key: value for key, value in e.metrics.items() if key != "perf/images_per_second"}
+        for e in evaluations
+    ]
+
+
+@pytest.mark.parametrize(
+    ("iterations", "every", "steps"),
+    [(5, 2, [2, 4, 5]), (4, 2, [2, 4]), (3, 10, [3]), (3, 1, [1, 2, 3])],
+)
+def test_evaluates_at_every_interval_and_at_the_end(fresh, run, iterations, every, steps):
+    evaluations = run(fresh(iterations=iterations, evaluate_every=every))
+    assert [e.step for e in evaluations] == steps
+    assert [e.metrics["perf/images_seen"] for e in evaluations] == [8 * step for step in steps]
+
+
+@NORMS
+@pytest.mark.parametrize("update", CHOICES["update"])
+def test_an_evaluation_holds_what_is_logged(fresh, run, norm, update):
+    state = fresh(norm=norm, update=update)
+    evaluations = run(state)
+    for e in evaluations:
+        assert set(e.metrics) == KEYS
+        assert e.finite
+        assert e.loss == e.metrics["val/reconstruction_loss"] > 0
+        assert 0 <= e.metrics["train/accuracy_real"] <= 1
+        assert 0 <= e.metrics["train/accuracy_fake"] <= 1
+        assert e.metrics["perf/images_per_second"] > 0
+        assert e.samples.shape == (64, 1, 16, 12)
+        assert e.reconstructions.shape == (2 * 13, 1, 16, 12)
+        assert e.samples.dtype == e.reconstructions.dtype == torch.uint8
+        assert e.loss == pytest.approx(e.reconstruction_losses.double().mean().item())
+        assert len(e.reconstruction_losses) == 13
+    assert [h["step"] for h in state.history] == [2, 4, 5]
+    assert state.history[-1]["val/reconstruction_loss"] == evaluations[-1].loss
+
+
+def test_pictures_pair_the_held_out_images_with_their_reconstructions(fresh, run, images):
+    (*_, last) = run(fresh())
+    originals, found = last.reconstructions[::2], last.reconstructions[1::2]
+    assert torch.equal(originals, images.take(images.running))
+    error = (found.double() - originals.double()).div(255).square().mean((1, 2, 3))
+    torch.testing.assert_close(error.float(), last.reconstruction_losses, atol=1e-3, rtol=0.05)
+
+
+def test_train_metrics_are_means_since_the_last_evaluation(fresh, run):
+    every = curve(run(fresh(evaluate_every=1, iterations=4)))
+    together = curve(run(fresh(evaluate_every=4, iterations=4)))
+    for name in ("train/loss_d", "train/loss_g", "train/accuracy_real"):
+        mean = sum(metrics[name] for metrics in every) / 4
+        assert together[0][name] == pytest.approx(mean, rel=1e-5)
+    for name in ("train/gradient_norm_d", "val/reconstruction_loss"):
+        assert together[0][name] == every[-1][name]
+
+
+@NORMS
+@pytest.mark.parametrize("update", CHOICES["update"])
+def test_a_resumed_run_has_the_curve_of_the_uninterrupted_one(
+    fresh, run, images, tmp_path, norm, update
+):
+    whole = fresh(norm=norm, update=update, iterations=7)
+    expected = curve(run(whole))
+
+    first = fresh(norm=norm, update=update, iterations=7)
+    seen = []
+    for evaluation in train(first.config, images, first):
+        seen.append(evaluation)
+        checkpoint.save(first.state_dict(), tmp_path, first.step)
+        if evaluation.step == 4:
+            break
+    resumed = fresh(norm=norm, update=update, iterations=7)
+    saved, passed_over = checkpoint.load_latest(tmp_path)
+    assert passed_over == []
+    resumed.load_state_dict(saved)
+    seen += run(resumed)
+
+    assert curve(seen) == expected
+    assert [h["val/reconstruction_loss"] for h in resumed.history] == [
+        h["val/reconstruction_loss"] for h in whole.history
+    ]
+    assert (resumed.best_step, resumed.best_loss) == (whole.best_step, whole.best_loss)
+
+
+def test_a_lengthened_run_evaluates_at_the_same_steps_again(fresh, run):
+    first, longer = fresh(iterations=5), fresh(iterations=8)
+    run(first)
+    longer.load_state_dict(first.state_dict())
+    assert [e.step for e in run(longer)] == [6, 8]
+
+
+def test_evaluating_more_often_does_not_change_the_training(fresh, run):
+    often, seldom = fresh(evaluate_every=1), fresh(evaluate_every=5)
+    run(often)
+    run(seldom)
+    for a, b in zip(often.generator.parameters(), seldom.generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_seed_decides(fresh, run):
+    one, same, other = (curve(run(fresh(seed=seed))) for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+def test_a_finished_state_yields_nothing(fresh, run):
+    state = fresh()
+    run(state)
+    assert run(state) == []
+
+
+def test_the_best_is_the_lowest_reconstruction_loss(fresh, run):
+    state = fresh(evaluate_every=1, iterations=6, lr=0.05)
+    evaluations = run(state)
+    losses = [e.loss for e in evaluations]
+    assert state.best_loss == min(losses)
+    assert state.best_step == 1 + losses.index(min(losses))
+    lows = [loss == min(losses[: i + 1]) for i, loss in enumerate(losses)]
+    assert [e.best for e in evaluations] == lows
+
+
+@NORMS
+def test_nan_in_the_weights_is_an_outcome(fresh, run, norm):
+    state = fresh(norm=norm)
+    next(state.generator.parameters()).data.fill_(math.nan)
+    evaluations = run(state)
+    assert [(e.step, e.finite, e.best) for e in evaluations] == [
+        (2, False, False), (4, False, False), (5, False, False)
+    ]  # fmt: skip
+    assert state.best_loss == math.inf
+    assert evaluations[0].samples.dtype == torch.uint8
+
+
+def test_a_run_that_diverges_is_an_outcome(fresh, run):
+    evaluations = run(fresh(norm="vanilla", lr=1e30, iterations=6))
+    assert not evaluations[-1].finite
+    assert not any(e.best for e in evaluations if not e.finite)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
+    workers = Workers()
+    monkeypatch.setattr(workers, "count", 3)
+    with pytest.raises(ConfigError, match=r"`batch_size` \(=8\).*number of workers \(=3\)"):
+        workers.part(8)
+
+
+def test_samples_depend_on_the_seed_and_the_weights_only(fresh):
+    state, other = fresh(seed=1), fresh(seed=2)
+    torch.manual_seed(1)
+    first = sample(state.generator, state.config)
+    torch.manual_seed(2)
+    assert torch.equal(sample(state.generator, state.config), first)
+    assert not torch.equal(sample(state.generator, other.config), first)
+    assert state.generator.training
+    assert sample(state.generator, state.config, count=5).shape[0] == 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_shows_the_images_row_by_row(channels):
+    images = torch.randint(0, 256, (5, channels, 4, 6), dtype=torch.uint8)
+    picture = Image.open(io.BytesIO(grid_png(images, columns=2, scale_to=1)))
+    assert picture.size == (2 * 6 + GAP, 3 * 4 + 2 * GAP)
+    assert picture.mode == ("L" if channels == 1 else "RGB")
+    fourth = torch.tensor(
+        list(picture.crop((6 + GAP, 4 + GAP, 12 + GAP, 8 + GAP)).convert("RGB").tobytes())
+    )
+    expected = images[3].expand(3, -1, -1).permute(1, 2, 0).flatten()
+    assert torch.equal(fourth, expected.long())
+
+
+def test_small_grids_are_enlarged_by_a_whole_factor():
+    grid = grid_png(torch.zeros(4, 1, 10, 10, dtype=torch.uint8))
+    side = 20 + GAP
+    assert Image.open(io.BytesIO(grid)).size == (512 // side * side, 512 // side * side)
+
+
+@pytest.mark.gpu
+def test_the_loop_does_not_wait_for_the_device(small, images: ImageSet):
+    device = torch.device("cuda")
+    config = small(iterations=8, evaluate_every=4)
+    state = TrainState.create(config, images.shape, device)
+    resident = images.resident(device)
+    for _ in train(config, resident, state):  # warm: compiled kernels, optimizer state
+        break
+    game = state.game(Workers())
+    real = torch.rand(8, *images.shape, device=device)
+    noise = torch.randn(8, config.code_size, device=device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            game.alternating(real, noise, noise)
+            game.simultaneous(real, noise, noise)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

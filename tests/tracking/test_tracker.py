@@ -1,0 +1,172 @@
+import socket
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from raygan.errors import TrackingError
+from raygan.gan.config import TrainConfig
+from raygan.gan.pictures import grid_png
+from raygan.records import LOSS, TrialRecord
+from raygan.storage import Storage
+from raygan.tracking.mlflow_tracker import PARAMS, Tracker, default_uri, run_tags
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory) -> str:
+    """One empty store: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Storage:
+    return Storage(str(tmp_path)) / "sweep"
+
+
+def open_tracker(database: str, sweep: Storage) -> Tracker:
+    tracker = Tracker(database, "experiment", "sweep", sweep)
+    tracker.open("name: sweep\n")
+    return tracker
+
+
+def record(*steps: int, outcome: str | None = None) -> TrialRecord:
+    history = [{"step": float(s), LOSS: 1 / s, "perf/images_per_second": 9.0} for s in steps]
+    config = TrainConfig(iterations=40).to_dict()
+    return TrialRecord(
+        "wn-000", "wn", 0, "wn lr=1e-4", {"lr": 1e-4}, config, outcome, None, history
+    )
+
+
+def runs(database: str, sweep: Storage) -> dict:
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("experiment")
+    found = client.search_runs([experiment.experiment_id])
+    mine = [run for run in found if any(v.startswith(sweep.uri) for v in run.data.tags.values())]
+    assert len({run.info.run_name for run in mine}) == len(mine)
+    return {run.info.run_name: run for run in mine}
+
+
+def logged(database: str, run) -> list[tuple[int, float]]:
+    history = MlflowClient(database).get_metric_history(run.info.run_id, LOSS)
+    return [(metric.step, metric.value) for metric in history]
+
+
+def test_runs_are_what_the_records_say(database, sweep, tmp_path):
+    picture = grid_png(record_images())
+    for step in (10, 20):
+        sweep.write(f"trials/wn-000/images/samples-{step:09d}.png", picture)
+    sweep.write("trials/wn-000/c/step-000000020.pt", b"weights")
+    tracker = open_tracker(database, sweep)
+    tracker.tag(run_tags("abc"))
+    ended = record(10, 20, outcome="ok")
+    ended.checkpoints["best"] = f"{sweep.uri}/trials/wn-000/c"
+    for partly in (record(), record(10), record(10, 20)):
+        tracker.update(partly)
+    tracker.update(ended, ended=True)
+    table = tmp_path / "results.parquet"
+    table.write_bytes(b"x")
+    assert tracker.close("FINISHED", [table], {"best/wn": 0.05})
+
+    found = runs(database, sweep)
+    assert set(found) == {"sweep", "wn lr=1e-4"}
+    parent, child = found["sweep"], found["wn lr=1e-4"]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    assert set(child.data.params) == {"cell", *PARAMS}
+    assert child.data.params["lr"] == "0.0001"
+    tags = child.data.tags
+    assert (tags["sweep"], tags["cell"], tags["seed"], tags["outcome"]) == (
+        "sweep",
+        "wn",
+        "0",
+        "ok",
+    )
+    assert tags["data_digest"] == "abc"
+    assert logged(database, child) == [(10, 0.1), (20, 0.05)]
+    assert child.data.metrics["best/reconstruction_loss"] == 0.05
+    assert parent.data.metrics["best/wn"] == 0.05
+    client = MlflowClient(database)
+    assert {a.path for a in client.list_artifacts(parent.info.run_id)} == {
+        "sweep.yaml",
+        "results.parquet",
+    }
+    assert [a.path for a in client.list_artifacts(child.info.run_id, "checkpoint")] == [
+        "checkpoint/step-000000020.pt"
+    ]
+    images = [a.path for a in client.list_artifacts(child.info.run_id, "images")]
+    assert sum("step+10" in i and i.endswith(".png") for i in images) == 1
+
+
+def record_images():
+    import torch
+
+    return torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+
+
+def test_second_tracker_goes_on_with_the_same_runs_and_repeats_nothing(database, sweep):
+    first = open_tracker(database, sweep)
+    first.update(record(10, 20), ended=True)  # interrupted
+    assert first.close("KILLED", [], {})
+    assert {r.info.status for r in runs(database, sweep).values()} == {"KILLED"}
+    assert runs(database, sweep)["wn lr=1e-4"].data.tags["outcome"] == "interrupted"
+
+    second = open_tracker(database, sweep)
+    second.update(record(10, 20, 30))
+    second.update(record(10, 20, 30, 40, outcome="stopped"), ended=True)
+    assert second.close("FINISHED", [], {})
+    child = runs(database, sweep)["wn lr=1e-4"]
+    assert [step for step, _ in logged(database, child)] == [10, 20, 30, 40]
+    assert (child.info.status, child.data.tags["outcome"]) == ("KILLED", "stopped")
+
+
+def test_ended_trial_is_left_alone(database, sweep):
+    for _ in range(2):
+        tracker = open_tracker(database, sweep)
+        tracker.update(record(10, outcome="ok"), ended=True)
+        assert tracker.close("FINISHED", [], {})
+    child = runs(database, sweep)["wn lr=1e-4"]
+    history = MlflowClient(database).get_metric_history(child.info.run_id, "best/step")
+    assert len(history) == 1
+
+
+def test_non_finite_is_never_logged(database, sweep):
+    tracker = open_tracker(database, sweep)
+    bad = record(10)
+    bad.history[0]["train/loss_d"] = float("nan")
+    bad.outcome, bad.reason = "diverged", "train/loss_d not finite"
+    tracker.update(bad, ended=True)
+    assert tracker.close("FINISHED", [], {"best/wn": float("inf")})
+    child = runs(database, sweep)["wn lr=1e-4"]
+    assert "train/loss_d" not in child.data.metrics
+    assert (child.info.status, child.data.tags["outcome"]) == ("FAILED", "diverged")
+    assert not runs(database, sweep)["sweep"].data.metrics
+
+
+def test_server_that_is_not_there_is_named_at_once(sweep):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(TrackingError, match=address):
+        Tracker(address, "experiment", "sweep", sweep).open("")
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "/tmp/mlruns", "./mlruns"])
+def test_file_store_is_refused(uri, sweep):
+    with pytest.raises(TrackingError, match="sqlite"):
+        Tracker(uri, "experiment", "sweep", sweep).open("")
+
+
+def test_embedded_store_lies_in_local_storage_only(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri(Storage(str(tmp_path))) == f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(TrackingError, match=r"tracking\.uri"):
+        default_uri(Storage("mock://bucket/raygan"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert default_uri(Storage(str(tmp_path))) == "http://server"
+
+
+def test_artifacts_of_the_embedded_store_lie_in_the_storage(database, sweep, tmp_path):
+    own = f"sqlite:///{tmp_path}/own.db"
+    tracker = open_tracker(own, sweep)
+    assert tracker.close("FINISHED", [], {})
+    assert list((Path(sweep.uri).parent / "mlartifacts").rglob("sweep.yaml"))
