@@ -135,8 +135,8 @@ class Progress:
 
 def _tracking_state(error: str | None) -> Text:
     if error is None:
-        return Text("MLflow answers again; nothing was lost", style="green")
-    return Text(f"MLflow does not answer, will be caught up later: {error}", style="yellow")
+        return Text("MLflow is caught up again; nothing was lost", style="green")
+    return Text(f"MLflow is behind and will be caught up: {error}", style="yellow")
 
 
 def duration(seconds: float) -> str:

@@ -9,8 +9,6 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,25 +47,26 @@ def run(
     _check_unchanged(spec, sweep)
     study = Study(spec, sweep)
     _announce(study, console)
-    with _stop_signals() as stopped:
+    with _StopSignals() as signals:
         tracker = _tracker(spec, sweep, storage)
         tracker.open(spec_yaml)
         try:
             if study.complete and (known := sweep.read(tables.SUMMARY)) is not None:
                 _catch_up(study, tracker)
-                return _finish(study, tracker, stopped, json.loads(known)["baseline"], console)
+                return _finish(study, tracker, signals, json.loads(known)["baseline"], console)
             data = _start(spec, storage, address, console, verbose=verbose)
+            signals.install()
             sweep.write(SPEC_FILE, spec_yaml.encode())
             tracker.tag(run_tags(data["digest"]))
             study.listeners.append(
                 lambda event, record: tracker.update(record, ended=event == "ended")
             )
             _catch_up(study, tracker)
-            _run_trials(spec, study, storage, data, console, tracker, stopped)
+            _run_trials(spec, study, storage, data, console, tracker)
         except BaseException:
-            tracker.close("FAILED" if not stopped else "KILLED", [], {})
+            tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
             raise
-        return _finish(study, tracker, stopped, data["baseline"], console)
+        return _finish(study, tracker, signals, data["baseline"], console)
 
 
 def _catch_up(study: Study, tracker: Tracker) -> None:
@@ -182,12 +181,9 @@ def _run_trials(
     data: dict[str, Any],
     console: Console,
     tracker: Tracker,
-    stopped: list[int],
 ) -> None:
     from raygan.sweep import tune
 
-    if stopped:
-        return
     folder = trial.data_folder(storage)
     with Progress(study, console, tracker):
         tune.run(
@@ -198,12 +194,13 @@ def _run_trials(
 
 
 def _finish(
-    study: Study, tracker: Tracker, stopped: list[int], baseline: float, console: Console
+    study: Study, tracker: Tracker, signals: _StopSignals, baseline: float, console: Console
 ) -> int:
     import ray
 
     study.interrupted()
-    code = _exit_code(study, stopped)
+    stopped = signals.first is not None
+    code = signals.exit_code if stopped else _exit_code(study)
     unfinished = [r for r in study.records.values() if r.outcome is None]
     for record in unfinished:
         tracker.update(record, ended=True)
@@ -234,9 +231,7 @@ def _finish(
     return code
 
 
-def _exit_code(study: Study, stopped: list[int]) -> int:
-    if stopped:
-        return EXIT_SIGINT if stopped[0] == signal.SIGINT else EXIT_SIGTERM
+def _exit_code(study: Study) -> int:
     counts = outcomes(study)
     failed = counts.get("failed", 0)
     without = [cell.name for cell in study.cells if study.best(cell.name) is None]
@@ -256,7 +251,7 @@ def _explain_failures(study: Study, console: Console) -> None:
 
 
 def _say_where(
-    study: Study, tracker: Tracker, copied: bool, stopped: list[int], console: Console
+    study: Study, tracker: Tracker, copied: bool, stopped: bool, console: Console
 ) -> None:
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
@@ -276,25 +271,40 @@ def _say_where(
         say("Interrupted; the same command goes on from here.", "yellow")
 
 
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM end the sweep in order; the list holds the first that came.
+class _StopSignals:
+    """SIGINT and SIGTERM end the sweep in order.
 
-    Tune flushes its state and returns on SIGUSR1; a second signal ends at once.
+    Tune flushes its state and returns on SIGUSR1; outside of Tune, and on a second signal, the
+    process ends at once.
     """
-    stopped: list[int] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
-        stopped.append(number)
-        if len(stopped) > 1 or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
-            raise SystemExit(EXIT_SIGINT if number == signal.SIGINT else EXIT_SIGTERM)
+    def __init__(self) -> None:
+        self.first: int | None = None
+        """The signal that came first."""
+        self._before = {number: signal.getsignal(number) for number in self._NUMBERS}
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __enter__(self) -> _StopSignals:
+        self.install()
+        return self
+
+    def install(self) -> None:
+        """To be called again after ``ray.init``, which installs handlers of its own."""
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        again, self.first = self.first is not None, self.first or number
+        if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
+            raise SystemExit(self.exit_code)
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    usr1 = signal.getsignal(signal.SIGUSR1)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.signal(signal.SIGUSR1, usr1)
+    @property
+    def exit_code(self) -> int:
+        """130 after SIGINT, 143 after SIGTERM."""
+        return EXIT_SIGINT if self.first == signal.SIGINT else EXIT_SIGTERM

@@ -119,7 +119,8 @@ class Study:
                         record.outcome = "stopped"
                         record.reason = f"{self.spec.stop.rule} at iteration {record.step}"
             self._save(record)
-            self._tell("evaluated", record)
+            if added:
+                self._tell("evaluated", record)
             return stop
 
     def ended(self, trial: str, error: str | None = None) -> None:

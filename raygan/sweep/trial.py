@@ -92,9 +92,10 @@ def run_trial(job: dict[str, Any]) -> None:
             name=job["trial"],
             storage_path=job["trials"],
             failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
-            # the best and, always, the last
+            # the best and, always, the last; the next best because a trial that is stopped may
+            # have gone on by an evaluation or two when it hears of it
             checkpoint_config=CheckpointConfig(
-                num_to_keep=1,
+                num_to_keep=3,
                 checkpoint_score_attribute="val/reconstruction_loss",
                 checkpoint_score_order="min",
             ),

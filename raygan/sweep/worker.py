@@ -33,7 +33,7 @@ def train_worker(job: dict[str, Any]) -> None:
     except Exception as error:
         if count > 1:
             raise  # the others wait in a collective; Ray Train ends them all
-        reason = "".join(traceback.format_exception_only(error)).strip()
+        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]
         traceback.print_exc()
         ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -40,6 +41,8 @@ RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
 INTERRUPTED = "interrupted"
 """Outcome tag of a trial whose sweep was stopped; it goes on with the sweep."""
+_NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
+"""What MLflow does not take in the name of a metric."""
 # the UI opens such an experiment on its runs, not on traces of language models
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _SWEEP_TAG, _TRIAL_TAG = "raygan.sweep", "raygan.trial"
@@ -307,14 +310,21 @@ class Tracker:
         ):
             return
         with tempfile.TemporaryDirectory() as folder:
-            _download(address, Path(folder))
+            try:
+                _download(address, Path(folder))
+            except FileNotFoundError:  # a better one has replaced it since
+                return
             self._client.log_artifacts(run_id, folder, "checkpoint")
 
     def _end_parent(self, status: Status, files: list[Path], metrics: dict[str, float]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        batch = [Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)]
+        batch = [
+            Metric(_NOT_IN_KEYS.sub(":", key), value, now, 0)
+            for key, value in metrics.items()
+            if math.isfinite(value)
+        ]
         self._client.log_batch(self.run_id, metrics=batch)
         for file in files:
             self._client.log_artifact(self.run_id, str(file))

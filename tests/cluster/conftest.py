@@ -52,7 +52,7 @@ def stop(process: subprocess.Popen) -> None:
     """End a server that a test started, and what it started."""
     process.terminate()
     try:
-        process.wait(30)
+        process.wait(10)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its own session: see start()
         process.wait(30)
@@ -90,7 +90,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ADDRESS": f"127.0.0.1:{port}",
-        "PYTHONWARNINGS": "default",
     }
     found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, logs)
     head_env = {k: v for k, v in env.items() if k != "RAY_ADDRESS"}

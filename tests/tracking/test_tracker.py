@@ -65,7 +65,7 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     tracker.update(ended, ended=True)
     table = tmp_path / "results.parquet"
     table.write_bytes(b"x")
-    assert tracker.close("FINISHED", [table], {"best/wn": 0.05})
+    assert tracker.close("FINISHED", [table], {"best/wn_features=4": 0.05})
 
     found = runs(database, sweep)
     assert set(found) == {"sweep", "wn lr=1e-4"}
@@ -84,7 +84,7 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     assert tags["data_digest"] == "abc"
     assert logged(database, child) == [(10, 0.1), (20, 0.05)]
     assert child.data.metrics["best/reconstruction_loss"] == 0.05
-    assert parent.data.metrics["best/wn"] == 0.05
+    assert parent.data.metrics["best/wn_features:4"] == 0.05
     client = MlflowClient(database)
     assert {a.path for a in client.list_artifacts(parent.info.run_id)} == {
         "sweep.yaml",
