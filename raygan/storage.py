@@ -42,6 +42,10 @@ class Storage:
             raise ValueError(f"{self.uri} is not a local folder")
         return Path(self._root)
 
+    def make(self) -> None:
+        """Make the root; raises OSError if that cannot be."""
+        self._fs.create_dir(self._root, recursive=True)
+
     def read(self, name: str) -> bytes | None:
         """The contents of file ``name``, or None if there is none."""
         try:

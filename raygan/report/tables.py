@@ -17,6 +17,7 @@ from raygan.records import STEP, TrialRecord
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
+OVERVIEW = "overview.png"
 
 STYLES = {"ok": "green", "stopped": "yellow", "diverged": "red", "failed": "bold red"}
 

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from raygan.errors import ConfigError, RayganError, TrackingError
 from raygan.report import tables
+from raygan.report.overview import overview_png
 from raygan.storage import Storage
-from raygan.sweep import plan, trial
+from raygan.sweep import plan, trial, tune
 from raygan.sweep.progress import Progress, duration
 from raygan.sweep.spec import SweepSpec
 from raygan.sweep.study import Study, outcomes
@@ -28,7 +29,7 @@ from raygan.tracking.mlflow_tracker import Status, Tracker, default_uri, is_serv
 EXIT_OK, EXIT_CONFIG, EXIT_FAILED = 0, 2, 3
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 
-SPEC_FILE = "sweep.yaml"
+SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
 MAY_CHANGE = ("scale", "tracking", "storage")
 """Keys of the YAML that change how and where a sweep runs, not what it finds."""
 
@@ -41,32 +42,40 @@ def run(
     0: all done; 3: too many trials failed; 130, 143: interrupted. Raises
     :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial.
     """
-    storage = _open_storage(spec)
-    sweep = storage / spec.name
-    spec_yaml = dump(spec)
-    _check_unchanged(spec, sweep)
-    study = Study(spec, sweep)
-    _announce(study, console)
     with _StopSignals() as signals:
+        storage = _open_storage(spec)
+        sweep = storage / spec.name
+        spec_yaml = dump(spec)
+        _check_unchanged(spec, sweep)
+        study = Study(spec, sweep)
+        _announce(study, console)
         tracker = _tracker(spec, sweep, storage)
-        tracker.open(spec_yaml)
-        try:
-            if study.complete and (known := sweep.read(tables.SUMMARY)) is not None:
-                _catch_up(study, tracker)
-                return _finish(study, tracker, signals, json.loads(known)["baseline"], console)
-            data = _start(spec, storage, address, console, verbose=verbose)
-            signals.install()
-            sweep.write(SPEC_FILE, spec_yaml.encode())
-            tracker.tag(run_tags(data["digest"]))
-            study.listeners.append(
-                lambda event, record: tracker.update(record, ended=event == "ended")
-            )
+        tracker.connect()
+        known = json.loads(sweep.read(DATA_FILE) or b"{}")
+        if study.complete and known:
+            tracker.open(spec_yaml, run_tags(known["digest"]))
             _catch_up(study, tracker)
-            _run_trials(spec, study, storage, data, console, tracker)
+            return _finish(study, tracker, signals, known, console)
+        data, at_once = _start(spec, storage, tracker.uri, address, console, verbose=verbose)
+        signals.install()
+        if known and known["digest"] != data["digest"]:
+            raise ConfigError(
+                f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
+                "began: restore them, or give the sweep another name (--set name=…)"
+            )
+        sweep.write(SPEC_FILE, spec_yaml.encode())
+        sweep.write(DATA_FILE, json.dumps(data).encode())
+        tracker.open(spec_yaml, run_tags(data["digest"]))
+        _catch_up(study, tracker)
+        study.listeners.append(lambda event, record: tracker.update(record, ended=event == "ended"))
+        folder = trial.data_folder(storage)
+        try:
+            with Progress(study, console, tracker):
+                tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, folder), at_once)
         except BaseException:
             tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
             raise
-        return _finish(study, tracker, signals, data["baseline"], console)
+        return _finish(study, tracker, signals, data, console)
 
 
 def _catch_up(study: Study, tracker: Tracker) -> None:
@@ -83,7 +92,14 @@ def _open_storage(spec: SweepSpec) -> Storage:
             f"`storage` (={spec.storage!r}) is relative, and a Ray job runs in a temporary copy "
             "of the working directory: give an absolute path or an address such as s3://…"
         )
-    return Storage(spec.storage)
+    storage = Storage(spec.storage)
+    try:
+        storage.make()
+    except OSError as error:
+        raise ConfigError(
+            f"`storage` (={spec.storage!r}) cannot be written ({error}); give another place"
+        ) from error
+    return storage
 
 
 def dump(spec: SweepSpec) -> str:
@@ -127,29 +143,30 @@ def _announce(study: Study, console: Console) -> None:
 
 
 def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
-    if storage.is_local:
-        storage.local.mkdir(parents=True, exist_ok=True)
     uri = spec.tracking.uri or default_uri(storage)
     return Tracker(uri, spec.tracking.experiment, spec.name, sweep)
 
 
 def _start(
-    spec: SweepSpec, storage: Storage, address: str | None, console: Console, *, verbose: bool
-) -> dict[str, Any]:
-    """Start or join Ray, check that a trial fits, prepare the images."""
+    spec: SweepSpec,
+    storage: Storage,
+    tracking: str,
+    address: str | None,
+    console: Console,
+    *,
+    verbose: bool,
+) -> tuple[dict[str, Any], int]:
+    """Start or join Ray and prepare the images: what is known of them, and how many trials fit."""
     import ray
-
-    from raygan.sweep import tune
 
     began = time.monotonic()
     ours = tune.connect(address, verbose=verbose)
     at_once = tune.concurrency(spec.scale, ours=ours)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    uri = spec.tracking.uri or default_uri(storage)
-    if len(nodes) > 1 and not is_server(uri):
+    if len(nodes) > 1 and not is_server(tracking):
         raise TrackingError(
-            f"the cluster has {len(nodes)} nodes, but MLflow's store {uri} is a file that only "
-            "this one can see, and that is lost with it; set `tracking.uri` or "
+            f"the cluster has {len(nodes)} nodes, but MLflow's store {tracking} is a file that "
+            "only this one can see, and that is lost with it; set `tracking.uri` or "
             "MLFLOW_TRACKING_URI to an MLflow server"
         )
     if len(nodes) > 1 and storage.is_local:
@@ -171,30 +188,11 @@ def _start(
         f"ready after {duration(time.monotonic() - began)}",
         highlight=False,
     )
-    return {**data, "at_once": at_once}
-
-
-def _run_trials(
-    spec: SweepSpec,
-    study: Study,
-    storage: Storage,
-    data: dict[str, Any],
-    console: Console,
-    tracker: Tracker,
-) -> None:
-    from raygan.sweep import tune
-
-    folder = trial.data_folder(storage)
-    with Progress(study, console, tracker):
-        tune.run(
-            study,
-            lambda planned: trial.job_of(planned, spec, study.storage, folder),
-            data["at_once"],
-        )
+    return data, at_once
 
 
 def _finish(
-    study: Study, tracker: Tracker, signals: _StopSignals, baseline: float, console: Console
+    study: Study, tracker: Tracker, signals: _StopSignals, data: dict[str, Any], console: Console
 ) -> int:
     import ray
 
@@ -209,12 +207,16 @@ def _finish(
         "sweep": study.spec.name,
         "exit_code": code,
         "finished": not stopped,
-        "baseline": baseline,
+        "data": data,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},
     }
     tables.write(study.storage, study.records.values(), summary)
-    tables.show(console, study.records.values(), [c.name for c in study.cells], baseline)
+    title = f"{study.spec.name}: reconstruction loss on held-out images"
+    records = list(study.records.values())
+    overview = overview_png(study.storage, title, records, best, data["baseline"])
+    study.storage.write(tables.OVERVIEW, overview)
+    tables.show(console, study.records.values(), [c.name for c in study.cells], data["baseline"])
     if code == EXIT_FAILED:
         _explain_failures(study, console)
     ray.shutdown()
@@ -223,7 +225,7 @@ def _finish(
     status: Status = "KILLED" if stopped else ("FAILED" if code else "FINISHED")
     with tempfile.TemporaryDirectory() as folder:
         files = []
-        for name in (tables.RESULTS, tables.CURVES, tables.SUMMARY):
+        for name in (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW):
             (Path(folder) / name).write_bytes(study.storage.read(name) or b"")
             files.append(Path(folder) / name)
         copied = tracker.close(status, files, metrics)
@@ -257,6 +259,7 @@ def _say_where(
         console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
     say(f"Results: {study.storage.uri}/{tables.RESULTS}")
+    say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
     if is_server(tracker.uri):
         say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:

@@ -1,15 +1,21 @@
-"""One Tune trial: a thin driver that launches Ray Train workers and relays their reports."""
+"""One Tune trial: a thin driver that launches Ray Train workers and relays their reports.
+
+What this module imports at its top, every trial's driver imports before it starts: next to
+nothing.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raygan.storage import Storage
-from raygan.sweep.plan import TrialPlan
-from raygan.sweep.spec import SweepSpec
 from raygan.sweep.worker import DATA_CACHE, train_worker
+
+if TYPE_CHECKING:
+    from raygan.storage import Storage
+    from raygan.sweep.plan import TrialPlan
+    from raygan.sweep.spec import SweepSpec
 
 WORKER_FAILURES = 3
 """How often the workers of a trial may be killed and start again from the last checkpoint."""

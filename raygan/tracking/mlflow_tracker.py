@@ -88,7 +88,7 @@ class _Pending:
 
 
 class Tracker:
-    """Keeps MLflow in step with a sweep's records; only :meth:`open` and :meth:`close` wait."""
+    """Keeps MLflow in step with a sweep's records; only ``connect``, ``open``, ``close`` wait."""
 
     def __init__(
         self,
@@ -109,8 +109,8 @@ class Tracker:
         self.run_id = ""
         """The parent run."""
 
-    def open(self, spec_yaml: str) -> None:
-        """Find or make the experiment and the parent run; raises TrackingError if impossible."""
+    def connect(self) -> None:
+        """See that MLflow can be used, and make the experiment; raises TrackingError."""
         if self.uri.startswith(("file:", "/", ".")):
             raise TrackingError(
                 f"tracking.uri (={self.uri!r}): MLflow keeps runs in a database or on a server; "
@@ -122,26 +122,23 @@ class Tracker:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        try:
-            with _quiet():
-                self._open(spec_yaml)
-        except Exception as error:
-            raise TrackingError(
-                f"MLflow at {self.uri} cannot be used: {_short(error)}; start the server, or mend "
-                "`tracking.uri` or MLFLOW_TRACKING_URI"
-            ) from error
+        with self._named_errors():
+            self._connect()
+
+    def open(self, spec_yaml: str, tags: dict[str, str]) -> None:
+        """Find or make the parent run and begin to follow; raises TrackingError.
+
+        ``tags`` are those of the parent and of every trial's run.
+        """
+        self._tags = tags
+        with self._named_errors():
+            # the storage's address tells two sweeps of one name apart
+            own = {"sweep": self._sweep, **tags}
+            self.run_id = self._find_or_create(_SWEEP_TAG, self._storage.uri, self._sweep, own)
+            self._client.update_run(self.run_id, status="RUNNING")
+            self._client.log_text(self.run_id, spec_yaml, "sweep.yaml")
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
-
-    def tag(self, tags: dict[str, str]) -> None:
-        """Tags of the parent and of every trial's run; before the first :meth:`update`."""
-        self._tags = tags
-        try:
-            with _quiet():
-                for key, value in tags.items():
-                    self._client.set_tag(self.run_id, key, value)
-        except Exception as error:  # tags are not worth a sweep
-            self.last_error = _short(error)
 
     def update(self, record: TrialRecord, *, ended: bool = False) -> None:
         """Let MLflow catch up with ``record`` soon."""
@@ -200,25 +197,31 @@ class Tracker:
                 time.sleep(pause)
                 pause = min(2 * pause, RETRY_SECONDS_MOST)
 
-    def _open(self, spec_yaml: str) -> None:
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            with _quiet():
+                yield
+        except Exception as error:
+            raise TrackingError(
+                f"MLflow at {self.uri} cannot be used: {_short(error)}; start the server, or mend "
+                "`tracking.uri` or MLFLOW_TRACKING_URI"
+            ) from error
+
+    def _connect(self) -> None:
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=self.uri)
         found = self._client.get_experiment_by_name(self.experiment)
         if found is not None:
             self._experiment_id = found.experiment_id
-        else:
-            location = None
-            if not is_server(self.uri) and self._storage.is_local:
-                location = (self._storage.local.parent / "mlartifacts").as_uri()
-            self._experiment_id = self._client.create_experiment(
-                self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
-            )
-        # the storage's address tells two sweeps of one name apart
-        key, tags = self._storage.uri, {"sweep": self._sweep}
-        self.run_id = self._find_or_create(_SWEEP_TAG, key, self._sweep, tags)
-        self._client.update_run(self.run_id, status="RUNNING")
-        self._client.log_text(self.run_id, spec_yaml, "sweep.yaml")
+            return
+        location = None
+        if not is_server(self.uri) and self._storage.is_local:
+            location = (self._storage.local.parent / "mlartifacts").as_uri()
+        self._experiment_id = self._client.create_experiment(
+            self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
+        )
 
     def _find_or_create(self, tag: str, key: str, name: str, tags: dict[str, str]) -> str:
         found = self._client.search_runs(

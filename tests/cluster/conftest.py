@@ -87,6 +87,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     port, dashboard = free_port(), free_port()
     env = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))},
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # `python` of a job is this one
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ADDRESS": f"127.0.0.1:{port}",

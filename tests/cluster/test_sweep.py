@@ -205,6 +205,13 @@ def test_more_than_the_cluster_has_is_refused(sweep):
     assert "have 2 CPUs and 0 GPUs" in output
 
 
+def test_storage_that_cannot_be_written_is_refused(sweep, tmp_path):
+    (tmp_path / "file").write_text("")
+    output = sweep("nowhere", storage=str(tmp_path / "file" / "below")).run(code=2)
+    assert "`storage` (=" in output
+    assert "cannot be written" in output
+
+
 def test_missing_images_are_refused_before_any_trial(sweep, tmp_path):
     made = sweep("nothing", dataset={"name": "folder", "path": str(tmp_path / "nowhere")})
     output = made.run(code=2)

@@ -25,7 +25,8 @@ def sweep(tmp_path) -> Storage:
 
 def open_tracker(database: str, sweep: Storage) -> Tracker:
     tracker = Tracker(database, "experiment", "sweep", sweep)
-    tracker.open("name: sweep\n")
+    tracker.connect()
+    tracker.open("name: sweep\n", run_tags("abc"))
     return tracker
 
 
@@ -57,7 +58,6 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
         sweep.write(f"trials/wn-000/images/samples-{step:09d}.png", picture)
     sweep.write("trials/wn-000/c/step-000000020.pt", b"weights")
     tracker = open_tracker(database, sweep)
-    tracker.tag(run_tags("abc"))
     ended = record(10, 20, outcome="ok")
     ended.checkpoints["best"] = f"{sweep.uri}/trials/wn-000/c"
     for partly in (record(), record(10), record(10, 20)):
@@ -147,13 +147,13 @@ def test_server_that_is_not_there_is_named_at_once(sweep):
         probe.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(TrackingError, match=address):
-        Tracker(address, "experiment", "sweep", sweep).open("")
+        Tracker(address, "experiment", "sweep", sweep).connect()
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "/tmp/mlruns", "./mlruns"])
 def test_file_store_is_refused(uri, sweep):
     with pytest.raises(TrackingError, match="sqlite"):
-        Tracker(uri, "experiment", "sweep", sweep).open("")
+        Tracker(uri, "experiment", "sweep", sweep).connect()
 
 
 def test_embedded_store_lies_in_local_storage_only(tmp_path, monkeypatch):

@@ -1,0 +1,80 @@
+"""One picture of a sweep: all curves, and what the best generator of each cell makes."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from raygan.records import TrialRecord
+from raygan.storage import Storage
+
+MOST_CELLS = 6
+"""Cells whose samples are shown, the best ones."""
+
+
+def overview_png(
+    storage: Storage,
+    title: str,
+    records: Sequence[TrialRecord],
+    best: dict[str, TrialRecord | None],
+    baseline: float,
+) -> bytes:
+    """Curves of all trials by cell on a log axis, beside samples of each cell's best trial.
+
+    ``best`` names the best trial of each cell, or None; ``baseline`` is the loss of the mean
+    training image.
+    """
+    ranked = sorted((r for r in best.values() if r is not None and r.best), key=_loss)
+    shown = ranked[:MOST_CELLS]
+    tiles = max(1, len(shown))
+    columns = min(3, tiles)
+    rows = math.ceil(tiles / columns)
+    figure = Figure(figsize=(6 + 3 * columns, max(3.6, 3.3 * rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(6, 3 * columns))[0]
+    figure.suptitle(title)
+    _draw_curves(left.subplots(), records, list(best), baseline)
+    axes = right.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.axis("off")
+    for axis, record in zip(axes, shown, strict=False):
+        _draw_samples(axis, storage, record)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def _loss(record: TrialRecord) -> float:
+    return record.best[1] if record.best else math.inf
+
+
+def _draw_curves(
+    axis: Axes, records: Sequence[TrialRecord], cells: list[str], baseline: float
+) -> None:
+    for number, cell in enumerate(cells):
+        mine = [record for record in records if record.cell == cell and record.history]
+        for record in mine:
+            steps, losses = zip(*record.curve, strict=True)
+            label = cell if record is mine[0] else None
+            axis.plot(steps, losses, "o-", markersize=2, color=f"C{number % 10}", label=label)
+            if record.outcome == "stopped":
+                axis.plot(steps[-1], losses[-1], "x", color="black", markersize=6)
+    axis.axhline(baseline, color="grey", linestyle="--", linewidth=1, label="mean image")
+    axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
+    axis.legend(fontsize="small", title="× stopped early", title_fontsize="small")
+    axis.grid(visible=True, which="both", alpha=0.25)
+
+
+def _draw_samples(axis: Axes, storage: Storage, record: TrialRecord) -> None:
+    step, loss = record.best or (0, math.nan)
+    picture = storage.read(f"trials/{record.id}/images/samples-{step:09d}.png")
+    axis.set_title(f"{record.title}\nloss {loss:.4f} at iteration {step}", fontsize="small")
+    if picture is not None:
+        image = Image.open(io.BytesIO(picture))
+        axis.imshow(image.convert("RGB"))
