@@ -1,0 +1,79 @@
+import io
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from rich.console import Console
+
+from raygan.gan.config import TrainConfig
+from raygan.gan.pictures import grid_png
+from raygan.records import LOSS, TrialRecord, load_all
+from raygan.report import tables
+from raygan.report.overview import overview_png
+from raygan.storage import Storage
+
+
+def record(trial: str, losses: list[float], outcome: str | None, reason: str | None = None):
+    cell, index = trial.split("-")
+    history = [{"step": 10.0 * (i + 1), LOSS: loss} for i, loss in enumerate(losses)]
+    config = TrainConfig(norm=cell).to_dict()
+    return TrialRecord(
+        trial, cell, int(index), f"{cell} lr=1e-4", {}, config, outcome, reason, history
+    )
+
+
+RECORDS = [
+    record("bn-000", [0.3, 0.1, 0.2], "ok"),
+    record("bn-001", [0.5], "stopped", "asha at iteration 10"),
+    record("wn-000", [], "failed", "RuntimeError: out of memory"),
+    record("wn-001", [], None),
+]
+
+
+def test_tables_open_in_pandas_with_a_row_per_trial_and_per_evaluation(tmp_path):
+    storage = Storage(str(tmp_path))
+    tables.write(storage, RECORDS, {"sweep": "a"})
+    results = pd.read_parquet(tmp_path / tables.RESULTS).set_index("trial")
+    assert list(results.index) == [r.id for r in RECORDS]
+    assert results.loc["bn-000", ["best_loss", "best_step", "last_loss"]].tolist() == [0.1, 20, 0.2]
+    assert pd.isna(results.loc["wn-000", "best_loss"])
+    assert results.loc["wn-000", "reason"] == "RuntimeError: out of memory"
+    curves = pd.read_parquet(tmp_path / tables.CURVES)
+    assert curves.groupby("trial")[LOSS].count().to_dict() == {"bn-000": 3, "bn-001": 1}
+    assert json.loads((tmp_path / tables.SUMMARY).read_text())["trials"][0]["norm"] == "bn"
+
+
+def test_sweep_without_any_result_still_gives_tables_and_a_picture(tmp_path):
+    storage = Storage(str(tmp_path))
+    nothing = RECORDS[2:]
+    tables.write(storage, nothing, {})
+    assert pq.read_table(tmp_path / tables.CURVES).num_rows == 0
+    picture = overview_png(storage, "nothing", nothing, {"wn": None}, 0.1)
+    assert Image.open(io.BytesIO(picture)).format == "PNG"
+
+
+def test_overview_shows_the_samples_of_the_best_checkpoint(tmp_path):
+    storage = Storage(str(tmp_path))
+    white = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
+    without = overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
+    storage.write("trials/bn-000/images/samples-000000020.png", grid_png(white))
+    found = overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
+    assert found != without
+
+
+def test_terminal_table_ranks_by_loss_and_names_every_outcome():
+    console = Console(width=160, record=True, file=io.StringIO())
+    tables.show(console, RECORDS[::-1], ["bn", "wn"], 0.0583)
+    text = console.export_text()
+    assert text.index("0.10000") < text.index("0.50000")
+    for words in ("stopped: asha at iteration 10", "out of memory", "unfinished", "0.05830"):
+        assert words in text
+
+
+def test_records_survive_storage(tmp_path):
+    storage = Storage(str(tmp_path))
+    for one in RECORDS:
+        one.save(storage)
+    assert load_all(storage) == {one.id: one for one in RECORDS}

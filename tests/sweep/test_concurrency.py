@@ -1,0 +1,45 @@
+import pytest
+
+from raygan.errors import ResourceError
+from raygan.sweep import tune
+from raygan.sweep.spec import Scale
+
+
+def cluster(monkeypatch, *nodes: tuple[float, float]) -> None:
+    found = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in nodes]
+    found.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})  # lost: does not count
+    monkeypatch.setattr(tune.ray, "nodes", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "scale", "at_once"),
+    [
+        ([(2, 0)], {}, 2),
+        ([(3, 0), (3, 0)], {"cpus_per_worker": 2}, 2),  # a worker does not span nodes
+        ([(2, 0), (2, 0)], {"workers": 2}, 2),  # but a trial may
+        ([(8, 1)], {"gpus_per_worker": 0.25}, 4),
+        ([(2, 1)], {"gpus_per_worker": 0.25}, 2),  # CPUs run out first
+        ([(8, 2)], {"gpus_per_worker": 0.4}, 4),  # a fraction does not span GPUs
+        ([(16, 4), (0, 0)], {"gpus_per_worker": 1, "workers": 2}, 2),
+        ([(16, 4)], {"gpus_per_worker": 2}, 2),
+        ([(8, 0)], {"max_concurrent": 3}, 3),
+    ],
+)
+def test_as_many_trials_as_the_cluster_holds(monkeypatch, nodes, scale, at_once):
+    cluster(monkeypatch, *nodes)
+    assert tune.concurrency(Scale(**scale), ours=False) == at_once
+
+
+def test_what_can_never_start_is_an_error_that_says_what_there_is(monkeypatch):
+    cluster(monkeypatch, (2, 0))
+    with pytest.raises(
+        ResourceError, match=r"1 workers of 1 CPUs and 1 GPUs .* have 2 CPUs and 0 GPUs"
+    ):
+        tune.concurrency(Scale(gpus_per_worker=1), ours=True)
+    with pytest.raises(ResourceError):
+        tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=4), ours=True)
+
+
+def test_a_cluster_that_may_grow_is_trusted_with_a_number(monkeypatch):
+    cluster(monkeypatch, (2, 0))
+    assert tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=4), ours=False) == 4
