@@ -1,8 +1,10 @@
 """Checkpoints: one file each, beside it its SHA-256 as ``sha256sum`` writes it.
 
 A checkpoint is whole if and only if its checksum stands beside it and is right. It is written
-under another name and renamed, so that a crash at any moment leaves the ones before it intact;
-it is read with ``weights_only=True``, so that nothing in it is ever executed.
+under another name and renamed, so that a crash at any moment leaves the ones before it intact,
+one of the same step included: until the new one is in place the checksum file holds two lines,
+and either makes a file whole. What :func:`save` has returned from survives a power cut. A
+checkpoint is read with ``weights_only=True``, so that nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ import torch
 
 from raygan.errors import CheckpointError
 
-_NAME = re.compile(r"step-(\d{9})\.pt")
+_NAME = re.compile(r"step-(\d{9,})\.pt")
 
 
 def file_name(step: int) -> str:
-    """Name of the checkpoint after ``step`` iterations; sorts by step."""
+    """Name of the checkpoint after ``step`` iterations; sorts by step below 10⁹."""
     return f"step-{step:09d}.pt"
 
 
@@ -29,14 +31,21 @@ def save(state: dict[str, Any], folder: Path, step: int) -> Path:
     """Write ``state`` (tensors and plain values) as ``step``'s checkpoint; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(step)
+    checksum = _checksum_path(path)
     aside = path.with_suffix(".tmp")
     try:
         with aside.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        _checksum_path(path).write_text(f"{_sha256(aside)}  {path.name}\n")
+        line = f"{_sha256(aside)}  {path.name}\n"
+        overwrites = path.exists() and checksum.exists()
+        old = checksum.read_text(errors="replace") if overwrites else ""
+        _replace(checksum, line + old)
         aside.replace(path)
+        _sync(folder)
+        if overwrites:
+            _replace(checksum, line)
     finally:
         aside.unlink(missing_ok=True)
     return path
@@ -49,13 +58,16 @@ def load(path: Path) -> dict[str, Any]:
     tensors and plain values.
     """
     try:
-        expected = _checksum_path(path).read_text().split(maxsplit=1)[0]
+        lines = _checksum_path(path).read_text().splitlines()
+        expected = [line.split()[0] for line in lines if line.strip()]
         actual = _sha256(path)
-    except (OSError, IndexError, UnicodeDecodeError) as error:
+        if not expected:
+            raise OSError("its checksum file is empty")
+    except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
-    if actual != expected:
+    if actual not in expected:
         raise CheckpointError(
-            f"{path}: its SHA-256 is {actual[:12]}… but {expected[:12]}… was written: "
+            f"{path}: its SHA-256 is {actual[:12]}… but {expected[0][:12]}… was written: "
             "the file is damaged; delete it to go on from the checkpoint before it"
         )
     try:
@@ -99,6 +111,29 @@ def keep_only(folder: Path, kept: set[int]) -> None:
 
 def _checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put ``text`` in the place of ``path``, whole and on the disk, or leave it as it was."""
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with aside.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Bring renames in ``folder`` to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -25,7 +25,7 @@ from raygan.gan.workers import Workers
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point; exits with 2 for a wrong configuration."""
+    """Entry point; exits with 2 for a wrong configuration, with 1 for a run that diverged."""
     options = _parser().parse_args(arguments)
     given = {name: value for name, value in vars(options).items() if value is not None}
     out = Path(given.pop("out"))
@@ -35,12 +35,19 @@ def main(arguments: list[str] | None = None) -> None:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         _run(TrainConfig(**given), DatasetConfig(**data), out)
+    except _DivergedError as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        sys.exit(1)
     except RayganError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
         if distributed:
             dist.destroy_process_group()
+
+
+class _DivergedError(Exception):
+    """Not a mistake of the caller's: an outcome."""
 
 
 def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
@@ -65,7 +72,7 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
         if workers.rank == 0:
             _record(evaluation, state, out)
         if not evaluation.finite:
-            raise RayganError(f"diverged: a metric was not finite at iteration {evaluation.step}")
+            raise _DivergedError(f"a metric was not finite at iteration {evaluation.step}")
 
 
 def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
@@ -73,8 +80,11 @@ def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
     (out / "samples.png").write_bytes(grid_png(evaluation.samples))
     (out / "reconstructions.png").write_bytes(grid_png(evaluation.reconstructions, columns=8))
     if evaluation.finite:
-        checkpoint.save(state.state_dict(), out / "checkpoints", state.step)
-        checkpoint.keep_only(out / "checkpoints", {state.step, state.best_step})
+        folder = out / "checkpoints"
+        checkpoint.save(state.state_dict(), folder, state.step)
+        # with the one before it, should the last be damaged
+        last = {int(metrics["step"]) for metrics in state.history[-2:]}
+        checkpoint.keep_only(folder, last | {state.best_step})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from raygan.errors import ConfigError
 from raygan.gan.config import Norm, TrainConfig
+from raygan.gan.convolution import Conv2d, ConvTranspose2d
 from raygan.gan.layers import (
-    PReLU,
-    TPReLU,
     WeightNormConv2d,
     WeightNormConvTranspose2d,
     WeightNormLinear,
+    subtract_shifts,
 )
+from raygan.gan.rectifiers import PReLU, TPReLU
 
 KERNEL, STRIDE = (4, 4), 2
 
@@ -81,7 +82,7 @@ def _conv(norm: Norm, inputs: int, outputs: int, padding: tuple[int, int]) -> nn
         return WeightNormConv2d(
             inputs, outputs, KERNEL, stride=STRIDE, padding=padding, affine=norm == "wn-affine"
         )
-    return nn.Conv2d(inputs, outputs, KERNEL, STRIDE, padding)
+    return Conv2d(inputs, outputs, KERNEL, STRIDE, padding)
 
 
 def _conv_transpose(
@@ -92,7 +93,7 @@ def _conv_transpose(
         return WeightNormConvTranspose2d(
             inputs, outputs, KERNEL, stride=STRIDE, padding=padding, affine=affine
         )
-    return nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, padding)
+    return ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, padding)
 
 
 class Discriminator(nn.Module):
@@ -109,15 +110,19 @@ class Discriminator(nn.Module):
             layers.append(_conv(norm, inputs, outputs, level.padding))
             layers += _norm_and_activation(norm, outputs, normalize=depth > 0)
             inputs, outputs = outputs, outputs * 2
-        remaining = levels[-1].size
-        if norm in ("wn", "wn-affine"):
-            layers.append(WeightNormConv2d(inputs, 1, remaining, affine=True))
-        else:
-            layers.append(nn.Conv2d(inputs, 1, remaining))
+        subtract_shifts(layers)
         self.layers = nn.Sequential(*layers)
+        units = inputs * levels[-1].size[0] * levels[-1].size[1]
+        self.linear: nn.Module
+        if norm in ("wn", "wn-affine"):
+            self.linear = WeightNormLinear(units, 1, affine=True)
+        else:
+            self.linear = nn.Linear(units, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.layers(images)
+        maps: Tensor = self.layers(images)
+        # in the order in which maps lie in memory, channels last: nothing is copied
+        logits: Tensor = self.linear(maps.permute(0, 2, 3, 1).flatten(1))
         return logits.flatten()
 
 
@@ -146,6 +151,7 @@ class Generator(nn.Module):
             layers += _norm_and_activation(norm, inputs // 2)
             inputs //= 2
         layers.append(_conv_transpose(norm, inputs, channels, levels[0].padding, last=True))
+        subtract_shifts(layers)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def reconstruct(
     images: Tensor,
     *,
     steps: int,
-    batch_size: int = 64,
+    batch_size: int = 100,
     workers: Workers | None = None,
 ) -> Reconstruction:
     """Reconstruct ``images`` (uint8 or float32 in [0, 1], [N, C, H, W]) in ``steps`` steps.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raygan.gan.layers import clamp_slopes, clamped_slopes, held_weights
+from raygan.gan.layers import constant, held_weights
 from raygan.gan.losses import LOSSES
+from raygan.gan.rectifiers import clamp_slopes, clamped_slopes
 from raygan.gan.workers import Workers
 
 CERTAIN = 1e-26
@@ -77,13 +78,14 @@ class Game:
         with held_weights(g.network):
             with torch.no_grad():
                 fake = g.network(noise_d)
-            logits_real, logits_fake = self._judge(real, fake)
+            logits_real, logits_fake = self._judge(real, fake, together=not d.batch_statistics)
             loss_d = (loss.real(logits_real).sum() + loss.fake(logits_fake).sum()) / batch
             gradients = torch.autograd.grad(loss_d, d.parameters)
             self.workers.sum_(*gradients)
             d.update(gradients)
 
-            logits = d.network(g.network(noise_g))
+            with constant(d.network):
+                logits = d.network(g.network(noise_g))
             loss_g = loss.generator(logits).sum() / batch
             gradients = torch.autograd.grad(loss_g, g.parameters)
         self.workers.sum_(*gradients)
@@ -116,9 +118,10 @@ class Game:
         g, d = self.generator, self.discriminator
         fake = g.network(noise)
         judged = fake.detach().requires_grad_()
-        logits_real, logits_fake = self._judge(real, judged)
+        shared = self.loss == "log" and not d.batch_statistics
+        logits_real, logits_fake = self._judge(real, judged, together=shared)
         loss_g = loss.generator(logits_fake).sum() / batch
-        if self.loss == "log" and not d.batch_statistics:
+        if shared:
             with torch.no_grad():
                 weight_real = logits_real.neg().sigmoid_().div_(-batch)
                 weight_fake = logits_fake.sigmoid().clamp_min_(CERTAIN)
@@ -137,10 +140,10 @@ class Game:
         statistics = self._statistics(loss_d, loss_g, logits_real, logits_fake, batch)
         return gradients_d, gradients_g, statistics
 
-    def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """D's logits on both, in one call unless batch statistics would mix them."""
+    def _judge(self, real: Tensor, fake: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
+        """D's logits on both; in one call only where batch statistics cannot mix them."""
         network = self.discriminator.network
-        if self.discriminator.batch_statistics:
+        if not together:
             return network(real), network(fake)
         logits = network(torch.cat((real, fake)))
         return logits[: len(real)], logits[len(real) :]

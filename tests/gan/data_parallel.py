@@ -1,6 +1,6 @@
-"""One worker of the data-parallel tests: plays the same games as any other number of workers.
+"""The workers of the data-parallel tests: any number of them plays the same games.
 
-    python data_parallel.py FOLDER RANK COUNTS…
+    python data_parallel.py FOLDER COUNTS…
 
 For each count in turn, the first ``count`` ranks form a process group (gloo, through a file in
 FOLDER) and write what they got; the others sit it out.
@@ -8,7 +8,9 @@ FOLDER) and write what they got; the others sit it out.
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,7 @@ def everything() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    folder, rank, counts = Path(sys.argv[1]), int(sys.argv[2]), map(int, sys.argv[3:])
+def work(folder: Path, rank: int, counts: list[int]) -> None:
     torch.set_num_threads(1)
     for count in counts:
         if rank < count:
@@ -111,6 +112,25 @@ def main() -> None:
             dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
             torch.save(everything(), folder / f"{count}-{rank}.pt")
             dist.destroy_process_group()
+
+
+def main() -> None:
+    folder, counts = Path(sys.argv[1]), list(map(int, sys.argv[2:]))
+    # forked: PyTorch is imported once, and nothing has run yet that a fork would break
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=work, args=(folder, rank, counts)) for rank in range(max(counts))
+    ]
+    for worker in workers:
+        worker.start()
+    left = set(workers)
+    while left:
+        wait([worker.sentinel for worker in left])
+        left = {worker for worker in left if worker.is_alive()}
+        if any(worker.exitcode for worker in workers):
+            for worker in left:
+                worker.kill()
+            sys.exit(1)
 
 
 if __name__ == "__main__":

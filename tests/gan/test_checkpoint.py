@@ -176,7 +176,7 @@ def test_any_rubbish_with_a_right_checksum_is_refused(tmp_path, data):
         ("torch.save", 4),
         ("os.fsync", 3),
         ("os.fsync", 4),
-        ("pathlib.Path.write_text", 4),
+        ("pathlib.Path.replace", 3),
         ("pathlib.Path.replace", 4),
     ],
 )
@@ -192,6 +192,71 @@ def test_an_interrupted_write_leaves_the_previous_ones_intact(folder, monkeypatc
     loaded, passed_over = checkpoint.load_latest(folder)
     assert (loaded["step"], passed_over) == (3, [])
     assert not list(folder.glob("*.tmp"))
+
+
+class Crash(BaseException):
+    """The process is gone: nothing after it runs."""
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_crash_at_any_call_leaves_a_whole_newest_checkpoint(tmp_path, monkeypatch, step):
+    """Before each rename and each fsync of a write in turn, as if by `kill -9`."""
+    done = 0
+    while True:
+        folder = tmp_path / f"{done}"
+        for old in (1, 2, 3):
+            checkpoint.save(state(old), folder, old)
+        left = done
+        with monkeypatch.context() as patched:
+            for owner, name in ((Path, "replace"), (os, "fsync")):
+                real = getattr(owner, name)
+
+                def crash(*arguments, real=real):
+                    nonlocal left
+                    if not left:
+                        raise Crash
+                    left -= 1
+                    return real(*arguments)
+
+                patched.setattr(owner, name, crash)
+            patched.setattr(Path, "unlink", lambda *_, **__: None)  # no clean-up either
+            try:
+                checkpoint.save(state(40 + step), folder, step)
+                break
+            except Crash:
+                done += 1
+        loaded, passed_over = checkpoint.load_latest(folder)
+        assert loaded["step"] in (3, 40 + step)
+        assert passed_over == []
+        checkpoint.save(state(50 + step), folder, step)  # and the next attempt succeeds
+        assert checkpoint.load_latest(folder)[0]["step"] == 50 + step
+    # two files, or three if one is overwritten: each synced, renamed, and its folder synced
+    assert done == (9 if step == 3 else 6)
+
+
+def test_what_was_saved_is_on_the_disk_before_save_returns(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = checkpoint.save(state(1), tmp_path, 1)
+    assert {each.name for each in synced} == {
+        "step-000000001.tmp", f"{path.name}.sha256.tmp", tmp_path.name
+    }  # fmt: skip
+    assert synced[-1] == tmp_path.resolve()
+
+
+def test_steps_of_ten_digits_are_found_and_sorted_by_number(tmp_path):
+    for step in (999_999_999, 1_000_000_000, 2_000_000_000):
+        checkpoint.save(state(step), tmp_path, step)
+    assert checkpoint.steps(tmp_path) == [999_999_999, 1_000_000_000, 2_000_000_000]
+    assert checkpoint.load_latest(tmp_path)[0]["step"] == 2_000_000_000
+    checkpoint.keep_only(tmp_path, {1_000_000_000})
+    assert checkpoint.steps(tmp_path) == [1_000_000_000]
 
 
 def test_after_an_interrupted_write_the_next_succeeds(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from unittest import mock
 
@@ -12,20 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from raygan.gan import layers
+from raygan.gan import convolution, layers
 from raygan.gan.layers import (
-    PReLU,
-    TPReLU,
     WeightNormConv2d,
     WeightNormConvTranspose2d,
     WeightNormLinear,
     _Normalize,
-    _RectifyCPU,
-    clamp_slopes,
-    clamped_slopes,
     frozen,
     held_weights,
+    subtract_shifts,
 )
+from raygan.gan.rectifiers import PReLU, TPReLU, _RectifyCPU, clamp_slopes, clamped_slopes
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -132,6 +130,24 @@ def test_normalisation_has_the_gradient_of_its_values(dims, share):
     assert torch.autograd.gradcheck(lambda w: _Normalize.apply(w, dims, share), weight)
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (3, 1), (6, 3), (3, 2)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_convolutions_to_and_from_images_are_those_of_pytorch(kernel, stride, padding, channels):
+    weight = torch.randn(6, channels, kernel, kernel + stride)
+    for ours, theirs, inputs, outputs in (
+        (convolution.conv_transpose2d, F.conv_transpose2d, 6, channels),
+        (convolution.conv2d, F.conv2d, channels, 6),
+    ):
+        given = (torch.randn(2, inputs, 9, 11), weight, torch.randn(outputs))
+        one, other = ([t.clone().requires_grad_() for t in given] for _ in range(2))
+        y, expected = ours(*one, stride, padding), theirs(*other, stride, padding)
+        torch.testing.assert_close(y, expected)
+        probe = torch.randn_like(y)
+        gradients = (torch.autograd.grad(a, b, probe) for a, b in ((y, one), (expected, other)))
+        torch.testing.assert_close(*gradients)
+
+
 def rectifier_inputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 3, 4, 4, generator=rng)
@@ -225,6 +241,45 @@ def test_held_weights_are_let_go_even_after_an_error():
     before = net(x)
     net[0].weight.data.copy_(torch.randn_like(net[0].weight))
     assert not torch.equal(net(x), before)
+
+
+def test_a_constant_network_passes_gradients_on_and_gets_none():
+    net, x = network(), torch.randn(1, 3, 8, 8, requires_grad=True)
+    net[0].weight.requires_grad_(False)
+    net(x).sum().backward()
+    expected, x.grad = x.grad, None
+    net.zero_grad()
+    with layers.constant(net):
+        y = net(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, expected)
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert [p.requires_grad for p in net.parameters()] == [False, *[True] * 5]
+
+
+def test_a_convolution_subtracts_the_shift_of_the_rectifier_after_it():
+    plain, ours = network(), network()
+    ours.load_state_dict(plain.state_dict())
+    subtract_shifts(ours)
+    for net in (plain, ours):
+        net[1].shift.data.copy_(torch.arange(-2.0, 3.0))
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(ours(x), plain(x))
+    for net in (plain, ours):
+        net(x).square().sum().backward()
+    for one, other in zip(ours.named_parameters(), plain.named_parameters(), strict=True):
+        assert one[0] == other[0]
+        torch.testing.assert_close(one[1].grad, other[1].grad)
+
+
+def test_a_copy_subtracts_its_own_shifts():
+    ours = network()
+    subtract_shifts(ours)
+    copied, x = copy.deepcopy(ours), torch.randn(2, 3, 8, 8)
+    before = copied(x)
+    ours[1].shift.data.add_(1)
+    assert torch.equal(copied(x), before)
+    assert not torch.equal(ours(x), before)
 
 
 @pytest.mark.parametrize("training", [True, False])

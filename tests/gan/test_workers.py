@@ -34,18 +34,8 @@ def together(tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
     """What each of 2 and each of 4 workers gets."""
     folder = tmp_path_factory.mktemp("workers")
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(folder)]
-    processes = [
-        subprocess.Popen([*command, str(rank), *map(str, COUNTS)], env=environment)
-        for rank in range(max(COUNTS))
-    ]
-    try:
-        codes = [process.wait(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * len(processes)
+    command = [sys.executable, str(SCRIPT), str(folder), *map(str, COUNTS)]
+    subprocess.run(command, env=environment, check=True, timeout=300)
     return {
         count: [torch.load(folder / f"{count}-{rank}.pt") for rank in range(count)]
         for count in COUNTS

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raygan.gan import layers
+from raygan.gan import convolution, layers, rectifiers
 
 EPSILON = 1e-12
 
@@ -57,9 +57,9 @@ class WeightNorm(nn.Module):
 class Rectify(nn.Module):
     """PReLU_λ(x − α) + α in three passes."""
 
-    def __init__(self, ours: layers.PReLU):
+    def __init__(self, ours: rectifiers.PReLU):
         super().__init__()
-        self.slope, self.shift = ours.slope, ours.shift
+        self.slope, self.shift = ours.slope, getattr(ours, "shift", None)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shift is None:
@@ -72,9 +72,10 @@ class Discriminator(nn.Module):
     def __init__(self, ours: nn.Module, scaling: str):
         super().__init__()
         self.layers = nn.Sequential(*(_plain(layer, scaling) for layer in ours.layers))
+        self.linear = _plain(ours.linear, scaling)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).flatten()
+        return self.linear(self.layers(images).permute(0, 2, 3, 1).flatten(1)).flatten()
 
 
 class Generator(nn.Module):
@@ -91,7 +92,9 @@ class Generator(nn.Module):
 def _plain(layer: nn.Module, scaling: str) -> nn.Module:
     if isinstance(layer, layers._WeightNormalized):
         return WeightNorm(layer, scaling)
-    return Rectify(layer) if isinstance(layer, layers.PReLU) else layer
+    if isinstance(layer, (convolution.Conv2d, convolution.ConvTranspose2d)):
+        layer.__class__ = type(layer).__base__  # PyTorch's own
+    return Rectify(layer) if isinstance(layer, rectifiers.PReLU) else layer
 
 
 class Game:
