@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `from tests.gan import textbook`, however pytest was started
+
+# the networks here are tiny: more threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)
 
 # no deadline: wall-clock time is no test's business
 settings.register_profile("raygan", deadline=None, max_examples=30)

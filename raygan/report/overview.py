@@ -67,7 +67,10 @@ def _draw_curves(
                 axis.plot(steps[-1], losses[-1], "x", color="black", markersize=6)
     axis.axhline(baseline, color="grey", linestyle="--", linewidth=1, label="mean image")
     axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
-    axis.legend(fontsize="small", title="× stopped early", title_fontsize="small")
+    stopped = any(record.outcome == "stopped" for record in records)
+    axis.legend(
+        fontsize="small", title="× stopped early" if stopped else None, title_fontsize="small"
+    )
     axis.grid(visible=True, which="both", alpha=0.25)
 
 
