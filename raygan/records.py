@@ -7,6 +7,7 @@ goes on from them.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ Outcome = Literal["ok", "stopped", "diverged", "failed"]
 
 STEP, LOSS = "step", "val/reconstruction_loss"
 _FILE = "record.json"
+_CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 
 
 @dataclass
@@ -39,7 +41,7 @@ class TrialRecord:
     seconds: float = 0.0
     """Time that it held its resources, over all attempts."""
     checkpoints: dict[str, str] = field(default_factory=dict)
-    """Addresses of the ``best`` and the ``last`` checkpoint."""
+    """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
 
     @property
     def step(self) -> int:
@@ -80,10 +82,36 @@ def load_all(storage: Storage) -> dict[str, TrialRecord]:
         try:
             record = TrialRecord(**json.loads(data))
             TrainConfig(**record.config)
-        except (ValueError, TypeError) as error:
+            _check(record, name)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RayganError(
                 f"{storage.uri}/trials/{name}/{_FILE}: damaged ({error}); delete the folder "
                 f"trials/{name} to run this trial again"
             ) from error
         records[record.id] = record
     return records
+
+
+def _check(record: TrialRecord, folder: str) -> None:
+    if record.id != folder or not isinstance(record.index, int):
+        raise ValueError(f"it is the record of {record.id!r}")
+    if not all(isinstance(loss, float) for _, loss in record.curve):
+        raise TypeError("a loss is not a number")
+
+
+def find_checkpoints(storage: Storage, record: TrialRecord) -> dict[str, str]:
+    """The folders of a trial's ``best`` and ``last`` checkpoint, as far as they are kept.
+
+    Looked up where they lie: what a worker reported may be lost, or replaced since.
+    """
+    home = f"trials/{record.id}"
+    by_step: dict[int, str] = {}
+    for folder in storage.folders(home):
+        for file in storage.files(f"{home}/{folder}"):
+            if match := _CHECKPOINT.fullmatch(file):
+                by_step[int(match[1])] = folder
+    known = {step: folder for step, folder in by_step.items() if step <= record.step}
+    found = {"last": known[max(known)]} if known else {}
+    if record.best is not None and record.best[0] in known:
+        found["best"] = known[record.best[0]]
+    return found

@@ -9,6 +9,8 @@ from pyarrow import fs
 
 from raygan.errors import ConfigError
 
+_PROBE = ".can-be-written"
+
 
 class Storage:
     """A root under which a sweep keeps what it must not lose.
@@ -19,13 +21,15 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         try:
+            if "?" in uri or "\0" in uri:
+                raise ValueError("it must not hold '?' or NUL; options go into the environment")
             if "://" in uri:
                 self._fs, self._root = fs.FileSystem.from_uri(uri)
                 self.uri = uri.rstrip("/")
             else:
                 self._fs = fs.LocalFileSystem()
                 self._root = self.uri = str(Path(uri).expanduser().absolute())
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             raise ConfigError(
                 f"`storage` (={uri!r}) is neither a local path nor an address that can be used "
                 f"({error})"
@@ -42,9 +46,10 @@ class Storage:
             raise ValueError(f"{self.uri} is not a local folder")
         return Path(self._root)
 
-    def make(self) -> None:
-        """Make the root; raises OSError if that cannot be."""
-        self._fs.create_dir(self._root, recursive=True)
+    def probe(self) -> None:
+        """Make the root and write to it; raises OSError if that cannot be."""
+        self.write(_PROBE, b"")
+        self._fs.delete_file(self._path(_PROBE))
 
     def read(self, name: str) -> bytes | None:
         """The contents of file ``name``, or None if there is none."""
@@ -67,9 +72,20 @@ class Storage:
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in folder ``name``, sorted; none if it does not exist."""
+        return self._names(name, fs.FileType.Directory)
+
+    def files(self, name: str = "") -> list[str]:
+        """Names of the files in folder ``name``, sorted; none if it does not exist."""
+        return self._names(name, fs.FileType.File)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give file ``name`` another name, in the place of any file that has it."""
+        self._fs.move(self._path(name), self._path(new_name))
+
+    def _names(self, name: str, kind: fs.FileType) -> list[str]:
         selector = fs.FileSelector(self._path(name), allow_not_found=True)
         found = self._fs.get_file_info(selector)
-        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+        return sorted(info.base_name for info in found if info.type == kind)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

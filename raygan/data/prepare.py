@@ -34,6 +34,7 @@ def prepare(config: DatasetConfig, cache: Path) -> Path:
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}-"))
+    aside.chmod(0o755)  # others share the storage
     try:
         manifest = _write(config, aside)
         (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -123,12 +124,15 @@ def _key(config: DatasetConfig) -> str:
     """Changes whenever the prepared files would: the configuration and the source's files."""
     described = {"format": _FORMAT, **asdict(config)}
     if config.path is not None:
-        path = Path(config.path).expanduser().resolve()
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        described["files"] = [
-            (str(file), (stat := file.stat()).st_size, stat.st_mtime_ns)
-            for file in files
-            if file.is_file()
-        ]
+        try:
+            path = Path(config.path).expanduser().resolve()
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            described["files"] = [
+                (str(file), (stat := file.stat()).st_size, stat.st_mtime_ns)
+                for file in files
+                if file.is_file()
+            ]
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{config.path}: cannot be read ({error})") from error
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return f"{config.name}-{digest[:16]}"

@@ -56,19 +56,20 @@ class TrainConfig:
                 raise ConfigError(
                     f"`{name}` (={getattr(self, name)!r}) must be one of {', '.join(allowed)}"
                 )
-        for name, least in _LEAST.items():
+        for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
             if value is None and name == "levels":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(
-                    f"`{name}` (={value!r}) must be a whole number of at least {least}"
+                    f"`{name}` (={value!r}) must be a whole number from {least} to {most}"
                 )
-        number = isinstance(self.lr, int | float) and not isinstance(self.lr, bool)
-        if not (number and math.isfinite(self.lr) and self.lr > 0):
+        if (
+            isinstance(self.lr, bool)
+            or not isinstance(self.lr, int | float)
+            or not (math.isfinite(self.lr) and self.lr > 0)
+        ):
             raise ConfigError(f"`lr` (={self.lr!r}) must be a positive number")
-        if self.seed >= 2**63:
-            raise ConfigError(f"`seed` (={self.seed}) must be below 2**63")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, as plain JSON values."""
@@ -85,13 +86,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """The fields that are one of a few words, with these words."""
 
-_LEAST = {
-    "features": 1,
-    "levels": 1,
-    "code_size": 1,
-    "batch_size": 1,
-    "iterations": 1,
-    "evaluate_every": 1,
-    "reconstruction_steps": 1,
-    "seed": 0,
+_BOUNDS = {
+    "features": (1, 2**20),
+    "levels": (1, 16),
+    "code_size": (1, 2**20),
+    "batch_size": (1, 2**24),
+    "iterations": (1, 2**40),
+    "evaluate_every": (1, 2**40),
+    "reconstruction_steps": (1, 2**24),
+    "seed": (0, 2**63 - 1),
 }

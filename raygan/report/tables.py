@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.records import STEP, TrialRecord
+from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
@@ -37,8 +37,11 @@ def trial_row(record: TrialRecord) -> dict[str, Any]:
         "best_step": best[0] if best else None,
         "last_loss": record.curve[-1][1] if record.history else None,
         "seconds": record.seconds,
-        "best_checkpoint": record.checkpoints.get("best"),
-        "last_checkpoint": record.checkpoints.get("last"),
+        **{
+            f"{which}_checkpoint": f"trials/{record.id}/{folder}" if folder else None
+            for which in ("best", "last")
+            for folder in [record.checkpoints.get(which)]
+        },
     }
 
 
@@ -53,13 +56,19 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
         for point in record.history
     ]
     storage.write(RESULTS, _parquet(rows))
-    storage.write(CURVES, _parquet(points))
+    storage.write(CURVES, _parquet(points, _NO_CURVES))
     storage.write(SUMMARY, json.dumps({**summary, "trials": rows}, indent=1).encode())
 
 
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
+_NO_CURVES = pa.schema(
+    [("trial", pa.string()), ("cell", pa.string()), (STEP, pa.int64()), (LOSS, pa.float64())]
+)
+"""Columns of a table of curves without a row."""
+
+
+def _parquet(rows: list[dict[str, Any]], if_empty: pa.Schema | None = None) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
+    pq.write_table(pa.Table.from_pylist(rows, schema=None if rows else if_empty), sink)
     return sink.getvalue()
 
 

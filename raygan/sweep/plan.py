@@ -23,7 +23,8 @@ def cells(spec: SweepSpec) -> list[Cell]:
     """The product of the grid's axes, the first axis slowest."""
     axes = spec.axes()
     if not axes:
-        return [Cell(spec.train.norm, {})]
+        # a searched norm is no cell
+        return [Cell("all" if "norm" in spec.space() else spec.train.norm, {})]
     return [
         Cell("_".join(_word(name, value) for name, value in zip(axes, point, strict=True)),
              dict(zip(axes, point, strict=True)))
@@ -32,7 +33,11 @@ def cells(spec: SweepSpec) -> list[Cell]:
 
 
 def _word(name: str, value: Scalar) -> str:
-    return str(value) if name in CHOICES else f"{name}={format_value(value)}"
+    if name in CHOICES:
+        return str(value)
+    # as exact as it takes: two cells never share a name
+    exact = format_value(value) if float(format_value(value)) == value else repr(value)
+    return f"{name}={exact}"
 
 
 def format_value(value: Any) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import tempfile
-import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from types import FrameType
@@ -21,10 +21,10 @@ from raygan.report import tables
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
 from raygan.sweep import plan, trial, tune
-from raygan.sweep.progress import Progress, duration
+from raygan.sweep.progress import Progress
 from raygan.sweep.spec import SweepSpec
 from raygan.sweep.study import Study, outcomes
-from raygan.tracking.mlflow_tracker import Status, Tracker, default_uri, is_server, run_tags
+from raygan.tracking.mlflow_tracker import Status, Tracker, default_uri, is_file, run_tags
 
 EXIT_OK, EXIT_CONFIG, EXIT_FAILED = 0, 2, 3
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
@@ -51,13 +51,17 @@ def run(
         _announce(study, console)
         tracker = _tracker(spec, sweep, storage)
         tracker.connect()
-        known = json.loads(sweep.read(DATA_FILE) or b"{}")
+        known = _stored(sweep, DATA_FILE)
         if study.complete and known:
-            tracker.open(spec_yaml, run_tags(known["digest"]))
+            tracker.open(known["id"], spec_yaml, run_tags(known["digest"]))
             _catch_up(study, tracker)
             return _finish(study, tracker, signals, known, console)
-        data, at_once = _start(spec, storage, tracker.uri, address, console, verbose=verbose)
-        signals.install()
+        at_once = _start(spec, tracker.uri, address, signals, verbose=verbose)
+        data = {"id": known.get("id", uuid.uuid4().hex), **_prepare(spec, storage)}
+        console.print(
+            f"{data['train']} training images {data['shape']}; up to {at_once} trials at once",
+            highlight=False,
+        )
         if known and known["digest"] != data["digest"]:
             raise ConfigError(
                 f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
@@ -65,13 +69,12 @@ def run(
             )
         sweep.write(SPEC_FILE, spec_yaml.encode())
         sweep.write(DATA_FILE, json.dumps(data).encode())
-        tracker.open(spec_yaml, run_tags(data["digest"]))
+        tracker.open(data["id"], spec_yaml, run_tags(data["digest"]))
         _catch_up(study, tracker)
         study.listeners.append(lambda event, record: tracker.update(record, ended=event == "ended"))
-        folder = trial.data_folder(storage)
         try:
             with Progress(study, console, tracker):
-                tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, folder), at_once)
+                tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
         except BaseException:
             tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
             raise
@@ -94,7 +97,7 @@ def _open_storage(spec: SweepSpec) -> Storage:
         )
     storage = Storage(spec.storage)
     try:
-        storage.make()
+        storage.probe()
     except OSError as error:
         raise ConfigError(
             f"`storage` (={spec.storage!r}) cannot be written ({error}); give another place"
@@ -107,12 +110,26 @@ def dump(spec: SweepSpec) -> str:
     return yaml.safe_dump(spec.resolved(), sort_keys=False, allow_unicode=True)
 
 
+def _stored(sweep: Storage, name: str) -> dict[str, Any]:
+    """A mapping that an earlier run of the sweep has stored (YAML, of which JSON is a part)."""
+    stored = sweep.read(name)
+    try:
+        found = yaml.safe_load(stored) if stored is not None else {}
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{sweep.uri}/{name} is damaged: restore it, give the sweep another name "
+            "(--set name=…), or delete the folder to start again"
+        )
+    return found
+
+
 def _check_unchanged(spec: SweepSpec, sweep: Storage) -> None:
     """Refuse to go on with a sweep under another YAML."""
-    stored = sweep.read(SPEC_FILE)
-    if stored is None:
+    before = _stored(sweep, SPEC_FILE)
+    if not before:
         return
-    before: dict[str, Any] = yaml.safe_load(stored)
     now = spec.resolved()
     for key in MAY_CHANGE:
         before.pop(key, None), now.pop(key, None)
@@ -148,47 +165,38 @@ def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
 
 
 def _start(
-    spec: SweepSpec,
-    storage: Storage,
-    tracking: str,
-    address: str | None,
-    console: Console,
-    *,
-    verbose: bool,
-) -> tuple[dict[str, Any], int]:
-    """Start or join Ray and prepare the images: what is known of them, and how many trials fit."""
+    spec: SweepSpec, tracking: str, address: str | None, signals: _StopSignals, *, verbose: bool
+) -> int:
+    """Start or join Ray; returns how many trials it holds at once."""
     import ray
 
-    began = time.monotonic()
     ours = tune.connect(address, verbose=verbose)
+    signals.install()
     at_once = tune.concurrency(spec.scale, ours=ours)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and not is_server(tracking):
+    if len(nodes) > 1 and is_file(tracking):
         raise TrackingError(
             f"the cluster has {len(nodes)} nodes, but MLflow's store {tracking} is a file that "
             "only this one can see, and that is lost with it; set `tracking.uri` or "
             "MLFLOW_TRACKING_URI to an MLflow server"
         )
-    if len(nodes) > 1 and storage.is_local:
-        console.print(
-            f"note: storage {storage.uri} must be a folder that all {len(nodes)} nodes share",
-            style="yellow",
-        )
+    return at_once
+
+
+def _prepare(spec: SweepSpec, storage: Storage) -> dict[str, Any]:
+    """Prepare the images, on a node where they are; returns what is known of them."""
+    import ray
+
     configs = [spec.train_config(**cell.values).to_dict() for cell in plan.cells(spec)]
-    prepare = ray.remote(num_cpus=1, max_retries=1)(trial.prepare_images)
+    task = ray.remote(num_cpus=1, max_retries=1)(trial.prepare_images)
     try:
-        found = prepare.remote(spec.dataset.model_dump(), trial.data_folder(storage), configs)
-        data: dict[str, Any] = ray.get(found)
+        dataset, folder = trial.dataset_of(spec), trial.data_folder(storage)
+        found: dict[str, Any] = ray.get(task.remote(dataset, folder, configs))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, RayganError):
             raise error.cause from None
         raise
-    console.print(
-        f"{data['train']} training images {data['shape']}; up to {at_once} trials at once; "
-        f"ready after {duration(time.monotonic() - began)}",
-        highlight=False,
-    )
-    return data, at_once
+    return found
 
 
 def _finish(
@@ -260,7 +268,7 @@ def _say_where(
 
     say(f"Results: {study.storage.uri}/{tables.RESULTS}")
     say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
-    if is_server(tracker.uri):
+    if not is_file(tracker.uri):
         say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:
         say(f"MLflow:  mlflow ui --backend-store-uri {tracker.uri}")

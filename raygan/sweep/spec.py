@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import fields as dataclass_fields
@@ -30,6 +30,10 @@ from raygan.gan.config import FIELDS, TrainConfig
 from raygan.sweep import yaml_loader
 
 Scalar = bool | int | float | str
+
+RESERVED = ("data", "mlartifacts", "mlflow.db")
+"""What lies beside the sweeps in a storage folder."""
+MOST_TRIALS = 10_000
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -155,6 +159,11 @@ class Scale(_Section):
             raise ValueError(
                 f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if it is above 1"
             )
+        if 0 < self.gpus_per_worker < 1 < self.workers:
+            raise ValueError(
+                f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if there are several "
+                f"`workers` (={self.workers}): they cannot share a GPU"
+            )
         return self
 
 
@@ -187,16 +196,13 @@ class SweepSpec(_Section):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> SweepSpec:
-        if ".." in self.name:
-            raise ValueError("`name` must not hold '..'")
+        if ".." in self.name or self.name in RESERVED:
+            raise ValueError(
+                f"`name` (={self.name!r}) must not hold '..' nor be one of {', '.join(RESERVED)}"
+            )
         self.dataset_config()
         self.train_config()
         _check_places(self)
-        if self.train.batch_size % self.scale.workers:
-            raise ValueError(
-                f"`train.batch_size` (={self.train.batch_size}) must be divisible by "
-                f"`scale.workers` (={self.scale.workers}): it counts the images of all workers"
-            )
         return self
 
     def dataset_config(self) -> DatasetConfig:
@@ -244,9 +250,24 @@ def _check_places(spec: SweepSpec) -> None:
             candidates = [value.min, value.max] if isinstance(value, Range) else value
             for candidate in candidates:
                 _check_point(spec, {name: candidate}, f"{where}.{name}")
-            if len({json.dumps(c) for c in candidates}) != len(candidates):
+            if len(set(candidates)) != len(candidates):
                 raise ValueError(f"`{where}.{name}` holds a value twice: {candidates}")
-    method, trials = search_method(spec), spec.search.trials
+    if not (axes.keys() | space.keys()) & {"batch_size"}:
+        _check_point(spec, {}, "train.batch_size")
+    _check_search(spec, space)
+    count = math.prod(map(len, axes.values())) * (spec.search.trials or _grid_size(space))
+    if count > MOST_TRIALS:
+        raise ValueError(f"`grid` and `search` ask for {count} trials; {MOST_TRIALS} are allowed")
+
+
+def _grid_size(space: dict[str, list[Scalar] | Range]) -> int:
+    return math.prod(len(value) for value in space.values() if not isinstance(value, Range))
+
+
+def _check_search(spec: SweepSpec, space: dict[str, list[Scalar] | Range]) -> None:
+    method, trials, first = search_method(spec), spec.search.trials, spec.search.try_first
+    if not space and (trials or first):
+        raise ValueError("`search` names no field to search; give one, such as lr")
     if method == "grid":
         ranges = [name for name, value in space.items() if isinstance(value, Range)]
         if ranges:
@@ -256,13 +277,23 @@ def _check_places(spec: SweepSpec) -> None:
             )
     elif trials is None and space:
         raise ValueError(f"`search.trials` is missing: how many trials per cell may {method} take?")
-    for point in spec.search.try_first:
+    for number, point in enumerate(first):
         if point.keys() != space.keys():
             raise ValueError(
                 f"`search.try_first` point {point} must name the searched fields: "
-                f"{', '.join(space) or 'none'}"
+                f"{', '.join(space)}"
             )
-        _check_point(spec, point, "search.try_first")
+        for name, value in point.items():
+            if not _is_within(value, space[name]):
+                raise ValueError(f"`search.try_first`: {name}={value} lies outside `search.{name}`")
+        if point in first[:number]:
+            raise ValueError(f"`search.try_first` holds {point} twice")
+
+
+def _is_within(value: Scalar, values: list[Scalar] | Range) -> bool:
+    if not isinstance(values, Range):
+        return value in values
+    return not isinstance(value, str) and values.min <= value <= values.max
 
 
 def search_method(spec: SweepSpec) -> str:
@@ -275,11 +306,18 @@ def search_method(spec: SweepSpec) -> str:
 
 def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
     try:
-        spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
+        config = spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
     except ValidationError as error:
         raise ValueError(f"`{where}`: {_message(error.errors()[0])}") from error
     except ConfigError as error:
         raise ValueError(f"`{where}`: {error}") from error
+    if "batch_size" in values or not values:
+        workers = spec.scale.workers
+        if config.batch_size % workers:
+            raise ValueError(
+                f"`{where}` (={config.batch_size}) must be divisible by `scale.workers` "
+                f"(={workers}): it counts the images of all workers"
+            )
 
 
 def integer_fields() -> frozenset[str]:
@@ -417,4 +455,4 @@ def smoke(spec: SweepSpec) -> SweepSpec:
     data["stop"] = {**data.get("stop", {}), "grace": 10}
     if spec.space():
         data.setdefault("search", {})["trials"] = 1
-    return SweepSpec.model_validate(data)
+    return validate(yaml_loader.Document("--smoke-test", data))

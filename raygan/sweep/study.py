@@ -29,9 +29,7 @@ Event = Literal["started", "evaluated", "ended"]
 Listener = Callable[[Event, TrialRecord], None]
 """Told of every change of a record; must neither block nor raise."""
 
-CHECKPOINT, BEST, HISTORY, OUTCOME, REASON = (
-    "checkpoint_path", "best", "history", "outcome", "reason"
-)  # fmt: skip
+HISTORY, OUTCOME, REASON = "history", "outcome", "reason"
 """Keys of a worker's report beside its metrics."""
 
 
@@ -106,10 +104,6 @@ class Study:
                 record.outcome, record.reason = report[OUTCOME], report.get(REASON)
             points = [*report.get(HISTORY, []), *_point(report)]
             added = record.merge([point for point in points if _finite(point)])
-            if checkpoint := report.get(CHECKPOINT):
-                record.checkpoints["last"] = checkpoint
-                if report.get(BEST):
-                    record.checkpoints["best"] = checkpoint
             rule = self._rules[record.cell]
             stop = record.outcome is not None
             for point in added:
@@ -133,6 +127,10 @@ class Study:
                 record.outcome = "ok" if whole else "failed"
                 if not whole:
                     record.reason = error or f"ended at iteration {record.step} without a reason"
+            try:
+                record.checkpoints = records.find_checkpoints(self.storage, record)
+            except OSError as error:
+                logger.warning("checkpoints of %s cannot be listed: %s", trial, error)
             self._save(record)
             self._searches[record.cell].tell(record.index, record.curve, outcome=record.outcome)
             self._tell("ended", record)

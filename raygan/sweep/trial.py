@@ -6,10 +6,12 @@ nothing.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raygan.errors import ConfigError
 from raygan.sweep.worker import DATA_CACHE, train_worker
 
 if TYPE_CHECKING:
@@ -21,19 +23,36 @@ WORKER_FAILURES = 3
 """How often the workers of a trial may be killed and start again from the last checkpoint."""
 
 
-def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, data: str) -> dict[str, Any]:
-    """Everything that a trial's processes need, as plain values: the trial's Tune ``config``."""
+def job_of(
+    plan: TrialPlan, spec: SweepSpec, sweep: Storage, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that a trial's processes need, as plain values: the trial's Tune ``config``.
+
+    ``data`` is what :func:`prepare_images` returned.
+    """
     return {
         "trial": plan.id,
         "config": plan.config.to_dict(),
-        "dataset": spec.dataset.model_dump(),
-        "data": data,
+        "dataset": dataset_of(spec),
+        "prepared": data["folder"],
+        "digest": data["digest"],
         "trials": f"{sweep.uri}/trials",
         "folder": f"{sweep.uri}/trials/{plan.id}",
         "workers": spec.scale.workers,
         "cpus": spec.scale.cpus_per_worker,
         "gpus": spec.scale.gpus_per_worker,
     }
+
+
+def dataset_of(spec: SweepSpec) -> dict[str, Any]:
+    """The data set as plain values, its path absolute: workers have other working directories."""
+    dataset: dict[str, Any] = spec.dataset.model_dump()
+    if dataset["path"] is not None:
+        try:
+            dataset["path"] = str(Path(dataset["path"]).expanduser().absolute())
+        except RuntimeError as error:  # no such user
+            raise ConfigError(f"`dataset.path` (={dataset['path']!r}): {error}") from error
+    return dataset
 
 
 def prepare_images(
@@ -48,10 +67,12 @@ def prepare_images(
     from raygan.gan.config import TrainConfig
     from raygan.gan.dcgan import plan_levels
 
-    images = load(prepare(DatasetConfig(**dataset), Path(folder).expanduser()))
+    prepared = prepare(DatasetConfig(**dataset), Path(folder).expanduser())
+    images = load(prepared)
     for config in configs:
         plan_levels(*images.shape[1:], TrainConfig(**config).levels)
     return {
+        "folder": str(prepared),
         "digest": images.digest,
         "baseline": images.baseline,
         "shape": "×".join(map(str, images.shape)),
@@ -72,6 +93,8 @@ def run_trial(job: dict[str, Any]) -> None:
     """
     # the workers are polled once in this time, and one report is relayed per poll
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    # waiting for a free node is no failure; what could never start was refused before
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "86400")
     # gauges that nothing scrapes, set up in each controller and worker
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     import ray
@@ -81,7 +104,14 @@ def run_trial(job: dict[str, Any]) -> None:
 
     # the base of TorchTrainer, whose module would load PyTorch into driver and controller: the
     # workers form their process group themselves
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    import ray.tune
+    from ray.train import (
+        CheckpointConfig,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+        WorkerGroupError,
+    )
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -108,4 +138,26 @@ def run_trial(job: dict[str, Any]) -> None:
             callbacks=[TuneReportCallback()],
         ),
     )
-    trainer.fit()
+    _set_aside_if_damaged(job)
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        # an outcome: started again by Tune, it would come again
+        causes = [str(cause).strip().splitlines() for cause in error.worker_failures.values()]
+        reason = next((lines[-1] for lines in causes if lines), "the workers failed")
+        ray.tune.report({"step": 0, "outcome": "failed", "reason": reason[:300]})
+
+
+def _set_aside_if_damaged(job: dict[str, Any]) -> None:
+    """Ray Train writes its list of checkpoints in place: killed meanwhile, it leaves half of one.
+
+    Without the list the trial begins anew, and ends with the same result.
+    """
+    from raygan.storage import Storage
+
+    home = Storage(job["folder"])
+    name = "checkpoint_manager_snapshot.json"
+    try:
+        json.loads(home.read(name) or b"{}")
+    except ValueError:
+        home.rename(name, f"{name}.damaged")

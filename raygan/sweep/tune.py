@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,16 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     if address == "local":
         # without a dashboard, Ray 2.60 does not free the resources of stopped trials
         options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    ray.init(address=address, log_to_driver=verbose, **options)
+    try:
+        ray.init(address=address, log_to_driver=verbose, **options)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise ResourceError(
+            f"no Ray cluster can be used at {address!r} ({str(error).splitlines()[0]}); check "
+            "--address and RAY_ADDRESS, and the cluster's token"
+        ) from error
+    if not verbose:  # the tables name each failure with its reason
+        for name in ("ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return address == "local"
 
 
@@ -66,12 +76,12 @@ def concurrency(scale: Scale, *, ours: bool) -> int:
             fits.append(_gpu_slots(resources.get("GPU", 0), scale.gpus_per_worker))
         workers += int(min(fits) + 1e-9)
     holds = workers // scale.workers
-    if scale.max_concurrent != "auto" and (holds or not ours):
+    if scale.max_concurrent != "auto" and not ours:
         return scale.max_concurrent  # a cluster may yet scale up to it
     if holds == 0:
         hint = "" if ours else "; on a cluster that scales up, set `scale.max_concurrent`"
         raise ResourceError(_too_small(scale, nodes) + hint)
-    return holds
+    return holds if scale.max_concurrent == "auto" else min(holds, scale.max_concurrent)
 
 
 def _gpu_slots(gpus: float, per_worker: float) -> float:

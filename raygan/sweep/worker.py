@@ -10,7 +10,12 @@ import socket
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raygan.data.images import ImageSet
+    from raygan.gan.train import Evaluation
+    from raygan.storage import Storage
 
 DATA_CACHE = "~/.cache/raygan/data"
 """Where prepared images lie on each node if the sweep's storage is no shared folder."""
@@ -31,8 +36,9 @@ def train_worker(job: dict[str, Any]) -> None:
             _join(rank, count, gpu=job["gpus"] > 0)
         _train(job, rank)
     except Exception as error:
-        if count > 1:
-            raise  # the others wait in a collective; Ray Train ends them all
+        # storage may answer again; and the others may wait in a collective: Ray Train ends them
+        if isinstance(error, OSError) or count > 1:
+            raise
         reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]
         traceback.print_exc()
         ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
@@ -42,16 +48,14 @@ def _train(job: dict[str, Any], rank: int) -> None:
     import ray.train
     import torch
 
-    from raygan.data import DatasetConfig, load, prepare
     from raygan.gan import checkpoint
     from raygan.gan.config import TrainConfig
-    from raygan.gan.pictures import grid_png
     from raygan.gan.state import TrainState
     from raygan.gan.train import train
     from raygan.storage import Storage
 
     config = TrainConfig(**job["config"])
-    images = load(prepare(DatasetConfig(**job["dataset"]), Path(job["data"]).expanduser()))
+    images = _images(job)
     device = torch.device("cpu")
     if job["gpus"] > 0:
         import ray.train.torch
@@ -71,11 +75,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
 
     pictures = Storage(job["folder"])
     for evaluation in train(config, images, state):
-        report: dict[str, Any] = {
-            "step": evaluation.step,
-            "best": evaluation.best,
-            **evaluation.metrics,
-        }
+        report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if not evaluation.finite:
             bad = [k for k, v in evaluation.metrics.items() if not torch.tensor(v).isfinite()]
             report |= {
@@ -87,14 +87,36 @@ def _train(job: dict[str, Any], rank: int) -> None:
         if rank != 0:
             ray.train.report(report)
             continue
-        pictures.write(f"images/samples-{evaluation.step:09d}.png", grid_png(evaluation.samples))
-        pictures.write(
-            f"images/reconstructions-{evaluation.step:09d}.png",
-            grid_png(evaluation.reconstructions, columns=8),
-        )
+        _show(evaluation, pictures)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(state.state_dict(), Path(folder), state.step)
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _images(job: dict[str, Any]) -> ImageSet:
+    """The sweep's images: prepared already, unless this node shares no folder with that one."""
+    from raygan.data import DatasetConfig, load, prepare
+    from raygan.errors import DataError
+
+    folder = Path(job["prepared"])
+    if not folder.exists():
+        folder = prepare(DatasetConfig(**job["dataset"]), Path(DATA_CACHE).expanduser())
+    images = load(folder)
+    if images.digest != job["digest"]:
+        raise DataError(f"{folder}: these are not the images that the sweep began with")
+    return images
+
+
+def _show(evaluation: Evaluation, storage: Storage) -> None:
+    from raygan.gan.pictures import grid_png
+
+    name = f"{evaluation.step:09d}.png"
+    try:
+        storage.write(f"images/samples-{name}", grid_png(evaluation.samples))
+        pairs = grid_png(evaluation.reconstructions, columns=8)
+        storage.write(f"images/reconstructions-{name}", pairs)
+    except OSError as error:  # a picture is not worth a trial
+        print(f"{storage.uri}/images: {error}")
 
 
 def _join(rank: int, count: int, *, gpu: bool) -> None:

@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9][0-9_]{0,40}")
+_INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 
 
@@ -49,7 +49,7 @@ class Document:
 
 def parse(text: bytes | str, name: str) -> Document:
     """Read one YAML document; raises :class:`~raygan.errors.ConfigError` with file and line."""
-    raw = text.encode() if isinstance(text, str) else text
+    raw = text.encode(errors="surrogateescape") if isinstance(text, str) else text
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{name}: {len(raw)} bytes; a sweep's YAML may have {MAX_BYTES} at most")
     document = Document(name, None)
@@ -120,6 +120,8 @@ def _scalar(text: str, name: str, line: int) -> Any:
     if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
         return text.lower() == "true"
     if _INT.fullmatch(text):
+        if len(text) > 40:
+            raise ConfigError(f"{name}:{line}: a number of {len(text)} digits is too large")
         return int(text)
     if _FLOAT.fullmatch(text):
         value = float(text)

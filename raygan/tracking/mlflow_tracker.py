@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from raygan import __version__
 from raygan.errors import TrackingError
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
@@ -63,9 +64,9 @@ def default_uri(storage: Storage) -> str:
     return f"sqlite:///{storage.local}/mlflow.db"
 
 
-def is_server(uri: str) -> bool:
-    """Whether ``uri`` is a server that every node can reach."""
-    return uri.startswith(("http://", "https://", "databricks"))
+def is_file(uri: str) -> bool:
+    """Whether ``uri`` is a file of this node, rather than a server."""
+    return uri.startswith("sqlite:") or "://" not in uri
 
 
 @dataclass
@@ -125,16 +126,16 @@ class Tracker:
         with self._named_errors():
             self._connect()
 
-    def open(self, spec_yaml: str, tags: dict[str, str]) -> None:
+    def open(self, sweep_id: str, spec_yaml: str, tags: dict[str, str]) -> None:
         """Find or make the parent run and begin to follow; raises TrackingError.
 
-        ``tags`` are those of the parent and of every trial's run.
+        ``sweep_id`` tells apart two sweeps of one name, in one place even; ``tags`` are those of
+        the parent and of every trial's run.
         """
-        self._tags = tags
+        self._tags, self._id = tags, sweep_id
         with self._named_errors():
-            # the storage's address tells two sweeps of one name apart
             own = {"sweep": self._sweep, **tags}
-            self.run_id = self._find_or_create(_SWEEP_TAG, self._storage.uri, self._sweep, own)
+            self.run_id = self._find_or_create(_SWEEP_TAG, sweep_id, self._sweep, own)
             self._client.update_run(self.run_id, status="RUNNING")
             self._client.log_text(self.run_id, spec_yaml, "sweep.yaml")
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
@@ -183,7 +184,7 @@ class Tracker:
             try:
                 with _quiet():
                     self._copy_trial(record, ended)
-                self.last_error, pause, failed = None, RETRY_SECONDS, False
+                pause, failed = RETRY_SECONDS, False
             except Exception as error:  # whatever it is, training goes on
                 self.last_error, failed = _short(error), True
             with self._changed:
@@ -191,6 +192,8 @@ class Tracker:
                     # a newer record may have come meanwhile; what MLflow has is asked again
                     self._pending.records.setdefault(trial, (record, ended))
                     self._children.pop(trial, None)
+                elif not self._pending.records:
+                    self.last_error = None
                 self._pending.busy = False
                 self._changed.notify_all()
             if failed:
@@ -210,6 +213,7 @@ class Tracker:
 
     def _connect(self) -> None:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
         self._client = MlflowClient(tracking_uri=self.uri)
         found = self._client.get_experiment_by_name(self.experiment)
@@ -217,11 +221,17 @@ class Tracker:
             self._experiment_id = found.experiment_id
             return
         location = None
-        if not is_server(self.uri) and self._storage.is_local:
+        if is_file(self.uri) and self._storage.is_local:
             location = (self._storage.local.parent / "mlartifacts").as_uri()
-        self._experiment_id = self._client.create_experiment(
-            self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
-        )
+        try:
+            self._experiment_id = self._client.create_experiment(
+                self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
+            )
+        except MlflowException:  # made by another sweep just now?
+            found = self._client.get_experiment_by_name(self.experiment)
+            if found is None:
+                raise
+            self._experiment_id = found.experiment_id
 
     def _find_or_create(self, tag: str, key: str, name: str, tags: dict[str, str]) -> str:
         found = self._client.search_runs(
@@ -275,7 +285,7 @@ class Tracker:
 
         run_id = self._find_or_create(
             _TRIAL_TAG,
-            f"{self._storage.uri}/{record.id}",
+            f"{self._id}/{record.id}",
             record.title,
             {
                 **self._tags,
@@ -307,16 +317,15 @@ class Tracker:
                 self._client.log_image(run_id, image, key=kind, step=step)
 
     def _log_checkpoint(self, run_id: str, record: TrialRecord) -> None:
-        address = record.checkpoints.get("best")
-        if address is None or any(
+        name = record.checkpoints.get("best")
+        if name is None or any(
             item.path == "checkpoint" for item in self._client.list_artifacts(run_id)
         ):
             return
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                _download(address, Path(folder))
-            except FileNotFoundError:  # a better one has replaced it since
-                return
+            home = f"trials/{record.id}/{name}"
+            for file in self._storage.files(home):
+                (Path(folder) / file).write_bytes(self._storage.read(f"{home}/{file}") or b"")
             self._client.log_artifacts(run_id, folder, "checkpoint")
 
     def _end_parent(self, status: Status, files: list[Path], metrics: dict[str, float]) -> None:
@@ -338,30 +347,24 @@ def run_tags(digest: str) -> dict[str, str]:
     """Where the code and the data of a run come from, for its tags."""
     from importlib.metadata import version
 
-    tags = {"data_digest": digest}
-    tags |= {f"version.{name}": version(name) for name in ("raygan", "torch", "ray", "mlflow")}
-    git = shutil.which("git")
-    if git is not None:
-        source = Path(__file__).parent
-        found = subprocess.run(
-            [git, "-C", str(source), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if found.returncode == 0:
-            tags["git_commit"] = tags["mlflow.source.git.commit"] = found.stdout.strip()
+    # as a job, raygan is a folder and no installed package
+    tags = {"data_digest": digest, "version.raygan": __version__}
+    tags |= {f"version.{name}": version(name) for name in ("torch", "ray", "mlflow")}
+    # of a repository that holds this file, not of one that merely surrounds it
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) and (
+        commit := _git("rev-parse", "HEAD")
+    ):
+        tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
     return tags
 
 
-def _download(address: str, folder: Path) -> None:
-    from pyarrow import fs
-
-    if "://" in address:
-        source, path = fs.FileSystem.from_uri(address)
-    else:
-        source, path = fs.LocalFileSystem(), address
-    fs.copy_files(path, str(folder), source_filesystem=source)
+def _git(*arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(Path(__file__).parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _short(error: Exception) -> str:

@@ -73,6 +73,7 @@ class Cluster:
     dashboard: str
     env: dict[str, str]
     logs: Path
+    head: subprocess.Popen | None = None
 
     def node(self, name: str, *options: str) -> subprocess.Popen:
         ray = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *options]
@@ -110,6 +111,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         try:
             log = logs / "head.log"
             wait_until(lambda: "Ray runtime started" in log.read_text(), "the head starts", head)
+            found.head = head
             yield found
         finally:
             stop(head)

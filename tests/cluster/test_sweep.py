@@ -29,15 +29,18 @@ def logged_steps(uri: str, run) -> list[int]:
     return [m.step for m in MlflowClient(uri).get_metric_history(run.info.run_id, LOSS)]
 
 
+TRIALS = ("vanilla-000", "bn-000", "wn-000")
+NORMS = {"norm": ["vanilla", "bn", "wn"]}
+LONGER = {"iterations": 60, "reconstruction_steps": 300}
+"""Half a second per evaluation: time to be killed in."""
+
+
 @pytest.fixture(scope="module")
 def reference(sweep):
     """The curves that all other ways of running must give, too."""
-    made = sweep("reference", grid={"norm": ["vanilla", "bn", "wn"]}, train={"iterations": 60})
+    made = sweep("reference", grid=NORMS, train=LONGER)
     made.output = made.run()
     return made
-
-
-TRIALS = ("vanilla-000", "bn-000", "wn-000")
 
 
 def test_runs_are_what_the_yaml_says(reference):
@@ -91,7 +94,7 @@ def test_finished_sweep_is_shown_again_and_not_run_again(reference):
     assert before == after
 
 
-def test_changed_yaml_is_refused_with_the_difference(reference, sweep):
+def test_changed_yaml_is_refused_with_the_difference(reference):
     text = reference.file.read_text()
     try:
         reference.file.write_text(text.replace("iterations: 60", "iterations: 70"))
@@ -105,8 +108,8 @@ def test_changed_yaml_is_refused_with_the_difference(reference, sweep):
 def test_two_workers_give_the_same_curve(reference, sweep):
     wide = sweep(
         "wide",
-        grid={"norm": ["vanilla", "bn", "wn"]},
-        train={"iterations": 60},
+        grid=NORMS,
+        train=LONGER,
         scale={"workers": 2},
     )
     wide.run()
@@ -117,28 +120,30 @@ def test_two_workers_give_the_same_curve(reference, sweep):
         assert losses == pytest.approx([loss for _, loss in expected], rel=2e-3)
 
 
-def train_workers(trial: str) -> list[psutil.Process]:
-    """The processes that train ``trial``: Ray names them, their folder tells which."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or [""]
-        if words[0].startswith("ray::") and "RayTrainWorker" in words[0]:
-            found.append(process)
-    return found
+def train_workers(cluster) -> list[psutil.Process]:
+    """The processes of this cluster in which Ray Train's workers train."""
+    return [
+        process
+        for process in psutil.Process(cluster.head.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
 
 
-def test_killed_worker_interrupted_sweep_same_curves(reference, sweep):
+def test_killed_worker_interrupted_sweep_same_curves(cluster, reference, sweep):
     """A worker dies, then the sweep is interrupted twice; what is left shows none of it."""
     wounded = sweep(
         "wounded",
-        grid={"norm": ["vanilla", "bn", "wn"]},
-        train={"iterations": 60},
+        grid=NORMS,
+        train=LONGER,
         scale={"max_concurrent": 1},
     )
     process = wounded.start()
     wait_until(lambda: wounded.curve("vanilla-000"), "first evaluation", process)
-    for worker in train_workers("vanilla-000"):
+    workers = train_workers(cluster)
+    assert workers
+    for worker in workers:
         worker.kill()
+    assert len(wounded.curve("vanilla-000")) < 6, "it had ended before it was killed"
     wait_until(lambda: wounded.curve("bn-000"), "the next trial's first evaluation", process)
     assert wounded.record("vanilla-000")["outcome"] == "ok"
     process.send_signal(signal.SIGTERM)
@@ -203,6 +208,11 @@ def test_more_than_the_cluster_has_is_refused(sweep):
     output = sweep("greedy", scale={"workers": 8}).run(code=2)
     assert "8 workers of 1 CPUs" in output
     assert "have 2 CPUs and 0 GPUs" in output
+
+
+def test_cluster_that_is_not_there_is_named(sweep):
+    output = sweep("nocluster", env={"RAY_ADDRESS": "nonsense"}).run(code=2)
+    assert "no Ray cluster can be used at 'nonsense'" in output
 
 
 def test_storage_that_cannot_be_written_is_refused(sweep, tmp_path):

@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size", "0"], "error: `batch_size` (=0) must be a whole number of at least 1"),
+        (["--batch-size", "0"], "error: `batch_size` (=0) must be a whole number from 1 to "),
         (["--lr", "-1"], "error: `lr` (=-1.0) must be a positive number"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--norm", "no-such"], "argument --norm: invalid choice: 'no-such'"),

@@ -39,7 +39,7 @@ def test_a_count_must_be_a_whole_number(name, value):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_count_must_be_at_least_one(name):
-    with pytest.raises(ConfigError, match=rf"`{name}` \(=0\) must be a whole number of at least 1"):
+    with pytest.raises(ConfigError, match=rf"`{name}` \(=0\) must be a whole number from 1 to"):
         TrainConfig(**{name: 0})
 
 

@@ -100,3 +100,30 @@ def test_cells_are_the_product_of_the_axes_and_every_cell_is_offered_the_same():
     trial = plan.trial(sweep, cells[2], 1, {"lr": 2e-5})
     assert (trial.id, trial.title) == ("wn_features=4-001", "wn_features=4 lr=2e-5")
     assert (trial.config.norm, trial.config.features, trial.config.lr) == ("wn", 4, 2e-5)
+
+
+def test_values_that_look_alike_are_different_cells():
+    sweep = read("grid: {lr: [1.001e-4, 1.002e-4, 1e-4]}")
+    assert [cell.name for cell in plan.cells(sweep)] == ["lr=0.0001001", "lr=0.0001002", "lr=1e-4"]
+
+
+def test_searched_norm_is_no_cell():
+    assert [cell.name for cell in plan.cells(read("search: {norm: [bn, wn]}"))] == ["all"]
+
+
+def test_resumed_tpe_goes_on_as_it_would_have():
+    sweep = read(f"search: {{method: tpe, trials: 16, lr: {RANGE}}}")
+
+    def play(search: CellSearch, told: list[tuple[int, dict]], stop: int) -> list[tuple[int, dict]]:
+        while len(told) < stop and (asked := search.ask()) is not None:
+            told.append(asked)
+            search.tell(asked[0], [(10, asked[1]["lr"])], outcome="ok")
+        return told
+
+    whole = play(CellSearch(sweep), [], 16)
+    before = play(CellSearch(sweep), [], 12)
+    resumed = CellSearch(sweep)
+    for index, params in before:
+        resumed.restore(index, params)
+        resumed.tell(index, [(10, params["lr"])], outcome="ok")
+    assert play(resumed, before, 16) == whole

@@ -42,14 +42,14 @@ def test_trial_runs_to_its_end(storage):
     trial = study.next_trial().id
     study.started(trial)
     for step in (10, 20, 30, 40):
-        assert not study.heard(
-            trial, report(step, 1 / step, best=True, checkpoint_path=f"/c/{step}")
-        )
+        assert not study.heard(trial, report(step, 1 / step))
+    for step in (30, 40, 50):  # Ray Train keeps a few; the worker may have been ahead
+        storage.write(f"trials/{trial}/checkpoint_{step}/step-{step:09d}.pt", b"")
     study.ended(trial)
     record = study.records[trial]
     assert (record.outcome, record.step, record.best) == ("ok", 40, (40, 1 / 40))
     assert record.history[0].keys() == {"step", LOSS, "perf/images_per_second"}
-    assert record.checkpoints == {"last": "/c/40", "best": "/c/40"}
+    assert record.checkpoints == {"last": "checkpoint_40", "best": "checkpoint_40"}
     assert json.loads(storage.read(f"trials/{trial}/record.json"))["outcome"] == "ok"
 
 
@@ -152,10 +152,38 @@ def test_storage_that_is_away_for_a_while_loses_nothing(storage, monkeypatch):
     assert open_study(storage).records[trial].curve == [(10, 0.5), (20, 0.4)]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"id": "bn-000"}', b'{"colour": 1}'])
+def test_checkpoints_are_found_where_they_lie_even_if_no_report_came(storage):
+    study = open_study(storage)
+    trial = study.next_trial().id
+    history = [{"step": float(s), LOSS: loss} for s, loss in ((10, 0.5), (20, 0.2), (30, 0.4))]
+    study.heard(trial, {"step": 30, "history": history})
+    for step in (20, 30, 40):
+        storage.write(f"trials/{trial}/checkpoint_{step}/step-{step:09d}.pt", b"")
+    study.ended(trial)
+    assert study.records[trial].checkpoints == {"last": "checkpoint_30", "best": "checkpoint_20"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"id": "bn-000"}',
+        b'{"colour": 1}',
+        lambda good: {**good, "id": "../../elsewhere"},
+        lambda good: {**good, "history": [1]},
+        lambda good: {**good, "history": [{"step": 1.0}]},
+        lambda good: {**good, "index": "a"},
+        lambda good: {**good, "config": {"norm": "batch"}},
+    ],
+)
 def test_damaged_record_is_named(storage, damage):
     study = open_study(storage)
     trial = study.next_trial().id
+    if callable(damage):
+        good = json.loads(storage.read(f"trials/{trial}/record.json"))
+        damage = json.dumps(damage(good)).encode()
     storage.write(f"trials/{trial}/record.json", damage)
     with pytest.raises(RayganError, match=rf"trials/{trial}/record.json: damaged"):
         open_study(storage)

@@ -26,7 +26,7 @@ def sweep(tmp_path) -> Storage:
 def open_tracker(database: str, sweep: Storage) -> Tracker:
     tracker = Tracker(database, "experiment", "sweep", sweep)
     tracker.connect()
-    tracker.open("name: sweep\n", run_tags("abc"))
+    tracker.open(sweep.uri, "name: sweep\n", run_tags("abc"))
     return tracker
 
 
@@ -59,7 +59,7 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     sweep.write("trials/wn-000/c/step-000000020.pt", b"weights")
     tracker = open_tracker(database, sweep)
     ended = record(10, 20, outcome="ok")
-    ended.checkpoints["best"] = f"{sweep.uri}/trials/wn-000/c"
+    ended.checkpoints["best"] = "c"
     for partly in (record(), record(10), record(10, 20)):
         tracker.update(partly)
     tracker.update(ended, ended=True)
