@@ -39,7 +39,7 @@ class TrialRecord:
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each evaluation, with its ``step``, ascending."""
     seconds: float = 0.0
-    """Time that it held its resources, over all attempts."""
+    """From its start to its end, waiting for its workers included, over all attempts."""
     checkpoints: dict[str, str] = field(default_factory=dict)
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
 

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     except _DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
-    except RayganError as error:
+    except (RayganError, OSError) as error:  # OSError: --out cannot be written
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     finally:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raygan.gan.config import CHOICES, TrainConfig
-from raygan.sweep.spec import Range, Scalar, SweepSpec, search_method
+from raygan.sweep.sections import Range, Scalar
+from raygan.sweep.spec import SweepSpec, search_method
 
 
 @dataclass(frozen=True)

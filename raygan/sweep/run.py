@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import signal
 import tempfile
 import uuid
 from collections import Counter
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -22,12 +20,13 @@ from raygan.report.overview import overview_png
 from raygan.storage import Storage
 from raygan.sweep import plan, trial, tune
 from raygan.sweep.progress import Progress
+from raygan.sweep.signals import StopSignals
 from raygan.sweep.spec import SweepSpec
 from raygan.sweep.study import Study, outcomes
-from raygan.tracking.mlflow_tracker import Status, Tracker, default_uri, is_file, run_tags
+from raygan.tracking.context import default_uri, is_file, run_tags
+from raygan.tracking.mlflow_tracker import Status, Tracker
 
-EXIT_OK, EXIT_CONFIG, EXIT_FAILED = 0, 2, 3
-EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+EXIT_OK, EXIT_FAILED = 0, 3
 
 SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
 MAY_CHANGE = ("scale", "tracking", "storage")
@@ -42,7 +41,7 @@ def run(
     0: all done; 3: too many trials failed; 130, 143: interrupted. Raises
     :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial.
     """
-    with _StopSignals() as signals:
+    with StopSignals() as signals:
         storage = _open_storage(spec)
         sweep = storage / spec.name
         spec_yaml = dump(spec)
@@ -165,7 +164,7 @@ def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
 
 
 def _start(
-    spec: SweepSpec, tracking: str, address: str | None, signals: _StopSignals, *, verbose: bool
+    spec: SweepSpec, tracking: str, address: str | None, signals: StopSignals, *, verbose: bool
 ) -> int:
     """Start or join Ray; returns how many trials it holds at once."""
     import ray
@@ -200,7 +199,7 @@ def _prepare(spec: SweepSpec, storage: Storage) -> dict[str, Any]:
 
 
 def _finish(
-    study: Study, tracker: Tracker, signals: _StopSignals, data: dict[str, Any], console: Console
+    study: Study, tracker: Tracker, signals: StopSignals, data: dict[str, Any], console: Console
 ) -> int:
     import ray
 
@@ -280,42 +279,3 @@ def _say_where(
         )
     if stopped:
         say("Interrupted; the same command goes on from here.", "yellow")
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM end the sweep in order.
-
-    Tune flushes its state and returns on SIGUSR1; outside of Tune, and on a second signal, the
-    process ends at once.
-    """
-
-    def __init__(self) -> None:
-        self.first: int | None = None
-        """The signal that came first."""
-        self._before = {number: signal.getsignal(number) for number in self._NUMBERS}
-
-    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-    def __enter__(self) -> _StopSignals:
-        self.install()
-        return self
-
-    def install(self) -> None:
-        """To be called again after ``ray.init``, which installs handlers of its own."""
-        signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGTERM, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, _: FrameType | None) -> None:
-        again, self.first = self.first is not None, self.first or number
-        if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
-            raise SystemExit(self.exit_code)
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    @property
-    def exit_code(self) -> int:
-        """130 after SIGINT, 143 after SIGTERM."""
-        return EXIT_SIGINT if self.first == signal.SIGINT else EXIT_SIGTERM

@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from raygan.gan.sampling import derive_seed
 from raygan.sweep.plan import trials_per_cell
-from raygan.sweep.spec import Range, Scalar, SweepSpec, integer_fields, search_method
+from raygan.sweep.sections import Range, Scalar
+from raygan.sweep.spec import SweepSpec, integer_fields, search_method
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -2,183 +2,42 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-import inspect
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import fields as dataclass_fields
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Any, get_type_hints
 
 import pydantic
 from pydantic import (
     BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
-    create_model,
 )
 
 from raygan.data.config import DatasetConfig
 from raygan.errors import ConfigError
-from raygan.gan.config import FIELDS, TrainConfig
+from raygan.gan.config import TrainConfig
 from raygan.sweep import yaml_loader
-
-Scalar = bool | int | float | str
-
-RESERVED = ("data", "mlartifacts", "mlflow.db")
-"""What lies beside the sweeps in a storage folder."""
-MOST_TRIALS = 10_000
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Section(BaseModel):
-    model_config = _STRICT
-
-
-class Range(_Section):
-    """A range that is searched."""
-
-    min: int | float
-    max: int | float
-    scale: Literal["log", "linear"] = "linear"
-
-    @pydantic.model_validator(mode="after")
-    def _check(self) -> Range:
-        if not self.min < self.max:
-            raise ValueError(f"`min` (={self.min}) must be below `max` (={self.max})")
-        if self.scale == "log" and self.min <= 0:
-            raise ValueError(f"`min` (={self.min}) must be positive on a log scale")
-        return self
+from raygan.sweep.mistakes import explain, message
+from raygan.sweep.sections import (
+    MOST_TRIALS,
+    RESERVED,
+    Dataset,
+    Grid,
+    Range,
+    Scalar,
+    Scale,
+    Search,
+    SearchBase,
+    Section,
+    Stop,
+    Tracking,
+    Train,
+)
 
 
-def _section_of(owner: type, name: str) -> type[_Section]:
-    """The fields of a configuration dataclass, with its types, defaults and docstrings."""
-    hints, docs = get_type_hints(owner), _attribute_docs(owner)
-    fields: dict[str, Any] = {
-        field.name: (hints[field.name], Field(field.default, description=docs.get(field.name)))
-        for field in dataclass_fields(owner)
-    }
-    return create_model(name, __base__=_Section, __doc__=inspect.getdoc(owner), **fields)
-
-
-def _attribute_docs(owner: type) -> dict[str, str]:
-    (definition,) = ast.parse(inspect.getsource(owner)).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        statement.target.id: " ".join(doc.value.value.split())
-        for statement, doc in pairwise(definition.body)
-        if isinstance(statement, ast.AnnAssign)
-        and isinstance(statement.target, ast.Name)
-        and isinstance(doc, ast.Expr)
-        and isinstance(doc.value, ast.Constant)
-        and isinstance(doc.value.value, str)
-    }
-
-
-def _per_field(annotation: Any, what: str, names: Iterable[str]) -> dict[str, Any]:
-    return {
-        name: (annotation | None, Field(None, description=f"{what} `{name}`")) for name in names
-    }
-
-
-_LIST, _RANGE = "(list)", "(range)"
-
-Values = Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
-
-
-class _SearchSection(_Section):
-    method: Literal["grid", "random", "tpe"] | None = Field(
-        None, description="by default `grid` if every field is a list, else `tpe`"
-    )
-    trials: int | None = Field(
-        None, ge=1, le=10_000, description="trials per cell; by default all of a grid"
-    )
-    seed: int = Field(0, ge=0, description="fixes what random and tpe draw")
-    try_first: list[dict[str, Scalar]] = Field([], description="points that are tried first")
-
-
-if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
-    Train: TypeAlias = Any
-    Dataset: TypeAlias = Any
-    Grid: TypeAlias = Any
-    Search: TypeAlias = Any
-else:
-    Train = _section_of(TrainConfig, "Train")
-    Dataset = _section_of(DatasetConfig, "Dataset")
-    Grid = create_model(
-        "Grid",
-        __base__=_Section,
-        __doc__="Axes whose product gives the cells of the sweep.",
-        **_per_field(Values, "Values of", FIELDS),
-    )
-    Search = create_model(
-        "Search",
-        __base__=_SearchSection,
-        __doc__="What is explored within each cell: fields of the training configuration.",
-        **_per_field(
-            Annotated[
-                Annotated[Values, Tag(_LIST)] | Annotated[Range, Tag(_RANGE)],
-                Discriminator(lambda value: _RANGE if isinstance(value, dict | Range) else _LIST),
-            ],
-            "List or range of",
-            (name for name in FIELDS if name != "seed"),
-        ),
-    )
-
-
-class Stop(_Section):
-    """Early stopping on the running reconstruction loss, per cell."""
-
-    rule: Literal["asha", "patience", "none"] = "none"
-    grace: int = Field(1000, ge=1, description="iterations before any trial is stopped")
-    reduction: int = Field(
-        3, ge=2, description="asha: one trial in so many passes each rung (grace · reductionᵏ)"
-    )
-    patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
-
-
-class Scale(_Section):
-    """What each trial takes, and how many run at once."""
-
-    workers: int = Field(1, ge=1, le=1024, description="Ray Train workers per trial")
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores per worker")
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs per worker; may be a fraction")
-    max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="trials at once; auto: as many as the cluster holds"
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _check(self) -> Scale:
-        if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
-            raise ValueError(
-                f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if it is above 1"
-            )
-        if 0 < self.gpus_per_worker < 1 < self.workers:
-            raise ValueError(
-                f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if there are several "
-                f"`workers` (={self.workers}): they cannot share a GPU"
-            )
-        return self
-
-
-class Tracking(_Section):
-    """Where MLflow is."""
-
-    uri: str | None = Field(
-        None,
-        description="MLflow server or database; by default $MLFLOW_TRACKING_URI, else SQLite "
-        "in the storage folder",
-    )
-    experiment: str = Field("raygan", min_length=1, max_length=200)
-
-
-class SweepSpec(_Section):
+class SweepSpec(Section):
     """A sweep: one YAML file."""
 
     name: str = Field(
@@ -219,7 +78,7 @@ class SweepSpec(_Section):
 
     def space(self) -> dict[str, list[Scalar] | Range]:
         """The searched fields, in the order of the training configuration's fields."""
-        own = _SearchSection.model_fields
+        own = SearchBase.model_fields
         return {name: value for name, value in _given(self.search).items() if name not in own}
 
     def resolved(self) -> dict[str, Any]:
@@ -308,7 +167,7 @@ def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
     try:
         config = spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
     except ValidationError as error:
-        raise ValueError(f"`{where}`: {_message(error.errors()[0])}") from error
+        raise ValueError(f"`{where}`: {message(error.errors()[0])}") from error
     except ConfigError as error:
         raise ValueError(f"`{where}`: {error}") from error
     if "batch_size" in values or not values:
@@ -350,8 +209,7 @@ def validate(document: yaml_loader.Document) -> SweepSpec:
     try:
         return SweepSpec.model_validate(document.data)
     except ValidationError as error:
-        problems = [_explain(document, problem) for problem in _most_telling(error)]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from error
+        raise ConfigError(explain(document, error, _KEYS)) from error
 
 
 def _override(document: yaml_loader.Document, override: str) -> None:
@@ -370,55 +228,6 @@ def _override(document: yaml_loader.Document, override: str) -> None:
             raise ConfigError(f"--set {override!r}: `{part}` is not a section")
     target[parts[-1]] = yaml_loader.parse_scalar(value)
     document.overrides[parts] = f"--set {override}"
-
-
-def _most_telling(error: ValidationError) -> list[Any]:
-    """One problem per place: a union reports one for each of its members."""
-    problems: dict[Any, Any] = {}
-    for problem in error.errors():
-        path = tuple(part for part in problem["loc"] if part not in (_LIST, _RANGE))
-        depth = 2 if path[:1] in (("scale",),) else len(path)
-        first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
-        if first["msg"] != problem["msg"]:
-            first["msg"] += f", or {_lower(problem['msg'])}"
-    return list(problems.values())
-
-
-def _explain(document: yaml_loader.Document, problem: Any) -> str:
-    path = problem["loc"]
-    if not path and (named := re.search(r"`([a-z_.]+)`", problem["msg"])):
-        path = tuple(named[1].split("."))
-        path = next((known for known in document.lines if known[-len(path) :] == path), path)
-        return f"{document.where(path)}: {_message(problem)}"
-    where, shown = document.where(path), ".".join(str(part) for part in path)
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key `{shown}`{_nearest(path)}"
-    if problem["type"] == "missing":
-        return f"{where}: the key `{shown}` is missing"
-    given = problem.get("input")
-    value = f" (={given!r})" if isinstance(given, Scalar | None) else ""
-    return f"{where}: {f'`{shown}`{value}: ' if shown else ''}{_message(problem)}"
-
-
-def _message(problem: Any) -> str:
-    return _lower(problem["msg"].removeprefix("Value error, "))
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _nearest(path: tuple[Any, ...]) -> str:
-    allowed = _KEYS.get(".".join(map(str, path[:-1])), [])
-    near = difflib.get_close_matches(str(path[-1]), allowed, n=1, cutoff=0.5)
-    elsewhere = [
-        f"{section}.{path[-1]}" for section, keys in _KEYS.items() if section and path[-1] in keys
-    ]
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    if elsewhere:
-        return f"; did you mean `{elsewhere[0]}`?"
-    return f"; allowed here: {', '.join(allowed)}" if allowed else ""
 
 
 _KEYS: dict[str, list[str]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from raygan.sweep.spec import Stop
+from raygan.sweep.sections import Stop
 
 
 class StopRule(Protocol):

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 from raygan.errors import ResourceError
 from raygan.records import STEP
 from raygan.sweep.plan import TrialPlan
-from raygan.sweep.spec import Scale
+from raygan.sweep.sections import Scale
 from raygan.sweep.study import Study
 from raygan.sweep.trial import run_trial
 

@@ -2,7 +2,7 @@ import pytest
 
 from raygan.errors import ResourceError
 from raygan.sweep import tune
-from raygan.sweep.spec import Scale
+from raygan.sweep.sections import Scale
 
 
 def cluster(monkeypatch, *nodes: tuple[float, float]) -> None:

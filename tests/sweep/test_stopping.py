@@ -1,6 +1,6 @@
 import pytest
 
-from raygan.sweep.spec import Stop
+from raygan.sweep.sections import Stop
 from raygan.sweep.stopping import Asha, Never, Patience, make_rule
 
 

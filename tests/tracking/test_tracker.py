@@ -9,7 +9,8 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.pictures import grid_png
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking.mlflow_tracker import PARAMS, Tracker, default_uri, run_tags
+from raygan.tracking.context import default_uri, run_tags
+from raygan.tracking.mlflow_tracker import PARAMS, Tracker
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""What is wrong with a YAML, in words: the place, what was given, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from raygan.sweep.yaml_loader import Document
+
+Keys = dict[str, list[str]]
+"""Allowed keys per section; the top level is the section ''."""
+
+LIST, RANGE = TAGS = ("(list)", "(range)")
+"""Marks of a union's members in pydantic's paths; no keys of the YAML."""
+
+
+def explain(document: Document, error: ValidationError, keys: Keys) -> str:
+    """All mistakes, one a line."""
+    lines = [_explain_one(document, problem, keys) for problem in _most_telling(error)]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _most_telling(error: ValidationError) -> list[Any]:
+    """One problem per place: a union reports one for each of its members."""
+    problems: dict[Any, Any] = {}
+    for problem in error.errors():
+        path = tuple(part for part in problem["loc"] if part not in TAGS)
+        depth = 2 if path[:1] in (("scale",),) else len(path)
+        first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
+        if first["msg"] != problem["msg"]:
+            first["msg"] += f", or {_lower(problem['msg'])}"
+    return list(problems.values())
+
+
+def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
+    path = problem["loc"]
+    if not path and (named := re.search(r"`([a-z_.]+)`", problem["msg"])):
+        path = tuple(named[1].split("."))
+        path = next((known for known in document.lines if known[-len(path) :] == path), path)
+        return f"{document.where(path)}: {message(problem)}"
+    where, shown = document.where(path), ".".join(str(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key `{shown}`{_nearest(path, keys)}"
+    if problem["type"] == "missing":
+        return f"{where}: the key `{shown}` is missing"
+    given = problem.get("input")
+    value = f" (={given!r})" if isinstance(given, bool | int | float | str | None) else ""
+    return f"{where}: {f'`{shown}`{value}: ' if shown else ''}{message(problem)}"
+
+
+def message(problem: Any) -> str:
+    return _lower(problem["msg"].removeprefix("Value error, "))
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
+    allowed = keys.get(".".join(map(str, path[:-1])), [])
+    near = difflib.get_close_matches(str(path[-1]), allowed, n=1, cutoff=0.5)
+    elsewhere = [
+        f"{section}.{path[-1]}" for section, names in keys.items() if section and path[-1] in names
+    ]
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    if elsewhere:
+        return f"; did you mean `{elsewhere[0]}`?"
+    return f"; allowed here: {', '.join(allowed)}" if allowed else ""

@@ -1,0 +1,56 @@
+"""Where MLflow is, and where the code and the data of a run come from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from raygan import __version__
+from raygan.errors import TrackingError
+from raygan.storage import Storage
+
+
+def default_uri(storage: Storage) -> str:
+    """The embedded store: SQLite in a local storage folder.
+
+    Raises :class:`~raygan.errors.TrackingError` for object storage, which cannot hold it.
+    """
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    if not storage.is_local:
+        raise TrackingError(
+            f"storage is {storage.uri}, where MLflow's embedded database cannot lie: set "
+            "`tracking.uri` or MLFLOW_TRACKING_URI to an MLflow server"
+        )
+    return f"sqlite:///{storage.local}/mlflow.db"
+
+
+def is_file(uri: str) -> bool:
+    """Whether ``uri`` is a file of this node, rather than a server."""
+    return uri.startswith("sqlite:") or "://" not in uri
+
+
+def run_tags(digest: str) -> dict[str, str]:
+    """Where the code and the data of a run come from, for its tags."""
+    from importlib.metadata import version
+
+    # as a job, raygan is a folder and no installed package
+    tags = {"data_digest": digest, "version.raygan": __version__}
+    tags |= {f"version.{name}": version(name) for name in ("torch", "ray", "mlflow")}
+    # of a repository that holds this file, not of one that merely surrounds it
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) and (
+        commit := _git("rev-parse", "HEAD")
+    ):
+        tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def _git(*arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(Path(__file__).parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
