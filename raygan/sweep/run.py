@@ -88,7 +88,7 @@ def _catch_up(study: Study, tracker: Tracker) -> None:
 
 
 def _open_storage(spec: SweepSpec) -> Storage:
-    relative = "://" not in spec.storage and not Path(spec.storage).expanduser().is_absolute()
+    relative = "://" not in spec.storage and not spec.storage.startswith(("/", "~"))
     if relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         raise ConfigError(
             f"`storage` (={spec.storage!r}) is relative, and a Ray job runs in a temporary copy "

@@ -42,14 +42,14 @@ class CellSearch:
         self._distributions = {name: _distribution(name, v) for name, v in self._space.items()}
         self._study = optuna.create_study(direction="minimize")
         self._asked: dict[int, optuna.Trial] = {}
-        self._next = 0
+        self._given: set[int] = set()
         self._planned = list(self._planned_points())
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
         """The next trial's index and settings, or None when the cell has had all its trials."""
-        if self._next >= self._count:
+        index = next((i for i in range(self._count) if i not in self._given), None)
+        if index is None:
             return None
-        index = self._next
         planned = self._planned[index] if index < len(self._planned) else None
         return index, self._ask(index, planned)
 
@@ -75,7 +75,7 @@ class CellSearch:
         self._ask(index, params)
 
     def _ask(self, index: int, point: dict[str, Any] | None) -> dict[str, Any]:
-        self._next = max(self._next, index + 1)
+        self._given.add(index)
         if point is not None:
             self._study.enqueue_trial(point)
         self._study.sampler = self._sampler(index)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -128,6 +129,19 @@ def test_study_goes_on_from_its_records(storage):
     assert [p.id for p in iter(again.next_trial, None)] == [b, c, "wn-001"]  # a is not run again
     assert again.records[b].curve == [(10, 0.5)]
     assert again.heard(c, report(20, 0.2))  # the rungs remember a
+
+
+def test_trial_whose_folder_was_deleted_runs_again(storage):
+    first = open_study(storage)
+    for planned in iter(first.next_trial, None):
+        first.ended(planned.id, error="no luck")
+    assert first.complete
+    config = first.records["wn-000"].config
+    shutil.rmtree(storage.local / "trials" / "wn-000")
+    again = open_study(storage)
+    assert not again.complete
+    assert [planned.id for planned in iter(again.next_trial, None)] == ["wn-000"]
+    assert again.records["wn-000"].config == config
 
 
 def test_listener_that_raises_does_not_end_the_sweep(storage, caplog):
