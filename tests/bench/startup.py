@@ -62,13 +62,13 @@ def plain(job: dict[str, Any]) -> None:
     """The same work without Ray Train: the floor."""
     from pathlib import Path
 
-    from raygan.data import DatasetConfig, load, prepare
+    from raygan.data import load
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
     from raygan.gan.train import train
 
     config = TrainConfig(**job["config"])
-    images = load(prepare(DatasetConfig(**job["dataset"]), Path(job["data"])))
+    images = load(Path(job["prepared"]))
     state = TrainState.create(config, images.shape)
     for evaluation in train(config, images, state):
         ray_tune.report({"step": evaluation.step, **evaluation.metrics})
@@ -79,13 +79,14 @@ def measure(trials: int, trainable: Any) -> Clock:
         text = SWEEP.format(storage=folder, seeds=", ".join(map(str, range(trials))))
         sweep = spec.validate(parse(text, "startup"))
         storage = Storage(folder)
+        data = trial.prepare_images(trial.dataset_of(sweep), trial.data_folder(storage), [])
         study, clock = Study(sweep, storage / sweep.name), Clock()
         study.listeners.append(clock)
         kept, tune.run_trial = tune.run_trial, trainable
         try:
             tune.run(
                 study,
-                lambda plan: trial.job_of(plan, sweep, study.storage, trial.data_folder(storage)),
+                lambda plan: trial.job_of(plan, sweep, study.storage, data),
                 max_concurrent=1,
             )
         finally:
