@@ -32,7 +32,6 @@ Listener = Callable[[Event, TrialRecord], None]
 HISTORY, OUTCOME, REASON = "history", "outcome", "reason"
 """Keys of a worker's report beside its metrics."""
 
-
 METRIC_GROUPS = ("train/", "val/", "perf/")
 
 
@@ -129,8 +128,8 @@ class Study:
                     record.reason = error or f"ended at iteration {record.step} without a reason"
             try:
                 record.checkpoints = records.find_checkpoints(self.storage, record)
-            except OSError as error:
-                logger.warning("checkpoints of %s cannot be listed: %s", trial, error)
+            except OSError as problem:
+                logger.warning("checkpoints of %s cannot be listed: %s", trial, problem)
             self._save(record)
             self._searches[record.cell].tell(record.index, record.curve, outcome=record.outcome)
             self._tell("ended", record)
@@ -141,6 +140,8 @@ class Study:
             for trial in list(self.running):
                 self._count_time(trial)
                 self._save(self.records[trial])
+            for record in list(self._unsaved.values()):
+                self._save(record)
 
     def best(self, cell: str) -> TrialRecord | None:
         """The trial of ``cell`` with the lowest reconstruction loss; never one that diverged."""

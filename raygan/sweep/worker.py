@@ -6,6 +6,7 @@ and would otherwise load PyTorch, too, before the first step.
 
 from __future__ import annotations
 
+import math
 import socket
 import tempfile
 import traceback
@@ -24,8 +25,8 @@ DATA_CACHE = "~/.cache/raygan/data"
 def train_worker(job: dict[str, Any]) -> None:
     """Train ``job`` (:func:`raygan.sweep.trial.job_of`) to its end, from its last checkpoint on.
 
-    An exception becomes the outcome ``failed``: it would come again. Only what kills the process
-    is retried, by Ray Train.
+    An exception becomes the outcome ``failed``: it would come again. What kills the process, and
+    storage that does not answer, is retried by Ray Train.
     """
     import ray.train
 
@@ -68,16 +69,15 @@ def _train(job: dict[str, Any], rank: int) -> None:
             found = checkpoint.load_latest(Path(folder))
         if found is not None:
             state.load_state_dict(found[0])
-    # what was evaluated before is told again: a report may have been lost with its driver
-    again: dict[str, Any] = {"history": list(state.history)} if state.history else {}
-    if again:
-        ray.train.report({"step": state.step, **again})
+    if state.history:
+        # what was evaluated before is told again: a report may have been lost with its driver
+        ray.train.report({"step": state.step, "history": list(state.history)})
 
     pictures = Storage(job["folder"])
     for evaluation in train(config, images, state):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if not evaluation.finite:
-            bad = [k for k, v in evaluation.metrics.items() if not torch.tensor(v).isfinite()]
+            bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]
             report |= {
                 "outcome": "diverged",
                 "reason": f"{', '.join(bad)} not finite at iteration {evaluation.step}",

@@ -162,8 +162,9 @@ def test_storage_that_is_away_for_a_while_loses_nothing(storage, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("503")))
         study.heard(trial, report(10, 0.5))
-    study.heard(trial, report(20, 0.4))
-    assert open_study(storage).records[trial].curve == [(10, 0.5), (20, 0.4)]
+    assert open_study(storage).records[trial].curve == []
+    study.interrupted()  # the last chance: no trial is running any more
+    assert open_study(storage).records[trial].curve == [(10, 0.5)]
 
 
 def test_checkpoints_are_found_where_they_lie_even_if_no_report_came(storage):
