@@ -43,6 +43,9 @@ def train_worker(job: dict[str, Any]) -> None:
         reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]
         traceback.print_exc()
         ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
+    # Ray 2.60 may lose a report that is followed by the end of this function: both of its queues
+    # hold one item, so that all before this one have arrived when it is put
+    ray.train.report({"step": 0})
 
 
 def _train(job: dict[str, Any], rank: int) -> None:

@@ -1,0 +1,54 @@
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray.train
+
+from raygan.data import DatasetConfig, load, prepare
+from raygan.gan.config import TrainConfig
+from raygan.sweep.worker import train_worker
+
+
+@pytest.fixture
+def reports(monkeypatch) -> list[dict]:
+    """What a worker tells Ray Train."""
+    heard: list[dict] = []
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(ray.train, "report", lambda metrics, checkpoint=None: heard.append(metrics))
+    monkeypatch.setattr(
+        ray.train, "Checkpoint", SimpleNamespace(from_directory=contextlib.nullcontext)
+    )
+    return heard
+
+
+def job(tmp_path: Path, **changes) -> dict:
+    folder = prepare(DatasetConfig(name="digits", size=16, running=8), tmp_path / "data")
+    config = TrainConfig(
+        features=4, code_size=4, batch_size=8, iterations=4, evaluate_every=2,
+        reconstruction_steps=1,
+    )  # fmt: skip
+    job = {
+        "config": config.to_dict(),
+        "dataset": {},
+        "prepared": str(folder),
+        "digest": load(folder).digest,
+        "folder": str(tmp_path / "trial"),
+        "gpus": 0,
+    }
+    return {**job, **changes}
+
+
+def test_last_report_says_nothing_since_ray_may_lose_it(tmp_path, reports):
+    train_worker(job(tmp_path))
+    assert [report["step"] for report in reports[:-1]] == [2, 4]
+    assert reports[-1] == {"step": 0}
+
+
+def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
+    train_worker(job(tmp_path, digest="another"))
+    assert reports[0]["outcome"] == "failed"
+    assert "not the images that the sweep began with" in reports[0]["reason"]
+    assert reports[1:] == [{"step": 0}]
