@@ -29,6 +29,7 @@ DRIVER_FAILURES = 2
 """How often a trial's driver may be lost, with its node for instance, and start again."""
 
 Job = Callable[[TrialPlan], dict[str, Any]]
+Trainable = Callable[[dict[str, Any]], None]
 
 
 def connect(address: str | None, *, verbose: bool) -> bool:
@@ -99,11 +100,11 @@ def _too_small(scale: Scale, nodes: list[dict[str, float]]) -> str:
     )
 
 
-def run(study: Study, job: Job, max_concurrent: int) -> None:
+def run(study: Study, job: Job, max_concurrent: int, *, trainable: Trainable = run_trial) -> None:
     """Run all trials of ``study`` that have not ended; returns early on SIGUSR1."""
     resource = DRIVER_RESOURCE if DRIVER_RESOURCE in ray.cluster_resources() else HEAD_RESOURCE
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, {resource: DRIVER_SHARE}),
+        tune.with_resources(trainable, {resource: DRIVER_SHARE}),
         tune_config=tune.TuneConfig(
             search_alg=_Search(study, job),
             scheduler=_Scheduler(study),
