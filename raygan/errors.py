@@ -5,6 +5,7 @@ RayganError
 ├── DataError          images are missing, corrupt or too few            (exit code 2)
 ├── CheckpointError    a checkpoint is not whole, or of another run
 ├── ResourceError      the cluster cannot hold what was asked            (exit code 2)
+├── LockedError        another process runs this sweep               (exit code 2)
 └── TrackingError      the MLflow server or store cannot be used         (exit code 2)
 
 Every message says what was given, what is allowed and what to do.
@@ -29,6 +30,10 @@ class CheckpointError(RayganError):
 
 class ResourceError(RayganError):
     """The cluster cannot hold what was asked for."""
+
+
+class LockedError(RayganError):
+    """The sweep is being run by another process."""
 
 
 class TrackingError(RayganError):

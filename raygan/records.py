@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from raygan.errors import RayganError
 from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 
-Outcome = Literal["ok", "stopped", "diverged", "failed"]
+Outcome = Literal["ok", "stopped", "diverged", "early-failure", "failed"]
+Kind = Literal["search", "replicate"]
 
 STEP, LOSS = "step", "val/reconstruction_loss"
 _FILE = "record.json"
@@ -32,6 +34,8 @@ class TrialRecord:
     title: str
     params: dict[str, Any]
     config: dict[str, Any]
+    kind: Kind = "search"
+    """Part of a cell's search, or one of its best settings with a fresh seed."""
     outcome: Outcome | None = None
     """None until the trial has ended."""
     reason: str | None = None
@@ -40,6 +44,8 @@ class TrialRecord:
     """Metrics of each evaluation, with its ``step``, ascending."""
     seconds: float = 0.0
     """From its start to its end, waiting for its workers included, over all attempts."""
+    gpu_seconds: float = 0.0
+    """GPUs × seconds that it has held them."""
     checkpoints: dict[str, str] = field(default_factory=dict)
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
 
@@ -69,34 +75,36 @@ class TrialRecord:
 
     def save(self, storage: Storage) -> None:
         """Write it under ``trials/<id>`` of the sweep's storage."""
-        storage.write(f"trials/{self.id}/{_FILE}", json.dumps(asdict(self), indent=1).encode())
+        storage.write_kept(f"trials/{self.id}/{_FILE}", json.dumps(asdict(self), indent=1).encode())
 
 
 def load_all(storage: Storage) -> dict[str, TrialRecord]:
-    """All records of a sweep, by id; raises RayganError naming one that is damaged."""
+    """All records of a sweep, by id; raises RayganError naming one that is damaged or lost."""
     records: dict[str, TrialRecord] = {}
     for name in storage.folders("trials"):
-        data = storage.read(f"trials/{name}/{_FILE}")
-        if data is None:
-            continue
+        advice = f"restore it, or delete the folder trials/{name} to run this trial again"
         try:
-            record = TrialRecord(**json.loads(data))
-            TrainConfig(**record.config)
-            _check(record, name)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RayganError(
-                f"{storage.uri}/trials/{name}/{_FILE}: damaged ({error}); delete the folder "
-                f"trials/{name} to run this trial again"
-            ) from error
+            record = storage.read_kept(f"trials/{name}/{_FILE}", partial(_parse, name))
+        except RayganError as error:
+            raise RayganError(f"{error}; {advice}") from error
+        if record is None:
+            raise RayganError(f"{storage.uri}/trials/{name}/{_FILE} is missing: {advice}")
         records[record.id] = record
     return records
 
 
-def _check(record: TrialRecord, folder: str) -> None:
+def _parse(folder: str, data: bytes) -> TrialRecord:
+    record = TrialRecord(**json.loads(data))
+    TrainConfig(**record.config)
     if record.id != folder or not isinstance(record.index, int):
         raise ValueError(f"it is the record of {record.id!r}")
     if not all(isinstance(loss, float) for _, loss in record.curve):
         raise TypeError("a loss is not a number")
+    if not isinstance(record.seconds, int | float) or not isinstance(
+        record.gpu_seconds, int | float
+    ):
+        raise TypeError("its time is not a number")
+    return record
 
 
 def find_checkpoints(storage: Storage, record: TrialRecord) -> dict[str, str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from pyarrow import fs
 
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, RayganError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PROBE = ".can-be-written"
+_BACKUP = ".bak"
 
 
 class Storage:
@@ -40,6 +49,11 @@ class Storage:
         return Storage(f"{self.uri}/{name}")
 
     @property
+    def name(self) -> str:
+        """The last part of the address: in a sweep's storage, the sweep's name."""
+        return PurePosixPath(self._root).name
+
+    @property
     def local(self) -> Path:
         """The folder; only for local storage."""
         if not self.is_local:
@@ -49,7 +63,7 @@ class Storage:
     def probe(self) -> None:
         """Make the root and write to it; raises OSError if that cannot be."""
         self.write(_PROBE, b"")
-        self._fs.delete_file(self._path(_PROBE))
+        self.delete(_PROBE)
 
     def read(self, name: str) -> bytes | None:
         """The contents of file ``name``, or None if there is none."""
@@ -70,6 +84,38 @@ class Storage:
         if aside != path:
             self._fs.move(aside, path)
 
+    def write_kept(self, name: str, data: bytes) -> None:
+        """Like :meth:`write`, and keep what the file held before beside it (``….bak``)."""
+        path = self._path(name)
+        if self._fs.get_file_info(path).type == fs.FileType.File:
+            # copied, not moved: at any time one of the two is whole
+            self._fs.copy_file(path, f"{path}{_BACKUP}")
+        self.write(name, data)
+
+    def read_kept(self, name: str, parse: Callable[[bytes], T]) -> T | None:
+        """What ``parse`` makes of file ``name``, or of its backup if the file is damaged or lost.
+
+        None if there is neither. ``parse`` may raise any ValueError, TypeError, KeyError or
+        AttributeError for damaged data; raises :class:`~raygan.errors.RayganError` if nothing
+        whole is left.
+        """
+        problem: Exception | None = None
+        for candidate in (name, f"{name}{_BACKUP}"):
+            data = self.read(candidate)
+            if data is None:
+                continue
+            try:
+                found = parse(data)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                problem = problem or error
+                continue
+            if candidate != name:
+                logger.warning("%s/%s is damaged or lost: its backup is used", self.uri, name)
+            return found
+        if problem is not None:
+            raise RayganError(f"{self.uri}/{name}: damaged ({problem}), and it has no whole backup")
+        return None
+
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in folder ``name``, sorted; none if it does not exist."""
         return self._names(name, fs.FileType.Directory)
@@ -77,6 +123,11 @@ class Storage:
     def files(self, name: str = "") -> list[str]:
         """Names of the files in folder ``name``, sorted; none if it does not exist."""
         return self._names(name, fs.FileType.File)
+
+    def delete(self, name: str) -> None:
+        """Remove file ``name``, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.delete_file(self._path(name))
 
     def rename(self, name: str, new_name: str) -> None:
         """Give file ``name`` another name, in the place of any file that has it."""

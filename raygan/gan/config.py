@@ -40,6 +40,11 @@ class TrainConfig:
     optimizer: OptimizerName = "rmsprop"
     lr: float = 1e-4
     """Learning rate of both networks."""
+    lr_d: float | None = None
+    """Learning rate of the discriminator, if it is to differ from ``lr``."""
+    warmup: int = 0
+    """Iterations at the start with the learning rates multiplied by ``warmup_factor``."""
+    warmup_factor: float = 0.1
     batch_size: int = 32
     """Real images per iteration over all workers together."""
     iterations: int = 20_000
@@ -64,12 +69,18 @@ class TrainConfig:
                 raise ConfigError(
                     f"`{name}` (={value!r}) must be a whole number from {least} to {most}"
                 )
-        if (
-            isinstance(self.lr, bool)
-            or not isinstance(self.lr, int | float)
-            or not (math.isfinite(self.lr) and self.lr > 0)
-        ):
-            raise ConfigError(f"`lr` (={self.lr!r}) must be a positive number")
+        for name in ("lr", "lr_d", "warmup_factor"):
+            value = getattr(self, name)
+            if value is None and name == "lr_d":
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not (math.isfinite(value) and value > 0)
+            ):
+                raise ConfigError(f"`{name}` (={value!r}) must be a positive number")
+        if self.warmup_factor > 1:
+            raise ConfigError(f"`warmup_factor` (={self.warmup_factor!r}) must be at most 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, as plain JSON values."""
@@ -90,6 +101,7 @@ _BOUNDS = {
     "features": (1, 2**20),
     "levels": (1, 16),
     "code_size": (1, 2**20),
+    "warmup": (0, 2**40),
     "batch_size": (1, 2**24),
     "iterations": (1, 2**40),
     "evaluate_every": (1, 2**40),

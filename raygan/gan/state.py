@@ -60,8 +60,8 @@ class TrainState:
             shape,
             generator,
             discriminator,
-            _optimizer(config, generator),
-            _optimizer(config, discriminator),
+            _optimizer(config, generator, config.lr),
+            _optimizer(config, discriminator, config.lr_d or config.lr),
         )
 
     @property
@@ -77,6 +77,14 @@ class TrainState:
             loss=self.config.loss,
             workers=workers,
         )
+
+    def set_rates(self) -> None:
+        """Give the optimizers the learning rates of the next iteration."""
+        factor = self.config.warmup_factor if self.step < self.config.warmup else 1.0
+        rates = (self.config.lr, self.config.lr_d or self.config.lr)
+        for optimizer, lr in zip((self.optimizer_g, self.optimizer_d), rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for :func:`raygan.gan.checkpoint.save`."""
@@ -99,7 +107,9 @@ class TrainState:
         Raises :class:`~raygan.errors.CheckpointError` if it is of another configuration.
         """
         own = {**self.config.to_dict(), "shape": list(self.shape)}
-        other = {**saved.get("config", {}), "shape": saved.get("shape")}
+        # fields that are younger than the checkpoint had the effect of their defaults
+        defaults = TrainConfig().to_dict()
+        other = {**defaults, **saved.get("config", {}), "shape": saved.get("shape")}
         changed = [
             f"{name} was {other.get(name)!r}, is {value!r}"
             for name, value in own.items()
@@ -119,9 +129,9 @@ class TrainState:
         self.history = saved["history"]
 
 
-def _optimizer(config: TrainConfig, network: nn.Module) -> Optimizer:
+def _optimizer(config: TrainConfig, network: nn.Module, lr: float) -> Optimizer:
     parameters = list(network.parameters())
     if config.optimizer == "adam":
         # β₁ = 0.5: Radford et al. 2016, arXiv 1511.06434, section 3
-        return Adam(parameters, lr=config.lr, betas=(0.5, 0.999))
-    return RMSprop(parameters, lr=config.lr, alpha=0.9, eps=1e-6)
+        return Adam(parameters, lr=lr, betas=(0.5, 0.999))
+    return RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-6)

@@ -29,6 +29,9 @@ SAMPLES = 64
 """Images of the sample grid."""
 PAIRS = 16
 """Held-out images that are shown with their reconstructions."""
+EARLY = 100
+"""Iterations after which it is seen whether the losses are finite: a run that fails at its start
+is not trained to its first evaluation."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Evaluation:
     pixel in [0, 1]; ``perf/images_per_second``: real images of all workers per second of
     training; ``perf/images_seen``."""
     finite: bool
-    """Whether every metric is a finite number."""
+    """Whether every metric is a finite number; if not, one that comes at iteration :data:`EARLY`
+    at the latest is an early failure."""
     best: bool
     """Whether this is the lowest reconstruction loss so far."""
     samples: Tensor
@@ -83,6 +87,11 @@ def train(config: TrainConfig, images: ImageSet, state: TrainState) -> Iterator[
         totals = torch.zeros(len(STATISTICS), device=device)
         while state.step < until:
             step = state.step
+            if step <= config.warmup:
+                state.set_rates()
+            if step == EARLY and not _finite(totals, workers):
+                until = step
+                break
             chosen = images.train.index_select(0, order(step))
             real = as_float(images.take(chosen).to(device, non_blocking=True))
             totals += iterate(real, noise(sampling.NOISE_D, step), noise(sampling.NOISE_G, step))
@@ -93,6 +102,13 @@ def train(config: TrainConfig, images: ImageSet, state: TrainState) -> Iterator[
         metrics = dict(zip(STATISTICS, means, strict=True))
         metrics["perf/images_per_second"] = seen / (time.perf_counter() - started)
         yield _evaluate(config, images, state, game, metrics)
+
+
+def _finite(totals: Tensor, workers: Workers) -> bool:
+    """Whether no worker's losses are beyond numbers; waits for the device."""
+    everywhere = totals.clone()
+    workers.sum_(everywhere)
+    return bool(everywhere.isfinite().all())
 
 
 def _evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +20,13 @@ from raygan.storage import Storage
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
 OVERVIEW = "overview.png"
 
-STYLES = {"ok": "green", "stopped": "yellow", "diverged": "red", "failed": "bold red"}
+STYLES = {
+    "ok": "green",
+    "stopped": "yellow",
+    "diverged": "red",
+    "early-failure": "red",
+    "failed": "bold red",
+}
 
 
 def trial_row(record: TrialRecord) -> dict[str, Any]:
@@ -29,6 +36,7 @@ def trial_row(record: TrialRecord) -> dict[str, Any]:
         "trial": record.id,
         "cell": record.cell,
         "title": record.title,
+        "kind": record.kind,
         **record.config,
         "outcome": record.outcome,
         "reason": record.reason,
@@ -37,6 +45,7 @@ def trial_row(record: TrialRecord) -> dict[str, Any]:
         "best_step": best[0] if best else None,
         "last_loss": record.curve[-1][1] if record.history else None,
         "seconds": record.seconds,
+        "gpu_seconds": record.gpu_seconds,
         **{
             f"{which}_checkpoint": f"trials/{record.id}/{folder}" if folder else None
             for which in ("best", "last")
@@ -106,6 +115,39 @@ def show(
         f"answering with the mean training image scores {baseline:.5f}.",
         style="dim",
     )
+
+
+def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) -> None:
+    """Print, per cell, how its best settings did with fresh seeds; nothing without replicates."""
+    if not any(replicates.values()):
+        return
+    table = Table(
+        title="Fresh seeds, to the end: what a verdict stands on",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for name in ("cell", "setting", "seeds", "mean best loss", "sd", "lowest", "highest", "failed"):
+        table.add_column(name, justify="left" if name in ("cell", "setting") else "right")
+    for cell, records in replicates.items():
+        for setting in dict.fromkeys(_setting(record) for record in records):
+            mine = [record for record in records if _setting(record) == setting]
+            losses = [r.best[1] for r in mine if r.outcome == "ok" and r.best]
+            numbers = ["", "", "", ""]
+            if losses:
+                spread = f"{statistics.stdev(losses):.5f}" if len(losses) > 1 else ""
+                numbers = [f"{statistics.fmean(losses):.5f}", spread]
+                numbers += [f"{min(losses):.5f}", f"{max(losses):.5f}"]
+            failed = sum(r.outcome not in (None, "ok") for r in mine)
+            table.add_row(cell, setting, str(len(losses)), *numbers, str(failed))
+    console.print(table)
+    console.print()
+
+
+def _setting(record: TrialRecord) -> str:
+    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                    for name, value in record.params.items()) or "as given"  # fmt: skip
 
 
 def _rank(record: TrialRecord) -> tuple[bool, float]:

@@ -25,6 +25,8 @@ _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else t
 @click.option("--smoke-test", is_flag=True, help="Run the same sweep, shrunk to a minute.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the YAML, for editors.")
 @click.option("--address", metavar="ADDRESS", help=_ADDRESS_HELP)
+@click.option("--fresh", is_flag=True, help="Start anew beside a sweep of this name: name-2, …")
+@click.option("--retry-failed", is_flag=True, help="Run the failed trials again, too.")
 @click.option("--verbose", is_flag=True, help="Show Ray's own log and the workers' output.")
 def main(
     file: Path | None,
@@ -33,12 +35,14 @@ def main(
     smoke_test: bool,
     schema: bool,
     address: str | None,
+    fresh: bool,
+    retry_failed: bool,
     verbose: bool,
 ) -> None:
     """Run the sweep that FILE describes, or go on with it where it stopped.
 
     Exit codes: 0 done, 2 wrong configuration (nothing was started), 3 too many trials failed,
-    130/143 interrupted (the same command goes on).
+    4 budget reached, 130/143 interrupted (the same command goes on).
     """
     if schema:
         click.echo(json.dumps(SweepSpec.model_json_schema(), indent=1))
@@ -53,9 +57,9 @@ def main(
         if dry_run:
             show_plan(spec, console)
             return
-        from raygan.sweep.run import run
+        from raygan.sweep.run import Options, run
 
-        code = run(spec, console, address=address, verbose=verbose)
+        code = run(spec, console, Options(address, verbose, fresh, retry_failed))
     except RayganError as error:
         Console(stderr=True, width=console.width).print(
             f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
@@ -66,7 +70,7 @@ def main(
 
 def show_plan(spec: SweepSpec, console: Console) -> None:
     """Print cells, trials and resources, and the resolved YAML."""
-    from raygan.sweep.run import dump
+    from raygan.sweep.state import dump
 
     cells, each = plan.cells(spec), plan.trials_per_cell(spec)
     table = Table(box=None, pad_edge=False)

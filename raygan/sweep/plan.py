@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raygan.gan.config import CHOICES, TrainConfig
-from raygan.sweep.sections import Range, Scalar
+from raygan.records import Kind, TrialRecord
+from raygan.sweep.sections import Range, Scalar, Warmup
 from raygan.sweep.spec import SweepSpec, search_method
+
+RETRY = "-warmup"
+"""Ends the id of a trial that is the retry of an early failure."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,20 @@ def _exponent(value: float) -> str:
 
 
 def trials_per_cell(spec: SweepSpec) -> int:
-    """How many trials each cell's search takes."""
+    """How many trials each cell's search takes; none if there are only replicates to train."""
     space = spec.space()
     if not space:
-        return 1
+        return 0 if spec.replicate.seeds else 1
     if search_method(spec) == "grid":
         product = math.prod(len(v) for v in space.values() if not isinstance(v, Range))
         return min(product, spec.search.trials or product)
     return int(spec.search.trials or 1)
+
+
+def replicates_per_cell(spec: SweepSpec) -> int:
+    """How many replicates each cell takes."""
+    settings = min(spec.replicate.top, max(1, trials_per_cell(spec)))
+    return settings * spec.replicate.seeds
 
 
 @dataclass(frozen=True)
@@ -74,14 +84,54 @@ class TrialPlan:
     params: dict[str, Any]
     """The searched fields' values."""
     config: TrainConfig
+    kind: Kind = "search"
+    title: str = ""
+    """What it is, for people: ``wn lr=1e-4``."""
 
-    @property
-    def title(self) -> str:
-        """What it is, for people: ``wn lr=1e-4``."""
-        return " ".join([self.cell, *(f"{k}={format_value(v)}" for k, v in self.params.items())])
+
+def _title(cell: Cell, params: dict[str, Any]) -> str:
+    return " ".join([cell.name, *(f"{k}={format_value(v)}" for k, v in params.items())])
 
 
 def trial(spec: SweepSpec, cell: Cell, index: int, params: dict[str, Any]) -> TrialPlan:
-    """Trial ``index`` of ``cell`` with the searched values ``params``."""
+    """Search trial ``index`` of ``cell`` with the searched values ``params``."""
     config = spec.train_config(**cell.values, **params)
-    return TrialPlan(f"{cell.name}-{index:03d}", cell.name, index, params, config)
+    id, title = f"{cell.name}-{index:03d}", _title(cell, params)
+    return TrialPlan(id, cell.name, index, params, config, title=title)
+
+
+def replicate(
+    spec: SweepSpec, cell: Cell, index: int, params: dict[str, Any], source: str
+) -> TrialPlan:
+    """Replicate ``index`` of the setting ``params``, which trial ``source`` has found.
+
+    Its seed is one that no search trial has, and the same in every cell.
+    """
+    seed = spec.train.seed + 1 + index
+    config = spec.train_config(**cell.values, **params, seed=seed)
+    title = f"{_title(cell, params)} seed={seed}"
+    return TrialPlan(f"{source}-seed{seed}", cell.name, index, params, config, "replicate", title)
+
+
+def retry(failed: TrialRecord, warmup: Warmup) -> TrialPlan:
+    """``failed`` once more, its first iterations at a lower learning rate."""
+    planned = of_record(failed)
+    return replace(
+        planned,
+        id=f"{failed.id}{RETRY}",
+        title=f"{failed.title} warmup",
+        config=replace(planned.config, warmup=warmup.iterations, warmup_factor=warmup.factor),
+    )
+
+
+def is_retry(id: str) -> bool:
+    """Whether a trial's id is that of the retry of an early failure."""
+    return id.endswith(RETRY)
+
+
+def of_record(record: TrialRecord) -> TrialPlan:
+    """The plan that ``record`` came from."""
+    config = TrainConfig(**record.config)
+    return TrialPlan(
+        record.id, record.cell, record.index, record.params, config, record.kind, record.title
+    )

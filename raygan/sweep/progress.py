@@ -26,7 +26,6 @@ class Progress:
     def __init__(self, study: Study, console: Console, tracker: Tracker | None = None) -> None:
         self._study, self._console, self._tracker = study, console, tracker
         self._since: dict[str, tuple[float, int]] = {}
-        self._began = time.monotonic()
         self._live = (
             Live(
                 get_renderable=self._render,
@@ -75,6 +74,8 @@ class Progress:
                 f"{record.history[-1]['perf/images_per_second']:.0f} images/s  "
                 f"{self._left(record)} left"
             )
+        elif event == "paused":
+            text = f"paused at iteration {record.step}: the budget is reached"
         elif event == "ended":
             best = f", best {record.best[1]:.5f} at {record.best[0]}" if record.best else ""
             why = f" ({record.reason})" if record.reason else ""
@@ -125,12 +126,32 @@ class Progress:
             )
         head = (
             f"{study.spec.name}: {len(ended)}/{study.trial_count} trials done, "
-            f"{len(running)} running, {duration(time.monotonic() - self._began)}"
+            f"{len(running)} running, {describe_spent(study)}"
         )
         parts: list[Text | Table] = [Text(head, style="bold"), table]
         if self._tracker is not None and self._tracker.last_error:
             parts.append(_tracking_state(self._tracker.last_error))
         return Group(*parts)
+
+
+def describe_spent(study: Study) -> str:
+    """What a sweep has used, and of how much: 12m, 3.20 of 400 GPU-hours, $8.00."""
+    spent, budget = study.spent, study.spec.budget
+
+    def of(cap: float | None, form: str = "") -> str:
+        return "" if cap is None else f" of {cap:{form}}"
+
+    limit = "" if budget.wall_clock is None else f" of {budget.wall_clock}"
+    words = [f"{duration(spent.wall_clock)}{limit}"]
+    if study.spec.scale.gpus_per_worker:
+        words.append(f"{spent.gpu_hours:.2f}{of(budget.gpu_hours, 'g')} GPU-hours")
+    else:
+        words.append(f"{spent.trial_hours:.2f} trial-hours")
+    if (usd := spent.usd(budget)) is not None:
+        words.append(f"${usd:.2f}{of(budget.usd, '.2f')}")
+    if budget.trials is not None:
+        words.append(f"{spent.trials} of {budget.trials} trials started")
+    return ", ".join(words)
 
 
 def _tracking_state(error: str | None) -> Text:

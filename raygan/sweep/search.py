@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +15,8 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from raygan.gan.sampling import derive_seed
@@ -35,44 +38,61 @@ class CellSearch:
     and a resumed search goes on as it would have.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(
+        self, spec: SweepSpec, cell: str = "all", storage: BaseStorage | None = None
+    ) -> None:
         self._spec = spec
         self._count = trials_per_cell(spec)
         self._space = spec.space()
         self._distributions = {name: _distribution(name, v) for name, v in self._space.items()}
-        self._study = optuna.create_study(direction="minimize")
+        self._study = optuna.create_study(study_name=cell, storage=storage, direction="minimize")
         self._asked: dict[int, optuna.Trial] = {}
         self._given: set[int] = set()
         self._planned = list(self._planned_points())
 
+    @property
+    def left(self) -> int:
+        """How many trials are yet to be asked for."""
+        return self._count - sum(index < self._count for index in self._given)
+
     def ask(self) -> tuple[int, dict[str, Any]] | None:
         """The next trial's index and settings, or None when the cell has had all its trials."""
-        index = next((i for i in range(self._count) if i not in self._given), None)
-        if index is None:
+        if not self.left:
             return None
+        index = next(i for i in range(self._count) if i not in self._given)
         planned = self._planned[index] if index < len(self._planned) else None
         return index, self._ask(index, planned)
 
+    def report(self, index: int, step: int, loss: float) -> None:
+        """An evaluation of trial ``index``, which is running."""
+        if (asked := self._asked.get(index)) is not None:
+            asked.report(loss, step)
+
     def tell(self, index: int, curve: Curve, *, outcome: str) -> None:
         """The result of trial ``index``: complete, stopped early, or without a usable loss."""
-        asked = self._asked.pop(index, None)
-        if asked is None:
-            return
-        losses = [loss for _, loss in curve]
-        if not losses or outcome in ("diverged", "failed"):
-            self._study.tell(asked, state=TrialState.FAIL)
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a step reported twice is not an error here
-            for step, loss in curve:
-                asked.report(loss, step)
-        state = TrialState.PRUNED if outcome == "stopped" else TrialState.COMPLETE
-        value = None if state is TrialState.PRUNED else min(losses)
-        self._study.tell(asked, value, state=state)
+        if (asked := self._asked.pop(index, None)) is not None:
+            state, value = _result(curve, outcome)
+            self._study.tell(asked, value, state=state)
 
-    def restore(self, index: int, params: dict[str, Any]) -> None:
-        """Ask again for trial ``index`` of an earlier run of the same sweep, with its settings."""
-        self._ask(index, params)
+    def restore(
+        self, index: int, params: dict[str, Any], curve: Curve, *, outcome: str | None
+    ) -> None:
+        """Trial ``index`` of an earlier run of the same sweep; without an outcome, it goes on."""
+        if outcome is None:
+            self._ask(index, params)
+            for step, loss in curve:
+                self.report(index, step, loss)
+            return
+        self._given.add(index)
+        state, value = _result(curve, outcome)
+        trial = optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params=params,
+            distributions=self._distributions,
+            intermediate_values=dict(curve),
+        )
+        self._study.add_trial(trial)
 
     def _ask(self, index: int, point: dict[str, Any] | None) -> dict[str, Any]:
         self._given.add(index)
@@ -100,6 +120,25 @@ class CellSearch:
                 # constant_liar: trials that run at once are kept apart
                 return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _result(curve: Curve, outcome: str) -> tuple[TrialState, float | None]:
+    losses = [loss for _, loss in curve]
+    if not losses or outcome not in ("ok", "stopped"):
+        return TrialState.FAIL, None
+    if outcome == "stopped":
+        return TrialState.PRUNED, None
+    return TrialState.COMPLETE, min(losses)
+
+
+def open_journal(path: Path) -> BaseStorage:
+    """An empty Optuna storage at ``path``, which optuna-dashboard opens.
+
+    What an earlier run left there is replaced: its trials come back from their records.
+    """
+    for stale in (path, path.with_name(f"{path.name}.lock")):
+        stale.unlink(missing_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _distribution(name: str, values: list[Scalar] | Range) -> BaseDistribution:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import fields as dataclass_fields
 from itertools import pairwise
@@ -127,12 +128,61 @@ else:
 class Stop(Section):
     """Early stopping on the running reconstruction loss, per cell."""
 
-    rule: Literal["asha", "patience", "none"] = "none"
+    rule: Literal["asha", "median", "patience", "none"] = "none"
     grace: int = Field(1000, ge=1, description="iterations before any trial is stopped")
     reduction: int = Field(
         3, ge=2, description="asha: one trial in so many passes each rung (grace · reductionᵏ)"
     )
     patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
+
+
+class Replicate(Section):
+    """The best settings of each cell, trained again with fresh seeds, to the end."""
+
+    seeds: int = Field(0, ge=0, le=1000, description="fresh seeds for each of these settings")
+    top: int = Field(1, ge=1, le=100, description="how many settings of each cell")
+
+
+class Warmup(Section):
+    """How a trial that fails within its first iterations is tried once more."""
+
+    iterations: int = Field(100, ge=1, description="iterations at the lower learning rate")
+    factor: float = Field(0.1, gt=0, lt=1, description="what the learning rate is multiplied by")
+
+
+class Budget(Section):
+    """Hard caps: once one is reached, no trial starts, and running ones end at their next rung."""
+
+    gpu_hours: float | None = Field(None, gt=0, description="GPUs × hours that trials hold them")
+    wall_clock: str | int | float | None = Field(
+        None, description="time that the sweep runs, over all its runs: 90m, 12h, 2d"
+    )
+    trials: int | None = Field(None, ge=1, description="trials started, replicates included")
+    usd: float | None = Field(None, gt=0, description="needs `usd_per_gpu_hour`")
+    usd_per_gpu_hour: float | None = Field(None, gt=0, description="price of one GPU for an hour")
+
+    @property
+    def seconds(self) -> float | None:
+        """``wall_clock`` in seconds."""
+        if self.wall_clock is None:
+            return None
+        text = str(self.wall_clock)
+        return float(text[:-1]) * _SECONDS[text[-1]]
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Budget:
+        if self.wall_clock is not None and not _DURATION.fullmatch(str(self.wall_clock)):
+            raise ValueError(
+                f"`wall_clock` (={self.wall_clock!r}) must be a number and s, m, h or d, such as "
+                "90m or 12h"
+            )
+        if self.usd is not None and self.usd_per_gpu_hour is None:
+            raise ValueError("`usd` needs a price: give `usd_per_gpu_hour`, too")
+        return self
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?[smhd]")
 
 
 class Scale(Section):

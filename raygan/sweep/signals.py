@@ -36,6 +36,10 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def stop(self) -> None:
+        """Stop as on SIGTERM; may be called on any thread."""
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def _stop(self, number: int, _: FrameType | None) -> None:
         again, self.first = self.first is not None, self.first or number
         if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):

@@ -23,9 +23,11 @@ from raygan.sweep.mistakes import explain, message
 from raygan.sweep.sections import (
     MOST_TRIALS,
     RESERVED,
+    Budget,
     Dataset,
     Grid,
     Range,
+    Replicate,
     Scalar,
     Scale,
     Search,
@@ -34,6 +36,7 @@ from raygan.sweep.sections import (
     Stop,
     Tracking,
     Train,
+    Warmup,
 )
 
 
@@ -48,8 +51,13 @@ class SweepSpec(Section):
     grid: Grid = Grid()
     search: Search = Search()
     stop: Stop = Stop()
+    warmup: Warmup | None = Field(
+        None, description="retry of a trial that fails within its first iterations; by default none"
+    )
+    replicate: Replicate = Replicate()
     train: Train = Train()
     scale: Scale = Scale()
+    budget: Budget = Budget()
     storage: str = Field("results", min_length=1, max_length=1000)
     tracking: Tracking = Tracking()
 
@@ -114,7 +122,9 @@ def _check_places(spec: SweepSpec) -> None:
     if not (axes.keys() | space.keys()) & {"batch_size"}:
         _check_point(spec, {}, "train.batch_size")
     _check_search(spec, space)
-    count = math.prod(map(len, axes.values())) * (spec.search.trials or _grid_size(space))
+    _check_stages(spec)
+    each = (spec.search.trials or _grid_size(space)) + spec.replicate.seeds * spec.replicate.top
+    count = math.prod(map(len, axes.values())) * each
     if count > MOST_TRIALS:
         raise ValueError(f"`grid` and `search` ask for {count} trials; {MOST_TRIALS} are allowed")
 
@@ -147,6 +157,19 @@ def _check_search(spec: SweepSpec, space: dict[str, list[Scalar] | Range]) -> No
                 raise ValueError(f"`search.try_first`: {name}={value} lies outside `search.{name}`")
         if point in first[:number]:
             raise ValueError(f"`search.try_first` holds {point} twice")
+
+
+def _check_stages(spec: SweepSpec) -> None:
+    for name in ("gpu_hours", "usd"):
+        if getattr(spec.budget, name) is not None and spec.scale.gpus_per_worker == 0:
+            raise ValueError(
+                f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
+                "`trials`, or `scale.gpus_per_worker`"
+            )
+    if spec.replicate.seeds and "seed" in spec.axes():
+        raise ValueError("`replicate` draws seeds of its own; remove `grid.seed`, or `replicate`")
+    if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):
+        raise ValueError("`warmup` is the retry's; remove the training field of that name")
 
 
 def _is_within(value: Scalar, values: list[Scalar] | Range) -> bool:
@@ -240,7 +263,10 @@ _KEYS: dict[str, list[str]] = {
             "grid": Grid,
             "search": Search,
             "stop": Stop,
+            "warmup": Warmup,
+            "replicate": Replicate,
             "scale": Scale,
+            "budget": Budget,
             "tracking": Tracking,
         }.items()
     },
@@ -249,7 +275,8 @@ _KEYS: dict[str, list[str]] = {
 
 
 def smoke(spec: SweepSpec) -> SweepSpec:
-    """The same cells, shrunk to a minute: tiny networks, 20 iterations, one trial per cell."""
+    """The same cells, shrunk to a minute: tiny networks, 20 iterations, one trial and one
+    replicate per cell."""
     small: dict[str, Any] = {
         "iterations": 20,
         "evaluate_every": 10,
@@ -264,4 +291,6 @@ def smoke(spec: SweepSpec) -> SweepSpec:
     data["stop"] = {**data.get("stop", {}), "grace": 10}
     if spec.space():
         data.setdefault("search", {})["trials"] = 1
+    if spec.replicate.seeds:
+        data["replicate"] = {"seeds": 1}
     return validate(yaml_loader.Document("--smoke-test", data))

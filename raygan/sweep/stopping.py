@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import Protocol
 
 from raygan.sweep.sections import Stop
@@ -15,6 +16,10 @@ class StopRule(Protocol):
         """Whether ``trial`` is to stop after iteration ``step`` with this reconstruction loss."""
         ...
 
+    def rung(self, step: int) -> int:
+        """The last iteration up to ``step`` at which the rule compares trials."""
+        ...
+
 
 class Never:
     """Every trial runs to its end."""
@@ -22,6 +27,10 @@ class Never:
     def stops(self, trial: str, step: int, loss: float) -> bool:  # noqa: ARG002
         """No."""
         return False
+
+    def rung(self, step: int) -> int:
+        """Each evaluation is as good as another."""
+        return step
 
 
 class Asha:
@@ -40,11 +49,9 @@ class Asha:
     def stops(self, trial: str, step: int, loss: float) -> bool:
         """Whether ``trial`` fails at the highest rung that it has reached."""
         best = self._best[trial] = min(loss, self._best.get(trial, math.inf))
-        rung = self._grace
-        if step < rung:
+        rung = self.rung(step)
+        if rung == 0:
             return False
-        while rung * self._reduction <= step:
-            rung *= self._reduction
         reached = self._rungs.setdefault(rung, {})
         if trial in reached:
             return False
@@ -52,8 +59,44 @@ class Asha:
         passing = max(1, len(reached) // self._reduction)
         return sum(other < best for other in reached.values()) >= passing
 
+    def rung(self, step: int) -> int:
+        """The highest rung at or below ``step``; 0 below the first."""
+        if step < self._grace:
+            return 0
+        rung = self._grace
+        while rung * self._reduction <= step:
+            rung *= self._reduction
+        return rung
 
-class Patience:
+
+class Median(Never):
+    """The median rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
+
+    A trial stops if its lowest loss so far is above the median, over the trials that have come
+    as far, of the mean loss that each had up to there; at least ``LEAST`` others must have.
+    """
+
+    LEAST = 3
+
+    def __init__(self, grace: int) -> None:
+        self._grace = grace
+        self._curves: dict[str, dict[int, float]] = {}
+
+    def stops(self, trial: str, step: int, loss: float) -> bool:
+        """Whether ``trial`` is worse than the usual trial at iteration ``step``."""
+        own = self._curves.setdefault(trial, {})
+        own[step] = loss
+        if step < self._grace:
+            return False
+        means = [
+            statistics.fmean(value for at, value in curve.items() if at <= step)
+            for other, curve in self._curves.items()
+            if other != trial and max(curve) >= step
+        ]
+        return len(means) >= self.LEAST and min(own.values()) > statistics.median(means)
+
+
+class Patience(Never):
     """A trial stops when its loss has reached no new low for ``patience`` iterations."""
 
     def __init__(self, grace: int, patience: int) -> None:
@@ -73,6 +116,8 @@ def make_rule(stop: Stop) -> StopRule:
     """The rule that the YAML asks for; one per cell."""
     if stop.rule == "asha":
         return Asha(stop.grace, stop.reduction)
+    if stop.rule == "median":
+        return Median(stop.grace)
     if stop.rule == "patience":
         return Patience(stop.grace, stop.patience)
     return Never()

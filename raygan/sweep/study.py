@@ -12,20 +12,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from optuna.storages import BaseStorage
 
 from raygan import records
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep import plan
-from raygan.sweep.plan import Cell, TrialPlan
-from raygan.sweep.search import CellSearch
+from raygan.sweep.cell import CellStudy
+from raygan.sweep.meter import Clock, Spent
+from raygan.sweep.plan import TrialPlan
 from raygan.sweep.spec import SweepSpec
-from raygan.sweep.stopping import make_rule
 
 logger = logging.getLogger(__name__)
 
-Event = Literal["started", "evaluated", "ended"]
+Event = Literal["started", "evaluated", "ended", "paused"]
 Listener = Callable[[Event, TrialRecord], None]
 """Told of every change of a record; must neither block nor raise."""
 
@@ -36,51 +38,86 @@ METRIC_GROUPS = ("train/", "val/", "perf/")
 
 
 class Study:
-    """One sweep: its cells, their searches and stopping rules, and the trials' records.
+    """One sweep: its cells, its trials' records, and what they have spent.
 
-    Opened on the storage of an earlier run of the same sweep, it goes on from there: trials
-    that have ended are told to the searches and rules again, the others are offered first.
+    All of it follows from the records: opened on the storage of an earlier run of the same sweep,
+    a study goes on from there, and offers the trials that have not ended first.
+
+    ``journal`` is an empty Optuna storage to keep the searches in, beside the records;
+    ``retry_failed`` takes back the outcome ``failed``: these trials go on, too.
     """
 
-    def __init__(self, spec: SweepSpec, storage: Storage) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        storage: Storage,
+        journal: BaseStorage | None = None,
+        *,
+        retry_failed: bool = False,
+    ) -> None:
         self.spec, self.storage = spec, storage
-        self.cells: list[Cell] = plan.cells(spec)
+        self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
         self.records: dict[str, TrialRecord] = {}
         self.running: dict[str, float] = {}
-        """Trials that hold resources, with the monotonic time since when."""
+        """Trials that hold resources, with the monotonic time up to which theirs is counted."""
         self.listeners: list[Listener] = []
-        self._searches = {cell.name: CellSearch(spec) for cell in self.cells}
-        self._rules = {cell.name: make_rule(spec.stop) for cell in self.cells}
+        self.clock = Clock(storage)
         self._unfinished: deque[TrialPlan] = deque()
-        self._turn = deque(self.cells)
+        self._paused: set[str] = set()
+        self._turn = deque(self.cells.values())
         self._unsaved: dict[str, TrialRecord] = {}
         self._lock = threading.RLock()
-        self._restore()
+        self._restore(retry_failed=retry_failed)
 
     @property
     def trial_count(self) -> int:
-        """How many trials the whole search takes."""
-        return len(self.cells) * plan.trials_per_cell(self.spec)
+        """How many trials the sweep takes as far as is known: early failures add theirs."""
+        each = plan.trials_per_cell(self.spec) + plan.replicates_per_cell(self.spec)
+        retries = sum(plan.is_retry(id) for id in self.records)
+        return max(len(self.cells) * each + retries, len(self.records))
 
     @property
     def complete(self) -> bool:
-        """Whether all trials have ended."""
-        ended = sum(record.outcome is not None for record in self.records.values())
-        return ended >= self.trial_count
+        """Whether all trials have ended, and no other is to come."""
+        with self._lock:
+            return all(cell.complete for cell in self.cells.values())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the end of a running trial may bring trials that are not known yet."""
+        with self._lock:
+            if self.exhausted:
+                return False
+            running = [record for record in self.records.values() if record.outcome is None]
+            if self.spec.replicate.seeds and any(r.kind == "search" for r in running):
+                return True
+            return self.spec.warmup is not None and not all(plan.is_retry(r.id) for r in running)
+
+    @property
+    def spent(self) -> Spent:
+        """What the sweep has used."""
+        with self._lock:
+            return Spent.of(self.records.values(), self.running, self._gpus, self.clock.seconds)
+
+    @property
+    def exhausted(self) -> str | None:
+        """The cap of the budget that lets no trial start any more, in words."""
+        return self.spent.reached(self.spec.budget)
 
     def next_trial(self) -> TrialPlan | None:
-        """The next trial to run, or None when all have been given out; cells take turns."""
+        """The next trial to run, or None if none is known now; cells take turns."""
         with self._lock:
-            if self._unfinished:
+            self.clock.run()
+            if self._unfinished and not self._overspent:
                 return self._unfinished.popleft()
+            if self.exhausted:
+                return None
             for _ in range(len(self._turn)):
                 cell = self._turn[0]
                 self._turn.rotate(-1)
-                asked = self._searches[cell.name].ask()
-                if asked is not None:
-                    planned = plan.trial(self.spec, cell, *asked)
-                    self.records[planned.id] = record = _record(planned)
-                    self._save(record)
+                if (planned := cell.next_trial()) is not None:
+                    self._add(_record(planned))
+                    self._save(self.records[planned.id])
                     return planned
             return None
 
@@ -99,39 +136,46 @@ class Study:
         """
         with self._lock:
             record = self.records[trial]
-            if report.get(OUTCOME) in ("failed", "diverged"):
+            self._count_time(trial)
+            if report.get(OUTCOME) in get_args(Outcome):
                 record.outcome, record.reason = report[OUTCOME], report.get(REASON)
             points = [*report.get(HISTORY, []), *_point(report)]
+            before = record.step
             added = record.merge([point for point in points if _finite(point)])
-            rule = self._rules[record.cell]
             stop = record.outcome is not None
             for point in added:
-                if not stop and rule.stops(trial, int(point[STEP]), point[LOSS]):
+                stops = self.cells[record.cell].heard(record, int(point[STEP]), point[LOSS])
+                if stops and not stop:
                     stop = record.step < record.config["iterations"]
                     if stop:
                         record.outcome = "stopped"
                         record.reason = f"{self.spec.stop.rule} at iteration {record.step}"
+            if added and not stop and self._pauses(record, before):
+                stop = True
+                self._paused.add(trial)
             self._save(record)
             if added:
                 self._tell("evaluated", record)
             return stop
 
     def ended(self, trial: str, error: str | None = None) -> None:
-        """``trial`` holds no resources any more and will not come back."""
+        """``trial`` holds no resources any more and will not come back in this run."""
         with self._lock:
             record = self.records[trial]
             self._count_time(trial)
+            self.running.pop(trial, None)
+            if record.outcome is None and trial in self._paused:
+                self._save(record)
+                self._tell("paused", record)
+                return
             if record.outcome is None:
                 whole = record.step >= record.config["iterations"]
                 record.outcome = "ok" if whole else "failed"
                 if not whole:
                     record.reason = error or f"ended at iteration {record.step} without a reason"
-            try:
-                record.checkpoints = records.find_checkpoints(self.storage, record)
-            except OSError as problem:
-                logger.warning("checkpoints of %s cannot be listed: %s", trial, problem)
+            self._find_checkpoints(record)
             self._save(record)
-            self._searches[record.cell].tell(record.index, record.curve, outcome=record.outcome)
+            self.cells[record.cell].ended(record)
             self._tell("ended", record)
 
     def interrupted(self) -> None:
@@ -140,45 +184,74 @@ class Study:
             for trial in list(self.running):
                 self._count_time(trial)
                 self._save(self.records[trial])
+            self.running.clear()
             for record in list(self._unsaved.values()):
                 self._save(record)
+            self._save_clock(now=True)
 
     def best(self, cell: str) -> TrialRecord | None:
-        """The trial of ``cell`` with the lowest reconstruction loss; never one that diverged."""
-        usable = [
-            record
-            for record in self.records.values()
-            if record.cell == cell and record.outcome in ("ok", "stopped") and record.best
-        ]
-        return min(
-            usable, key=lambda record: record.best[1] if record.best else math.inf, default=None
-        )
+        """The trial of ``cell`` with the lowest reconstruction loss; never one that diverged.
 
-    def _restore(self) -> None:
-        by_name = {cell.name: cell for cell in self.cells}
+        A replicate, if there is one: the lowest loss of a search is chosen from many.
+        """
+        own = self.cells[cell]
+        ranked = own.ranked("replicate") or own.ranked("search")
+        return ranked[0] if ranked else None
+
+    def _pauses(self, record: TrialRecord, before: int) -> bool:
+        """Whether the budget is overspent and ``record`` has reached another rung since."""
+        if record.step >= record.config["iterations"] or not self._overspent:
+            return False
+        cell = self.cells[record.cell]
+        return cell.rung(record, record.step) > cell.rung(record, before)
+
+    @property
+    def _overspent(self) -> str | None:
+        """The cap of the budget that running trials have to heed, too."""
+        return self.spent.reached(self.spec.budget.model_copy(update={"trials": None}))
+
+    @property
+    def _gpus(self) -> float:
+        """GPUs of one trial."""
+        return self.spec.scale.workers * self.spec.scale.gpus_per_worker
+
+    def _add(self, record: TrialRecord) -> None:
+        self.records[record.id] = record
+        self.cells[record.cell].records[record.id] = record
+
+    def _restore(self, *, retry_failed: bool) -> None:
         known = records.load_all(self.storage)
         for record in sorted(known.values(), key=lambda record: record.index):
-            if record.cell not in by_name:
+            if record.cell not in self.cells:
                 continue
-            self.records[record.id] = record
-            self._searches[record.cell].restore(record.index, record.params)
-        finished = [record for record in self.records.values() if record.outcome is not None]
-        for record in finished:
-            self._searches[record.cell].tell(
-                record.index, record.curve, outcome=record.outcome or ""
-            )
-        # rungs are rebuilt in the order of the iterations, so that no trial is judged by later ones
-        points = [(point, record) for record in self.records.values() for point in record.curve]
-        for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
-            self._rules[record.cell].stops(record.id, step, loss)
-        for record in self.records.values():
-            if record.outcome is None:
-                cell = by_name[record.cell]
-                self._unfinished.append(plan.trial(self.spec, cell, record.index, record.params))
+            if record.outcome == "failed" and retry_failed:
+                record.outcome = record.reason = None
+            if record.outcome is not None and record.history and not record.checkpoints:
+                self._find_checkpoints(record)  # killed before it was done
+            self._add(record)
+        for cell in self.cells.values():
+            cell.restore()
+        self._unfinished.extend(
+            plan.of_record(record) for record in self.records.values() if record.outcome is None
+        )
+
+    def _find_checkpoints(self, record: TrialRecord) -> None:
+        try:
+            record.checkpoints = records.find_checkpoints(self.storage, record)
+        except OSError as problem:
+            logger.warning("checkpoints of %s cannot be listed: %s", record.id, problem)
 
     def _count_time(self, trial: str) -> None:
-        if (since := self.running.pop(trial, None)) is not None:
-            self.records[trial].seconds += time.monotonic() - since
+        if (since := self.running.get(trial)) is not None:
+            self.running[trial] = now = time.monotonic()
+            self.records[trial].seconds += now - since
+            self.records[trial].gpu_seconds += (now - since) * self._gpus
+
+    def _save_clock(self, *, now: bool = False) -> None:
+        try:
+            self.clock.save(now=now)
+        except OSError as error:
+            logger.warning("the time spent cannot be written: %s", error)
 
     def _save(self, record: TrialRecord) -> None:
         # storage may be away for a while: what waits is saved with the next change
@@ -187,8 +260,9 @@ class Study:
             for waiting in list(self._unsaved.values()):
                 waiting.save(self.storage)
                 del self._unsaved[waiting.id]
+            self.clock.save()
         except OSError as error:
-            logger.warning("%s cannot be written, will be tried again: %s", waiting.id, error)
+            logger.warning("%s cannot be written, will be tried again: %s", record.id, error)
 
     def _tell(self, event: Event, record: TrialRecord) -> None:
         for listener in self.listeners:
@@ -201,7 +275,13 @@ class Study:
 def _record(planned: TrialPlan) -> TrialRecord:
     config = planned.config.to_dict()
     return TrialRecord(
-        planned.id, planned.cell, planned.index, planned.title, planned.params, config
+        planned.id,
+        planned.cell,
+        planned.index,
+        planned.title,
+        planned.params,
+        config,
+        planned.kind,
     )
 
 

@@ -140,9 +140,11 @@ class _Search(_Adapter, Searcher):
         super().__init__(metric=STEP, mode="max")  # Tune insists on one
         self._study, self._job = study, job
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # noqa: ARG002
-        plan = self._study.next_trial()
-        return Searcher.FINISHED if plan is None else self._job(plan)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
+        if (plan := self._study.next_trial()) is not None:
+            return self._job(plan)
+        # asked again soon: the trials that run may call for others
+        return None if self._study.waiting else Searcher.FINISHED
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True

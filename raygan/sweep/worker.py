@@ -55,7 +55,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     from raygan.gan import checkpoint
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
-    from raygan.gan.train import train
+    from raygan.gan.train import EARLY, train
     from raygan.storage import Storage
 
     config = TrainConfig(**job["config"])
@@ -82,7 +82,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
         if not evaluation.finite:
             bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]
             report |= {
-                "outcome": "diverged",
+                "outcome": "early-failure" if evaluation.step <= EARLY else "diverged",
                 "reason": f"{', '.join(bad)} not finite at iteration {evaluation.step}",
             }
             ray.train.report(report)

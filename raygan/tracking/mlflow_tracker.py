@@ -29,11 +29,12 @@ from raygan.tracking.context import is_file
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 STATUS_OF: dict[str | None, Status] = {
-    "ok": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED", None: "KILLED"
+    "ok": "FINISHED", "stopped": "KILLED", "diverged": "FAILED",
+    "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
 }  # fmt: skip
 PARAMS = (
     "norm", "architecture", "features", "levels", "code_size", "loss", "update", "optimizer", "lr",
-    "batch_size", "iterations", "evaluate_every", "reconstruction_steps", "seed",
+    "lr_d", "warmup", "batch_size", "iterations", "evaluate_every", "reconstruction_steps", "seed",
 )  # fmt: skip
 PICTURES = ("samples", "reconstructions")
 RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
@@ -79,6 +80,7 @@ class Tracker:
         self.uri, self.experiment, self._sweep, self._storage = uri, experiment, sweep, storage
         self._tags: dict[str, str] = {}
         self._children: dict[str, _Child] = {}
+        self._spent: dict[str, float] | None = None
         self._pending = _Pending()
         self._changed = threading.Condition()
         self._closing = False
@@ -119,14 +121,22 @@ class Tracker:
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
-    def update(self, record: TrialRecord, *, ended: bool = False) -> None:
-        """Let MLflow catch up with ``record`` soon."""
+    def update(
+        self, record: TrialRecord, *, ended: bool = False, spent: dict[str, float] | None = None
+    ) -> None:
+        """Let MLflow catch up with ``record`` soon.
+
+        ``spent``: metrics of the parent run by now, with the ``step`` that they belong to.
+        """
         with self._changed:
+            self._spent = spent or self._spent
             _, was_ended = self._pending.records.get(record.id, (None, False))
             self._pending.records[record.id] = (deepcopy(record), ended or was_ended)
             self._changed.notify_all()
 
-    def close(self, status: Status, files: list[Path], metrics: dict[str, float]) -> bool:
+    def close(
+        self, status: Status, files: list[Path], metrics: dict[str, float], *, step: int = 0
+    ) -> bool:
         """Wait for the rest, bounded; end the parent run. Returns whether all was copied."""
         deadline = time.monotonic() + CLOSE_SECONDS
         with self._changed:
@@ -137,7 +147,7 @@ class Tracker:
         while done:
             try:
                 with _quiet():
-                    self._end_parent(status, files, metrics)
+                    self._end_parent(status, files, metrics, step)
                 return True
             except Exception as error:
                 self.last_error = _short(error)
@@ -256,6 +266,11 @@ class Tracker:
             self._log_checkpoint(child.run_id, record)
         self._client.set_terminated(child.run_id, STATUS_OF[record.outcome])
         child.outcome = outcome
+        if self._spent is not None:
+            spent, self._spent = self._spent, None
+            step = int(spent[STEP])
+            metrics = [Metric(key, spent[key], now, step) for key in spent if key != STEP]
+            self._client.log_batch(self.run_id, metrics=metrics)
 
     def _child(self, record: TrialRecord, ended: bool) -> _Child:
         """The trial's run and how far it is, found in MLflow itself or made."""
@@ -271,6 +286,7 @@ class Tracker:
                 "sweep": self._sweep,
                 "trial": record.id,
                 "cell": record.cell,
+                "kind": record.kind,
                 "seed": str(record.config["seed"]),
             },
         )
@@ -306,12 +322,14 @@ class Tracker:
                 (Path(folder) / file).write_bytes(self._storage.read(f"{home}/{file}") or b"")
             self._client.log_artifacts(run_id, folder, "checkpoint")
 
-    def _end_parent(self, status: Status, files: list[Path], metrics: dict[str, float]) -> None:
+    def _end_parent(
+        self, status: Status, files: list[Path], metrics: dict[str, float], step: int
+    ) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         batch = [
-            Metric(_NOT_IN_KEYS.sub(":", key), value, now, 0)
+            Metric(_NOT_IN_KEYS.sub(":", key), value, now, step)
             for key, value in metrics.items()
             if math.isfinite(value)
         ]

@@ -55,7 +55,7 @@ def test_resumed_search_goes_on_as_it_would_have(method):
     whole = everything(CellSearch(sweep))
     resumed = CellSearch(sweep)
     for index, params in whole[:2]:
-        resumed.restore(index, params)
+        resumed.restore(index, params, [], outcome=None)
     assert everything(resumed) == whole[2:]
 
 
@@ -124,6 +124,5 @@ def test_resumed_tpe_goes_on_as_it_would_have():
     before = play(CellSearch(sweep), [], 12)
     resumed = CellSearch(sweep)
     for index, params in before:
-        resumed.restore(index, params)
-        resumed.tell(index, [(10, params["lr"])], outcome="ok")
+        resumed.restore(index, params, [(10, params["lr"])], outcome="ok")
     assert play(resumed, before, 16) == whole

@@ -63,7 +63,7 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\ndataset: {name: parquet}", "sweep.yaml", "`dataset.path` is missing"),
         ("name: a\ndataset: {name: imagenet}", "sweep.yaml:2", "'digits', 'parquet' or 'folder'"),
         ("name: a\ndataset: {size: 31}", "sweep.yaml", "must be even"),
-        ("name: a\nstop: {rule: hyperband}", "sweep.yaml:2", "'asha', 'patience' or 'none'"),
+        ("name: a\nstop: {rule: hyperband}", "sweep.yaml:2", "'asha', 'median', 'patience' or 'none'"),
         ("name: data", "sweep.yaml:1", "must not hold '..' nor be one of data"),
         ("name: a\ntrain: {features: 99999999999999}", "sweep.yaml:2", "whole number from 1 to"),
         ("name: a\ntrain: {batch_size: 33}\nscale: {workers: 2}", "sweep.yaml:2", "must be divisible by"),

@@ -1,0 +1,63 @@
+"""How fast a configuration trains, measured by training it for some seconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from raygan.data.images import ImageSet
+from raygan.gan.config import TrainConfig
+from raygan.gan.state import TrainState
+from raygan.gan.train import train
+
+WARM_UP = 2
+"""Iterations before any that counts: memory is taken, kernels are loaded."""
+FEWEST = 3
+"""Iterations that count, at the least."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast one worker trains one configuration."""
+
+    iterations_per_second: float
+    """Iterations per second of training; above 0."""
+    evaluation_seconds: float
+    """Seconds of one evaluation: the running reconstruction test and the samples, without what
+    a caller does with them (pictures, checkpoint)."""
+
+
+def measure(config: TrainConfig, images: ImageSet, device: torch.device, seconds: float) -> Rate:
+    """Train ``config`` from fresh networks for about ``seconds``, then evaluate once.
+
+    The rate is that of the longest stretch of iterations between two waits for the device, about
+    half of all. Building the networks, six iterations and the evaluation may come on top of
+    ``seconds``, which may be 0. Neither ``images`` nor PyTorch's global random state changes.
+
+    Raises :class:`~raygan.errors.ConfigError` if the networks cannot be built for ``images``. For
+    one process alone: the workers of a process group would disagree on when to end.
+    """
+    images = images.resident(device)
+    state = TrainState.create(config, images.shape, device)
+    # next to no reconstruction test, so that the time goes into training
+    quick = replace(config, reconstruction_steps=1)
+    few = replace(images, running=images.running[:1])
+    _train(quick, few, state, WARM_UP)
+    started, count = time.perf_counter(), FEWEST
+    rate = _train(quick, few, state, count)
+    # each stretch takes as long as all before it
+    while 2 * (time.perf_counter() - started) <= seconds:
+        count *= 2
+        rate = _train(quick, few, state, count)
+    started = time.perf_counter()
+    training = 1 / _train(config, images, state, 1)
+    return Rate(rate, time.perf_counter() - started - training)
+
+
+def _train(config: TrainConfig, images: ImageSet, state: TrainState, count: int) -> float:
+    """``count`` iterations more and an evaluation; iterations per second of training."""
+    until = state.step + count
+    *_, last = train(replace(config, iterations=until, evaluate_every=until), images, state)
+    return last.metrics["perf/images_per_second"] / config.batch_size

@@ -1,0 +1,132 @@
+"""One cell of a sweep: its search, its stopping rule, its replicates. Cells never compete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from optuna.storages import BaseStorage
+
+from raygan.errors import RayganError
+from raygan.records import Kind, TrialRecord
+from raygan.sweep import plan
+from raygan.sweep.plan import Cell, TrialPlan
+from raygan.sweep.search import CellSearch
+from raygan.sweep.spec import SweepSpec
+from raygan.sweep.stopping import Never, StopRule, make_rule
+
+_TO_THE_END = Never()
+
+
+class CellStudy:
+    """What one cell has tried, and what it is to try next.
+
+    The cell is searched; an early failure is tried once more if the spec says so; when the search
+    is over, the best settings are replicated. ``journal``: Optuna storage to keep the search in.
+    """
+
+    def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
+        self.name = cell.name
+        self.records: dict[str, TrialRecord] = {}
+        self._spec, self._cell = spec, cell
+        self._search = CellSearch(spec, cell.name, journal)
+        self._rule = make_rule(spec.stop)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials have ended, and no other is to come."""
+        ended = all(record.outcome for record in self.records.values())
+        return ended and not self._search.left and next(self._due(), None) is None
+
+    def next_trial(self) -> TrialPlan | None:
+        """The next trial, or None if none is known now."""
+        if (planned := next(self._due(), None)) is not None:
+            return planned
+        asked = self._search.ask()
+        return None if asked is None else plan.trial(self._spec, self._cell, *asked)
+
+    def heard(self, record: TrialRecord, step: int, loss: float) -> bool:
+        """An evaluation of ``record``; returns whether the rule stops it."""
+        if record.kind == "search":
+            self._search.report(record.index, step, loss)
+        return self._rule_of(record).stops(record.id, step, loss)
+
+    def rung(self, record: TrialRecord, step: int) -> int:
+        """The last iteration up to ``step`` at which ``record`` is compared with others."""
+        return self._rule_of(record).rung(step)
+
+    def ended(self, record: TrialRecord) -> None:
+        """``record`` has its outcome."""
+        if record.kind == "search" and not self._is_to_retry(record):
+            self._search.tell(record.index, record.curve, outcome=record.outcome or "")
+
+    def restore(self) -> None:
+        """Rebuild search and rule from the records of an earlier run."""
+        searched = [record for record in self.records.values() if record.kind == "search"]
+        for record in searched:
+            if not plan.is_retry(record.id):
+                self._restore_search(record)
+        # rungs are rebuilt in the order of the iterations, so that no trial is judged by later ones
+        points = [(point, record) for record in searched for point in record.curve]
+        for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
+            self._rule.stops(record.id, step, loss)
+
+    def ranked(self, kind: Kind) -> list[TrialRecord]:
+        """The trials of ``kind`` that gave a result, the lowest reconstruction loss first."""
+        usable = [
+            record
+            for record in self.records.values()
+            if record.kind == kind and record.outcome in ("ok", "stopped") and record.best
+        ]
+        return sorted(usable, key=lambda record: record.best[1] if record.best else math.inf)
+
+    def replicates(self) -> list[TrialRecord]:
+        """The replicates of the settings that are best now: what carries the verdict."""
+        planned = {planned.id for planned in self._replicates()}
+        return [r for r in self.records.values() if r.id.removesuffix(plan.RETRY) in planned]
+
+    def _replicates(self) -> Iterator[TrialPlan]:
+        top: list[tuple[str, dict[str, Any]]] = [(self.name, {})]
+        if plan.trials_per_cell(self._spec):
+            best = self.ranked("search")[: self._spec.replicate.top]
+            top = [(record.id.removesuffix(plan.RETRY), record.params) for record in best]
+        for index in range(self._spec.replicate.seeds):
+            for source, params in top:
+                yield plan.replicate(self._spec, self._cell, index, params, source)
+
+    def _due(self) -> Iterator[TrialPlan]:
+        """Trials that the ended ones call for: retries, and replicates in the end."""
+        if self._spec.warmup is not None:
+            for record in self.records.values():
+                if self._is_to_retry(record):
+                    yield plan.retry(record, self._spec.warmup)
+        if self._search.left or any(
+            record.outcome is None for record in self.records.values() if record.kind == "search"
+        ):
+            return
+        for planned in self._replicates():
+            if planned.id not in self.records:
+                yield planned
+
+    def _is_to_retry(self, record: TrialRecord) -> bool:
+        return (
+            self._spec.warmup is not None
+            and record.outcome == "early-failure"
+            and not plan.is_retry(record.id)
+            and f"{record.id}{plan.RETRY}" not in self.records
+        )
+
+    def _rule_of(self, record: TrialRecord) -> StopRule:
+        return self._rule if record.kind == "search" else _TO_THE_END
+
+    def _restore_search(self, record: TrialRecord) -> None:
+        last = self.records.get(f"{record.id}{plan.RETRY}", record)
+        outcome = None if self._is_to_retry(record) else last.outcome
+        try:
+            self._search.restore(record.index, record.params, last.curve, outcome=outcome)
+        except ValueError as error:
+            raise RayganError(
+                f"trial {record.id}: its settings {record.params} are not of this search "
+                f"({error}); delete its folder to run it again"
+            ) from error

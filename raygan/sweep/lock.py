@@ -1,0 +1,188 @@
+"""One sweep, one driver: a lock in the sweep's storage, and the way to ask its holder to stop.
+
+Works wherever the storage is, on any number of hosts, and orders nothing by the wall clock: a
+holder writes a counter every few seconds, and one whose counter stands still is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from raygan.errors import LockedError
+from raygan.storage import Storage
+
+LOCK_FILE, STOP_FILE = "lock.json", "stop.json"
+BEAT_SECONDS, BEAT_SECONDS_REMOTE = 2.0, 10.0
+"""Time between two signs of life on a file system, and on object storage."""
+SILENCE_BEATS = 8
+"""A holder elsewhere that was silent for so many beats is dead."""
+SETTLE_SECONDS = 0.5
+"""How long it takes until two that lock at the same moment see each other."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who runs a sweep."""
+
+    host: str
+    space: str
+    """The host's process numbers that ``pid`` is one of: containers have their own."""
+    pid: int
+    born: float
+    """When the process was started, as its host's kernel counts: numbers are given out again."""
+    job: str | None
+    """Ray job, if it was submitted as one."""
+    since: str
+    """UTC, for people."""
+    token: str
+    every: float
+    """Seconds between two beats."""
+    beat: int = 0
+
+    def __str__(self) -> str:
+        job = f", job {self.job}" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}, since {self.since} UTC"
+
+
+def read(sweep: Storage) -> Holder | None:
+    """Who holds the lock, dead or alive."""
+    data = sweep.read(LOCK_FILE)
+    try:
+        return Holder(**json.loads(data)) if data else None
+    except (ValueError, TypeError):
+        return None  # half written by one that died: it holds nothing
+
+
+def is_alive(sweep: Storage, holder: Holder) -> bool:
+    """Whether ``holder`` still runs; on another host, waits for a sign of life."""
+    if (holder.host, holder.space) == (socket.gethostname(), _space()):
+        try:
+            return bool(psutil.Process(holder.pid).create_time() == holder.born)
+        except psutil.NoSuchProcess:
+            return False
+    deadline = time.monotonic() + SILENCE_BEATS * min(holder.every, BEAT_SECONDS_REMOTE)
+    while time.monotonic() < deadline:
+        time.sleep(holder.every / 2)
+        now = read(sweep)
+        if now is None:
+            return False
+        if now != holder:
+            return True
+    return False
+
+
+def ask_to_stop(sweep: Storage, holder: Holder) -> None:
+    """Let ``holder`` stop in order, as on SIGTERM, wherever it runs."""
+    sweep.write(STOP_FILE, json.dumps({"token": holder.token}).encode())
+
+
+class Lock:
+    """Held while a sweep runs; to be used as a context manager.
+
+    Raises :class:`~raygan.errors.LockedError` if another process, which is alive, holds it. A
+    dead one's lock is taken over. On a thread of the lock's, ``stop`` is called when somebody
+    asks for it, and ``lost`` when somebody has taken the lock all the same: this process, having
+    been silent for long, was thought dead.
+    """
+
+    def __init__(
+        self, sweep: Storage, stop: Callable[[], None], lost: Callable[[Holder], None]
+    ) -> None:
+        self._sweep, self._stop, self._lost = sweep, stop, lost
+        self._every = BEAT_SECONDS if sweep.is_local else BEAT_SECONDS_REMOTE
+        self._mine = Holder(
+            host=socket.gethostname(),
+            space=_space(),
+            pid=os.getpid(),
+            born=psutil.Process().create_time(),
+            job=_submission(),
+            since=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+            token=uuid.uuid4().hex,
+            every=self._every,
+        )
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+
+    def __enter__(self) -> Lock:
+        before = read(self._sweep)
+        if before is not None and is_alive(self._sweep, before):
+            raise self._refusal(before)
+        self._write()
+        time.sleep(SETTLE_SECONDS)
+        now = read(self._sweep)
+        if now is None or now.token != self._mine.token:
+            raise self._refusal(now or self._mine)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._released.set()
+        self._thread.join(2 * BEAT_SECONDS)
+        now = read(self._sweep)
+        if now is not None and now.token == self._mine.token:
+            self._sweep.delete(LOCK_FILE)
+
+    def _refusal(self, holder: Holder) -> LockedError:
+        return LockedError(
+            f"the sweep in {self._sweep.uri} is being run by {holder}: wait for it, stop it "
+            f"(raygan stop {self._sweep.name}), or give this one another name (--set name=…)"
+        )
+
+    def _write(self) -> None:
+        self._sweep.write(LOCK_FILE, json.dumps(asdict(self._mine)).encode())
+
+    def _beat(self) -> None:
+        while not self._released.wait(self._every):
+            try:
+                now = read(self._sweep)
+                if now is not None and now.token != self._mine.token:
+                    self._lost(now)
+                    return
+                self._mine = replace(self._mine, beat=self._mine.beat + 1)
+                self._write()
+                if self._is_asked_to_stop():
+                    self._stop()
+            except OSError:
+                continue  # storage may be away for a while
+
+    def _is_asked_to_stop(self) -> bool:
+        data = self._sweep.read(STOP_FILE)
+        if data is None:
+            return False
+        self._sweep.delete(STOP_FILE)
+        try:
+            return bool(json.loads(data)["token"] == self._mine.token)
+        except (ValueError, TypeError, KeyError):
+            return False
+
+
+def _space() -> str:
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
+
+
+def _submission() -> str | None:
+    """The id under which this process was submitted to Ray, if it was."""
+    try:
+        config = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        return str(config["metadata"]["job_submission_id"])
+    except (KeyError, ValueError, TypeError):
+        return None

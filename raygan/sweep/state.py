@@ -1,0 +1,135 @@
+"""What a sweep's folder says of its earlier runs, and whether this YAML may go on with them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+import yaml
+
+from raygan.errors import ConfigError, RayganError
+from raygan.report.tables import SUMMARY
+from raygan.storage import Storage
+from raygan.sweep.spec import SweepSpec, validate
+from raygan.sweep.yaml_loader import Document
+
+SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
+MAY_CHANGE = ("scale", "tracking", "storage", "budget")
+"""Keys of the YAML that change how and where a sweep runs, not what it finds."""
+MAY_GROW = ("search.trials", "replicate.seeds", "grid.seed")
+"""Keys of the YAML of which more extends a sweep."""
+
+
+def dump(spec: SweepSpec) -> str:
+    """The fully resolved YAML."""
+    return yaml.safe_dump(spec.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def stored_spec(sweep: Storage) -> SweepSpec | None:
+    """The YAML that the sweep has begun with; None if it has not begun.
+
+    Raises :class:`~raygan.errors.RayganError` if it has, but its YAML is damaged or lost.
+    """
+    try:
+        found = sweep.read_kept(SPEC_FILE, _parse_spec)
+    except RayganError as error:
+        raise RayganError(f"{error}; {_advice(sweep)}") from error
+    if found is None and _has_begun(sweep):
+        raise RayganError(f"{sweep.uri}/{SPEC_FILE} is missing, but the sweep has begun: "
+                          f"{_advice(sweep)}")  # fmt: skip
+    return found
+
+
+def stored_data(sweep: Storage) -> dict[str, Any] | None:
+    """What is known of the sweep's images; None if it has not begun."""
+    try:
+        found = sweep.read_kept(DATA_FILE, _parse_data)
+    except RayganError as error:
+        raise RayganError(f"{error}; {_advice(sweep)}") from error
+    if found is None and sweep.folders("trials"):
+        raise RayganError(f"{sweep.uri}/{DATA_FILE} is missing, but the sweep has begun: "
+                          f"{_advice(sweep)}")  # fmt: skip
+    return found
+
+
+def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
+    """Write down what the sweep is, twice: nothing of it may be lost."""
+    for name, content in ((SPEC_FILE, dump(spec)), (DATA_FILE, json.dumps(data))):
+        for _ in range(2):  # the first copy becomes the backup of the second
+            sweep.write_kept(name, content.encode())
+
+
+def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:
+    """How ``spec`` extends the sweep that began as ``before``, in words.
+
+    Raises :class:`~raygan.errors.ConfigError` with the difference if it changes anything else.
+    """
+    old, new = before.resolved(), spec.resolved()
+    for key in MAY_CHANGE:
+        old.pop(key, None), new.pop(key, None)
+    grown = [words for key in MAY_GROW if (words := _grow(key, old, new))]
+    if old == new:
+        return grown
+    diff = difflib.unified_diff(
+        dump(before).splitlines(),
+        dump(spec).splitlines(),
+        "the sweep so far",
+        "the YAML now",
+        lineterm="",
+        n=1,
+    )
+    raise ConfigError(
+        f"the sweep {spec.name!r} in {sweep.uri} has begun with another YAML:\n"
+        + "\n".join(diff)
+        + "\nstart the changed sweep beside it (--fresh, or --set name=…), or restore the YAML; "
+        f"only {', '.join(MAY_GROW)} may grow, and {', '.join(MAY_CHANGE)} may change"
+    )
+
+
+def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
+    """``spec`` under a name that no sweep in ``storage`` has yet: its own, or name-2, name-3, …"""
+    number, name = 1, spec.name
+    while _has_begun(storage / name) or (storage / name).read(SPEC_FILE) is not None:
+        number += 1
+        name = f"{spec.name[:60]}-{number}"
+    return spec.model_copy(update={"name": name})
+
+
+def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Let ``key`` be in ``old`` what it is in ``new``, if that is more."""
+    section, name = key.split(".")
+    before, now = old.get(section, {}).get(name), new.get(section, {}).get(name)
+    if before is None or now is None or before == now:
+        return None
+    more = set(before) <= set(now) if isinstance(before, list) else before < now
+    if not more:
+        return None
+    old[section][name] = now
+    return f"`{key}` grows from {before} to {now}"
+
+
+def _has_begun(sweep: Storage) -> bool:
+    return bool(sweep.folders("trials")) or any(
+        sweep.read(name) is not None for name in (DATA_FILE, SUMMARY)
+    )
+
+
+def _parse_spec(text: bytes) -> SweepSpec:
+    try:
+        return validate(Document(SPEC_FILE, yaml.safe_load(text)))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _parse_data(text: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    found["id"], found["digest"], found["baseline"]
+    return found
+
+
+def _advice(sweep: Storage) -> str:
+    return (
+        f"restore it, start anew beside it (--fresh), or delete {sweep.uri} if nothing there is "
+        "needed"
+    )
