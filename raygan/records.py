@@ -34,8 +34,6 @@ class TrialRecord:
     title: str
     params: dict[str, Any]
     config: dict[str, Any]
-    kind: Kind = "search"
-    """Part of a cell's search, or one of its best settings with a fresh seed."""
     outcome: Outcome | None = None
     """None until the trial has ended."""
     reason: str | None = None
@@ -48,6 +46,8 @@ class TrialRecord:
     """GPUs × seconds that it has held them."""
     checkpoints: dict[str, str] = field(default_factory=dict)
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
+    kind: Kind = "search"
+    """Part of a cell's search, or one of its best settings with a fresh seed."""
 
     @property
     def step(self) -> int:

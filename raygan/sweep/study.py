@@ -281,7 +281,7 @@ def _record(planned: TrialPlan) -> TrialRecord:
         planned.title,
         planned.params,
         config,
-        planned.kind,
+        kind=planned.kind,
     )
 
 

@@ -98,7 +98,12 @@ def run_trial(job: dict[str, Any]) -> None:
     # gauges that nothing scrapes, set up in each controller and worker
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     import ray
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
+    # where another Ray runs on this machine, what frees the workers of a stopped trial (Train's
+    # PlacementGroupCleaner) would ask that one, and fail
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
     if len(ray.nodes()) == 1:  # nothing can be preempted
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 

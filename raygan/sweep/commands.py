@@ -1,0 +1,185 @@
+"""``raygan status``, ``raygan stop`` and ``raygan results``: a sweep from another shell or machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import pyarrow.csv
+from rich.console import Console
+from rich.table import Table
+
+from raygan import records
+from raygan.errors import ConfigError, RayganError
+from raygan.records import TrialRecord
+from raygan.report import tables
+from raygan.storage import Storage
+from raygan.sweep import lock, plan, state
+from raygan.sweep.lock import Holder
+from raygan.sweep.meter import CLOCK_FILE
+from raygan.sweep.spec import SweepSpec, load
+
+STOP_SECONDS = 120.0
+"""How long ``raygan stop`` waits until the sweep has stopped."""
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _of_a_sweep(command: Command) -> Command:
+    """Options and errors that all commands on a sweep share."""
+
+    @click.argument("name")
+    @click.option(
+        "--storage",
+        default="results",
+        show_default=True,
+        help="Where the sweep lies; not needed if NAME is its YAML file.",
+    )
+    @wraps(command)
+    def run(name: str, storage: str, **options: Any) -> None:
+        try:
+            command(*_open(name, storage), **options)
+        except RayganError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            sys.exit(2)
+
+    return run  # type: ignore[return-value]
+
+
+def _open(name: str, storage: str) -> tuple[Storage, SweepSpec]:
+    if name.endswith((".yaml", ".yml")):
+        spec = load(Path(name))
+        name, storage = spec.name, spec.storage
+    if "/" in name or ".." in name or "\0" in name:
+        raise ConfigError(f"{name!r} is no sweep's name; give the name that stands in its YAML")
+    root = Storage(storage)
+    sweep = root / name
+    found = state.stored_spec(sweep)
+    if found is None:
+        others = ", ".join(n for n in root.folders() if (root / n).read(state.SPEC_FILE)) or "none"
+        raise ConfigError(f"there is no sweep {name!r} in {root.uri} (sweeps there: {others})")
+    return sweep, found
+
+
+@click.command()
+@_of_a_sweep
+def status(sweep: Storage, spec: SweepSpec) -> None:
+    """Who runs the sweep NAME, how far it is, and how it stands."""
+    console = _console()
+    known = records.load_all(sweep)
+    holder = lock.read(sweep)
+    alive = holder is not None and lock.is_alive(sweep, holder)
+    console.print(_who(holder, alive, _is_done(spec, known)), highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False)
+    names = ("cell", "search", "replicates", "open", "failed", "best loss", "by")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("cell", "by") else "right")
+    searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
+    for cell in plan.cells(spec):
+        mine = [record for record in known.values() if record.cell == cell.name]
+        ended = [record for record in mine if record.outcome is not None]
+        usable = [r for r in ended if r.outcome in ("ok", "stopped") and r.best]
+        best = min(usable, key=lambda r: r.best[1] if r.best else 0.0, default=None)
+        table.add_row(
+            cell.name,
+            f"{sum(r.kind == 'search' for r in ended)}/{searches}",
+            f"{sum(r.kind == 'replicate' for r in ended)}/{replicates}",
+            str(len(mine) - len(ended)),
+            str(len(ended) - len(usable)),
+            f"{best.best[1]:.5f}" if best and best.best else "",
+            best.title if best else "",
+        )
+    console.print(table)
+    for record in known.values():
+        if record.outcome is None:
+            loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
+            state_of = "running" if alive else "waiting to go on"
+            console.print(
+                f"{record.title}: {state_of}, iteration "
+                f"{record.step}/{record.config['iterations']}{loss}",
+                highlight=False,
+                markup=False,
+            )
+    gpu_hours = sum(record.gpu_seconds for record in known.values()) / 3600
+    hours = sum(record.seconds for record in known.values()) / 3600
+    console.print(
+        f"Spent: {hours:.2f} trial-hours, {gpu_hours:.2f} GPU-hours", highlight=False
+    )
+
+
+@click.command()
+@_of_a_sweep
+def stop(sweep: Storage, spec: SweepSpec) -> None:
+    """Stop the sweep NAME in order, wherever it runs; its command goes on later."""
+    holder = lock.read(sweep)
+    if holder is None or not lock.is_alive(sweep, holder):
+        click.echo(f"{spec.name} is not running.")
+        return
+    lock.ask_to_stop(sweep, holder)
+    click.echo(f"Asked {holder} to stop {spec.name} ...")
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        now = lock.read(sweep)
+        if now is None or now.token != holder.token:
+            click.echo("Stopped. The same command goes on from there.")
+            return
+        time.sleep(0.5)
+    raise RayganError(
+        f"{holder} has not stopped within {STOP_SECONDS:.0f} s; look at its output, or end it there"
+    )
+
+
+@click.command()
+@_of_a_sweep
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a row per trial to this .parquet or .csv file.",
+)
+def results(sweep: Storage, spec: SweepSpec, out: Path | None) -> None:
+    """Print the trials of the sweep NAME, running or done, as tables."""
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise ConfigError(f"--out (={str(out)!r}) must end in .parquet or .csv")
+    known = records.load_all(sweep)
+    data = state.stored_data(sweep)
+    console = _console()
+    cells = [cell.name for cell in plan.cells(spec)]
+    tables.show(console, known.values(), cells, data["baseline"] if data else None)
+    tables.show_replicates(
+        console,
+        {c: [r for r in known.values() if r.cell == c and r.kind == "replicate"] for c in cells},
+    )
+    if out is None:
+        return
+    table = tables.results_table(known.values())
+    try:
+        if out.suffix == ".csv":
+            pyarrow.csv.write_csv(table, out)
+        else:
+            tables.write_parquet(table, out)
+    except OSError as error:
+        raise ConfigError(f"--out (={str(out)!r}) cannot be written ({error})") from error
+    click.echo(f"Written: {out}")
+
+
+def _who(holder: Holder | None, alive: bool, done: bool) -> str:
+    if alive:
+        return f"Running: {holder}"
+    if done:
+        return "Done."
+    if holder is not None:
+        return f"Not running: {holder} died. The same command goes on."
+    return "Not running. The same command goes on."
+
+
+def _is_done(spec: SweepSpec, known: dict[str, TrialRecord]) -> bool:
+    return False
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)
