@@ -3,6 +3,7 @@
 import click
 
 from raygan import __version__
+from raygan.sweep import commands
 from raygan.sweep.cli import main as sweep
 
 
@@ -13,3 +14,6 @@ def main() -> None:
 
 
 main.add_command(sweep, "sweep")
+main.add_command(commands.status, "status")
+main.add_command(commands.stop, "stop")
+main.add_command(commands.results, "results")

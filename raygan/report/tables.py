@@ -58,15 +58,21 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
     """Write ``results.parquet`` (a row per trial), ``curves.parquet`` (a row per evaluation) and
     ``result.json`` into a sweep's storage."""
     records = list(records)
-    rows = [trial_row(record) for record in records]
     points = [
         {"trial": record.id, "cell": record.cell, **point, STEP: int(point[STEP])}
         for record in records
         for point in record.history
     ]
-    storage.write(RESULTS, _parquet(rows))
-    storage.write(CURVES, _parquet(points, _NO_CURVES))
-    storage.write(SUMMARY, json.dumps({**summary, "trials": rows}, indent=1).encode())
+    results = results_table(records)
+    storage.write(RESULTS, _parquet(results))
+    storage.write(CURVES, _parquet(pa.Table.from_pylist(points, None if points else _NO_CURVES)))
+    content = {**summary, "trials": results.to_pylist()}
+    storage.write(SUMMARY, json.dumps(content, indent=1).encode())
+
+
+def results_table(records: Iterable[TrialRecord]) -> pa.Table:
+    """A row per trial."""
+    return pa.Table.from_pylist([trial_row(record) for record in records])
 
 
 _NO_CURVES = pa.schema(
@@ -75,16 +81,19 @@ _NO_CURVES = pa.schema(
 """Columns of a table of curves without a row."""
 
 
-def _parquet(rows: list[dict[str, Any]], if_empty: pa.Schema | None = None) -> bytes:
+def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=None if rows else if_empty), sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
 
 
 def show(
-    console: Console, records: Iterable[TrialRecord], cells: list[str], baseline: float
+    console: Console, records: Iterable[TrialRecord], cells: list[str], baseline: float | None
 ) -> None:
-    """Print one table per cell, the trial with the lowest loss first."""
+    """Print one table per cell, the trial with the lowest loss first.
+
+    ``baseline``: loss of the mean training image, if the images are known.
+    """
     records = list(records)
     for cell in cells:
         mine = [record for record in records if record.cell == cell]
@@ -110,9 +119,9 @@ def show(
             )
         console.print(table)
         console.print()
+    against = f"; answering with the mean training image scores {baseline:.5f}" if baseline else ""
     console.print(
-        f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images; "
-        f"answering with the mean training image scores {baseline:.5f}.",
+        f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}.",
         style="dim",
     )
 

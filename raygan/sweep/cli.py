@@ -8,11 +8,9 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from raygan.errors import RayganError
-from raygan.sweep import plan
-from raygan.sweep.spec import SweepSpec, load, search_method, smoke
+from raygan.sweep.spec import SweepSpec, load, smoke
 
 _SET_HELP = "Override a key of the YAML, such as train.features=16; may be repeated."
 _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else this machine."
@@ -21,7 +19,8 @@ _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else t
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help=_SET_HELP)
-@click.option("--dry-run", is_flag=True, help="Print plan and resolved YAML; start nothing.")
+@click.option("--dry-run", is_flag=True, help="Print plan, estimate and resolved YAML.")
+@click.option("--calibrate", is_flag=True, help="As --dry-run; measures each cell for seconds.")
 @click.option("--smoke-test", is_flag=True, help="Run the same sweep, shrunk to a minute.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the YAML, for editors.")
 @click.option("--address", metavar="ADDRESS", help=_ADDRESS_HELP)
@@ -32,6 +31,7 @@ def main(
     file: Path | None,
     overrides: tuple[str, ...],
     dry_run: bool,
+    calibrate: bool,
     smoke_test: bool,
     schema: bool,
     address: str | None,
@@ -54,8 +54,10 @@ def main(
         spec = load(file, overrides)
         if smoke_test:
             spec = smoke(spec)
-        if dry_run:
-            show_plan(spec, console)
+        if dry_run or calibrate:
+            from raygan.sweep.preview import show_plan
+
+            show_plan(spec, console, address, calibrate=calibrate)
             return
         from raygan.sweep.run import Options, run
 
@@ -66,38 +68,3 @@ def main(
         )
         sys.exit(2)
     sys.exit(code)
-
-
-def show_plan(spec: SweepSpec, console: Console) -> None:
-    """Print cells, trials and resources, and the resolved YAML."""
-    from raygan.sweep.state import dump
-
-    cells, each = plan.cells(spec), plan.trials_per_cell(spec)
-    table = Table(box=None, pad_edge=False)
-    for name in ("cell", "trials", "iterations each", "search"):
-        table.add_column(name)
-    for cell in cells:
-        config = spec.train_config(**cell.values)
-        table.add_row(cell.name, str(each), str(config.iterations), _describe_search(spec))
-    console.print(table)
-    scale = spec.scale
-    steps = each * sum(spec.train_config(**cell.values).iterations for cell in cells)
-    console.print(
-        f"{len(cells)} cells × {each} trials = {len(cells) * each} trials, at most {steps:,} "
-        f"iterations; early stopping: {spec.stop.rule}\n"
-        f"each trial: {scale.workers} workers × ({scale.cpus_per_worker:g} CPUs, "
-        f"{scale.gpus_per_worker:g} GPUs); at once: {scale.max_concurrent}\n",
-        highlight=False,
-    )
-    console.print(dump(spec), highlight=False, markup=False, soft_wrap=True, end="")
-
-
-def _describe_search(spec: SweepSpec) -> str:
-    def words(values: object) -> str:
-        if isinstance(values, list):
-            return "[" + ", ".join(map(plan.format_value, values)) + "]"
-        low, high = plan.format_value(values.min), plan.format_value(values.max)  # type: ignore[attr-defined]
-        return f"{low}…{high} {values.scale}"  # type: ignore[attr-defined]
-
-    fields = ", ".join(f"{name} {words(values)}" for name, values in spec.space().items())
-    return f"{search_method(spec)}: {fields}" if fields else "none"

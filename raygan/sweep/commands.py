@@ -1,7 +1,8 @@
-"""``raygan status``, ``raygan stop`` and ``raygan results``: a sweep from another shell or machine."""
+"""``raygan status``, ``stop`` and ``results``: a sweep from another shell or machine."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 import pyarrow.csv
+import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +23,6 @@ from raygan.report import tables
 from raygan.storage import Storage
 from raygan.sweep import lock, plan, state
 from raygan.sweep.lock import Holder
-from raygan.sweep.meter import CLOCK_FILE
 from raygan.sweep.spec import SweepSpec, load
 
 STOP_SECONDS = 120.0
@@ -74,7 +75,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     known = records.load_all(sweep)
     holder = lock.read(sweep)
     alive = holder is not None and lock.is_alive(sweep, holder)
-    console.print(_who(holder, alive, _is_done(spec, known)), highlight=False, markup=False)
+    console.print(_who(holder, alive, _is_done(sweep, known)), highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
     names = ("cell", "search", "replicates", "open", "failed", "best loss", "by")
     for name in names:
@@ -108,7 +109,8 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     gpu_hours = sum(record.gpu_seconds for record in known.values()) / 3600
     hours = sum(record.seconds for record in known.values()) / 3600
     console.print(
-        f"Spent: {hours:.2f} trial-hours, {gpu_hours:.2f} GPU-hours", highlight=False
+        f"Spent: {hours:.2f} trial-hours" + (f", {gpu_hours:.2f} GPU-hours" if gpu_hours else ""),
+        highlight=False,
     )
 
 
@@ -161,7 +163,7 @@ def results(sweep: Storage, spec: SweepSpec, out: Path | None) -> None:
         if out.suffix == ".csv":
             pyarrow.csv.write_csv(table, out)
         else:
-            tables.write_parquet(table, out)
+            pyarrow.parquet.write_table(table, out)
     except OSError as error:
         raise ConfigError(f"--out (={str(out)!r}) cannot be written ({error})") from error
     click.echo(f"Written: {out}")
@@ -177,8 +179,10 @@ def _who(holder: Holder | None, alive: bool, done: bool) -> str:
     return "Not running. The same command goes on."
 
 
-def _is_done(spec: SweepSpec, known: dict[str, TrialRecord]) -> bool:
-    return False
+def _is_done(sweep: Storage, known: dict[str, TrialRecord]) -> bool:
+    summary = json.loads(sweep.read(tables.SUMMARY) or b"{}")
+    ended = all(record.outcome is not None for record in known.values())
+    return bool(ended and summary.get("finished"))
 
 
 def _console() -> Console:

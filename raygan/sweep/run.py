@@ -6,15 +6,14 @@ import os
 import sys
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from optuna.storages import BaseStorage
 from rich.console import Console
 
-from raygan.errors import ConfigError, RayganError, TrackingError
+from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import plan, state, trial, tune
+from raygan.sweep import state, trial, tune
 from raygan.sweep.conclude import finish, spent_metrics
 from raygan.sweep.lock import Holder, Lock
 from raygan.sweep.progress import Progress
@@ -75,7 +74,10 @@ def _run(
         _catch_up(study, tracker)
         return finish(study, tracker, signals, known, console)
     at_once = _start(spec, tracker.uri, options, signals)
-    data = {"id": known["id"] if known else uuid.uuid4().hex, **_prepare(spec, storage)}
+    data = {
+        "id": known["id"] if known else uuid.uuid4().hex,
+        **trial.prepare_on_cluster(spec, storage),
+    }
     console.print(
         f"{data['train']} training images {data['shape']}; up to {at_once} trials at once",
         highlight=False,
@@ -171,19 +173,3 @@ def _start(spec: SweepSpec, tracking: str, options: Options, signals: StopSignal
             "MLFLOW_TRACKING_URI to an MLflow server"
         )
     return at_once
-
-
-def _prepare(spec: SweepSpec, storage: Storage) -> dict[str, Any]:
-    """Prepare the images, on a node where they are; returns what is known of them."""
-    import ray
-
-    configs = [spec.train_config(**cell.values).to_dict() for cell in plan.cells(spec)]
-    task = ray.remote(num_cpus=1, max_retries=1)(trial.prepare_images)
-    try:
-        dataset, folder = trial.dataset_of(spec), trial.data_folder(storage)
-        found: dict[str, Any] = ray.get(task.remote(dataset, folder, configs))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RayganError):
-            raise error.cause from None
-        raise
-    return found

@@ -11,10 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, RayganError
 from raygan.sweep.worker import DATA_CACHE, train_worker
 
 if TYPE_CHECKING:
+    from raygan.gan.rate import Rate
     from raygan.storage import Storage
     from raygan.sweep.plan import TrialPlan
     from raygan.sweep.spec import SweepSpec
@@ -78,6 +79,37 @@ def prepare_images(
         "shape": "×".join(map(str, images.shape)),
         "train": len(images.train),
     }
+
+
+def prepare_on_cluster(spec: SweepSpec, storage: Storage) -> dict[str, Any]:
+    """:func:`prepare_images` for all cells of ``spec``, on a node where the images are."""
+    import ray
+
+    from raygan.sweep import plan
+
+    configs = [spec.train_config(**cell.values).to_dict() for cell in plan.cells(spec)]
+    task = ray.remote(num_cpus=1, max_retries=1)(prepare_images)
+    try:
+        found: dict[str, Any] = ray.get(
+            task.remote(dataset_of(spec), data_folder(storage), configs)
+        )
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RayganError):
+            raise error.cause from None
+        raise
+    return found
+
+
+def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
+    """How fast one worker trains ``job``; a Ray task with a worker's resources."""
+    import torch
+
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.rate import measure
+    from raygan.sweep.worker import load_images
+
+    device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
+    return measure(TrainConfig(**job["config"]), load_images(job), device, seconds)
 
 
 def data_folder(storage: Storage) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +26,10 @@ DRIVER_RESOURCE = "raygan_driver"
 """Custom resource of the nodes on which trial drivers may run, if a cluster has it."""
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray's own mark of the head node: where drivers run otherwise, taking no CPU."""
+NODE_GROUP_LABEL = "ray.io/node-group"
+MOST_NODES = 1000
+"""As many of a group are counted as yet to come at the most."""
+CONNECT_SECONDS = 10.0
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
 """How often a trial's driver may be lost, with its node for instance, and start again."""
@@ -51,6 +57,7 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     if address == "local":
         # without a dashboard, Ray 2.60 does not free the resources of stopped trials
         options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    _see_that_somebody_listens(address)
     try:
         ray.init(address=address, log_to_driver=verbose, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -64,25 +71,63 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     return address == "local"
 
 
-def concurrency(scale: Scale, *, ours: bool) -> int:
-    """How many trials the cluster holds at once; raises ResourceError if not one.
+def _see_that_somebody_listens(address: str) -> None:
+    """Ray itself tries for minutes to reach a head that is not there."""
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"no Ray cluster can be reached at {address!r} ({error}); check --address and "
+            "RAY_ADDRESS"
+        ) from error
 
-    ``ours``: whether it was started by :func:`connect`, and so will not grow.
+
+def concurrency(scale: Scale, *, ours: bool) -> int:
+    """How many trials the cluster holds at once, scaled up as far as it goes.
+
+    ``ours``: whether it was started by :func:`connect`, and so will not grow. Raises
+    :class:`~raygan.errors.ResourceError` if it can never hold one.
     """
-    workers = 0
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    to_come = None if ours else _nodes_to_come()
+    if to_come is None and not ours and scale.max_concurrent != "auto":
+        return scale.max_concurrent  # an autoscaler that does not tell its limits may reach it
+    return fits(scale, nodes + (to_come or []), ours=ours)
+
+
+def fits(scale: Scale, nodes: list[dict[str, float]], *, ours: bool) -> int:
+    """How many trials ``nodes`` hold at once; raises ResourceError if not one."""
+    workers = 0
     for resources in nodes:
-        fits = [resources.get("CPU", 0) / scale.cpus_per_worker]
+        room = [resources.get("CPU", 0) / scale.cpus_per_worker]
         if scale.gpus_per_worker > 0:
-            fits.append(_gpu_slots(resources.get("GPU", 0), scale.gpus_per_worker))
-        workers += int(min(fits) + 1e-9)
+            room.append(_gpu_slots(resources.get("GPU", 0), scale.gpus_per_worker))
+        workers += int(min(room) + 1e-9)
     holds = workers // scale.workers
-    if scale.max_concurrent != "auto" and not ours:
-        return scale.max_concurrent  # a cluster may yet scale up to it
     if holds == 0:
-        hint = "" if ours else "; on a cluster that scales up, set `scale.max_concurrent`"
+        hint = "" if ours else "; if nodes are yet to join, set `scale.max_concurrent` to a number"
         raise ResourceError(_too_small(scale, nodes) + hint)
     return holds if scale.max_concurrent == "auto" else min(holds, scale.max_concurrent)
+
+
+def _nodes_to_come() -> list[dict[str, float]] | None:
+    """Nodes that the cluster's autoscaler may add to those that are there; None: it does not say."""
+    # the one place where Ray 2.60 tells what its autoscaler may do
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    if config is None or not config.node_group_configs:
+        return None
+    there = Counter(node["Labels"].get(NODE_GROUP_LABEL) for node in ray.nodes() if node["Alive"])
+    nodes = []
+    for group in config.node_group_configs:
+        most = MOST_NODES if group.max_count < 0 else min(group.max_count, MOST_NODES)
+        more = most - there[group.name]
+        nodes += [{name: float(count) for name, count in group.resources.items()}] * more
+    return nodes
 
 
 def _gpu_slots(gpus: float, per_worker: float) -> float:

@@ -59,7 +59,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     from raygan.storage import Storage
 
     config = TrainConfig(**job["config"])
-    images = _images(job)
+    images = load_images(job)
     device = torch.device("cpu")
     if job["gpus"] > 0:
         import ray.train.torch
@@ -96,7 +96,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _images(job: dict[str, Any]) -> ImageSet:
+def load_images(job: dict[str, Any]) -> ImageSet:
     """The sweep's images: prepared already, unless this node shares no folder with that one."""
     from raygan.data import DatasetConfig, load, prepare
     from raygan.errors import DataError

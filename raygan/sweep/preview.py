@@ -1,0 +1,218 @@
+"""What a sweep will do and take, before it starts: ``--dry-run`` and ``--calibrate``."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from raygan import records
+from raygan.errors import RayganError, ResourceError
+from raygan.gan.rate import Rate
+from raygan.records import TrialRecord
+from raygan.storage import Storage
+from raygan.sweep import plan, state
+from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
+from raygan.sweep.progress import duration
+from raygan.sweep.spec import SweepSpec, search_method
+
+RATES_FILE = "rates.json"
+CALIBRATION_SECONDS = 5.0
+"""How long each cell is trained to measure its rate."""
+
+
+def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibrate: bool) -> None:
+    """Print cells, trials, resources and estimate, and the resolved YAML.
+
+    With ``calibrate``, each cell is trained for some seconds first, and its rate is kept.
+    """
+    sweep = Storage(spec.storage) / spec.name
+    at_once = _calibrate(spec, sweep, address) if calibrate else _at_once(spec, address)
+    cells, rates = plan.cells(spec), _rates(spec, sweep)
+    searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
+    works = [_work(spec, cell, rates.get(cell.name)) for cell in cells]
+    table = Table(box=None, pad_edge=False)
+    names = (
+        "cell",
+        "search",
+        "replicates",
+        "iterations each",
+        "images/s",
+        "trial-hours",
+        "searched",
+    )
+    for name in names:
+        table.add_column(name, justify="left" if name in ("cell", "searched") else "right")
+    for cell, work in zip(cells, works, strict=True):
+        config = spec.train_config(**cell.values)
+        cost, _ = _estimate(spec, [work], 1)
+        rate = work.rate and work.rate.iterations_per_second * config.batch_size
+        table.add_row(
+            cell.name,
+            str(searches),
+            str(replicates),
+            f"{config.iterations:,}",
+            f"{rate:.0f}" if rate else "?",
+            f"≤ {cost.trial_hours:.2f}" if cost.trial_hours is not None else "?",
+            _describe_search(spec),
+        )
+    console.print(table)
+    total = len(cells) * (searches + replicates)
+    scale = spec.scale
+    say = _Lines(console)
+    say(f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {total} trials")
+    say(
+        f"early stopping: {spec.stop.rule}; retry of early failures: "
+        f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"
+    )
+    say(
+        f"each trial: {scale.workers} workers × ({scale.cpus_per_worker:g} CPUs, "
+        f"{scale.gpus_per_worker:g} GPUs); at once: {at_once or 'unknown, none fits'}"
+    )
+    _say_cost(spec, works, at_once or 1, say)
+    console.print()
+    console.print(state.dump(spec), highlight=False, markup=False, soft_wrap=True, end="")
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_cost(spec: SweepSpec, works: list[Work], at_once: int, say: _Lines) -> None:
+    most, expected = _estimate(spec, works, at_once)
+    budget = spec.budget
+    about = f"; about {expected.iterations:,.0f} if the ladder stops as planned" if (
+        expected and expected.iterations < most.iterations) else ""  # fmt: skip
+    say(f"iterations: at most {most.iterations:,.0f}{about}")
+    if most.wall_hours is None:
+        say(
+            "time, GPU-hours and cost: unknown; --calibrate measures each cell's rate for some "
+            "seconds"
+        )
+    else:
+        say(f"at most:    {_hours(most)}")
+        if about and expected:
+            say(f"about:      {_hours(expected)} (more where ranks last from rung to rung)")
+    caps = budget.model_dump(exclude_none=True, exclude={"usd_per_gpu_hour"})
+    say(f"budget:     {', '.join(f'{key} {value}' for key, value in caps.items()) or 'none'}")
+
+
+def _hours(cost: Cost) -> str:
+    assert cost.wall_hours is not None
+    money = "" if cost.usd is None else f", ${cost.usd:,.2f}"
+    gpus = f", {cost.gpu_hours:.2f} GPU-hours" if cost.gpu_hours else ""
+    return f"{duration(cost.wall_hours * 3600)}, {cost.trial_hours:.2f} trial-hours{gpus}{money}"
+
+
+def _estimate(spec: SweepSpec, works: list[Work], at_once: int) -> tuple[Cost, Cost | None]:
+    gpus = spec.scale.workers * spec.scale.gpus_per_worker
+    price = spec.budget.usd_per_gpu_hour
+    return estimate(works, spec.stop, at_once=at_once, gpus=gpus, usd_per_gpu_hour=price)
+
+
+def _work(spec: SweepSpec, cell: plan.Cell, rate: Rate | None) -> Work:
+    config = spec.train_config(**cell.values)
+    return Work(
+        trials=plan.trials_per_cell(spec),
+        replicates=plan.replicates_per_cell(spec),
+        iterations=config.iterations,
+        evaluate_every=config.evaluate_every,
+        rate=rate,
+    )
+
+
+def _rates(spec: SweepSpec, sweep: Storage) -> dict[str, Rate]:
+    """What is known of each cell's speed: from this sweep's own trials, or else as calibrated."""
+    try:
+        known = list(records.load_all(sweep).values())
+    except RayganError:
+        known = []  # whoever goes on with the sweep is told
+    rates = sweep.read_kept(RATES_FILE, _parse_rates) or {}
+    for cell in plan.cells(spec):
+        mine = [r for r in known if r.cell == cell.name and r.outcome in ("ok", "stopped")]
+        seconds = sum(max(0.0, record.seconds - STARTUP_SECONDS) for record in mine)
+        if seconds > 0:
+            rates[cell.name] = Rate(_steps(mine) / seconds, 0.0)  # evaluations are in it
+    return rates
+
+
+def _steps(trials: list[TrialRecord]) -> int:
+    return sum(record.step for record in trials)
+
+
+def _parse_rates(data: bytes) -> dict[str, Rate]:
+    return {str(cell): Rate(**rate) for cell, rate in json.loads(data).items()}
+
+
+def _at_once(spec: SweepSpec, address: str | None) -> int | None:
+    """How many trials the cluster, or this machine, holds at once; None if not one."""
+    import ray
+
+    from raygan.sweep import tune
+
+    try:
+        if address or os.environ.get("RAY_ADDRESS"):
+            tune.connect(address, verbose=False)
+            try:
+                return tune.concurrency(spec.scale, ours=False)
+            finally:
+                ray.shutdown()
+        import torch
+
+        node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        return tune.fits(spec.scale, [node], ours=True)
+    except ResourceError:
+        return None
+
+
+def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
+    """Train each cell for some seconds, as many at once as will be; keep what was measured."""
+    import ray
+
+    from raygan.sweep import trial, tune
+
+    ours = tune.connect(address, verbose=False)
+    try:
+        at_once = tune.concurrency(spec.scale, ours=ours)
+        data = trial.prepare_on_cluster(spec, Storage(spec.storage))
+        scale = spec.scale
+        task = ray.remote(num_cpus=scale.cpus_per_worker, num_gpus=scale.gpus_per_worker)(
+            trial.measure_rate
+        )
+        running: dict[str, Any] = {}
+        for cell in plan.cells(spec):
+            config = spec.train_config(**cell.values)
+            # one worker's share: what the workers tell each other is not measured
+            share = replace(config, batch_size=config.batch_size // scale.workers)
+            job = trial.job_of(plan.trial(spec, cell, 0, {}), spec, sweep, data)
+            running[cell.name] = task.remote(
+                {**job, "config": share.to_dict()}, CALIBRATION_SECONDS
+            )
+        rates: dict[str, Rate] = {}
+        for name, rate in zip(running, ray.get(list(running.values())), strict=True):
+            evaluation = rate.evaluation_seconds / scale.workers
+            rates[name] = Rate(rate.iterations_per_second, evaluation)
+    finally:
+        ray.shutdown()
+    content = {cell: asdict(rate) for cell, rate in rates.items()}
+    sweep.write(RATES_FILE, json.dumps(content, indent=1).encode())
+    return at_once
+
+
+def _describe_search(spec: SweepSpec) -> str:
+    def words(values: object) -> str:
+        if isinstance(values, list):
+            return "[" + ", ".join(map(plan.format_value, values)) + "]"
+        low, high = plan.format_value(values.min), plan.format_value(values.max)  # type: ignore[attr-defined]
+        return f"{low}…{high} {values.scale}"  # type: ignore[attr-defined]
+
+    fields = ", ".join(f"{name} {words(values)}" for name, values in spec.space().items())
+    return f"{search_method(spec)}: {fields}" if fields else "none"
