@@ -108,10 +108,8 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
             )
     gpu_hours = sum(record.gpu_seconds for record in known.values()) / 3600
     hours = sum(record.seconds for record in known.values()) / 3600
-    console.print(
-        f"Spent: {hours:.2f} trial-hours" + (f", {gpu_hours:.2f} GPU-hours" if gpu_hours else ""),
-        highlight=False,
-    )
+    gpus = f", {gpu_hours:.2f} GPU-hours" if gpu_hours else ""
+    console.print(f"Spent: {hours:.2f} trial-hours{gpus}", highlight=False)
 
 
 @click.command()

@@ -114,7 +114,7 @@ def fits(scale: Scale, nodes: list[dict[str, float]], *, ours: bool) -> int:
 
 
 def _nodes_to_come() -> list[dict[str, float]] | None:
-    """Nodes that the cluster's autoscaler may add to those that are there; None: it does not say."""
+    """Nodes that the cluster's autoscaler may add to those that are there, if it tells."""
     # the one place where Ray 2.60 tells what its autoscaler may do
     from ray._private.state import state
 

@@ -1,4 +1,5 @@
 import pytest
+from ray.core.generated import autoscaler_pb2
 
 from raygan.errors import ResourceError
 from raygan.sweep import tune
@@ -9,6 +10,7 @@ def cluster(monkeypatch, *nodes: tuple[float, float]) -> None:
     found = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in nodes]
     found.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})  # lost: does not count
     monkeypatch.setattr(tune.ray, "nodes", lambda: found)
+    monkeypatch.setattr(tune, "_nodes_to_come", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,26 @@ def test_what_can_never_start_is_an_error_that_says_what_there_is(monkeypatch):
 def test_a_cluster_that_may_grow_is_trusted_with_a_number(monkeypatch):
     cluster(monkeypatch, (2, 0))
     assert tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=4), ours=False) == 4
+
+
+def autoscaler(monkeypatch, *groups: tuple[str, dict, int]) -> None:
+    """An autoscaler that may start so many nodes of each group, and has told the cluster so."""
+    config = autoscaler_pb2.ClusterConfig()
+    for name, resources, most in groups:
+        group = config.node_group_configs.add(name=name, max_count=most)
+        group.resources.update(resources)
+    monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: config)
+
+
+def test_nodes_that_the_autoscaler_may_add_count(monkeypatch):
+    labels = {"Labels": {"ray.io/node-group": "gpu"}}
+    found = [
+        {"Alive": True, "Resources": {"CPU": 2}, "Labels": {}},
+        {"Alive": True, "Resources": {"CPU": 8, "GPU": 1}, **labels},
+    ]
+    monkeypatch.setattr(tune.ray, "nodes", lambda: found)
+    autoscaler(monkeypatch, ("gpu", {"CPU": 8, "GPU": 1}, 4), ("cpu", {"CPU": 8}, 2))
+    assert tune.concurrency(Scale(gpus_per_worker=1), ours=False) == 4  # one of them is there
+    assert tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=9), ours=False) == 4
+    with pytest.raises(ResourceError, match="2 GPUs each, but the cluster's nodes have"):
+        tune.concurrency(Scale(gpus_per_worker=2, max_concurrent=9), ours=False)
