@@ -22,8 +22,14 @@ settings.register_profile("raygan", deadline=None, max_examples=30)
 settings.load_profile("raygan")
 
 
+from tests.clusters import cluster, sweep  # noqa: E402, F401 - fixtures
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Mark what needs a cluster; skip what needs a GPU where there is none."""
+    for item in items:
+        if {"cluster", "faults"} & set(item.path.relative_to(ROOT / "tests").parts):
+            item.add_marker("cluster")
     if torch.cuda.is_available():
         return
     for item in items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.cluster.conftest import BIN, ROOT
+from tests.clusters import BIN, ROOT
 from tests.cluster.test_sweep import mlflow_runs
 
 

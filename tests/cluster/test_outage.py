@@ -7,7 +7,7 @@ import signal
 import time
 import urllib.request
 
-from tests.cluster.conftest import BIN, free_port, start, stop, wait_until
+from tests.clusters import BIN, free_port, start, stop, wait_until
 from tests.cluster.test_sweep import logged_steps, mlflow_runs
 
 OUTAGE = 60

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from tests.cluster.conftest import free_port, stop, wait_until
+from tests.clusters import free_port, stop, wait_until
 
 LOSS = "val/reconstruction_loss"
 

@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests of this folder: loopback dashboard, token authentication."""
+"""A Ray cluster of the tests' own (loopback dashboard, token authentication) and small sweeps on it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 PATIENCE = 180
 """Seconds after which waiting for a condition is given up."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker("cluster")
 
 
 def free_port() -> int:
