@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from raygan.report import tables
 from raygan.storage import Storage
 from raygan.sweep import lock, plan, state
 from raygan.sweep.lock import Holder
-from raygan.sweep.spec import SweepSpec, load
+from raygan.sweep.spec import NAME, SweepSpec, load
 
 STOP_SECONDS = 120.0
 """How long ``raygan stop`` waits until the sweep has stopped."""
@@ -44,7 +45,10 @@ def _of_a_sweep(command: Command) -> Command:
     @wraps(command)
     def run(name: str, storage: str, **options: Any) -> None:
         try:
-            command(*_open(name, storage), **options)
+            try:
+                command(*_open(name, storage), **options)
+            except OSError as error:
+                raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
         except RayganError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             sys.exit(2)
@@ -56,7 +60,7 @@ def _open(name: str, storage: str) -> tuple[Storage, SweepSpec]:
     if name.endswith((".yaml", ".yml")):
         spec = load(Path(name))
         name, storage = spec.name, spec.storage
-    if "/" in name or ".." in name or "\0" in name:
+    if not re.fullmatch(NAME, name) or ".." in name:
         raise ConfigError(f"{name!r} is no sweep's name; give the name that stands in its YAML")
     root = Storage(storage)
     sweep = root / name

@@ -39,12 +39,14 @@ from raygan.sweep.sections import (
     Warmup,
 )
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
 
 class SweepSpec(Section):
     """A sweep: one YAML file."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=NAME,
         description="names the sweep's folder and runs: letters, digits, '.', '_' and '-'",
     )
     dataset: Dataset = Dataset()

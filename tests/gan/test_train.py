@@ -231,3 +231,53 @@ def test_the_loop_does_not_wait_for_the_device(small, images: ImageSet):
             game.simultaneous(real, noise, noise)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def rates(state: TrainState) -> list[float]:
+    return [o.param_groups[0]["lr"] for o in (state.optimizer_g, state.optimizer_d)]
+
+
+def test_each_network_has_its_learning_rate_and_a_warmup(fresh, images, monkeypatch):
+    state = fresh(lr=1e-3, lr_d=4e-3, warmup=2, warmup_factor=0.5, iterations=4, evaluate_every=1)
+    seen = [rates(state) for _ in train(state.config, images, state)]
+    assert seen == [[5e-4, 2e-3]] * 2 + [[1e-3, 4e-3]] * 2
+
+
+def test_one_learning_rate_is_that_of_both(fresh):
+    assert rates(fresh(lr=2e-3)) == [2e-3, 2e-3]
+
+
+@pytest.mark.parametrize("pause", [1, 2, 3])
+def test_a_warmup_that_is_resumed_is_the_same(fresh, images, run, pause, tmp_path):
+    fields = {"warmup": 2, "iterations": 5, "evaluate_every": 1, "norm": "vanilla"}
+    whole = curve(run(fresh(**fields)))
+    state = fresh(**fields)
+    for evaluation in train(state.config, images, state):
+        if evaluation.step == pause:
+            break
+    again = fresh(**fields)
+    again.load_state_dict(state.state_dict())
+    assert curve(run(again)) == whole[pause:]
+
+
+def test_a_warmup_changes_the_first_iterations(fresh, run):
+    warm, cold = (run(fresh(warmup=n, norm="vanilla"))[-1].metrics for n in (2, 0))
+    assert warm["train/loss_d"] != cold["train/loss_d"]
+
+
+def test_a_run_that_fails_early_is_not_trained_to_its_first_evaluation(fresh, run, monkeypatch):
+    monkeypatch.setattr("raygan.gan.train.EARLY", 3)
+    (evaluation, *_) = run(fresh(lr=1e30, iterations=50, evaluate_every=50))
+    assert (evaluation.step, evaluation.finite) == (3, False)
+
+
+def test_a_healthy_run_is_not_evaluated_early(fresh, run, monkeypatch):
+    plain = curve(run(fresh(iterations=6, evaluate_every=6)))
+    monkeypatch.setattr("raygan.gan.train.EARLY", 3)
+    assert curve(run(fresh(iterations=6, evaluate_every=6))) == plain
+
+
+def test_a_checkpoint_from_before_a_field_existed_has_its_default(fresh):
+    saved = fresh().state_dict()
+    del saved["config"]["warmup"], saved["config"]["lr_d"]
+    fresh().load_state_dict(saved)

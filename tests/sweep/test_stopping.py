@@ -1,7 +1,7 @@
 import pytest
 
 from raygan.sweep.sections import Stop
-from raygan.sweep.stopping import Asha, Never, Patience, make_rule
+from raygan.sweep.stopping import Asha, Median, Never, Patience, make_rule
 
 
 def test_asha_keeps_the_best_of_each_rung():
@@ -55,3 +55,33 @@ def test_patience_leaves_trials_alone_before_grace():
 )
 def test_rule_by_name(rule, kind):
     assert isinstance(make_rule(Stop(rule=rule)), kind)
+
+
+def test_median_stops_what_is_worse_than_the_usual_trial():
+    rule = Median(grace=20)
+    for number, level in enumerate((0.1, 0.2, 0.3)):
+        for step in (10, 20, 30):
+            assert not rule.stops(f"t{number}", step, level)
+    assert not rule.stops("bad", 10, 0.9)  # below the grace
+    assert rule.stops("bad", 20, 0.9)
+    assert not rule.stops("fair", 20, 0.19)  # its lowest is below the median of means, 0.2
+    assert not rule.stops("fair", 30, 5.0)
+
+
+def test_median_needs_others_that_have_come_as_far():
+    rule = Median(grace=10)
+    for number in range(Median.LEAST):
+        rule.stops(f"t{number}", 10, 0.1)
+    assert not rule.stops("bad", 20, 0.9)
+    for number in range(Median.LEAST):
+        rule.stops(f"t{number}", 20, 0.1)
+    assert rule.stops("bad", 30, 0.9) is False  # nobody is at 30 yet
+    assert rule.stops("worse", 20, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("step", "rung"), [(0, 0), (9, 0), (10, 10), (29, 10), (30, 30), (100, 90), (10_000, 7290)]
+)
+def test_rungs_of_the_ladder(step, rung):
+    assert Asha(10, 3).rung(step) == rung
+    assert Never().rung(step) == Patience(1, 1).rung(step) == step

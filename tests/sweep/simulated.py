@@ -1,0 +1,203 @@
+"""Sweeps in virtual time: the real study, over loss curves that are known.
+
+The curves have the shape that Xiang & Li 2017 (arXiv 1704.03971) describe: batch norm learns
+fastest, then levels off and gets worse and rougher; weight norm learns slowly and ends 10 %
+lower. The reconstruction loss of a trial with learning rate η after iteration i of T, a mean
+squared error per pixel, is
+
+    L(i) = (1 + x²/2) · [floor · (1 + worsening · l) + (START − floor) / (1 + 10^(x/2) · i / τ)]
+
+    x = log10(η / best rate)    decades off the norm's best rate
+    τ = learning · T            iterations after which half of what can be learned is learned
+    l = max(0, 2i/T − 1)        how far the second half has come
+
+A higher rate learns faster; one that is off costs its share of the loss from the start.
+What is measured is L(i) · exp(0.03 a + s bᵢ) with standard normal a, drawn once per trial (what
+its seed does), and bᵢ, drawn for each evaluation; s = 0.02 · (1 + roughening · l).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import statistics
+from dataclasses import dataclass
+
+from raygan.records import LOSS, STEP, TrialRecord
+from raygan.storage import Storage
+from raygan.sweep import spec
+from raygan.sweep.spec import SweepSpec
+from raygan.sweep.study import Study
+from raygan.sweep.yaml_loader import parse
+
+
+@dataclass(frozen=True)
+class Norm:
+    """How one normalisation learns, at its best learning rate unless said otherwise."""
+
+    floor: float
+    """Loss that it comes close to."""
+    learning: float
+    """Share of all iterations after which half of what can be learned is learned."""
+    best_rate: float
+    worsening: float
+    """By what share the floor has risen in the end."""
+    roughening: float
+    """By what share the evaluations' noise has grown in the end."""
+    time: float
+    """Time of an iteration; batch norm: 1."""
+
+
+NORMS = {
+    "vanilla": Norm(0.0130, 1 / 150, 2.5e-5, worsening=0, roughening=0, time=0.95),
+    "bn": Norm(0.0110, 1 / 400, 2e-4, worsening=0.05, roughening=0.5, time=1),
+    "wn": Norm(0.00935, 1 / 40, 5e-5, worsening=0, roughening=0, time=1.05),
+}
+START = 0.06
+"""Loss of an untrained generator, about that of the mean image."""
+SEED_EFFECT, NOISE = 0.03, 0.02
+RATES = (1e-5, 1e-3)
+FIRST_RATE = 1e-4
+"""What a user would try first: off every norm's best rate by a factor of 2 or more."""
+
+TRIALS = 16
+"""Trials per norm."""
+AT_ONCE = 8
+ITERATIONS, EVERY = 54_000, 1_000
+LAST = 5
+"""Evaluations whose median is a trial's loss at the end."""
+
+ASHA = "{rule: asha, grace: 1000, reduction: 3}"
+FULL = "{rule: none}"
+"""The full grid: all trials to their end."""
+FULL_ITERATIONS = len(NORMS) * TRIALS * ITERATIONS
+
+
+def make_sweep(
+    seed: int,
+    stop: str = ASHA,
+    *,
+    shared: bool = False,
+    method: str = "tpe",
+    first_rate: float | None = FIRST_RATE,
+) -> SweepSpec:
+    """A sweep over norm and learning rate, with its search seeded by ``seed``.
+
+    ``shared``: the norm is one more searched field, so that all trials compete in one cell;
+    else each norm is a cell. Both take the same number of trials and try the same first:
+    ``first_rate`` with each norm, unless it is None.
+    """
+    norms = f"norm: [{', '.join(NORMS)}]"
+    rates = f"lr: {{min: {RATES[0]}, max: {RATES[1]}, scale: log}}"
+    if shared:
+        first = ", ".join(f"{{norm: {norm}, lr: {first_rate}}}" for norm in NORMS)
+        grid, space, trials = "", f"{norms}, {rates}", TRIALS * len(NORMS)
+    else:
+        first = f"{{lr: {first_rate}}}"
+        grid, space, trials = norms, rates, TRIALS
+    if first_rate is None:
+        first = ""
+    text = f"""
+name: simulated
+grid: {{{grid}}}
+search: {{method: {method}, seed: {seed}, trials: {trials}, {space}, try_first: [{first}]}}
+stop: {stop}
+train: {{iterations: {ITERATIONS}, evaluate_every: {EVERY}}}
+"""
+    return spec.validate(parse(text, "simulated.yaml"))
+
+
+def expected(norm: str, rate: float, iteration: int) -> float:
+    """L: the loss without noise."""
+    n = NORMS[norm]
+    x = math.log10(rate / n.best_rate)
+    unlearned = (START - n.floor) / (1 + 10 ** (x / 2) * iteration / (n.learning * ITERATIONS))
+    return (1 + x * x / 2) * (n.floor * (1 + n.worsening * _late(iteration)) + unlearned)
+
+
+def measured(norm: str, rate: float, seed: str, noise: float = 1.0) -> list[float]:
+    """The losses of a trial's evaluations; ``noise`` multiplies both kinds of noise."""
+    draw = random.Random(seed)
+    own = SEED_EFFECT * draw.gauss(0, 1)
+    losses = []
+    for iteration in range(EVERY, ITERATIONS + 1, EVERY):
+        spread = NOISE * (1 + NORMS[norm].roughening * _late(iteration))
+        factor = math.exp(noise * (own + spread * draw.gauss(0, 1)))
+        losses.append(expected(norm, rate, iteration) * factor)
+    return losses
+
+
+def _late(iteration: int) -> float:
+    return max(0.0, 2 * iteration / ITERATIONS - 1)
+
+
+def at_end(norm: str) -> float:
+    """The loss in the end, without noise, at the learning rate for which it is lowest."""
+    return min(expected(norm, rate, ITERATIONS) for rate in _rates())
+
+
+def at_best(norm: str) -> float:
+    """The lowest loss at any time, without noise, at the learning rate for which it is lowest."""
+    iterations = range(EVERY, ITERATIONS + 1, EVERY)
+    return min(expected(norm, rate, i) for rate in _rates() for i in iterations)
+
+
+def _rates() -> list[float]:
+    low, high = RATES
+    return [low * (high / low) ** (k / 100) for k in range(101)]
+
+
+class _Unsaved(Study):
+    """Keeps no records in its storage: no simulated sweep is gone on with."""
+
+    def _save(self, record: TrialRecord) -> None:
+        pass
+
+
+def run(sweep: SweepSpec, seed: int, noise: float = 1.0) -> Study:
+    """Run all trials, :data:`AT_ONCE` at a time; the same seed gives the same curves."""
+    study = _Unsaved(sweep, Storage("mock:///simulated"))
+    losses: dict[str, list[float]] = {}
+    durations: dict[str, float] = {}
+    due: list[tuple[float, int, str]] = []  # time of the next evaluation, order of starts, trial
+    now = 0.0
+    while True:
+        while len(due) < AT_ONCE and (planned := study.next_trial()) is not None:
+            trial, config = planned.id, planned.config
+            study.started(trial)
+            losses[trial] = measured(config.norm, config.lr, f"{seed} {trial}", noise)
+            durations[trial] = EVERY * NORMS[config.norm].time
+            heapq.heappush(due, (now + durations[trial], len(losses), trial))
+        if not due:
+            return study
+        now, order, trial = heapq.heappop(due)
+        done = study.records[trial].step // EVERY
+        stop = study.heard(trial, {STEP: (done + 1) * EVERY, LOSS: losses[trial][done]})
+        if stop or done + 1 == len(losses[trial]):
+            study.ended(trial)
+        else:
+            heapq.heappush(due, (now + durations[trial], order, trial))
+
+
+def iterations(study: Study) -> int:
+    """Iterations of all trials."""
+    return sum(record.step for record in study.records.values())
+
+
+def winner_at_end(study: Study) -> str:
+    """The norm of the trial that ended lowest, by the median of its last evaluations.
+
+    Only trials that ran to their end count; each cell has one, since the first to reach a rung
+    passes it. The median does not reward a rough curve for its luckiest evaluation.
+    """
+    whole = [record for record in study.records.values() if record.outcome == "ok"]
+    best = min(whole, key=lambda r: statistics.median(loss for _, loss in r.curve[-LAST:]))
+    return str(best.config["norm"])
+
+
+def winner_by_lowest(study: Study) -> str:
+    """The norm of the best of the cells' best trials, by the lowest loss of any evaluation."""
+    cells = {record.cell for record in study.records.values()}
+    best = [record for cell in cells if (record := study.best(cell)) is not None]
+    return str(min(best, key=lambda r: r.best[1] if r.best else math.inf).config["norm"])

@@ -1,0 +1,74 @@
+"""A ladder per cell finds the norm that is best in the end; a ladder shared by all does not."""
+
+from collections import Counter
+
+import pytest
+
+from raygan.sweep.study import Study
+from tests.sweep import simulated
+from tests.sweep.simulated import ASHA, EVERY, FULL_ITERATIONS, ITERATIONS, NORMS, make_sweep, run
+
+SEEDS = range(10)
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[Study]:
+    return [run(make_sweep(seed), seed) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def shared() -> list[Study]:
+    return [run(make_sweep(seed, shared=True), seed) for seed in SEEDS]
+
+
+def test_curves_are_those_of_the_paper():
+    end = {norm: simulated.at_end(norm) for norm in NORMS}
+    best = {norm: simulated.at_best(norm) for norm in NORMS}
+    assert end["wn"] == pytest.approx(0.9 * end["bn"], rel=0.005)
+    assert best["wn"] < best["bn"] < end["bn"]  # batch norm gets worse, but never was better
+    early = {norm: simulated.expected(norm, NORMS[norm].best_rate, EVERY) for norm in NORMS}
+    assert early["bn"] < early["vanilla"] < early["wn"]
+    assert all(0.005 < loss < 0.06 for loss in (*end.values(), *early.values()))
+
+
+def test_noise_is_a_few_percent():
+    curves = [simulated.measured("wn", 5e-5, str(seed)) for seed in range(200)]
+    last = [curve[-1] / simulated.expected("wn", 5e-5, ITERATIONS) for curve in curves]
+    within = sum(abs(ratio - 1) < 0.036 for ratio in last) / len(last)  # √(0.03² + 0.02²)
+    assert within == pytest.approx(0.68, abs=0.1)
+
+
+def test_ladder_per_cell_finds_the_right_winner(cells):
+    winners = Counter(simulated.winner_at_end(study) for study in cells)
+    assert winners["wn"] >= 9, winners
+
+
+def test_shared_ladder_stops_what_is_best_in_the_end(shared):
+    winners = Counter(simulated.winner_at_end(study) for study in shared)
+    assert winners["bn"] >= 9, winners
+    for study in shared:
+        wn = [record for record in study.records.values() if record.config["norm"] == "wn"]
+        assert wn
+        assert max(record.step for record in wn) < ITERATIONS / 2
+
+
+def test_budgets_are_the_same_and_a_quarter_of_the_full_grid(cells, shared):
+    for one, other in zip(cells, shared, strict=True):
+        assert len(one.records) == len(other.records)
+        assert simulated.iterations(one) <= FULL_ITERATIONS / 4
+    ratio = sum(map(simulated.iterations, shared)) / sum(map(simulated.iterations, cells))
+    assert 0.8 < ratio < 1.25
+
+
+def test_full_grid_trains_everything_to_the_end():
+    study = run(make_sweep(0, simulated.FULL), 0)
+    assert simulated.iterations(study) == FULL_ITERATIONS
+    assert {record.outcome for record in study.records.values()} == {"ok"}
+    assert simulated.winner_at_end(study) == "wn"
+
+
+def test_same_seed_gives_the_same_sweep(cells):
+    again = run(make_sweep(SEEDS[0], ASHA), SEEDS[0])
+    assert {id: (record.params, record.curve) for id, record in again.records.items()} == {
+        id: (record.params, record.curve) for id, record in cells[0].records.items()
+    }

@@ -1,0 +1,75 @@
+import json
+from dataclasses import asdict
+
+import pytest
+from rich.console import Console
+
+from raygan.gan.rate import Rate
+from raygan.storage import Storage
+from raygan.sweep import preview, spec
+from raygan.sweep.study import Study
+from raygan.sweep.yaml_loader import parse
+
+SWEEP = """
+name: norms
+grid: {norm: [bn, wn]}
+search: {method: random, trials: 9, lr: {min: 1.0e-5, max: 1.0e-3, scale: log}}
+stop: {rule: asha, grace: 1000, reduction: 3}
+replicate: {seeds: 3}
+train: {iterations: 9000, evaluate_every: 1000, batch_size: 32}
+scale: {gpus_per_worker: 0.5, max_concurrent: 4}
+budget: {gpu_hours: 40, usd_per_gpu_hour: 2.5}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path) -> spec.SweepSpec:
+    return spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+
+
+@pytest.fixture
+def shown(sweep, monkeypatch):
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: 2)
+
+    def shown() -> str:
+        console = Console(width=160, record=True, quiet=False)
+        with console.capture() as capture:
+            preview.show_plan(sweep, console, None, calibrate=False)
+        return capture.get()
+
+    return shown
+
+
+def test_plan_counts_what_will_run(shown):
+    output = shown()
+    assert "2 cells × (9 trials + 3 replicates) = 24 trials" in output
+    assert "each trial: 1 workers × (1 CPUs, 0.5 GPUs); at once: 2" in output
+    assert "iterations: at most 216,000; about " in output
+    assert "time, GPU-hours and cost: unknown; --calibrate measures" in output
+    assert "budget:     gpu_hours 40" in output
+    assert "name: norms" in output
+
+
+def test_measured_rates_give_time_and_money(shown, sweep):
+    rates = {cell: asdict(Rate(100.0, 2.0)) for cell in ("bn", "wn")}
+    Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
+    output = shown()
+    # 24 trials × (9000 / 100 + 9 × 2 + 8) seconds
+    hours = 24 * 116 / 3600
+    assert f"at most:    23m, {hours:.2f} trial-hours, {hours / 2:.2f} GPU-hours, $0.97" in output
+    assert "3200" in output  # images per second
+
+
+def test_trials_that_have_run_are_what_is_believed(shown, sweep):
+    study = Study(sweep, Storage(f"{sweep.storage}/norms"))
+    for planned in (study.next_trial(), study.next_trial()):
+        study.heard(planned.id, {"step": 9000, "val/reconstruction_loss": 0.1})
+        study.records[planned.id].seconds = 98.0
+        study.ended(planned.id)
+    output = shown()
+    assert f"≤ {12 * 98 / 3600:.2f}" in output
+
+
+def test_nothing_is_written(shown, tmp_path):
+    shown()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,340 @@
+"""What follows a search: retries of early failures, replicates, and the budget's end."""
+
+import math
+
+import pytest
+
+from raygan.errors import RayganError
+from raygan.records import LOSS
+from raygan.storage import Storage
+from raygan.sweep import spec
+from raygan.sweep.study import Study
+from raygan.sweep.yaml_loader import parse
+
+SWEEP = """
+name: a
+grid: {norm: [bn, wn]}
+search: {lr: [1e-3, 1e-4]}
+stop: {rule: asha, grace: 10, reduction: 2}
+train: {iterations: 40, evaluate_every: 10, seed: 7}
+"""
+REPLICATES = SWEEP + "replicate: {seeds: 2}\n"
+
+
+@pytest.fixture
+def storage(tmp_path) -> Storage:
+    return Storage(str(tmp_path / "a"))
+
+
+def open_study(storage: Storage, text: str = SWEEP, **options) -> Study:
+    return Study(spec.validate(parse(text, "sweep.yaml")), storage, **options)
+
+
+def report(step: int, loss: float, **more) -> dict:
+    return {"step": step, LOSS: loss, "perf/images_per_second": 1.0, **more}
+
+
+def play(study: Study, trial: str, loss: float) -> None:
+    """Train ``trial`` to its end, unless it is stopped, its loss falling to ``loss``."""
+    study.started(trial)
+    for step in (10, 20, 30, 40):
+        if study.heard(trial, report(step, loss * 40 / step)):
+            break
+    study.ended(trial)
+
+
+def fail_early(study: Study, trial: str) -> None:
+    study.started(trial)
+    assert study.heard(trial, report(10, math.nan, outcome="early-failure", reason="nan at 10"))
+    study.ended(trial)
+
+
+def run_all(study: Study, loss_of) -> list[str]:
+    order = []
+    while (planned := study.next_trial()) is not None:
+        order.append(planned.id)
+        play(study, planned.id, loss_of(planned))
+    return order
+
+
+def by_rate(planned) -> float:
+    return abs(math.log10(planned.config.lr / 1e-4)) + 0.1 + 0.001 * planned.config.seed
+
+
+def test_best_setting_of_each_cell_is_replicated_with_the_same_fresh_seeds(storage):
+    study = open_study(storage, REPLICATES)
+    assert study.trial_count == 8
+    order = run_all(study, by_rate)
+    assert order[:4] == ["bn-000", "wn-000", "bn-001", "wn-001"]
+    assert order[4:] == ["bn-001-seed8", "wn-001-seed8", "bn-001-seed9", "wn-001-seed9"]
+    for trial in order[4:]:
+        record = study.records[trial]
+        assert (record.kind, record.outcome, record.params) == ("replicate", "ok", {"lr": 1e-4})
+    assert [record.config["seed"] for record in study.cells["wn"].replicates()] == [8, 9]
+    assert study.best("wn").id == "wn-001-seed8"  # only replicates carry the verdict
+    assert study.complete
+    assert not study.waiting
+
+
+def test_replicates_wait_for_the_whole_search_of_their_cell_alone(storage):
+    study = open_study(storage, REPLICATES)
+    first, other, second, last = (study.next_trial().id for _ in range(4))
+    assert study.next_trial() is None
+    assert study.waiting
+    play(study, first, 0.3)
+    play(study, second, 0.1)
+    assert study.next_trial().id == "bn-001-seed8"  # wn is still searched
+    play(study, other, 0.3)
+    play(study, last, 0.4)
+    assert study.next_trial().id == "wn-000-seed8"
+
+
+def test_replicates_are_never_stopped_early(storage):
+    study = open_study(storage, REPLICATES)
+    run_all(study, by_rate)
+    worse = open_study(storage, REPLICATES.replace("seeds: 2", "seeds: 3"))
+    planned = worse.next_trial()
+    assert planned.id == "bn-001-seed10"
+    play(worse, planned.id, 1e6)
+    assert worse.records[planned.id].outcome == "ok"
+
+
+def test_several_settings_are_replicated_in_turn(storage):
+    study = open_study(storage, SWEEP + "replicate: {seeds: 2, top: 2}\n")
+    order = [trial for trial in run_all(study, by_rate) if trial.startswith("bn")]
+    assert order[2:] == ["bn-001-seed8", "bn-000-seed8", "bn-001-seed9", "bn-000-seed9"]
+
+
+def test_without_a_search_the_seeds_are_all_there_is(storage):
+    text = "name: a\ngrid: {norm: [bn, wn]}\ntrain: {iterations: 40}\nreplicate: {seeds: 2}"
+    study = open_study(storage, text)
+    assert run_all(study, by_rate) == ["bn-seed1", "wn-seed1", "bn-seed2", "wn-seed2"]
+    assert study.complete
+
+
+def test_cell_without_a_result_has_nothing_to_replicate(storage):
+    study = open_study(storage, REPLICATES)
+    for planned in iter(study.next_trial, None):
+        if planned.cell == "wn":
+            study.ended(planned.id, error="out of memory")
+        else:
+            play(study, planned.id, 0.1)
+    assert [trial for trial in study.records if "seed" in trial and trial.startswith("wn")] == []
+    assert study.complete
+
+
+def test_study_goes_on_in_the_middle_of_its_replicates(storage):
+    first = open_study(storage, REPLICATES)
+    for _ in range(5):
+        planned = first.next_trial()
+        play(first, planned.id, by_rate(planned))
+    cut_off = first.next_trial()
+    assert cut_off.id == "wn-001-seed8"
+    first.heard(cut_off.id, report(10, 0.5))
+
+    again = open_study(storage, REPLICATES)
+    assert [p.id for p in iter(again.next_trial, None)] == [
+        "wn-001-seed8",
+        "bn-001-seed9",
+        "wn-001-seed9",
+    ]
+    assert again.records["wn-001-seed8"].curve == [(10, 0.5)]
+    assert again.records["wn-001-seed8"].config["seed"] == 8
+
+
+def test_more_trials_extend_a_search_and_replicate_what_is_best_then(storage):
+    few = SWEEP.replace("{lr: [1e-3, 1e-4]}", "{lr: [1e-3, 1e-4], trials: 1}")
+    few += "replicate: {seeds: 1}\n"
+    run_all(open_study(storage, few), by_rate)
+    more = open_study(storage, few.replace("trials: 1", "trials: 2"))
+    assert run_all(more, by_rate) == ["bn-001", "wn-001", "bn-001-seed8", "wn-001-seed8"]
+    assert [record.id for record in more.cells["bn"].replicates()] == ["bn-001-seed8"]
+    assert "bn-000-seed8" in more.records  # of the setting that was best before
+
+
+WARMUP = SWEEP + "warmup: {iterations: 5, factor: 0.2}\n"
+
+
+def test_early_failure_is_tried_once_more_with_a_warmup(storage):
+    study = open_study(storage, WARMUP)
+    trial = study.next_trial().id
+    fail_early(study, trial)
+    record = study.records[trial]
+    assert (record.outcome, record.reason, record.curve) == ("early-failure", "nan at 10", [])
+    ids = [planned.id for planned in iter(study.next_trial, None)]
+    assert ids == ["wn-000", "bn-000-warmup", "wn-001", "bn-001"]
+    again = study.records["bn-000-warmup"]
+    assert (again.config["warmup"], again.config["warmup_factor"]) == (5, 0.2)
+    assert again.params == record.params
+    fail_early(study, again.id)
+    for trial in ("wn-000", "wn-001", "bn-001"):
+        play(study, trial, 0.1)
+    assert study.next_trial() is None  # once
+    assert study.complete
+    assert study.trial_count == 5
+
+
+def test_early_failure_without_warmup_is_an_outcome_like_others(storage):
+    study = open_study(storage)
+    trial = study.next_trial().id
+    fail_early(study, trial)
+    ids = [planned.id for planned in iter(study.next_trial, None)]
+    assert ids == ["wn-000", "bn-001", "wn-001"]
+    assert study.best("bn") is None
+
+
+def test_retry_counts_for_the_search_and_its_setting_is_replicated(storage):
+    study = open_study(storage, WARMUP + "replicate: {seeds: 1}\n")
+    while (planned := study.next_trial()) is not None:
+        if planned.id == "bn-001":
+            fail_early(study, planned.id)
+        else:
+            play(study, planned.id, by_rate(planned))
+    assert study.records["bn-001-warmup"].outcome == "ok"
+    replicate = study.records["bn-001-seed8"]
+    assert replicate.config["warmup"] == 0  # the setting's: tried as it is first
+    states = [trial.state.name for trial in study.cells["bn"]._search._study.trials]
+    assert states == ["COMPLETE", "COMPLETE"]
+
+
+def test_retry_that_was_cut_off_goes_on_and_is_not_given_out_twice(storage):
+    first = open_study(storage, WARMUP)
+    fail_early(first, first.next_trial().id)
+    other, retry = first.next_trial().id, first.next_trial().id
+    assert retry == "bn-000-warmup"
+    again = open_study(storage, WARMUP)
+    assert [p.id for p in iter(again.next_trial, None)] == [retry, other, "bn-001", "wn-001"]
+
+
+def test_retry_that_was_due_when_the_sweep_was_cut_off_comes_later(storage):
+    first = open_study(storage, WARMUP)
+    fail_early(first, first.next_trial().id)
+    again = open_study(storage, WARMUP)
+    assert "bn-000-warmup" in [planned.id for planned in iter(again.next_trial, None)]
+
+
+def test_failed_trials_are_run_again_on_request_only(storage):
+    study = open_study(storage)
+    for planned in iter(study.next_trial, None):
+        if planned.id == "wn-001":
+            study.started(planned.id)
+            study.heard(planned.id, report(10, 0.05))
+            study.ended(planned.id, error="the node was lost")
+        else:
+            play(study, planned.id, 0.1)
+    assert open_study(storage).complete
+    again = open_study(storage, retry_failed=True)
+    assert [planned.id for planned in iter(again.next_trial, None)] == ["wn-001"]
+    assert again.records["wn-001"].curve == [(10, 0.05)]  # from its last checkpoint
+
+
+def with_budget(text: str) -> str:
+    return f"{SWEEP}scale: {{gpus_per_worker: 1}}\nbudget: {{{text}}}\n"
+
+
+def test_trials_are_counted_and_the_running_ones_end_in_peace(storage):
+    study = open_study(storage, with_budget("trials: 2"))
+    assert run_all(study, by_rate) == ["bn-000", "wn-000"]
+    assert [r.outcome for r in study.records.values()] == ["ok", "ok"]
+    assert study.exhausted == "2 of 2 trials"
+    assert not study.complete
+    assert not study.waiting
+    raised = open_study(storage, with_budget("trials: 3"))
+    assert run_all(raised, by_rate) == ["bn-001"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Monotonic time that a test moves."""
+    now = [1000.0]
+    monkeypatch.setattr("raygan.sweep.study.time.monotonic", lambda: now[0])
+
+    def forward(seconds: float) -> None:
+        now[0] += seconds
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("cap", "reached"),
+    [
+        ("gpu_hours: 1.5", "1.50 of 1.5 GPU-hours"),
+        ("usd: 3, usd_per_gpu_hour: 2", "$3.00 of $3"),
+        ("wall_clock: 90m", "5400s of 90m"),
+    ],
+)
+def test_trials_that_run_when_the_budget_ends_are_paused_at_their_next_rung(
+    storage, clock, cap, reached
+):
+    study = open_study(storage, with_budget(cap))
+    trial = study.next_trial().id
+    study.started(trial)
+    clock(3600)
+    assert not study.heard(trial, report(20, 0.5))
+    clock(1800)
+    assert study.exhausted == reached
+    assert not study.heard(trial, report(30, 0.4))  # the next rung is at 40, its end
+    events = []
+    study.listeners.append(lambda event, record: events.append(event))
+    assert study.next_trial() is None
+    assert not study.heard(trial, report(40, 0.3))
+    study.ended(trial)
+    assert study.records[trial].outcome == "ok"
+    assert study.records[trial].gpu_seconds == 5400
+
+
+def test_paused_trial_goes_on_when_the_budget_is_raised(storage, clock):
+    text = with_budget("gpu_hours: 1").replace("grace: 10", "grace: 30")
+    study = open_study(storage, text)
+    trial = study.next_trial().id
+    study.started(trial)
+    clock(3600)
+    assert not study.heard(trial, report(20, 0.5))
+    assert study.heard(trial, report(30, 0.4))
+    events = []
+    study.listeners.append(lambda event, record: events.append(event))
+    study.ended(trial)
+    assert events == ["paused"]
+    assert study.records[trial].outcome is None
+
+    spent = open_study(storage, text)
+    assert spent.next_trial() is None  # not even the one that has begun
+    raised = open_study(storage, text.replace("gpu_hours: 1", "gpu_hours: 2"))
+    assert raised.next_trial().id == trial
+    assert raised.spent.gpu_hours == 1.0
+
+
+def test_wall_clock_counts_over_all_runs(storage, clock):
+    text = with_budget("wall_clock: 1h")
+    first = open_study(storage, text)
+    trial = first.next_trial().id
+    first.started(trial)
+    clock(1800)
+    first.heard(trial, report(20, 0.5))
+    first.interrupted()
+    clock(10_000)  # nobody ran it
+    again = open_study(storage, text)
+    assert again.exhausted is None
+    assert again.next_trial().id == trial
+    clock(1800)
+    assert again.exhausted == "3600s of 1h"
+
+
+def test_time_is_saved_with_each_evaluation(storage, clock):
+    study = open_study(storage, with_budget("gpu_hours: 9"))
+    trial = study.next_trial().id
+    study.started(trial)
+    clock(60)
+    study.heard(trial, report(10, 0.5))
+    clock(60)  # killed here
+    assert open_study(storage, with_budget("gpu_hours: 9")).spent.gpu_hours == 1 / 60
+
+
+def test_settings_of_another_search_are_named(storage):
+    study = open_study(storage)
+    study.next_trial()
+    record = study.records["bn-000"]
+    record.outcome, record.params = "ok", {"lr": 5.0}
+    record.save(storage)
+    with pytest.raises(RayganError, match=r"trial bn-000: its settings .* are not of this search"):
+        open_study(storage)
