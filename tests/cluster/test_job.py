@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.clusters import BIN, ROOT
 from tests.cluster.test_sweep import mlflow_runs
+from tests.clusters import BIN, ROOT
 
 
 def submit(cluster, env, *command: str) -> subprocess.CompletedProcess:
