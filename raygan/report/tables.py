@@ -137,17 +137,20 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
         box=None,
         pad_edge=False,
     )
-    for name in ("cell", "setting", "seeds", "mean best loss", "sd", "lowest", "highest", "failed"):
+    names = ("cell", "setting", "seeds", "mean best loss", "sd", "lowest", "highest")
+    for name in (*names, "mean last loss", "failed"):
         table.add_column(name, justify="left" if name in ("cell", "setting") else "right")
     for cell, records in replicates.items():
         for setting in dict.fromkeys(_setting(record) for record in records):
             mine = [record for record in records if _setting(record) == setting]
-            losses = [r.best[1] for r in mine if r.outcome == "ok" and r.best]
-            numbers = ["", "", "", ""]
+            whole = [r for r in mine if r.outcome == "ok" and r.best]
+            losses = [r.best[1] for r in whole if r.best]
+            numbers = [""] * 5
             if losses:
                 spread = f"{statistics.stdev(losses):.5f}" if len(losses) > 1 else ""
+                last = statistics.fmean(r.curve[-1][1] for r in whole)
                 numbers = [f"{statistics.fmean(losses):.5f}", spread]
-                numbers += [f"{min(losses):.5f}", f"{max(losses):.5f}"]
+                numbers += [f"{value:.5f}" for value in (min(losses), max(losses), last)]
             failed = sum(r.outcome not in (None, "ok") for r in mine)
             table.add_row(cell, setting, str(len(losses)), *numbers, str(failed))
     console.print(table)

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raygan.errors import ConfigError
+from raygan.gan.config import TrainConfig
+from raygan.sweep import plan, spec, state
 from raygan.sweep.yaml_loader import MAX_BYTES, MAX_DEPTH, parse, parse_scalar
 
 
@@ -100,3 +102,45 @@ plain = st.recursive(
 @given(plain)
 def test_plain_data_survives(data):
     assert parse(yaml.safe_dump(data), "x.yaml").data == data
+
+
+keys = st.sampled_from(
+    [*spec.SweepSpec.model_fields, *TrainConfig().to_dict(), "method", "trials", "try_first", "min",
+     "max", "scale", "rule", "grace", "seeds", "top", "usd", "wall_clock", "path", "size", "x"]
+)  # fmt: skip
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(
+        ["bn", "wn", "asha", "tpe", "log", "12h", "0h", "9" * 9 + "d", "../x", "a\0b", ""]
+    ),
+    st.text(max_size=9),
+)
+documents = st.dictionaries(
+    keys,
+    st.recursive(
+        values,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+        max_leaves=12,
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=300)
+@given(documents, st.booleans())
+def test_any_document_is_a_sweep_or_refused_in_our_own_words(data, named):
+    if named:
+        data["name"] = "a"
+    text = yaml.safe_dump(data, allow_unicode=True)
+    try:
+        found = spec.validate(parse(text, "fuzz.yaml"))
+    except ConfigError as error:
+        assert "fuzz.yaml" in str(error)
+        return
+    # what is accepted can be planned, and means the same when it is read again
+    assert plan.cells(found)
+    again = spec.validate(parse(state.dump(found), "again.yaml"))
+    assert again.resolved() == found.resolved()
