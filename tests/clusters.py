@@ -11,11 +11,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -72,6 +78,14 @@ class Cluster:
         ray = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *options]
         return start(ray, self.logs / f"{name}.log", self.env)
 
+    def train_workers(self) -> list[psutil.Process]:
+        """The processes of this cluster in which Ray Train's workers train."""
+        return [
+            process
+            for process in psutil.Process(self.head.pid).children(recursive=True)
+            if "RayTrainWorker" in " ".join(process.cmdline())
+        ]
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -127,15 +141,21 @@ class Sweep:
     def log(self) -> Path:
         return self.storage.parent / f"{self.name}.log"
 
-    def start(self) -> subprocess.Popen:
-        return start(self.command, self.log, self.env)
+    def start(self, *options: str) -> subprocess.Popen:
+        return start([*self.command, *options], self.log, self.env)
 
-    def run(self, code: int = 0) -> str:
-        process = self.start()
+    @contextmanager
+    def running(self, *options: str) -> Iterator[subprocess.Popen]:
+        """Start it; it does not outlive the block."""
+        process = self.start(*options)
         try:
-            process.wait(PATIENCE * 2)
+            yield process
         finally:
             stop(process)
+
+    def run(self, *options: str, code: int = 0) -> str:
+        with self.running(*options) as process:
+            process.wait(PATIENCE * 2)
         assert process.returncode == code, self.log.read_text()
         return self.log.read_text()
 
@@ -150,6 +170,18 @@ class Sweep:
     @property
     def tracking(self) -> str:
         return f"sqlite:///{self.storage}/mlflow.db"
+
+    def change(self, **sections: object) -> None:
+        """Replace or extend sections of its YAML."""
+        content = _merged(yaml.safe_load(self.file.read_text()), sections)
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _merged(content: dict, sections: dict) -> dict:
+    merged = dict(content)
+    for key, value in sections.items():
+        merged[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+    return merged
 
 
 SMALL = {
@@ -167,15 +199,52 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sweep]:
-    """Make a small sweep; its sections replace or extend those of :data:`SMALL`."""
+    """Make a small sweep; its sections replace or extend those of :data:`SMALL`.
+
+    ``env`` changes the environment; None removes a variable.
+    """
     storage = tmp_path_factory.mktemp("sweeps") / "storage"
 
-    def make(name: str, *, env: dict[str, str] | None = None, **sections: object) -> Sweep:
-        content: dict = {"name": name, "storage": str(storage), **SMALL}
-        for key, value in sections.items():
-            content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
-        file = storage.parent / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(content, sort_keys=False))
-        return Sweep(file, storage, {**cluster.env, **(env or {})}, name)
+    def make(name: str, *, env: dict[str, str | None] | None = None, **sections: object) -> Sweep:
+        merged = {k: v for k, v in (cluster.env | (env or {})).items() if v is not None}
+        made = Sweep(storage.parent / f"{name}.yaml", storage, merged, name)
+        content = {"name": name, "storage": str(storage), **SMALL}
+        made.file.write_text(yaml.safe_dump(_merged(content, sections), sort_keys=False))
+        return made
 
     return make
+
+
+TRIALS = ("vanilla-000", "bn-000", "wn-000")
+NORMS = {"norm": ["vanilla", "bn", "wn"]}
+LONGER = {"iterations": 60, "reconstruction_steps": 300}
+"""Half a second per evaluation: time to be killed in."""
+
+
+@pytest.fixture(scope="session")
+def reference(sweep: Callable[..., Sweep]) -> Sweep:
+    """A sweep that nothing has disturbed: its curves are those that all others must give."""
+    made = sweep("reference", grid=NORMS, train=LONGER)
+    made.run()
+    return made
+
+
+LOSS = "val/reconstruction_loss"
+
+
+def mlflow_runs(uri: str, sweep: str) -> dict[str, Run]:
+    """Runs of a sweep by trial id; the parent under its own name."""
+    from mlflow import MlflowClient  # takes seconds: not for those who need no cluster
+
+    client = MlflowClient(uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.sweep = '{sweep}'")
+    by_trial = {run.data.tags.get("trial", sweep): run for run in found}
+    assert len(by_trial) == len(found), "a trial has two runs"
+    return by_trial
+
+
+def logged_steps(uri: str, run: Run) -> list[int]:
+    from mlflow import MlflowClient
+
+    return [m.step for m in MlflowClient(uri).get_metric_history(run.info.run_id, LOSS)]

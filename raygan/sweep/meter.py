@@ -53,7 +53,7 @@ class Spent:
     """What a sweep has used."""
 
     trials: int
-    """Trials started, replicates and retries included."""
+    """Trials given out, replicates and retries included."""
     trial_hours: float
     """Hours that trials have taken, added up."""
     gpu_hours: float
@@ -69,7 +69,7 @@ class Spent:
         ``gpus`` GPUs each, have not been counted."""
         now = time.monotonic()
         since = sum(now - start for start in running.values())
-        records = [record for record in records if record.seconds or record.id in running]
+        records = list(records)
         return cls(
             trials=len(records),
             trial_hours=(sum(record.seconds for record in records) + since) / 3600,

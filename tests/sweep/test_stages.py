@@ -243,6 +243,11 @@ def test_trials_are_counted_and_the_running_ones_end_in_peace(storage):
     assert run_all(raised, by_rate) == ["bn-001"]
 
 
+def test_trials_that_wait_for_resources_count_too(storage):
+    study = open_study(storage, with_budget("trials: 3"))
+    assert [p.id for p in iter(study.next_trial, None)] == ["bn-000", "wn-000", "bn-001"]
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Monotonic time that a test moves."""
