@@ -15,6 +15,8 @@ from raygan.sweep.spec import SweepSpec, validate
 from raygan.sweep.yaml_loader import Document
 
 SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
+_END = "...\n"
+"""YAML's end of a document: half of one is often valid, too."""
 MAY_CHANGE = ("scale", "tracking", "storage", "budget")
 """Keys of the YAML that change how and where a sweep runs, not what it finds."""
 MAY_GROW = ("search.trials", "replicate.seeds", "grid.seed")
@@ -55,7 +57,7 @@ def stored_data(sweep: Storage) -> dict[str, Any] | None:
 
 def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
     """Write down what the sweep is, twice: nothing of it may be lost."""
-    for name, content in ((SPEC_FILE, dump(spec)), (DATA_FILE, json.dumps(data))):
+    for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, json.dumps(data))):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
 
@@ -116,6 +118,8 @@ def _has_begun(sweep: Storage) -> bool:
 
 
 def _parse_spec(text: bytes) -> SweepSpec:
+    if not text.endswith(_END.encode()):
+        raise ValueError("its end is missing")
     try:
         return validate(Document(SPEC_FILE, yaml.safe_load(text)))
     except yaml.YAMLError as error:

@@ -65,6 +65,16 @@ def test_backup_is_used_for_a_damaged_or_lost_file(begun, name, stored, hurt, ca
 
 
 @FILES
+def test_no_part_of_a_file_is_taken_for_the_whole(begun, name, stored):
+    whole = begun.read(name)
+    known = stored(begun)
+    for length in range(0, len(whole), 7):
+        begun.write(name, whole[:length])
+        again = stored(begun)
+        assert again == known, length
+
+
+@FILES
 @pytest.mark.parametrize("hurt", [damage, Storage.delete])
 def test_without_a_whole_backup_it_is_refused_and_never_taken_for_new(begun, name, stored, hurt):
     for which in (name, f"{name}.bak"):
