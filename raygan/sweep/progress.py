@@ -66,7 +66,8 @@ class Progress:
         if event == "started":
             ended = sum(r.outcome is not None for r in self._study.records.values())
             going_on = f", goes on after iteration {record.step}" if record.step else ""
-            text = f"started (trial {record.id}; {ended}/{self._study.trial_count} done){going_on}"
+            done = f"{ended}/{self._study.trial_count} done, {describe_spent(self._study)}"
+            text = f"started (trial {record.id}; {done}){going_on}"
         elif event == "evaluated" and record.history:
             text = (
                 f"{record.step}/{record.config['iterations']}  "

@@ -69,7 +69,7 @@ def _run(
     _announce(study, grown, console)
     tracker = _tracker(spec, sweep, storage)
     tracker.connect()
-    if known and (study.complete or study.exhausted):
+    if known and not study.runnable:
         tracker.open(known["id"], state.dump(spec), run_tags(known["digest"]))
         _catch_up(study, tracker)
         return finish(study, tracker, signals, known, console)

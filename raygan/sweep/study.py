@@ -83,6 +83,14 @@ class Study:
             return all(cell.complete for cell in self.cells.values())
 
     @property
+    def runnable(self) -> bool:
+        """Whether there is something to run, and something left to run it with."""
+        with self._lock:
+            if self._unfinished:
+                return not self._overspent
+            return not (self.complete or self.exhausted)
+
+    @property
     def waiting(self) -> bool:
         """Whether the end of a running trial may bring trials that are not known yet."""
         with self._lock:

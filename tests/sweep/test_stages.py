@@ -248,6 +248,17 @@ def test_trials_that_wait_for_resources_count_too(storage):
     assert [p.id for p in iter(study.next_trial, None)] == ["bn-000", "wn-000", "bn-001"]
 
 
+def test_trials_that_had_begun_go_on_though_no_other_may_start(storage):
+    first = open_study(storage, with_budget("trials: 2"))
+    trial, other = (first.next_trial().id for _ in range(2))
+    play(first, trial, 0.1)
+    again = open_study(storage, with_budget("trials: 2"))
+    assert again.runnable
+    assert [p.id for p in iter(again.next_trial, None)] == [other]
+    play(again, other, 0.1)
+    assert not again.runnable
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Monotonic time that a test moves."""
@@ -303,6 +314,7 @@ def test_paused_trial_goes_on_when_the_budget_is_raised(storage, clock):
     assert study.records[trial].outcome is None
 
     spent = open_study(storage, text)
+    assert not spent.runnable
     assert spent.next_trial() is None  # not even the one that has begun
     raised = open_study(storage, text.replace("gpu_hours: 1", "gpu_hours: 2"))
     assert raised.next_trial().id == trial
