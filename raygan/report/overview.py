@@ -59,18 +59,24 @@ def _draw_curves(
 ) -> None:
     for number, cell in enumerate(cells):
         mine = [record for record in records if record.cell == cell and record.history]
+        # the curves that count last, and the others faint
+        mine.sort(key=lambda record: record.kind == "replicate")
         for record in mine:
             steps, losses = zip(*record.curve, strict=True)
-            label = cell if record is mine[0] else None
-            axis.plot(steps, losses, "o-", markersize=2, color=f"C{number % 10}", label=label)
+            color, faint = f"C{number % 10}", record.kind != mine[-1].kind
+            axis.plot(steps, losses, "o-", markersize=2, color=color, alpha=0.3 if faint else 1)
             if record.outcome == "stopped":
                 axis.plot(steps[-1], losses[-1], "x", color="black", markersize=6)
+        if mine:
+            axis.plot([], [], "o-", markersize=2, color=f"C{number % 10}", label=cell)
     axis.axhline(baseline, color="grey", linestyle="--", linewidth=1, label="mean image")
     axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
-    stopped = any(record.outcome == "stopped" for record in records)
-    axis.legend(
-        fontsize="small", title="× stopped early" if stopped else None, title_fontsize="small"
-    )
+    notes = []
+    if any(record.outcome == "stopped" for record in records):
+        notes.append("× stopped early")
+    if any(record.kind == "replicate" for record in records):
+        notes.append("faint: searched;\nfull: fresh seeds")
+    axis.legend(fontsize="small", title="\n".join(notes) or None, title_fontsize="small")
     axis.grid(visible=True, which="both", alpha=0.25)
 
 
