@@ -75,7 +75,10 @@ class TrialRecord:
 
     def save(self, storage: Storage) -> None:
         """Write it under ``trials/<id>`` of the sweep's storage."""
-        storage.write_kept(f"trials/{self.id}/{_FILE}", json.dumps(asdict(self), indent=1).encode())
+        content = json.dumps(asdict(self), indent=1).encode()
+        # twice in the end: the backup of a trial that has ended must know that, too
+        for _ in range(1 if self.outcome is None else 2):
+            storage.write_kept(f"trials/{self.id}/{_FILE}", content)
 
 
 def load_all(storage: Storage) -> dict[str, TrialRecord]:

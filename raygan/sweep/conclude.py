@@ -36,9 +36,14 @@ def spent_metrics(study: Study) -> dict[str, float]:
 
 
 def finish(
-    study: Study, tracker: Tracker, signals: StopSignals, data: dict[str, Any], console: Console
+    study: Study,
+    tracker: Tracker,
+    signals: StopSignals,
+    data: dict[str, Any],
+    console: Console,
+    again: str,
 ) -> int:
-    """Write and show what there is; returns the exit code."""
+    """Write and show what there is; returns the exit code. ``again``: what goes on with it."""
     study.interrupted()
     stopped = signals.first is not None
     code = signals.exit_code if stopped else _exit_code(study)
@@ -59,8 +64,23 @@ def finish(
         metrics = {f"best/{c}": r.best[1] for c, r in best.items() if r is not None and r.best}
         metrics |= {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
         copied = _close(study, tracker, code, metrics)
-    _say_where(study, tracker, copied, stopped, console)
+    _say_where(study, tracker, console)
+    if not copied:
+        problem = tracker.last_error or "too slow"
+        _warn(console, f"MLflow lacks the newest results ({problem}); {again} brings them there")
+    if stopped:
+        _warn(console, f"Interrupted; {again} goes on from here.")
+    elif code == EXIT_BUDGET:
+        _warn(
+            console,
+            f"The budget is reached ({study.exhausted}): no trial was started any more. Raise it "
+            f"under `budget`, and {again} goes on from here.",
+        )
     return code
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 def _write(study: Study, data: dict[str, Any], code: int) -> None:
@@ -125,11 +145,9 @@ def _explain_failures(study: Study, console: Console) -> None:
         console.print(f"  {count} × {cause}", highlight=False, markup=False)
 
 
-def _say_where(
-    study: Study, tracker: Tracker, copied: bool, stopped: bool, console: Console
-) -> None:
-    def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     say(f"Spent:   {describe_spent(study)}")
     say(f"Results: {study.storage.uri}/{tables.RESULTS}")
@@ -138,17 +156,3 @@ def _say_where(
         say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:
         say(f"MLflow:  mlflow ui --backend-store-uri {tracker.uri}")
-    if not copied:
-        say(
-            f"MLflow lacks the newest results ({tracker.last_error or 'too slow'}); the same "
-            "command again brings them there",
-            "yellow",
-        )
-    if stopped:
-        say("Interrupted; the same command goes on from here.", "yellow")
-    elif not study.complete and (cap := study.exhausted):
-        say(
-            f"The budget is reached ({cap}): no trial was started any more. Raise it under "
-            "`budget` and the same command goes on from here.",
-            "yellow",
-        )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from raygan.errors import RayganError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.sections import Budget
@@ -18,14 +19,21 @@ SAVE_SECONDS = 10.0
 class Clock:
     """Seconds for which a sweep has run, over all its runs; by the monotonic clock.
 
-    A run that is killed outright may lose the last :data:`SAVE_SECONDS`.
+    A run that is killed outright may lose the last :data:`SAVE_SECONDS`. Raises
+    :class:`~raygan.errors.RayganError` if what earlier runs took is damaged.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._since: float | None = None
         self._saved = 0.0
-        self._before = storage.read_kept(CLOCK_FILE, _seconds) or 0.0
+        try:
+            self._before = storage.read_kept(CLOCK_FILE, _seconds) or 0.0
+        except RayganError as error:
+            raise RayganError(
+                f"{error}; restore it, or delete both: the time so far then counts no more towards "
+                "`budget.wall_clock`"
+            ) from error
 
     @property
     def seconds(self) -> float:

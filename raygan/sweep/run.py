@@ -63,6 +63,9 @@ def _run(
     storage: Storage,
     sweep: Storage,
 ) -> int:
+    again = "the same command"
+    if options.fresh:
+        again += f", with `--set name={spec.name}` for --fresh,"
     before, known = state.stored_spec(sweep), state.stored_data(sweep)
     grown = state.check_unchanged(spec, before, sweep) if before is not None else []
     study = Study(spec, sweep, _journal(sweep), retry_failed=options.retry_failed)
@@ -72,7 +75,7 @@ def _run(
     if known and not study.runnable:
         tracker.open(known["id"], state.dump(spec), run_tags(known["digest"]))
         _catch_up(study, tracker)
-        return finish(study, tracker, signals, known, console)
+        return finish(study, tracker, signals, known, console, again)
     at_once = _start(spec, tracker.uri, options, signals)
     data = {
         "id": known["id"] if known else uuid.uuid4().hex,
@@ -97,7 +100,7 @@ def _run(
     except BaseException:
         tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
         raise
-    return finish(study, tracker, signals, data, console)
+    return finish(study, tracker, signals, data, console, again)
 
 
 def _lost(holder: Holder) -> None:

@@ -251,7 +251,10 @@ def _override(document: yaml_loader.Document, override: str) -> None:
         target = target[part]
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: `{part}` is not a section")
-    target[parts[-1]] = yaml_loader.parse_scalar(value)
+    try:
+        target[parts[-1]] = yaml_loader.parse_scalar(value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override!r}: {error}") from error
     document.overrides[parts] = f"--set {override}"
 
 

@@ -178,6 +178,17 @@ def test_checkpoints_are_found_where_they_lie_even_if_no_report_came(storage):
     assert study.records[trial].checkpoints == {"last": "checkpoint_30", "best": "checkpoint_20"}
 
 
+def test_half_a_record_is_no_reason_to_run_a_trial_again(storage):
+    study = open_study(storage)
+    trial = study.next_trial().id
+    study.heard(trial, report(10, 0.5))
+    study.ended(trial, error="no luck")
+    whole = storage.read(f"trials/{trial}/record.json")
+    storage.write(f"trials/{trial}/record.json", whole[:-20])
+    again = open_study(storage).records[trial]
+    assert (again.outcome, again.curve) == ("failed", [(10, 0.5)])
+
+
 @pytest.mark.parametrize(
     "damage",
     [
