@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from raygan.storage import Storage
 Outcome = Literal["ok", "stopped", "diverged", "early-failure", "failed"]
 Kind = Literal["search", "replicate"]
 
+LAST = 5
+"""Evaluations at the end of a trial that say where it has come to."""
 STEP, LOSS = "step", "val/reconstruction_loss"
 _FILE = "record.json"
 _CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
@@ -41,9 +44,9 @@ class TrialRecord:
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each evaluation, with its ``step``, ascending."""
     seconds: float = 0.0
-    """From its start to its end, waiting for its workers included, over all attempts."""
+    """From its workers' first word to its end, over all attempts."""
     gpu_seconds: float = 0.0
-    """GPUs × seconds that it has held them."""
+    """GPUs × these seconds."""
     checkpoints: dict[str, str] = field(default_factory=dict)
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
     kind: Kind = "search"
@@ -63,6 +66,12 @@ class TrialRecord:
     def best(self) -> tuple[int, float] | None:
         """Iteration and value of the lowest reconstruction loss."""
         return min(self.curve, key=lambda point: point[1]) if self.history else None
+
+    @property
+    def end_loss(self) -> float | None:
+        """Median reconstruction loss of the last :data:`LAST` evaluations: what trials are
+        compared by. Unlike the lowest of all, it does not reward a rough curve for its luck."""
+        return statistics.median(loss for _, loss in self.curve[-LAST:]) if self.history else None
 
     def merge(self, points: list[dict[str, float]]) -> list[dict[str, float]]:
         """Add evaluations that are newer than those known; returns the added ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -54,6 +54,11 @@ class Storage:
         return PurePosixPath(self._root).name
 
     @property
+    def parent(self) -> str:
+        """The address without its last part."""
+        return self.uri.rpartition("/")[0]
+
+    @property
     def local(self) -> Path:
         """The folder; only for local storage."""
         if not self.is_local:
@@ -78,7 +83,7 @@ class Storage:
         path = self._path(name)
         self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
         # object stores show an object when it is complete; a local file is renamed
-        aside = f"{path}.{os.getpid()}.tmp" if self.is_local else path
+        aside = f"{path}.{uuid.uuid4().hex}.tmp" if self.is_local else path
         with self._fs.open_output_stream(aside) as stream:
             stream.write(data)
         if aside != path:

@@ -69,7 +69,8 @@ def train(config: TrainConfig, images: ImageSet, state: TrainState) -> Iterator[
 
     ``state`` goes on from where it is; at each evaluation it can be saved. All workers of a
     process group iterate together and get the same metrics. Nothing in the loop waits for the
-    device. Raises :class:`~raygan.errors.ConfigError` if the batch cannot be shared.
+    device, but once at iteration :data:`EARLY`. Raises :class:`~raygan.errors.ConfigError` if the
+    batch cannot be shared.
     """
     workers = Workers()
     device = state.device

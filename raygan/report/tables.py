@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.records import LOSS, STEP, TrialRecord
+from raygan.records import LAST, LOSS, STEP, TrialRecord
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
@@ -44,6 +44,7 @@ def trial_row(record: TrialRecord) -> dict[str, Any]:
         "best_loss": best[1] if best else None,
         "best_step": best[0] if best else None,
         "last_loss": record.curve[-1][1] if record.history else None,
+        "end_loss": record.end_loss,
         "seconds": record.seconds,
         "gpu_seconds": record.gpu_seconds,
         **{
@@ -90,7 +91,7 @@ def _parquet(table: pa.Table) -> bytes:
 def show(
     console: Console, records: Iterable[TrialRecord], cells: list[str], baseline: float | None
 ) -> None:
-    """Print one table per cell, the trial with the lowest loss first.
+    """Print one table per cell, the trial that ended lowest first.
 
     ``baseline``: loss of the mean training image, if the images are known.
     """
@@ -100,7 +101,7 @@ def show(
         table = Table(
             title=cell, title_justify="left", title_style="bold", box=None, pad_edge=False
         )
-        for name in ("trial", "best loss", "at iteration", "last loss", "outcome", "seconds"):
+        for name in ("trial", "end loss", "best loss", "at iteration", "outcome", "seconds"):
             table.add_column(name, justify="left" if name in ("trial", "outcome") else "right")
         for record in sorted(mine, key=_rank):
             best = record.best
@@ -111,9 +112,9 @@ def show(
                 outcome.append(f": {record.reason[:100]}", style="dim")
             table.add_row(
                 record.title,
+                f"{record.end_loss:.5f}" if record.end_loss is not None else "",
                 f"{best[1]:.5f}" if best else "",
                 str(best[0]) if best else "",
-                f"{record.curve[-1][1]:.5f}" if record.history else "",
                 outcome,
                 f"{record.seconds:.0f}",
             )
@@ -121,7 +122,8 @@ def show(
         console.print()
     against = f"; answering with the mean training image scores {baseline:.5f}" if baseline else ""
     console.print(
-        f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}.",
+        f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}. "
+        f"End loss: median of the last {LAST} evaluations; trials are compared by it.",
         style="dim",
     )
 
@@ -137,22 +139,22 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
         box=None,
         pad_edge=False,
     )
-    names = ("cell", "setting", "seeds", "mean best loss", "sd", "lowest", "highest")
-    for name in (*names, "mean last loss", "failed"):
+    names = ("cell", "setting", "seeds", "mean end loss", "sd", "lowest", "highest")
+    for name in (*names, "mean best loss", "failed"):
         table.add_column(name, justify="left" if name in ("cell", "setting") else "right")
     for cell, records in replicates.items():
         for setting in dict.fromkeys(_setting(record) for record in records):
             mine = [record for record in records if _setting(record) == setting]
-            whole = [r for r in mine if r.outcome == "ok" and r.best]
-            losses = [r.best[1] for r in whole if r.best]
+            whole = [r for r in mine if r.outcome == "ok"]
+            ends = [r.end_loss for r in whole if r.end_loss is not None]
             numbers = [""] * 5
-            if losses:
-                spread = f"{statistics.stdev(losses):.5f}" if len(losses) > 1 else ""
-                last = statistics.fmean(r.curve[-1][1] for r in whole)
-                numbers = [f"{statistics.fmean(losses):.5f}", spread]
-                numbers += [f"{value:.5f}" for value in (min(losses), max(losses), last)]
+            if ends:
+                spread = f"{statistics.stdev(ends):.5f}" if len(ends) > 1 else ""
+                best = statistics.fmean(r.best[1] for r in whole if r.best)
+                numbers = [f"{statistics.fmean(ends):.5f}", spread]
+                numbers += [f"{value:.5f}" for value in (min(ends), max(ends), best)]
             failed = sum(r.outcome not in (None, "ok") for r in mine)
-            table.add_row(cell, setting, str(len(losses)), *numbers, str(failed))
+            table.add_row(cell, setting, str(len(ends)), *numbers, str(failed))
     console.print(table)
     console.print()
 
@@ -162,6 +164,6 @@ def _setting(record: TrialRecord) -> str:
                     for name, value in record.params.items()) or "as given"  # fmt: skip
 
 
-def _rank(record: TrialRecord) -> tuple[bool, float]:
-    usable = record.outcome in ("ok", "stopped") and record.best is not None
-    return not usable, record.best[1] if record.best else 0.0
+def _rank(record: TrialRecord) -> tuple[bool, bool, float]:
+    usable = record.outcome in ("ok", "stopped") and record.end_loss is not None
+    return not usable, record.outcome == "stopped", record.end_loss or 0.0

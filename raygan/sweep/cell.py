@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from optuna.storages import BaseStorage
 
 from raygan.errors import RayganError
-from raygan.records import Kind, TrialRecord
+from raygan.records import TrialRecord
 from raygan.sweep import plan
 from raygan.sweep.plan import Cell, TrialPlan
 from raygan.sweep.search import CellSearch
@@ -17,6 +16,43 @@ from raygan.sweep.spec import SweepSpec
 from raygan.sweep.stopping import Never, StopRule, make_rule
 
 _TO_THE_END = Never()
+
+
+def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Those of a cell's ``records`` that replicate its best settings, whatever their outcome."""
+    records = list(records)
+    planned = {planned.id for planned in _replicates(spec, cell, records)}
+    return [record for record in records if record.id.removesuffix(plan.RETRY) in planned]
+
+
+def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The one of a cell's ``records`` that ended lowest, of its verdict if it has one."""
+    records = list(records)
+    ranked = _ranked(verdict(spec, cell, records)) or _ranked(
+        record for record in records if record.kind == "search"
+    )
+    return ranked[0] if ranked else None
+
+
+def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that gave a result: those that ran to their end first, the lowest end loss first."""
+    usable = [r for r in records if r.outcome in ("ok", "stopped") and r.history]
+    return sorted(usable, key=lambda r: (r.outcome == "stopped", r.end_loss or 0.0))
+
+
+def _replicates(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> Iterator[TrialPlan]:
+    """The trials that replicate the settings which are best now."""
+    top: dict[str, tuple[str, dict[str, Any]]] = {}
+    if not plan.trials_per_cell(spec):
+        top[""] = (cell.name, {})
+    for record in _ranked(record for record in records if record.kind == "search"):
+        # a setting that was drawn twice is one
+        source = record.id.removesuffix(plan.RETRY)
+        top.setdefault(repr(sorted(record.params.items())), (source, record.params))
+    settings = list(top.values())[: spec.replicate.top]
+    for index in range(spec.replicate.seeds):
+        for source, params in settings:
+            yield plan.replicate(spec, cell, index, params, source)
 
 
 class CellStudy:
@@ -72,28 +108,13 @@ class CellStudy:
         for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
             self._rule.stops(record.id, step, loss)
 
-    def ranked(self, kind: Kind) -> list[TrialRecord]:
-        """The trials of ``kind`` that gave a result, the lowest reconstruction loss first."""
-        usable = [
-            record
-            for record in self.records.values()
-            if record.kind == kind and record.outcome in ("ok", "stopped") and record.best
-        ]
-        return sorted(usable, key=lambda record: record.best[1] if record.best else math.inf)
-
-    def replicates(self) -> list[TrialRecord]:
+    def verdict(self) -> list[TrialRecord]:
         """The replicates of the settings that are best now: what carries the verdict."""
-        planned = {planned.id for planned in self._replicates()}
-        return [r for r in self.records.values() if r.id.removesuffix(plan.RETRY) in planned]
+        return verdict(self._spec, self._cell, self.records.values())
 
-    def _replicates(self) -> Iterator[TrialPlan]:
-        top: list[tuple[str, dict[str, Any]]] = [(self.name, {})]
-        if plan.trials_per_cell(self._spec):
-            best = self.ranked("search")[: self._spec.replicate.top]
-            top = [(record.id.removesuffix(plan.RETRY), record.params) for record in best]
-        for index in range(self._spec.replicate.seeds):
-            for source, params in top:
-                yield plan.replicate(self._spec, self._cell, index, params, source)
+    def best(self) -> TrialRecord | None:
+        """The trial of the verdict, or else of the search, that ended lowest, if one did."""
+        return best(self._spec, self._cell, self.records.values())
 
     def _due(self) -> Iterator[TrialPlan]:
         """Trials that the ended ones call for: retries, and replicates in the end."""
@@ -105,7 +126,7 @@ class CellStudy:
             record.outcome is None for record in self.records.values() if record.kind == "search"
         ):
             return
-        for planned in self._replicates():
+        for planned in _replicates(self._spec, self._cell, self.records.values()):
             if planned.id not in self.records:
                 yield planned
 

@@ -23,7 +23,9 @@ from raygan.records import TrialRecord
 from raygan.report import tables
 from raygan.storage import Storage
 from raygan.sweep import lock, plan, state
+from raygan.sweep.cell import best, verdict
 from raygan.sweep.lock import Holder
+from raygan.sweep.plan import Cell
 from raygan.sweep.spec import NAME, SweepSpec, load
 
 STOP_SECONDS = 120.0
@@ -78,26 +80,27 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     console = _console()
     known = records.load_all(sweep)
     holder = lock.read(sweep)
-    alive = holder is not None and lock.is_alive(sweep, holder)
+    alive = holder is not None and _is_alive(sweep, holder)
     console.print(_who(holder, alive, _is_done(sweep, known)), highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
-    names = ("cell", "search", "replicates", "open", "failed", "best loss", "by")
+    names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
     for name in names:
         table.add_column(name, justify="left" if name in ("cell", "by") else "right")
     searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
     for cell in plan.cells(spec):
-        mine = [record for record in known.values() if record.cell == cell.name]
-        ended = [record for record in mine if record.outcome is not None]
-        usable = [r for r in ended if r.outcome in ("ok", "stopped") and r.best]
-        best = min(usable, key=lambda r: r.best[1] if r.best else 0.0, default=None)
+        mine = _of(cell, known)
+        # an early failure that was tried again is no trial of its own
+        ended = [r for r in mine if r.outcome is not None and f"{r.id}{plan.RETRY}" not in known]
+        failed = sum(r.outcome not in ("ok", "stopped") for r in ended)
+        lowest = best(spec, cell, mine)
         table.add_row(
             cell.name,
             f"{sum(r.kind == 'search' for r in ended)}/{searches}",
             f"{sum(r.kind == 'replicate' for r in ended)}/{replicates}",
-            str(len(mine) - len(ended)),
-            str(len(ended) - len(usable)),
-            f"{best.best[1]:.5f}" if best and best.best else "",
-            best.title if best else "",
+            str(sum(record.outcome is None for record in mine)),
+            str(failed),
+            f"{lowest.end_loss:.5f}" if lowest else "",
+            lowest.title if lowest else "",
         )
     console.print(table)
     for record in known.values():
@@ -121,7 +124,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
 def stop(sweep: Storage, spec: SweepSpec) -> None:
     """Stop the sweep NAME in order, wherever it runs; its command goes on later."""
     holder = lock.read(sweep)
-    if holder is None or not lock.is_alive(sweep, holder):
+    if holder is None or not _is_alive(sweep, holder):
         click.echo(f"{spec.name} is not running.")
         return
     lock.ask_to_stop(sweep, holder)
@@ -156,7 +159,7 @@ def results(sweep: Storage, spec: SweepSpec, out: Path | None) -> None:
     tables.show(console, known.values(), cells, data["baseline"] if data else None)
     tables.show_replicates(
         console,
-        {c: [r for r in known.values() if r.cell == c and r.kind == "replicate"] for c in cells},
+        {c.name: verdict(spec, c, _of(c, known)) for c in plan.cells(spec)},
     )
     if out is None:
         return
@@ -171,6 +174,12 @@ def results(sweep: Storage, spec: SweepSpec, out: Path | None) -> None:
     click.echo(f"Written: {out}")
 
 
+def _is_alive(sweep: Storage, holder: Holder) -> bool:
+    if not lock.is_of_this_host(holder):
+        click.echo(f"Waiting for a sign of life of {holder} ...", err=True)
+    return lock.is_alive(sweep, holder)
+
+
 def _who(holder: Holder | None, alive: bool, done: bool) -> str:
     if alive:
         return f"Running: {holder}"
@@ -182,9 +191,16 @@ def _who(holder: Holder | None, alive: bool, done: bool) -> str:
 
 
 def _is_done(sweep: Storage, known: dict[str, TrialRecord]) -> bool:
-    summary = json.loads(sweep.read(tables.SUMMARY) or b"{}")
+    try:
+        summary = json.loads(sweep.read(tables.SUMMARY) or b"{}")
+    except ValueError:  # cut off; made again by the sweep's command
+        summary = {}
     ended = all(record.outcome is not None for record in known.values())
     return bool(ended and summary.get("finished"))
+
+
+def _of(cell: Cell, known: dict[str, TrialRecord]) -> list[TrialRecord]:
+    return [record for record in known.values() if record.cell == cell.name]
 
 
 def _console() -> Console:

@@ -9,13 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
+from raygan.errors import TrackingError
 from raygan.records import STEP
 from raygan.report import tables
 from raygan.report.overview import overview_png
 from raygan.sweep.progress import describe_spent
-from raygan.sweep.signals import StopSignals
+from raygan.sweep.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
+from raygan.sweep.state import dump
 from raygan.sweep.study import Study, outcomes
-from raygan.tracking.context import is_file
+from raygan.tracking.context import is_file, run_tags
 from raygan.tracking.mlflow_tracker import Status, Tracker
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
@@ -35,6 +37,13 @@ def spent_metrics(study: Study) -> dict[str, float]:
     return metrics if usd is None else {**metrics, "spent/usd": usd}
 
 
+def tell_interrupted(study: Study, tracker: Tracker) -> None:
+    """Let MLflow know of the trials that have not ended: nothing runs any more."""
+    for record in study.records.values():
+        if record.outcome is None:
+            tracker.update(record, ended=True)
+
+
 def finish(
     study: Study,
     tracker: Tracker,
@@ -44,31 +53,69 @@ def finish(
     again: str,
 ) -> int:
     """Write and show what there is; returns the exit code. ``again``: what goes on with it."""
-    study.interrupted()
-    stopped = signals.first is not None
+    study.close()
+    # Tune also returns on a SIGUSR1 that is not ours: some schedulers of clusters send it
+    stopped = signals.first is not None or not (study.complete or study.exhausted)
     code = signals.exit_code if stopped else _exit_code(study)
-    for record in study.records.values():
-        if record.outcome is None:
-            tracker.update(record, ended=True)
-    copied = True
-    if stopped:  # `ray job stop` kills 3 seconds after its SIGTERM: pictures can wait
+    tell_interrupted(study, tracker)
+    if stopped:  # `ray job stop` kills 3 seconds after its SIGTERM: MLflow first, and no picture
         copied = tracker.close("KILLED", [], {})
-    best = {name: study.best(name) for name in study.cells}
-    _write(study, data, code)
-    tables.show(console, study.records.values(), list(study.cells), data["baseline"])
-    tables.show_replicates(console, {n: cell.replicates() for n, cell in study.cells.items()})
+    try:
+        _write(study, data, code, picture=not stopped)
+    except OSError as error:
+        _warn(console, f"The tables cannot be written ({error}); {again} makes them.")
+    _show(study, data, console)
     if code == EXIT_FAILED:
         _explain_failures(study, console)
-    _shut_ray_down()
     if not stopped:
-        metrics = {f"best/{c}": r.best[1] for c, r in best.items() if r is not None and r.best}
-        metrics |= {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
-        copied = _close(study, tracker, code, metrics)
+        copied = _close(study, tracker, code)
     _say_where(study, tracker, console)
     if not copied:
         problem = tracker.last_error or "too slow"
         _warn(console, f"MLflow lacks the newest results ({problem}); {again} brings them there")
-    if stopped:
+    _say_what_is_left(study, code, again, console)
+    return code
+
+
+def show_again(
+    study: Study, tracker: Tracker, data: dict[str, Any], console: Console, again: str
+) -> int:
+    """A sweep with nothing left to run: show what there is, and bring MLflow what it lacks.
+
+    Returns the exit code of the run that ended it.
+    """
+    code = _exit_code(study)
+    _write(study, data, code, picture=True)
+    _show(study, data, console)
+    if code == EXIT_FAILED:
+        _explain_failures(study, console)
+    try:
+        tracker.connect()
+        if tracker.status(data["id"]) != _status(code):
+            tracker.open(data["id"], dump(study.spec), run_tags(data["digest"]))
+            catch_up(study, tracker)
+            _close(study, tracker, code)
+    except TrackingError as error:
+        _warn(console, f"{error}")
+    _say_where(study, tracker, console)
+    _say_what_is_left(study, code, again, console)
+    return code
+
+
+def catch_up(study: Study, tracker: Tracker) -> None:
+    """What MLflow may have missed of earlier runs."""
+    for record in study.records.values():
+        if record.outcome is not None:
+            tracker.update(record, ended=True)
+
+
+def _show(study: Study, data: dict[str, Any], console: Console) -> None:
+    tables.show(console, study.records.values(), list(study.cells), data["baseline"])
+    tables.show_replicates(console, {n: cell.verdict() for n, cell in study.cells.items()})
+
+
+def _say_what_is_left(study: Study, code: int, again: str, console: Console) -> None:
+    if code in (EXIT_SIGINT, EXIT_SIGTERM):
         _warn(console, f"Interrupted; {again} goes on from here.")
     elif code == EXIT_BUDGET:
         _warn(
@@ -76,14 +123,13 @@ def finish(
             f"The budget is reached ({study.exhausted}): no trial was started any more. Raise it "
             f"under `budget`, and {again} goes on from here.",
         )
-    return code
 
 
 def _warn(console: Console, text: str) -> None:
     console.print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
-def _write(study: Study, data: dict[str, Any], code: int) -> None:
+def _write(study: Study, data: dict[str, Any], code: int, *, picture: bool) -> None:
     best = {name: study.best(name) for name in study.cells}
     records = list(study.records.values())
     spent = spent_metrics(study)
@@ -94,25 +140,25 @@ def _write(study: Study, data: dict[str, Any], code: int) -> None:
         "data": data,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},
-        "replicates": {n: [r.id for r in cell.replicates()] for n, cell in study.cells.items()},
+        "replicates": {n: [r.id for r in cell.verdict()] for n, cell in study.cells.items()},
         "spent": {key.removeprefix("spent/"): spent[key] for key in spent if key != STEP},
     }
     tables.write(study.storage, records, summary)
-    title = f"{study.spec.name}: reconstruction loss on held-out images"
-    picture = overview_png(study.storage, title, records, best, data["baseline"])
-    study.storage.write(tables.OVERVIEW, picture)
+    if picture:
+        title = f"{study.spec.name}: reconstruction loss on held-out images"
+        drawn = overview_png(study.storage, title, records, best, data["baseline"])
+        study.storage.write(tables.OVERVIEW, drawn)
 
 
-def _shut_ray_down() -> None:
-    import ray
-
-    ray.shutdown()
+def _status(code: int) -> Status:
+    return {EXIT_OK: "FINISHED", EXIT_FAILED: "FAILED"}.get(code, "KILLED")  # type: ignore[return-value]
 
 
-def _close(study: Study, tracker: Tracker, code: int, metrics: dict[str, float]) -> bool:
-    status: Status = "FINISHED" if code == EXIT_OK else "FAILED"
-    if code == EXIT_BUDGET:
-        status = "KILLED"
+def _close(study: Study, tracker: Tracker, code: int) -> bool:
+    best = {name: study.best(name) for name in study.cells}
+    metrics = {f"best/{c}": r.best[1] for c, r in best.items() if r and r.best}
+    metrics |= {f"end/{c}": r.end_loss for c, r in best.items() if r and r.end_loss}
+    metrics |= {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for name in (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW):
@@ -120,7 +166,7 @@ def _close(study: Study, tracker: Tracker, code: int, metrics: dict[str, float])
             files.append(Path(folder) / name)
         spent = spent_metrics(study)
         final = {key: value for key, value in spent.items() if key != STEP}
-        return tracker.close(status, files, metrics | final, step=int(spent[STEP]))
+        return tracker.close(_status(code), files, metrics | final, step=int(spent[STEP]))
 
 
 def _exit_code(study: Study) -> int:
@@ -129,7 +175,9 @@ def _exit_code(study: Study) -> int:
     failed = outcomes(study).get("failed", 0)
     without = [name for name in study.cells if study.best(name) is None]
     if study.spec.replicate.seeds:
-        without += [n for n, cell in study.cells.items() if not cell.ranked("replicate")]
+        for name, cell in study.cells.items():
+            if not any(record.outcome == "ok" for record in cell.verdict()):
+                without.append(name)
     # a cell without any result, or a sweep that lost half of its trials, carries no verdict
     return EXIT_FAILED if without or failed * 2 > len(study.records) else EXIT_OK
 
@@ -151,7 +199,8 @@ def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
 
     say(f"Spent:   {describe_spent(study)}")
     say(f"Results: {study.storage.uri}/{tables.RESULTS}")
-    say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
+    if tables.OVERVIEW in study.storage.files():
+        say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
     if not is_file(tracker.uri):
         say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:

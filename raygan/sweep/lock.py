@@ -38,10 +38,11 @@ class Holder:
 
     host: str
     space: str
-    """The host's process numbers that ``pid`` is one of: containers have their own."""
+    """The process numbers that ``pid`` is one of: each boot, and each container, has its own."""
     pid: int
     born: float
-    """When the process was started, as its host's kernel counts: numbers are given out again."""
+    """When the process was started, in the clock ticks of its kernel: numbers are given out again.
+    """
     job: str | None
     """Ray job, if it was submitted as one."""
     since: str
@@ -67,11 +68,8 @@ def read(sweep: Storage) -> Holder | None:
 
 def is_alive(sweep: Storage, holder: Holder) -> bool:
     """Whether ``holder`` still runs; on another host, waits for a sign of life."""
-    if (holder.host, holder.space) == (socket.gethostname(), _space()):
-        try:
-            return bool(psutil.Process(holder.pid).create_time() == holder.born)
-        except psutil.NoSuchProcess:
-            return False
+    if is_of_this_host(holder):
+        return _born(holder.pid) == holder.born
     deadline = time.monotonic() + SILENCE_BEATS * min(holder.every, BEAT_SECONDS_REMOTE)
     while time.monotonic() < deadline:
         time.sleep(holder.every / 2)
@@ -81,6 +79,11 @@ def is_alive(sweep: Storage, holder: Holder) -> bool:
         if now != holder:
             return True
     return False
+
+
+def is_of_this_host(holder: Holder) -> bool:
+    """Whether ``holder``'s process number means something here."""
+    return (holder.host, holder.space) == (socket.gethostname(), _space())
 
 
 def ask_to_stop(sweep: Storage, holder: Holder) -> None:
@@ -106,7 +109,7 @@ class Lock:
             host=socket.gethostname(),
             space=_space(),
             pid=os.getpid(),
-            born=psutil.Process().create_time(),
+            born=_born(os.getpid()) or 0.0,
             job=_submission(),
             since=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
             token=uuid.uuid4().hex,
@@ -118,14 +121,18 @@ class Lock:
     def __enter__(self) -> Lock:
         before = read(self._sweep)
         if before is not None and is_alive(self._sweep, before):
-            raise self._refusal(before)
+            raise self._refusal(read(self._sweep) or before)
         self._write()
         time.sleep(SETTLE_SECONDS)
+        self.confirm()
+        self._thread.start()
+        return self
+
+    def confirm(self) -> None:
+        """See that nobody else has written the lock since; raises LockedError."""
         now = read(self._sweep)
         if now is None or now.token != self._mine.token:
             raise self._refusal(now or self._mine)
-        self._thread.start()
-        return self
 
     def __exit__(
         self,
@@ -135,14 +142,16 @@ class Lock:
     ) -> None:
         self._released.set()
         self._thread.join(2 * BEAT_SECONDS)
-        now = read(self._sweep)
-        if now is not None and now.token == self._mine.token:
-            self._sweep.delete(LOCK_FILE)
+        with contextlib.suppress(OSError):  # it will be taken for what it is: a dead one's
+            now = read(self._sweep)
+            if now is not None and now.token == self._mine.token:
+                self._sweep.delete(LOCK_FILE)
 
     def _refusal(self, holder: Holder) -> LockedError:
         return LockedError(
             f"the sweep in {self._sweep.uri} is being run by {holder}: wait for it, stop it "
-            f"(raygan stop {self._sweep.name}), or give this one another name (--set name=…)"
+            f"(raygan stop {self._sweep.name} --storage {self._sweep.parent}), or give this one "
+            "another name (--set name=…)"
         )
 
     def _write(self) -> None:
@@ -156,6 +165,8 @@ class Lock:
                     self._lost(now)
                     return
                 self._mine = replace(self._mine, beat=self._mine.beat + 1)
+                if self._released.is_set():
+                    return
                 self._write()
                 if self._is_asked_to_stop():
                     self._stop()
@@ -175,8 +186,24 @@ class Lock:
 
 def _space() -> str:
     with contextlib.suppress(OSError):
-        return str(Path("/proc/self/ns/pid").readlink())
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     return ""
+
+
+def _born(pid: int) -> float | None:
+    """When process ``pid`` was started, by no clock that is ever set; None if it does not run."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        try:
+            # field 22: ticks since the boot (proc_pid_stat(5)); create_time follows the wall clock
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        except FileNotFoundError:  # no Linux
+            return float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _submission() -> str | None:

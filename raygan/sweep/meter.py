@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,9 +75,9 @@ class Spent:
         cls, records: Iterable[TrialRecord], running: dict[str, float], gpus: float, seconds: float
     ) -> Spent:
         """The sum over ``records``; ``running``: monotonic time since when trials, which hold
-        ``gpus`` GPUs each, have not been counted."""
+        ``gpus`` GPUs each, have not been counted; not a number if they hold none yet."""
         now = time.monotonic()
-        since = sum(now - start for start in running.values())
+        since = sum(now - start for start in running.values() if not math.isnan(start))
         records = list(records)
         return cls(
             trials=len(records),

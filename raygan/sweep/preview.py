@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raygan import records
-from raygan.errors import RayganError, ResourceError
+from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.gan.rate import Rate
 from raygan.records import TrialRecord
 from raygan.storage import Storage
@@ -31,8 +31,16 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
     With ``calibrate``, each cell is trained for some seconds first, and its rate is kept.
     """
     sweep = Storage(spec.storage) / spec.name
-    at_once = _calibrate(spec, sweep, address) if calibrate else _at_once(spec, address)
-    cells, rates = plan.cells(spec), _rates(spec, sweep)
+    why_not = None
+    if calibrate:
+        at_once = _calibrate(spec, sweep, address)
+    else:
+        at_once, why_not = _at_once(spec, address)
+    try:
+        rates = _rates(spec, sweep)
+    except OSError as error:
+        raise ConfigError(f"`storage` (={spec.storage!r}) cannot be used ({error})") from error
+    cells = plan.cells(spec)
     searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
     works = [_work(spec, cell, rates.get(cell.name)) for cell in cells]
     table = Table(box=None, pad_edge=False)
@@ -71,8 +79,11 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
     )
     say(
         f"each trial: {scale.workers} workers × ({scale.cpus_per_worker:g} CPUs, "
-        f"{scale.gpus_per_worker:g} GPUs); at once: {at_once or 'unknown, none fits'}"
+        f"{scale.gpus_per_worker:g} GPUs); at once: {at_once or 'none'}"
     )
+    if why_not is not None:
+        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+        say(f"on {where}: {why_not}")
     _say_cost(spec, works, at_once or 1, say)
     console.print()
     console.print(state.dump(spec), highlight=False, markup=False, soft_wrap=True, end="")
@@ -152,25 +163,24 @@ def _parse_rates(data: bytes) -> dict[str, Rate]:
     return {str(cell): Rate(**rate) for cell, rate in json.loads(data).items()}
 
 
-def _at_once(spec: SweepSpec, address: str | None) -> int | None:
-    """How many trials the cluster, or this machine, holds at once; None if not one."""
-    import ray
-
+def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:
+    """How many trials the cluster, or this machine, holds at once, and why none."""
     from raygan.sweep import tune
 
+    cluster = bool(address or os.environ.get("RAY_ADDRESS"))
+    if cluster:
+        tune.connect(address, verbose=False)
     try:
-        if address or os.environ.get("RAY_ADDRESS"):
-            tune.connect(address, verbose=False)
-            try:
-                return tune.concurrency(spec.scale, ours=False)
-            finally:
-                ray.shutdown()
+        if cluster:
+            return tune.concurrency(spec.scale, ours=False), None
         import torch
 
         node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-        return tune.fits(spec.scale, [node], ours=True)
-    except ResourceError:
-        return None
+        return tune.fits(spec.scale, [node], ours=True), None
+    except ResourceError as error:
+        return 0, str(error)
+    finally:
+        tune.disconnect()
 
 
 def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
@@ -201,7 +211,7 @@ def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
             evaluation = rate.evaluation_seconds / scale.workers
             rates[name] = Rate(rate.iterations_per_second, evaluation)
     finally:
-        ray.shutdown()
+        tune.disconnect()
     content = {cell: asdict(rate) for cell, rate in rates.items()}
     sweep.write(RATES_FILE, json.dumps(content, indent=1).encode())
     return at_once

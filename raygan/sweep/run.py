@@ -7,17 +7,23 @@ import sys
 import uuid
 from dataclasses import dataclass
 
-from optuna.storages import BaseStorage
+from optuna.storages import JournalStorage
 from rich.console import Console
 
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.sweep import state, trial, tune
-from raygan.sweep.conclude import finish, spent_metrics
+from raygan.sweep.conclude import (
+    catch_up,
+    finish,
+    show_again,
+    spent_metrics,
+    tell_interrupted,
+)
 from raygan.sweep.lock import Holder, Lock
 from raygan.sweep.progress import Progress
-from raygan.sweep.search import open_journal
+from raygan.sweep.search import Journal
 from raygan.sweep.signals import StopSignals
 from raygan.sweep.spec import SweepSpec
 from raygan.sweep.study import Event, Study
@@ -51,8 +57,11 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
         if options.fresh:
             spec = state.beside(spec, storage)
         sweep = storage / spec.name
-        with Lock(sweep, stop=signals.stop, lost=_lost):
-            return _run(spec, console, options, signals, storage, sweep)
+        try:
+            with Lock(sweep, stop=signals.stop, lost=_lost) as lock:
+                return _run(spec, console, options, signals, storage, sweep, lock)
+        finally:  # the lock is free by then: `ray job stop` leaves 3 seconds for all of it
+            tune.disconnect()
 
 
 def _run(
@@ -62,20 +71,21 @@ def _run(
     signals: StopSignals,
     storage: Storage,
     sweep: Storage,
+    lock: Lock,
 ) -> int:
     again = "the same command"
     if options.fresh:
         again += f", with `--set name={spec.name}` for --fresh,"
     before, known = state.stored_spec(sweep), state.stored_data(sweep)
     grown = state.check_unchanged(spec, before, sweep) if before is not None else []
-    study = Study(spec, sweep, _journal(sweep), retry_failed=options.retry_failed)
+    journal = _journal(sweep)
+    optuna_storage = JournalStorage(journal) if journal else None
+    study = Study(spec, sweep, optuna_storage, retry_failed=options.retry_failed)
     _announce(study, grown, console)
     tracker = _tracker(spec, sweep, storage)
-    tracker.connect()
     if known and not study.runnable:
-        tracker.open(known["id"], state.dump(spec), run_tags(known["digest"]))
-        _catch_up(study, tracker)
-        return finish(study, tracker, signals, known, console, again)
+        return show_again(study, tracker, known, console, again)
+    tracker.connect()
     at_once = _start(spec, tracker.uri, options, signals)
     data = {
         "id": known["id"] if known else uuid.uuid4().hex,
@@ -90,17 +100,20 @@ def _run(
             f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
             "began: restore them, or start anew beside it (--fresh, or --set name=…)"
         )
+    lock.confirm()
     state.store(sweep, spec, data)
     tracker.open(data["id"], state.dump(spec), run_tags(data["digest"]))
-    _catch_up(study, tracker)
-    study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
     try:
+        catch_up(study, tracker)
+        study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
         with Progress(study, console, tracker):
             tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
+        return finish(study, tracker, signals, data, console, again)
     except BaseException:
+        study.close()
+        tell_interrupted(study, tracker)
         tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
         raise
-    return finish(study, tracker, signals, data, console, again)
 
 
 def _lost(holder: Holder) -> None:
@@ -109,24 +122,14 @@ def _lost(holder: Holder) -> None:
     os._exit(2)
 
 
-def _journal(sweep: Storage) -> BaseStorage | None:
+def _journal(sweep: Storage) -> Journal | None:
     """Where Optuna's studies are kept for people to look at; only in a local folder."""
-    if not sweep.is_local:
-        return None
-    sweep.local.mkdir(parents=True, exist_ok=True)
-    return open_journal(sweep.local / JOURNAL_FILE)
+    return Journal(sweep.local / JOURNAL_FILE) if sweep.is_local else None
 
 
 def _copy(study: Study, tracker: Tracker, event: Event, record: TrialRecord) -> None:
     ended = event in ("ended", "paused")
     tracker.update(record, ended=ended, spent=spent_metrics(study) if ended else None)
-
-
-def _catch_up(study: Study, tracker: Tracker) -> None:
-    """What MLflow may have missed of an earlier run."""
-    for record in study.records.values():
-        if record.outcome is not None:
-            tracker.update(record, ended=True)
 
 
 def _open_storage(spec: SweepSpec) -> Storage:
@@ -168,6 +171,8 @@ def _start(spec: SweepSpec, tracking: str, options: Options, signals: StopSignal
     ours = tune.connect(options.address, verbose=options.verbose)
     signals.install()
     at_once = tune.concurrency(spec.scale, ours=ours)
+    if not ours:
+        tune.free_leftovers()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) > 1 and is_file(tracking):
         raise TrackingError(

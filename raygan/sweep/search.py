@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
+from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 from raygan.gan.sampling import derive_seed
@@ -24,6 +26,7 @@ from raygan.sweep.plan import trials_per_cell
 from raygan.sweep.sections import Range, Scalar
 from raygan.sweep.spec import SweepSpec, integer_fields, search_method
 
+logger = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Curve = list[tuple[int, float]]
@@ -48,7 +51,7 @@ class CellSearch:
         self._study = optuna.create_study(study_name=cell, storage=storage, direction="minimize")
         self._asked: dict[int, optuna.Trial] = {}
         self._given: set[int] = set()
-        self._planned = list(self._planned_points())
+        self._planned = list(itertools.islice(self._planned_points(), self._count))
 
     @property
     def left(self) -> int:
@@ -131,14 +134,39 @@ def _result(curve: Curve, outcome: str) -> tuple[TrialState, float | None]:
     return TrialState.COMPLETE, min(losses)
 
 
-def open_journal(path: Path) -> BaseStorage:
-    """An empty Optuna storage at ``path``, which optuna-dashboard opens.
+class Journal(BaseJournalBackend):
+    """Optuna's operations in memory, written to ``path`` for optuna-dashboard as long as it can be.
 
-    What an earlier run left there is replaced: its trials come back from their records.
+    What an earlier run left there is replaced: its trials come back from their records. Nothing
+    depends on the file.
     """
-    for stale in (path, path.with_name(f"{path.name}.lock")):
-        stale.unlink(missing_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logs: list[dict[str, Any]] = []
+        self._readable = True
+        self._append(b"", mode="wb")
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The operations from number ``log_number_from`` on."""
+        return iter(self._logs[log_number_from:])
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """More operations."""
+        self._logs += logs
+        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+        self._append("".join(lines).encode(), mode="ab")
+
+    def _append(self, data: bytes, *, mode: str) -> None:
+        if not self._readable:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(mode) as file:
+                file.write(data)
+        except OSError as error:  # with a hole in it, it would be of no use any more
+            self._readable = False
+            logger.warning("%s is no longer kept for optuna-dashboard: %s", self.path, error)
 
 
 def _distribution(name: str, values: list[Scalar] | Range) -> BaseDistribution:

@@ -194,12 +194,19 @@ class Scale(Section):
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="trials at once; auto: as many as the cluster holds"
     )
+    autoscaling: bool = Field(
+        False, description="the cluster grows to hold `max_concurrent` trials, whatever it has now"
+    )
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Scale:
         if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
             raise ValueError(
                 f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if it is above 1"
+            )
+        if self.autoscaling and self.max_concurrent == "auto":
+            raise ValueError(
+                "`autoscaling` needs to know how far: set `max_concurrent` to a number"
             )
         if 0 < self.gpus_per_worker < 1 < self.workers:
             raise ValueError(

@@ -168,6 +168,7 @@ def _check_stages(spec: SweepSpec) -> None:
                 f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
                 "`trials`, or `scale.gpus_per_worker`"
             )
+    spec.train_config(seed=spec.train.seed + spec.replicate.seeds)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
         raise ValueError("`replicate` draws seeds of its own; remove `grid.seed`, or `replicate`")
     if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):

@@ -74,8 +74,8 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     if old == new:
         return grown
     diff = difflib.unified_diff(
-        dump(before).splitlines(),
-        dump(spec).splitlines(),
+        yaml.safe_dump(old, sort_keys=False).splitlines(),
+        yaml.safe_dump(new, sort_keys=False).splitlines(),
         "the sweep so far",
         "the YAML now",
         lineterm="",

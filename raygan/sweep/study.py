@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +33,7 @@ Listener = Callable[[Event, TrialRecord], None]
 HISTORY, OUTCOME, REASON = "history", "outcome", "reason"
 """Keys of a worker's report beside its metrics."""
 
+TICK_SECONDS = 60.0
 METRIC_GROUPS = ("train/", "val/", "perf/")
 
 
@@ -59,53 +59,51 @@ class Study:
         self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
         self.records: dict[str, TrialRecord] = {}
         self.running: dict[str, float] = {}
-        """Trials that hold resources, with the monotonic time up to which theirs is counted."""
+        """Trials that have been started, with the monotonic time up to which that of their workers
+        is counted; not a number until these have said their first word."""
         self.listeners: list[Listener] = []
         self.clock = Clock(storage)
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
-        self._turn = deque(self.cells.values())
         self._unsaved: dict[str, TrialRecord] = {}
-        self._lock = threading.RLock()
+        self._ticked = time.monotonic()
         self._restore(retry_failed=retry_failed)
 
     @property
     def trial_count(self) -> int:
         """How many trials the sweep takes as far as is known: early failures add theirs."""
         each = plan.trials_per_cell(self.spec) + plan.replicates_per_cell(self.spec)
-        retries = sum(plan.is_retry(id) for id in self.records)
+        retries = sum(plan.is_retry(id) for id in list(self.records))
         return max(len(self.cells) * each + retries, len(self.records))
 
     @property
     def complete(self) -> bool:
         """Whether all trials have ended, and no other is to come."""
-        with self._lock:
-            return all(cell.complete for cell in self.cells.values())
+        return all(cell.complete for cell in self.cells.values())
 
     @property
     def runnable(self) -> bool:
         """Whether there is something to run, and something left to run it with."""
-        with self._lock:
-            if self._unfinished:
-                return not self._overspent
-            return not (self.complete or self.exhausted)
+        if self._unfinished:
+            return not self._overspent
+        return not (self.complete or self.exhausted)
 
     @property
     def waiting(self) -> bool:
         """Whether the end of a running trial may bring trials that are not known yet."""
-        with self._lock:
-            if self.exhausted:
-                return False
-            running = [record for record in self.records.values() if record.outcome is None]
-            if self.spec.replicate.seeds and any(r.kind == "search" for r in running):
-                return True
-            return self.spec.warmup is not None and not all(plan.is_retry(r.id) for r in running)
+        if self.exhausted:
+            return False
+        running = [record for record in self.records.values() if record.outcome is None]
+        if self.spec.replicate.seeds and any(r.kind == "search" for r in running):
+            return True
+        return self.spec.warmup is not None and not all(plan.is_retry(r.id) for r in running)
 
     @property
     def spent(self) -> Spent:
         """What the sweep has used."""
-        with self._lock:
-            return Spent.of(self.records.values(), self.running, self._gpus, self.clock.seconds)
+        # copies: asked from the thread that draws the table, too
+        known, running = list(self.records.values()), dict(self.running)
+        return Spent.of(known, running, self._gpus, self.clock.seconds)
 
     @property
     def exhausted(self) -> str | None:
@@ -113,28 +111,24 @@ class Study:
         return self.spent.reached(self.spec.budget)
 
     def next_trial(self) -> TrialPlan | None:
-        """The next trial to run, or None if none is known now; cells take turns."""
-        with self._lock:
-            self.clock.run()
-            if self._unfinished and not self._overspent:
-                return self._unfinished.popleft()
-            if self.exhausted:
-                return None
-            for _ in range(len(self._turn)):
-                cell = self._turn[0]
-                self._turn.rotate(-1)
-                if (planned := cell.next_trial()) is not None:
-                    self._add(_record(planned))
-                    self._save(self.records[planned.id])
-                    return planned
+        """The next trial, or None if none is known now; a cell that has had fewer goes first."""
+        self.clock.run()
+        if self._unfinished and not self._overspent:
+            return self._unfinished.popleft()
+        if self.exhausted:
             return None
+        for cell in sorted(self.cells.values(), key=lambda cell: len(cell.records)):
+            if (planned := cell.next_trial()) is not None:
+                self._add(_record(planned))
+                self._save(self.records[planned.id])
+                return planned
+        return None
 
     def started(self, trial: str) -> None:
         """``trial`` has got its resources, perhaps again after a failure."""
-        with self._lock:
-            self._count_time(trial)
-            self.running[trial] = time.monotonic()
-            self._tell("started", self.records[trial])
+        self._count_time(trial)
+        self.running[trial] = math.nan
+        self._tell("started", self.records[trial])
 
     def heard(self, trial: str, report: dict[str, Any]) -> bool:
         """Take in a worker's report; returns whether the trial is to stop now.
@@ -142,69 +136,73 @@ class Study:
         A report that is not newer than what is known changes nothing: after a failure, a trial
         repeats itself from its last checkpoint.
         """
-        with self._lock:
-            record = self.records[trial]
-            self._count_time(trial)
-            if report.get(OUTCOME) in get_args(Outcome):
-                record.outcome, record.reason = report[OUTCOME], report.get(REASON)
-            points = [*report.get(HISTORY, []), *_point(report)]
-            before = record.step
-            added = record.merge([point for point in points if _finite(point)])
-            stop = record.outcome is not None
-            for point in added:
-                stops = self.cells[record.cell].heard(record, int(point[STEP]), point[LOSS])
-                if stops and not stop:
-                    stop = record.step < record.config["iterations"]
-                    if stop:
-                        record.outcome = "stopped"
-                        record.reason = f"{self.spec.stop.rule} at iteration {record.step}"
-            if added and not stop and self._pauses(record, before):
-                stop = True
-                self._paused.add(trial)
-            self._save(record)
-            if added:
-                self._tell("evaluated", record)
-            return stop
+        record = self.records[trial]
+        self._count_time(trial)
+        if trial in self.running:
+            self.running[trial] = time.monotonic()
+        if report.get(OUTCOME) in get_args(Outcome):
+            record.outcome, record.reason = report[OUTCOME], report.get(REASON)
+        points = [*report.get(HISTORY, []), *_point(report)]
+        before = record.step
+        added = record.merge([point for point in points if _finite(point)])
+        stop = record.outcome is not None
+        for point in added:
+            stops = self.cells[record.cell].heard(record, int(point[STEP]), point[LOSS])
+            if stops and not stop:
+                stop = record.step < record.config["iterations"]
+                if stop:
+                    record.outcome = "stopped"
+                    record.reason = f"{self.spec.stop.rule} at iteration {record.step}"
+        if added and not stop and self._pauses(record, before):
+            stop = True
+            self._paused.add(trial)
+        self._save(record)
+        if added:
+            self._tell("evaluated", record)
+        return stop
 
     def ended(self, trial: str, error: str | None = None) -> None:
         """``trial`` holds no resources any more and will not come back in this run."""
-        with self._lock:
-            record = self.records[trial]
-            self._count_time(trial)
-            self.running.pop(trial, None)
-            if record.outcome is None and trial in self._paused:
-                self._save(record)
-                self._tell("paused", record)
-                return
-            if record.outcome is None:
-                whole = record.step >= record.config["iterations"]
-                record.outcome = "ok" if whole else "failed"
-                if not whole:
-                    record.reason = error or f"ended at iteration {record.step} without a reason"
-            self._find_checkpoints(record)
+        record = self.records[trial]
+        self._count_time(trial)
+        self.running.pop(trial, None)
+        if record.outcome is None and trial in self._paused:
             self._save(record)
-            self.cells[record.cell].ended(record)
-            self._tell("ended", record)
+            self._tell("paused", record)
+            return
+        if record.outcome is None:
+            whole = record.step >= record.config["iterations"]
+            record.outcome = "ok" if whole else "failed"
+            if not whole:
+                record.reason = error or f"ended at iteration {record.step} without a reason"
+        self._find_checkpoints(record)
+        self._save(record)
+        self.cells[record.cell].ended(record)
+        self._tell("ended", record)
 
-    def interrupted(self) -> None:
+    def tick(self) -> None:
+        """To be called often: what the sweep has spent is saved now and then."""
+        if time.monotonic() - self._ticked >= TICK_SECONDS:
+            self._ticked = time.monotonic()
+            for trial, since in self.running.items():
+                if not math.isnan(since):
+                    self._count_time(trial)
+                    self._save(self.records[trial])
+            self._save_clock()
+
+    def close(self) -> None:
         """No trial runs any more: note the time that the last ones have taken, save what waits."""
-        with self._lock:
-            for trial in list(self.running):
-                self._count_time(trial)
-                self._save(self.records[trial])
-            self.running.clear()
-            for record in list(self._unsaved.values()):
-                self._save(record)
-            self._save_clock(now=True)
+        for trial in list(self.running):
+            self._count_time(trial)
+            self._save(self.records[trial])
+        self.running.clear()
+        for record in list(self._unsaved.values()):
+            self._save(record)
+        self._save_clock(now=True)
 
     def best(self, cell: str) -> TrialRecord | None:
-        """The trial of ``cell`` with the lowest reconstruction loss; never one that diverged.
-
-        A replicate, if there is one: the lowest loss of a search is chosen from many.
-        """
-        own = self.cells[cell]
-        ranked = own.ranked("replicate") or own.ranked("search")
-        return ranked[0] if ranked else None
+        """The trial of ``cell`` that ended lowest, of the verdict if there are replicates."""
+        return self.cells[cell].best()
 
     def _pauses(self, record: TrialRecord, before: int) -> bool:
         """Whether the budget is overspent and ``record`` has reached another rung since."""
@@ -250,7 +248,7 @@ class Study:
             logger.warning("checkpoints of %s cannot be listed: %s", record.id, problem)
 
     def _count_time(self, trial: str) -> None:
-        if (since := self.running.get(trial)) is not None:
+        if not math.isnan(since := self.running.get(trial, math.nan)):
             self.running[trial] = now = time.monotonic()
             self.records[trial].seconds += now - since
             self.records[trial].gpu_seconds += (now - since) * self._gpus
@@ -264,13 +262,13 @@ class Study:
     def _save(self, record: TrialRecord) -> None:
         # storage may be away for a while: what waits is saved with the next change
         self._unsaved[record.id] = record
-        try:
-            for waiting in list(self._unsaved.values()):
+        for waiting in list(self._unsaved.values()):
+            try:
                 waiting.save(self.storage)
                 del self._unsaved[waiting.id]
-            self.clock.save()
-        except OSError as error:
-            logger.warning("%s cannot be written, will be tried again: %s", record.id, error)
+            except OSError as error:
+                logger.warning("%s cannot be written, will be tried again: %s", waiting.id, error)
+        self._save_clock()
 
     def _tell(self, event: Event, record: TrialRecord) -> None:
         for listener in self.listeners:

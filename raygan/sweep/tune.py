@@ -22,6 +22,8 @@ from raygan.sweep.sections import Scale
 from raygan.sweep.study import Study
 from raygan.sweep.trial import run_trial
 
+logger = logging.getLogger(__name__)
+
 DRIVER_RESOURCE = "raygan_driver"
 """Custom resource of the nodes on which trial drivers may run, if a cluster has it."""
 HEAD_RESOURCE = "node:__internal_head__"
@@ -62,13 +64,44 @@ def connect(address: str | None, *, verbose: bool) -> bool:
         ray.init(address=address, log_to_driver=verbose, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise ResourceError(
-            f"no Ray cluster can be used at {address!r} ({str(error).splitlines()[0]}); check "
+            f"no Ray cluster can be used at {address!r} ({_first_line(error)}); check "
             "--address and RAY_ADDRESS, and the cluster's token"
         ) from error
     if not verbose:  # the tables name each failure with its reason
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     return address == "local"
+
+
+def disconnect() -> None:
+    """Leave the cluster, or end what :func:`connect` has started."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def free_leftovers() -> None:
+    """Remove placement groups of jobs that have ended.
+
+    In Ray 2.60, the controller of a trial that is killed may ask for another group while it dies;
+    GCS then keeps that one, and its resources, for ever.
+    """
+    from ray._private.state import jobs
+    from ray._raylet import PlacementGroupID
+    from ray.util.state import list_placement_groups
+
+    try:
+        dead = {job["JobID"] for job in jobs() if job["IsDead"]}
+        address = ray.get_runtime_context().gcs_address
+        groups = list_placement_groups(
+            address, limit=10_000, detail=True, raise_on_missing_output=False
+        )
+    except Exception as error:  # the state API needs a dashboard: without one, nothing is freed
+        logger.info("placement groups cannot be listed: %s", error)
+        return
+    for group in groups:
+        if group.state != "REMOVED" and not group.is_detached and group.creator_job_id in dead:
+            name = PlacementGroupID(bytes.fromhex(group.placement_group_id))
+            ray.util.remove_placement_group(ray.util.placement_group.PlacementGroup(name))
 
 
 def _see_that_somebody_listens(address: str) -> None:
@@ -93,8 +126,8 @@ def concurrency(scale: Scale, *, ours: bool) -> int:
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     to_come = None if ours else _nodes_to_come()
-    if to_come is None and not ours and scale.max_concurrent != "auto":
-        return scale.max_concurrent  # an autoscaler that does not tell its limits may reach it
+    if to_come is None and scale.autoscaling and scale.max_concurrent != "auto":
+        return scale.max_concurrent  # an autoscaler that does not tell its limits is believed
     return fits(scale, nodes + (to_come or []), ours=ours)
 
 
@@ -108,7 +141,7 @@ def fits(scale: Scale, nodes: list[dict[str, float]], *, ours: bool) -> int:
         workers += int(min(room) + 1e-9)
     holds = workers // scale.workers
     if holds == 0:
-        hint = "" if ours else "; if nodes are yet to join, set `scale.max_concurrent` to a number"
+        hint = "" if ours else "; if the cluster scales up to it, set `scale.autoscaling: true`"
         raise ResourceError(_too_small(scale, nodes) + hint)
     return holds if scale.max_concurrent == "auto" else min(holds, scale.max_concurrent)
 
@@ -133,6 +166,10 @@ def _nodes_to_come() -> list[dict[str, float]] | None:
 def _gpu_slots(gpus: float, per_worker: float) -> float:
     # a fraction never spans two GPUs
     return int(gpus) * int(1 / per_worker + 1e-9) if per_worker < 1 else gpus / per_worker
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _too_small(scale: Scale, nodes: list[dict[str, float]]) -> str:
@@ -217,6 +254,9 @@ class _Scheduler(_Adapter, FIFOScheduler):
 class _Callback(_Adapter, tune.Callback):
     def __init__(self, study: Study) -> None:
         self._study = study
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
+        self._study.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
         self._study.started(_trial_id(trial))

@@ -72,9 +72,9 @@ def _train(job: dict[str, Any], rank: int) -> None:
             found = checkpoint.load_latest(Path(folder))
         if found is not None:
             state.load_state_dict(found[0])
-    if state.history:
-        # what was evaluated before is told again: a report may have been lost with its driver
-        ray.train.report({"step": state.step, "history": list(state.history)})
+    # the first word: time counts from here; and what was evaluated before is told again, since a
+    # report may have been lost with its driver
+    ray.train.report({"step": state.step, "history": list(state.history)})
 
     pictures = Storage(job["folder"])
     for evaluation in train(config, images, state):

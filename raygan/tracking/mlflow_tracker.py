@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from raygan.errors import TrackingError
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking.context import is_file
+from raygan.tracking.context import first_line, is_file, quiet
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -106,6 +106,12 @@ class Tracker:
         with self._named_errors():
             self._connect()
 
+    def status(self, sweep_id: str) -> str | None:
+        """How the sweep's parent run has ended, if there is one; raises TrackingError."""
+        with self._named_errors():
+            found = self._find(_SWEEP_TAG, sweep_id)
+        return None if found is None else str(found.info.status)
+
     def open(self, sweep_id: str, spec_yaml: str, tags: dict[str, str]) -> None:
         """Find or make the parent run and begin to follow; raises TrackingError.
 
@@ -146,11 +152,11 @@ class Tracker:
             done = self._idle()
         while done:
             try:
-                with _quiet():
+                with quiet():
                     self._end_parent(status, files, metrics, step)
                 return True
             except Exception as error:
-                self.last_error = _short(error)
+                self.last_error = first_line(error)
                 if time.monotonic() > deadline:
                     break
                 time.sleep(RETRY_SECONDS)
@@ -170,11 +176,11 @@ class Tracker:
                 record, ended = self._pending.records.pop(trial)
                 self._pending.busy = True
             try:
-                with _quiet():
+                with quiet():
                     self._copy_trial(record, ended)
                 pause, failed = RETRY_SECONDS, False
             except Exception as error:  # whatever it is, training goes on
-                self.last_error, failed = _short(error), True
+                self.last_error, failed = first_line(error), True
             with self._changed:
                 if failed:
                     # a newer record may have come meanwhile; what MLflow has is asked again
@@ -191,11 +197,11 @@ class Tracker:
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         try:
-            with _quiet():
+            with quiet():
                 yield
         except Exception as error:
             raise TrackingError(
-                f"MLflow at {self.uri} cannot be used: {_short(error)}; start the server, or mend "
+                f"MLflow at {self.uri} cannot be used: {first_line(error)}; start the server, or mend "
                 "`tracking.uri` or MLFLOW_TRACKING_URI"
             ) from error
 
@@ -221,12 +227,15 @@ class Tracker:
                 raise
             self._experiment_id = found.experiment_id
 
-    def _find_or_create(self, tag: str, key: str, name: str, tags: dict[str, str]) -> str:
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`{tag}` = '{key}'", max_results=1
+    def _find(self, tag: str, key: str) -> Any:
+        query = f"tags.`{tag}` = '{key}'"
+        return next(
+            iter(self._client.search_runs([self._experiment_id], query, max_results=1)), None
         )
-        if found:
-            return str(found[0].info.run_id)
+
+    def _find_or_create(self, tag: str, key: str, name: str, tags: dict[str, str]) -> str:
+        if (found := self._find(tag, key)) is not None:
+            return str(found.info.run_id)
         run = self._client.create_run(self._experiment_id, run_name=name, tags={tag: key, **tags})
         return str(run.info.run_id)
 
@@ -337,24 +346,3 @@ class Tracker:
         for file in files:
             self._client.log_artifact(self.run_id, str(file))
         self._client.set_terminated(self.run_id, status)
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow and SQLAlchemy announce migrations and retries; the user is told what matters."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3", "sqlalchemy")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

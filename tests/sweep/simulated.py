@@ -21,7 +21,6 @@ from __future__ import annotations
 import heapq
 import math
 import random
-import statistics
 from dataclasses import dataclass
 
 from raygan.records import LOSS, STEP, TrialRecord
@@ -65,8 +64,6 @@ TRIALS = 16
 """Trials per norm."""
 AT_ONCE = 8
 ITERATIONS, EVERY = 54_000, 1_000
-LAST = 5
-"""Evaluations whose median is a trial's loss at the end."""
 
 ASHA = "{rule: asha, grace: 1000, reduction: 3}"
 FULL = "{rule: none}"
@@ -186,18 +183,12 @@ def iterations(study: Study) -> int:
 
 
 def winner_at_end(study: Study) -> str:
-    """The norm of the trial that ended lowest, by the median of its last evaluations.
-
-    Only trials that ran to their end count; each cell has one, since the first to reach a rung
-    passes it. The median does not reward a rough curve for its luckiest evaluation.
-    """
-    whole = [record for record in study.records.values() if record.outcome == "ok"]
-    best = min(whole, key=lambda r: statistics.median(loss for _, loss in r.curve[-LAST:]))
-    return str(best.config["norm"])
+    """The norm of the best of the cells' best trials, as the study itself tells it."""
+    cells = [best for cell in study.cells if (best := study.best(cell)) is not None]
+    return str(min(cells, key=lambda record: record.end_loss or 0).config["norm"])
 
 
 def winner_by_lowest(study: Study) -> str:
-    """The norm of the best of the cells' best trials, by the lowest loss of any evaluation."""
-    cells = {record.cell for record in study.records.values()}
-    best = [record for cell in cells if (record := study.best(cell)) is not None]
-    return str(min(best, key=lambda r: r.best[1] if r.best else math.inf).config["norm"])
+    """The norm of the trial with the lowest loss of any evaluation."""
+    lowest = min(study.records.values(), key=lambda r: r.best[1] if r.best else math.inf)
+    return str(lowest.config["norm"])

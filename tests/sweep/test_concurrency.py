@@ -42,9 +42,12 @@ def test_what_can_never_start_is_an_error_that_says_what_there_is(monkeypatch):
         tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=4), ours=True)
 
 
-def test_a_cluster_that_may_grow_is_trusted_with_a_number(monkeypatch):
+def test_a_cluster_that_is_said_to_grow_is_trusted_with_a_number(monkeypatch):
     cluster(monkeypatch, (2, 0))
-    assert tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=4), ours=False) == 4
+    scale = {"gpus_per_worker": 1, "max_concurrent": 4}
+    assert tune.concurrency(Scale(**scale, autoscaling=True), ours=False) == 4
+    with pytest.raises(ResourceError, match=r"set `scale\.autoscaling: true`"):
+        tune.concurrency(Scale(**scale), ours=False)
 
 
 def autoscaler(monkeypatch, *groups: tuple[str, dict, int]) -> None:

@@ -76,7 +76,7 @@ def test_second_is_refused_and_the_first_is_named(sweep, holder):
         pass
     message = str(caught.value)
     assert f"process {holder.pid} on {socket.gethostname()}, since 20" in message
-    assert "raygan stop norms" in message
+    assert "raygan stop norms --storage" in message
     assert lock.read(sweep).pid == holder.pid  # untouched
 
 
@@ -86,6 +86,22 @@ def test_lock_of_a_killed_process_is_taken_over(sweep, holder):
     assert lock.read(sweep).pid == holder.pid
     with hold(sweep):
         assert lock.read(sweep).pid == os.getpid()
+
+
+def test_zombie_holds_nothing(sweep):
+    with hold(sweep):
+        mine = lock.read(sweep)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has reaped it
+    assert not lock.is_alive(sweep, replace(mine, pid=dead.pid, born=lock._born(os.getpid())))
+    dead.wait()
+
+
+def test_clock_that_is_set_changes_no_identity(sweep, monkeypatch):
+    with hold(sweep):
+        mine = lock.read(sweep)
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1.0)
+        assert lock.is_alive(sweep, mine)
 
 
 def test_process_number_that_was_given_out_again_is_no_holder(sweep):

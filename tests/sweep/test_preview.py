@@ -29,7 +29,7 @@ def sweep(tmp_path) -> spec.SweepSpec:
 
 @pytest.fixture
 def shown(sweep, monkeypatch):
-    monkeypatch.setattr(preview, "_at_once", lambda spec, address: 2)
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
 
     def shown() -> str:
         console = Console(width=160, record=True, quiet=False)

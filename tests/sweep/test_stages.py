@@ -43,6 +43,12 @@ def play(study: Study, trial: str, loss: float) -> None:
     study.ended(trial)
 
 
+def first_word(study: Study, trial: str) -> None:
+    """The workers of ``trial`` are there."""
+    study.started(trial)
+    study.heard(trial, {"step": 0, "history": []})
+
+
 def fail_early(study: Study, trial: str) -> None:
     study.started(trial)
     assert study.heard(trial, report(10, math.nan, outcome="early-failure", reason="nan at 10"))
@@ -70,7 +76,7 @@ def test_best_setting_of_each_cell_is_replicated_with_the_same_fresh_seeds(stora
     for trial in order[4:]:
         record = study.records[trial]
         assert (record.kind, record.outcome, record.params) == ("replicate", "ok", {"lr": 1e-4})
-    assert [record.config["seed"] for record in study.cells["wn"].replicates()] == [8, 9]
+    assert [record.config["seed"] for record in study.cells["wn"].verdict()] == [8, 9]
     assert study.best("wn").id == "wn-001-seed8"  # only replicates carry the verdict
     assert study.complete
     assert not study.waiting
@@ -148,8 +154,34 @@ def test_more_trials_extend_a_search_and_replicate_what_is_best_then(storage):
     run_all(open_study(storage, few), by_rate)
     more = open_study(storage, few.replace("trials: 1", "trials: 2"))
     assert run_all(more, by_rate) == ["bn-001", "wn-001", "bn-001-seed8", "wn-001-seed8"]
-    assert [record.id for record in more.cells["bn"].replicates()] == ["bn-001-seed8"]
+    assert [record.id for record in more.cells["bn"].verdict()] == ["bn-001-seed8"]
     assert "bn-000-seed8" in more.records  # of the setting that was best before
+
+
+def test_setting_that_is_no_longer_the_best_carries_no_verdict(storage):
+    few = SWEEP.replace("{lr: [1e-3, 1e-4]}", "{lr: [1e-3, 1e-4], trials: 1}")
+    few += "replicate: {seeds: 1}\n"
+    run_all(open_study(storage, few), lambda planned: 0.1 if "seed" in planned.id else 0.3)
+    more = open_study(storage, few.replace("trials: 1", "trials: 2"))
+    run_all(more, by_rate)
+    # the first setting's replicate has the lowest loss of all, by luck
+    assert more.best("bn").id == "bn-001-seed8"
+
+
+def test_setting_that_was_drawn_twice_is_one(storage):
+    text = SWEEP.replace("{lr: [1e-3, 1e-4]}", "{method: random, trials: 6, lr: [1e-3, 1e-4]}")
+    study = open_study(storage, text + "replicate: {seeds: 1, top: 2}\n")
+    run_all(study, by_rate)
+    for cell in study.cells.values():
+        assert sorted(record.params["lr"] for record in cell.verdict()) == [1e-4, 1e-3]
+
+
+def test_interrupted_sweep_stays_balanced(storage):
+    order = []
+    for cap in range(1, 5):
+        study = open_study(storage, with_budget(f"trials: {cap}"))
+        order += run_all(study, by_rate)
+    assert order == ["bn-000", "wn-000", "bn-001", "wn-001"]
 
 
 WARMUP = SWEEP + "warmup: {iterations: 5, factor: 0.2}\n"
@@ -203,7 +235,7 @@ def test_retry_that_was_cut_off_goes_on_and_is_not_given_out_twice(storage):
     other, retry = first.next_trial().id, first.next_trial().id
     assert retry == "bn-000-warmup"
     again = open_study(storage, WARMUP)
-    assert [p.id for p in iter(again.next_trial, None)] == [retry, other, "bn-001", "wn-001"]
+    assert [p.id for p in iter(again.next_trial, None)] == [retry, other, "wn-001", "bn-001"]
 
 
 def test_retry_that_was_due_when_the_sweep_was_cut_off_comes_later(storage):
@@ -279,12 +311,12 @@ def clock(monkeypatch):
         ("wall_clock: 90m", "5400s of 90m"),
     ],
 )
-def test_trials_that_run_when_the_budget_ends_are_paused_at_their_next_rung(
+def test_trials_that_run_when_the_budget_ends_go_on_to_their_next_rung(
     storage, clock, cap, reached
 ):
     study = open_study(storage, with_budget(cap))
     trial = study.next_trial().id
-    study.started(trial)
+    first_word(study, trial)
     clock(3600)
     assert not study.heard(trial, report(20, 0.5))
     clock(1800)
@@ -303,7 +335,7 @@ def test_paused_trial_goes_on_when_the_budget_is_raised(storage, clock):
     text = with_budget("gpu_hours: 1").replace("grace: 10", "grace: 30")
     study = open_study(storage, text)
     trial = study.next_trial().id
-    study.started(trial)
+    first_word(study, trial)
     clock(3600)
     assert not study.heard(trial, report(20, 0.5))
     assert study.heard(trial, report(30, 0.4))
@@ -328,7 +360,7 @@ def test_wall_clock_counts_over_all_runs(storage, clock):
     first.started(trial)
     clock(1800)
     first.heard(trial, report(20, 0.5))
-    first.interrupted()
+    first.close()
     clock(10_000)  # nobody ran it
     again = open_study(storage, text)
     assert again.exhausted is None
@@ -340,11 +372,32 @@ def test_wall_clock_counts_over_all_runs(storage, clock):
 def test_time_is_saved_with_each_evaluation(storage, clock):
     study = open_study(storage, with_budget("gpu_hours: 9"))
     trial = study.next_trial().id
-    study.started(trial)
+    first_word(study, trial)
     clock(60)
     study.heard(trial, report(10, 0.5))
-    clock(60)  # killed here
+    clock(30)  # killed here
     assert open_study(storage, with_budget("gpu_hours: 9")).spent.gpu_hours == 1 / 60
+
+
+def test_time_is_saved_between_evaluations(storage, clock):
+    study = open_study(storage, with_budget("gpu_hours: 9"))
+    first_word(study, study.next_trial().id)
+    for _ in range(4):
+        clock(45)
+        study.tick()
+    again = open_study(storage, with_budget("gpu_hours: 9")).spent
+    assert (again.gpu_hours, again.wall_clock) == (0.05, 180)
+
+
+def test_waiting_for_gpus_costs_none(storage, clock):
+    study = open_study(storage, with_budget("gpu_hours: 1"))
+    trial = study.next_trial().id
+    study.started(trial)
+    clock(7200)
+    assert study.spent.gpu_hours == 0
+    first_word(study, trial)
+    clock(1800)
+    assert study.spent.gpu_hours == 0.5
 
 
 def test_settings_of_another_search_are_named(storage):

@@ -163,7 +163,7 @@ def test_storage_that_is_away_for_a_while_loses_nothing(storage, monkeypatch):
         broken.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("503")))
         study.heard(trial, report(10, 0.5))
     assert open_study(storage).records[trial].curve == []
-    study.interrupted()  # the last chance: no trial is running any more
+    study.close()  # the last chance: no trial is running any more
     assert open_study(storage).records[trial].curve == [(10, 0.5)]
 
 
