@@ -201,8 +201,8 @@ class Tracker:
                 yield
         except Exception as error:
             raise TrackingError(
-                f"MLflow at {self.uri} cannot be used: {first_line(error)}; start the server, or mend "
-                "`tracking.uri` or MLFLOW_TRACKING_URI"
+                f"MLflow at {self.uri} cannot be used: {first_line(error)}; start the server, or "
+                "mend `tracking.uri` or MLFLOW_TRACKING_URI"
             ) from error
 
     def _connect(self) -> None:

@@ -1,0 +1,217 @@
+"""A sweep from its start to its end, its trials trained by nobody: what is opened, closed, said."""
+
+import os
+import shutil
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+from raygan.errors import LockedError
+from raygan.storage import Storage
+from raygan.sweep import run as running
+from raygan.sweep import spec
+from raygan.sweep.lock import Lock
+from raygan.sweep.run import Options, run
+from raygan.sweep.yaml_loader import parse
+
+SWEEP = """
+name: norms
+grid: {norm: [bn, wn]}
+train: {iterations: 20, evaluate_every: 10}
+"""
+DATA = {"folder": "f", "digest": "d", "baseline": 0.1, "shape": "1×8×8", "train": 9}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory) -> Path:
+    """An empty MLflow database: to make one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, database):
+    """Run a sweep whose trials are played by a function; its exit code and what it printed."""
+    shutil.copy(database, tmp_path)
+    # drawn in tests of its own
+    monkeypatch.setattr("raygan.sweep.conclude.overview_png", lambda *_: b"")
+    monkeypatch.setattr("raygan.sweep.lock.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 20.0)
+    monkeypatch.setattr(running, "_start", lambda *_: 1)
+    monkeypatch.setattr(running.trial, "prepare_on_cluster", lambda *_: dict(DATA))
+
+    def start(play, more: str = "", **options) -> tuple[int, str]:
+        monkeypatch.setattr(running.tune, "run", lambda study, job, at_once: play(study))
+        read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}\n{more}", "x"))
+        console = Console(width=160)
+        with console.capture() as capture:
+            code = run(read, console, Options(**options))
+        return code, capture.get()
+
+    return start
+
+
+@pytest.fixture
+def statuses(tmp_path):
+    """Each MLflow run's status, by the trial or, for the parent, the sweep."""
+
+    def statuses() -> dict[str, str]:
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        return {
+            run.data.tags.get("trial", run.data.tags["sweep"]): run.info.status for run in found
+        }
+
+    return statuses
+
+
+def train(study, trial: str, *, to: int = 20) -> None:
+    study.started(trial)
+    for step in range(10, to + 1, 10):
+        point = {"step": step, "val/reconstruction_loss": 1 / step, "perf/images_per_second": 1.0}
+        study.heard(trial, point)
+    if to == 20:
+        study.ended(trial)
+
+
+def train_all(study) -> None:
+    while (planned := study.next_trial()) is not None:
+        train(study, planned.id)
+
+
+def train_one(study) -> None:
+    train(study, study.next_trial().id)
+    train(study, study.next_trial().id, to=10)
+
+
+def test_whole_sweep_is_finished(sweep, statuses):
+    code, output = sweep(train_all)
+    assert code == 0
+    assert statuses() == dict.fromkeys(("norms", "bn-000", "wn-000"), "FINISHED")
+    assert "Results: " in output
+
+
+def test_one_that_ended_too_soon_is_no_success_and_goes_on(sweep, statuses):
+    code, output = sweep(train_one)
+    assert code == 143
+    assert statuses() == {"norms": "KILLED", "bn-000": "FINISHED", "wn-000": "KILLED"}
+    assert "Interrupted; the same command goes on from here." in output
+    code, _ = sweep(train_all)
+    assert code == 0
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+def test_signal_is_an_interruption(sweep, statuses):
+    def interrupted(study) -> None:
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)  # Tune's handler
+        train_one(study)
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, before)
+
+    code, output = sweep(interrupted, fresh=True)
+    assert code == 143
+    assert statuses()["wn-000"] == "KILLED"
+    assert "the same command, with `--set name=norms` for --fresh, goes on" in output
+
+
+def test_whatever_is_raised_leaves_no_run_running(sweep, statuses):
+    def broken(study) -> None:
+        train_one(study)
+        raise RuntimeError("Ray is gone")
+
+    with pytest.raises(RuntimeError, match="Ray is gone"):
+        sweep(broken)
+    assert statuses() == {"norms": "FAILED", "bn-000": "FINISHED", "wn-000": "KILLED"}
+
+
+def test_budget_has_its_exit_code_and_the_way_on(sweep, statuses):
+    code, output = sweep(train_all, "budget: {trials: 1}")
+    assert code == 4
+    assert statuses() == {"norms": "KILLED", "bn-000": "FINISHED"}
+    assert "The budget is reached (1 of 1 trials)" in output
+    code, _ = sweep(lambda study: pytest.fail("nothing is left to run"), "budget: {trials: 1}")
+    assert code == 4
+    code, _ = sweep(train_all, "budget: {trials: 2}")
+    assert code == 0
+
+
+def test_finished_sweep_is_shown_though_mlflow_is_away(sweep, monkeypatch):
+    sweep(train_all)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "tracking: {uri: 'http://127.0.0.1:9'}"
+    code, output = sweep(lambda study: pytest.fail("it is done"), uri)
+    assert code == 0
+    assert "bn-000" not in output
+    assert "MLflow at http://127.0.0.1:9 cannot be used" in output
+
+
+def test_showing_a_finished_sweep_again_adds_nothing_to_mlflow(sweep, tmp_path):
+    sweep(train_all)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def points() -> int:
+        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        return sum(
+            len(client.get_metric_history(run.info.run_id, key))
+            for run in runs
+            for key in run.data.metrics
+        )
+
+    before = points()
+    code, _ = sweep(lambda study: pytest.fail("it is done"))
+    assert code == 0
+    assert points() == before
+
+
+def test_tables_that_cannot_be_written_do_not_hide_the_rest(sweep, statuses, monkeypatch):
+    whole = Storage.write
+
+    def full(self, name, data) -> None:
+        if name.endswith((".parquet", ".png")):
+            raise OSError(28, "No space left on device")
+        whole(self, name, data)
+
+    monkeypatch.setattr(Storage, "write", full)
+    code, output = sweep(train_all)
+    assert code == 0
+    assert "The tables cannot be written" in output
+    assert statuses()["norms"] == "FINISHED"
+
+
+def test_every_trial_that_fails_is_no_verdict(sweep, statuses):
+    def failing(study) -> None:
+        while (planned := study.next_trial()) is not None:
+            study.ended(planned.id, error="out of memory")
+
+    code, output = sweep(failing)
+    assert code == 3
+    assert "2 × failed: out of memory" in output
+    assert set(statuses().values()) == {"FAILED"}
+    code, _ = sweep(train_all, retry_failed=True)
+    assert code == 0
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+def test_journal_that_cannot_be_written_ends_no_sweep(sweep, tmp_path, caplog):
+    (tmp_path / "norms" / "optuna.log").mkdir(parents=True)
+    code, _ = sweep(train_all)
+    assert code == 0
+    assert "is no longer kept for optuna-dashboard" in caplog.text
+
+
+@contextmanager
+def held(sweep: Storage):
+    with Lock(sweep, lambda: None, print):
+        yield
+
+
+def test_sweep_that_another_runs_is_not_touched(sweep, tmp_path):
+    folder = Storage(str(tmp_path / "norms"))
+    with held(folder), pytest.raises(LockedError):
+        sweep(train_all)
+    assert folder.files() == []
