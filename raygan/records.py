@@ -90,13 +90,16 @@ class TrialRecord:
             storage.write_kept(f"trials/{self.id}/{_FILE}", content)
 
 
-def load_all(storage: Storage) -> dict[str, TrialRecord]:
-    """All records of a sweep, by id; raises RayganError naming one that is damaged or lost."""
+def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
+    """All records of a sweep, by id; raises RayganError naming one that is damaged or lost.
+
+    ``mend``: put what a backup still has in a damaged record's place.
+    """
     records: dict[str, TrialRecord] = {}
     for name in storage.folders("trials"):
         advice = f"restore it, or delete the folder trials/{name} to run this trial again"
         try:
-            record = storage.read_kept(f"trials/{name}/{_FILE}", partial(_parse, name))
+            record = storage.read_kept(f"trials/{name}/{_FILE}", partial(_parse, name), mend=mend)
         except RayganError as error:
             raise RayganError(f"{error}; {advice}") from error
         if record is None:

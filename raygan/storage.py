@@ -97,10 +97,11 @@ class Storage:
             self._fs.copy_file(path, f"{path}{_BACKUP}")
         self.write(name, data)
 
-    def read_kept(self, name: str, parse: Callable[[bytes], T]) -> T | None:
+    def read_kept(self, name: str, parse: Callable[[bytes], T], *, mend: bool = False) -> T | None:
         """What ``parse`` makes of file ``name``, or of its backup if the file is damaged or lost.
 
-        None if there is neither. ``parse`` may raise any ValueError, TypeError, KeyError or
+        None if there is neither. ``mend``: put a backup that was used in the file's place.
+        ``parse`` may raise any ValueError, TypeError, KeyError or
         AttributeError for damaged data; raises :class:`~raygan.errors.RayganError` if nothing
         whole is left.
         """
@@ -116,6 +117,8 @@ class Storage:
                 continue
             if candidate != name:
                 logger.warning("%s/%s is damaged or lost: its backup is used", self.uri, name)
+                if mend:
+                    self.write(name, data)
             return found
         if problem is not None:
             raise RayganError(f"{self.uri}/{name}: damaged ({problem}), and it has no whole backup")

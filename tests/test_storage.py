@@ -24,6 +24,10 @@ def test_version_before_is_used_if_the_last_is_damaged(storage, damage, caplog):
     storage.write_kept("a.json", b"[2]")
     storage.write("a.json", damage)
     assert storage.read_kept("a.json", json.loads) == [1]
+    assert storage.read("a.json") == damage  # who only looks changes nothing
+    assert storage.read_kept("a.json", json.loads, mend=True) == [1]
+    assert storage.read("a.json") == b"[1]"
+    storage.write("a.json", damage)
     assert "a.json is damaged or lost: its backup is used" in caplog.text
     storage.write("a.json.bak", damage)
     with pytest.raises(RayganError, match=r"a.json: damaged .*no whole backup"):

@@ -29,7 +29,7 @@ class Clock:
         self._since: float | None = None
         self._saved = 0.0
         try:
-            self._before = storage.read_kept(CLOCK_FILE, _seconds) or 0.0
+            self._before = storage.read_kept(CLOCK_FILE, _seconds, mend=True) or 0.0
         except RayganError as error:
             raise RayganError(
                 f"{error}; restore it, or delete both: the time so far then counts no more towards "

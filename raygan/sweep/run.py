@@ -76,7 +76,7 @@ def _run(
     again = "the same command"
     if options.fresh:
         again += f", with `--set name={spec.name}` for --fresh,"
-    before, known = state.stored_spec(sweep), state.stored_data(sweep)
+    before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
     grown = state.check_unchanged(spec, before, sweep) if before is not None else []
     journal = _journal(sweep)
     optuna_storage = JournalStorage(journal) if journal else None

@@ -28,13 +28,13 @@ def dump(spec: SweepSpec) -> str:
     return yaml.safe_dump(spec.resolved(), sort_keys=False, allow_unicode=True)
 
 
-def stored_spec(sweep: Storage) -> SweepSpec | None:
+def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
     """The YAML that the sweep has begun with; None if it has not begun.
 
     Raises :class:`~raygan.errors.RayganError` if it has, but its YAML is damaged or lost.
     """
     try:
-        found = sweep.read_kept(SPEC_FILE, _parse_spec)
+        found = sweep.read_kept(SPEC_FILE, _parse_spec, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
     if found is None and _has_begun(sweep):
@@ -43,10 +43,10 @@ def stored_spec(sweep: Storage) -> SweepSpec | None:
     return found
 
 
-def stored_data(sweep: Storage) -> dict[str, Any] | None:
+def stored_data(sweep: Storage, *, mend: bool = False) -> dict[str, Any] | None:
     """What is known of the sweep's images; None if it has not begun."""
     try:
-        found = sweep.read_kept(DATA_FILE, _parse_data)
+        found = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
     if found is None and sweep.folders("trials"):

@@ -226,7 +226,7 @@ class Study:
         self.cells[record.cell].records[record.id] = record
 
     def _restore(self, *, retry_failed: bool) -> None:
-        known = records.load_all(self.storage)
+        known = records.load_all(self.storage, mend=True)
         for record in sorted(known.values(), key=lambda record: record.index):
             if record.cell not in self.cells:
                 continue
