@@ -17,8 +17,8 @@ from raygan.sweep.progress import describe_spent
 from raygan.sweep.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
 from raygan.sweep.state import dump
 from raygan.sweep.study import Study, outcomes
-from raygan.tracking.context import is_file, run_tags
-from raygan.tracking.mlflow_tracker import Status, Tracker
+from raygan.tracking.context import Status, is_file, run_tags
+from raygan.tracking.mlflow_tracker import Tracker
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
 
@@ -39,9 +39,15 @@ def spent_metrics(study: Study) -> dict[str, float]:
 
 def tell_interrupted(study: Study, tracker: Tracker) -> None:
     """Let MLflow know of the trials that have not ended: nothing runs any more."""
-    for record in study.records.values():
+    for record in list(study.records.values()):
         if record.outcome is None:
             tracker.update(record, ended=True)
+
+
+def close_interrupted(study: Study, tracker: Tracker) -> bool:
+    """Close all of the sweep's runs in MLflow; returns whether it has everything."""
+    tell_interrupted(study, tracker)
+    return tracker.close("KILLED", [], {})
 
 
 def finish(
@@ -53,13 +59,15 @@ def finish(
     again: str,
 ) -> int:
     """Write and show what there is; returns the exit code. ``again``: what goes on with it."""
+    signals.wait()
     study.close()
     # Tune also returns on a SIGUSR1 that is not ours: some schedulers of clusters send it
     stopped = signals.first is not None or not (study.complete or study.exhausted)
     code = signals.exit_code if stopped else _exit_code(study)
-    tell_interrupted(study, tracker)
-    if stopped:  # `ray job stop` kills 3 seconds after its SIGTERM: MLflow first, and no picture
-        copied = tracker.close("KILLED", [], {})
+    if stopped:  # time is short: MLflow first, and no picture
+        copied = close_interrupted(study, tracker)
+    else:
+        tell_interrupted(study, tracker)
     try:
         _write(study, data, code, picture=not stopped)
     except OSError as error:

@@ -16,6 +16,7 @@ from raygan.storage import Storage
 from raygan.sweep import state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
+    close_interrupted,
     finish,
     show_again,
     spent_metrics,
@@ -103,6 +104,7 @@ def _run(
     lock.confirm()
     state.store(sweep, spec, data)
     tracker.open(data["id"], state.dump(spec), run_tags(data["digest"]))
+    signals.at_once = lambda: close_interrupted(study, tracker)
     try:
         catch_up(study, tracker)
         study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
@@ -110,6 +112,7 @@ def _run(
             tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
         return finish(study, tracker, signals, data, console, again)
     except BaseException:
+        signals.wait()
         study.close()
         tell_interrupted(study, tracker)
         tracker.close("FAILED" if signals.first is None else "KILLED", [], {})

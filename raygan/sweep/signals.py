@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
@@ -19,6 +21,10 @@ class StopSignals:
     def __init__(self) -> None:
         self.first: int | None = None
         """The signal that came first."""
+        self.at_once: Callable[[], object] | None = None
+        """Called on a thread of its own when it comes: Tune takes seconds to end its trials, and
+        `ray job stop` kills after 3."""
+        self._thread: threading.Thread | None = None
         self._before = {number: signal.getsignal(number) for number in self._NUMBERS}
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -44,7 +50,15 @@ class StopSignals:
         again, self.first = self.first is not None, self.first or number
         if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
             raise SystemExit(self.exit_code)
+        if self.at_once is not None:
+            self._thread = threading.Thread(target=self.at_once, name="stop", daemon=True)
+            self._thread.start()
         os.kill(os.getpid(), signal.SIGUSR1)
+
+    def wait(self) -> None:
+        """Until what was to be done at once is done."""
+        if self._thread is not None:
+            self._thread.join()
 
     @property
     def exit_code(self) -> int:

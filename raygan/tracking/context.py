@@ -1,4 +1,4 @@
-"""Where MLflow is, and where the code and the data of a run come from."""
+"""Where MLflow is, its words, and where the code and the data of a run come from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from raygan import __version__
 from raygan.errors import TrackingError
 from raygan.storage import Storage
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+STATUS_OF: dict[str | None, Status] = {
+    "ok": "FINISHED", "stopped": "KILLED", "diverged": "FAILED",
+    "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
+}  # fmt: skip
+PARAMS = (
+    "norm", "architecture", "features", "levels", "code_size", "loss", "update", "optimizer", "lr",
+    "lr_d", "warmup", "batch_size", "iterations", "evaluate_every", "reconstruction_steps", "seed",
+)  # fmt: skip
 
 
 def default_uri(storage: Storage) -> str:

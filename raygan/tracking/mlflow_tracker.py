@@ -19,23 +19,13 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raygan.errors import TrackingError
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking.context import first_line, is_file, quiet
+from raygan.tracking.context import PARAMS, STATUS_OF, Status, first_line, is_file, quiet
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-STATUS_OF: dict[str | None, Status] = {
-    "ok": "FINISHED", "stopped": "KILLED", "diverged": "FAILED",
-    "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
-}  # fmt: skip
-PARAMS = (
-    "norm", "architecture", "features", "levels", "code_size", "loss", "update", "optimizer", "lr",
-    "lr_d", "warmup", "batch_size", "iterations", "evaluate_every", "reconstruction_steps", "seed",
-)  # fmt: skip
 PICTURES = ("samples", "reconstructions")
 RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
@@ -84,6 +74,7 @@ class Tracker:
         self._pending = _Pending()
         self._changed = threading.Condition()
         self._closing = False
+        self._closed: bool | None = None
         self._thread: threading.Thread | None = None
         self.last_error: str | None = None
         """Why MLflow is behind at the moment, if it is."""
@@ -143,7 +134,17 @@ class Tracker:
     def close(
         self, status: Status, files: list[Path], metrics: dict[str, float], *, step: int = 0
     ) -> bool:
-        """Wait for the rest, bounded; end the parent run. Returns whether all was copied."""
+        """Wait for the rest, bounded; end the parent run. Returns whether all was copied.
+
+        Closed is closed: another call changes nothing.
+        """
+        if self._closed is None:
+            self._closed = self._close(status, files, metrics, step)
+        return self._closed
+
+    def _close(
+        self, status: Status, files: list[Path], metrics: dict[str, float], step: int
+    ) -> bool:
         deadline = time.monotonic() + CLOSE_SECONDS
         with self._changed:
             self._closing = True
