@@ -112,8 +112,9 @@ def _say_cost(spec: SweepSpec, works: list[Work], at_once: int, say: _Lines) -> 
         say(f"at most:    {_hours(most)}")
         if about and expected:
             say(f"about:      {_hours(expected)} (more where ranks last from rung to rung)")
-    caps = budget.model_dump(exclude_none=True, exclude={"usd_per_gpu_hour"})
-    say(f"budget:     {', '.join(f'{key} {value}' for key, value in caps.items()) or 'none'}")
+    say(
+        f"budget:     {', '.join(f'{key} {value}' for key, value in budget.caps.items()) or 'none'}"
+    )
 
 
 def _hours(cost: Cost) -> str:

@@ -162,6 +162,11 @@ class Budget(Section):
     usd_per_gpu_hour: float | None = Field(None, gt=0, description="price of one GPU for an hour")
 
     @property
+    def caps(self) -> dict[str, Any]:
+        """The caps that are set."""
+        return self.model_dump(exclude_none=True, exclude={"usd_per_gpu_hour"})
+
+    @property
     def seconds(self) -> float | None:
         """``wall_clock`` in seconds."""
         if self.wall_clock is None:

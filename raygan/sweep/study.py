@@ -22,6 +22,7 @@ from raygan.sweep import plan
 from raygan.sweep.cell import CellStudy
 from raygan.sweep.meter import Clock, Spent
 from raygan.sweep.plan import TrialPlan
+from raygan.sweep.sections import Budget
 from raygan.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Study:
     @property
     def exhausted(self) -> str | None:
         """The cap of the budget that lets no trial start any more, in words."""
-        return self.spent.reached(self.spec.budget)
+        return self._reached(self.spec.budget)
 
     def next_trial(self) -> TrialPlan | None:
         """The next trial, or None if none is known now; a cell that has had fewer goes first."""
@@ -214,7 +215,11 @@ class Study:
     @property
     def _overspent(self) -> str | None:
         """The cap of the budget that running trials have to heed, too."""
-        return self.spent.reached(self.spec.budget.model_copy(update={"trials": None}))
+        return self._reached(self.spec.budget.model_copy(update={"trials": None}))
+
+    def _reached(self, budget: Budget) -> str | None:
+        # asked at every evaluation: nothing is added up where nothing is capped
+        return self.spent.reached(budget) if budget.caps else None
 
     @property
     def _gpus(self) -> float:

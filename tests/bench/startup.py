@@ -82,15 +82,12 @@ def measure(trials: int, trainable: Any) -> Clock:
         data = trial.prepare_images(trial.dataset_of(sweep), trial.data_folder(storage), [])
         study, clock = Study(sweep, storage / sweep.name), Clock()
         study.listeners.append(clock)
-        kept, tune.run_trial = tune.run_trial, trainable
-        try:
-            tune.run(
-                study,
-                lambda plan: trial.job_of(plan, sweep, study.storage, data),
-                max_concurrent=1,
-            )
-        finally:
-            tune.run_trial = kept
+        tune.run(
+            study,
+            lambda plan: trial.job_of(plan, sweep, study.storage, data),
+            max_concurrent=1,
+            trainable=trainable,
+        )
         return clock
 
 
