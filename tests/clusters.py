@@ -167,6 +167,12 @@ class Sweep:
         history = self.record(trial)["history"]
         return [(int(point["step"]), point["val/reconstruction_loss"]) for point in history]
 
+    def pictures(self, trial: str) -> dict[int, int]:
+        """When the picture of each evaluation was written last: again, if it was made again."""
+        folder = self.storage / self.name / "trials" / trial / "images"
+        found = folder.glob("samples-*.png")
+        return {int(path.stem.split("-")[1]): path.stat().st_mtime_ns for path in found}
+
     @property
     def tracking(self) -> str:
         return f"sqlite:///{self.storage}/mlflow.db"
@@ -178,10 +184,11 @@ class Sweep:
 
 
 def _merged(content: dict, sections: dict) -> dict:
+    """``content`` with ``sections`` replaced or, if they are mappings, extended; None removes."""
     merged = dict(content)
     for key, value in sections.items():
-        merged[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
-    return merged
+        merged[key] = _merged(content.get(key, {}), value) if isinstance(value, dict) else value
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 SMALL = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.cluster.test_sweep import mlflow_runs
-from tests.clusters import BIN, ROOT
+from tests.clusters import BIN, ROOT, mlflow_runs
 
 
 def submit(cluster, env, *command: str) -> subprocess.CompletedProcess:

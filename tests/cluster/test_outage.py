@@ -7,8 +7,7 @@ import signal
 import time
 import urllib.request
 
-from tests.cluster.test_sweep import logged_steps, mlflow_runs
-from tests.clusters import BIN, free_port, start, stop, wait_until
+from tests.clusters import BIN, free_port, logged_steps, mlflow_runs, start, stop, wait_until
 
 OUTAGE = 60
 

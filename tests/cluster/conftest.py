@@ -1,0 +1,1 @@
+from tests.clusters import reference  # noqa: F401 - fixture
