@@ -147,7 +147,7 @@ def test_name_that_is_no_name_is_refused_and_nothing_is_written(run, beside, tmp
         assert run("sweep", "bad.yaml", *options).startswith("error: bad.yaml:1: `name`")
     for value in (name, f'"{quoted}"'):
         output = run("sweep", "good.yaml", "--set", f"name={value}")
-        assert output.startswith(("error: --set name=", f"error: value {value!r}"))
+        assert output.startswith(("error: --set name=", "error: --set 'name="))
     assert everything(tmp_path) == before
 
 
