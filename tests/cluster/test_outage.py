@@ -41,7 +41,7 @@ def test_outage_of_a_minute_loses_and_repeats_nothing(cluster, sweep, tmp_path):
     made = sweep(
         "outage",
         env={"MLFLOW_TRACKING_URI": uri},
-        train={"iterations": 3000, "evaluate_every": 100},
+        train={"iterations": 6000, "evaluate_every": 200},
     )
     process = made.start()
     try:
@@ -54,7 +54,7 @@ def test_outage_of_a_minute_loses_and_repeats_nothing(cluster, sweep, tmp_path):
         server = serve(tmp_path, port, cluster.env)
         assert process.wait(180) == 0, made.log.read_text()
         runs = mlflow_runs(uri, "outage")
-        assert logged_steps(uri, runs["wn-000"]) == list(range(100, 3001, 100))
+        assert logged_steps(uri, runs["wn-000"]) == list(range(200, 6001, 200))
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
     finally:
         stop(process)
