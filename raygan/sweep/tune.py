@@ -87,6 +87,7 @@ def free_leftovers() -> None:
     """
     from ray._private.state import jobs
     from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
     from ray.util.state import list_placement_groups
 
     try:
@@ -101,7 +102,7 @@ def free_leftovers() -> None:
     for group in groups:
         if group.state != "REMOVED" and not group.is_detached and group.creator_job_id in dead:
             name = PlacementGroupID(bytes.fromhex(group.placement_group_id))
-            ray.util.remove_placement_group(ray.util.placement_group.PlacementGroup(name))
+            remove_placement_group(PlacementGroup(name))
 
 
 def _see_that_somebody_listens(address: str) -> None:
