@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 from ray.core.generated import autoscaler_pb2
 
@@ -71,3 +74,33 @@ def test_nodes_that_the_autoscaler_may_add_count(monkeypatch):
     assert tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=9), ours=False) == 4
     with pytest.raises(ResourceError, match="2 GPUs each, but the cluster's nodes have"):
         tune.concurrency(Scale(gpus_per_worker=2, max_concurrent=9), ours=False)
+
+
+def test_only_groups_that_dead_jobs_have_left_behind_are_removed(monkeypatch):
+    def group(number: int, job: str, state: str = "CREATED", detached: bool = False):
+        return SimpleNamespace(
+            placement_group_id=f"{number:036x}",
+            creator_job_id=job,
+            state=state,
+            is_detached=detached,
+        )
+
+    groups = [
+        group(1, "dead"),
+        group(2, "alive"),
+        group(3, "dead", state="REMOVED"),
+        group(4, "dead", detached=True),
+        group(5, "dead", state="PENDING"),
+    ]
+    removed = []
+    jobs = [{"JobID": "dead", "IsDead": True}, {"JobID": "alive", "IsDead": False}]
+    monkeypatch.setattr("ray._private.state.jobs", lambda: jobs)
+    monkeypatch.setattr("ray.util.state.list_placement_groups", lambda *_, **__: groups)
+    monkeypatch.setattr(
+        tune.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1")
+    )
+    # `ray.util.placement_group` as an attribute is the function of that name
+    module = sys.modules["ray.util.placement_group"]
+    monkeypatch.setattr(module, "remove_placement_group", lambda found: removed.append(found.id))
+    tune.free_leftovers()
+    assert [int(name.hex(), 16) for name in removed] == [1, 5]
