@@ -5,7 +5,7 @@ All of it is refused before Ray is even imported.
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,18 +40,29 @@ HOSTILE = {
 }  # fmt: skip
 
 
+LAUNCHER = """
+import json, resource, subprocess, sys
+with open(sys.argv[1], "w") as file:
+    code = subprocess.call(sys.argv[2:], stdout=file, stderr=subprocess.STDOUT)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+
+
 def used(arguments: list[str], folder: Path) -> tuple[int, float, int, str]:
-    """Exit code, seconds of CPU, most memory in KiB, and output of the command."""
+    """Exit code, seconds of CPU, most memory in KiB, and output of the command.
+
+    A process counts the memory of the one it was forked from as its own, up to its exec
+    (getrusage(2)): it is started by a small one, not by the tests, which may have grown large.
+    """
     output = folder / "output"
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "raygan.sweep", *arguments],
-            cwd=folder, stdout=file, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    cpu = usage.ru_utime + usage.ru_stime
-    return process.returncode, cpu, usage.ru_maxrss, output.read_text()
+    command = [sys.executable, "-m", "raygan.sweep", *arguments]
+    said = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(output), *command],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    code, cpu, memory = json.loads(said.stdout)
+    return code, cpu, memory, output.read_text()
 
 
 @pytest.fixture(scope="module")
