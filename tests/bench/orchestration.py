@@ -186,6 +186,9 @@ class Count(ray_tune.Callback):
     def __init__(self, ended: Ended) -> None:
         self._ended = ended
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it
+
     def on_trial_complete(self, *_: Any, **__: Any) -> None:
         self._ended()
 
