@@ -1,0 +1,135 @@
+"""One shard of a prepared set: an Arrow IPC file that is memory-mapped.
+
+The file holds one uncompressed record batch with one column, ``pixels``, of fixed-shape uint8
+tensors [H, W, C]: any Arrow reader opens it, and here its bytes become a tensor without a copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from raygan.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMN = "pixels"
+MAX_METADATA = 64 * 2**10
+"""Bytes of a file that may be other than pixels; pyarrow writes about 1,000."""
+
+# 0x4000 is Linux's: the pages are the file's, so that none need be reserved for copies
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
+
+
+def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> str:
+    """Write ``images``, uint8 [n, H, W, C], to ``path``; the SHA-256 of the file.
+
+    Written aside in the same folder, flushed to the disk and renamed: a reader sees all or
+    nothing.
+    """
+    import pyarrow as pa
+
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise ValueError(f"`images` ({images.dtype} {images.shape}) must be uint8 [n, H, W, C]")
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(images))
+    batch = pa.record_batch([column], names=[COLUMN])
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        with aside.open("x+b") as file:
+            with pa.ipc.new_file(file, batch.schema) as writer:
+                writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return digest
+
+
+def open_shard(path: Path, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """The ``count`` images of a shard, uint8 [count, H, W, C], memory-mapped.
+
+    The pages are the page cache's, shared by all processes; what is written to the tensor stays
+    private to it. Raises :class:`~raygan.errors.DataError` naming the file if it is truncated or
+    not as said. The pixels are not read: their checksum is another matter.
+    """
+    import pyarrow as pa
+
+    size = count * shape[0] * shape[1] * shape[2]
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if not size < found <= size + MAX_METADATA:
+                raise DataError(
+                    f"{path}: {found:,} bytes cannot be {count:,} images of "
+                    f"{shape[1]}×{shape[0]}×{shape[2]} bytes; prepare the data set again"
+                )
+            mapped = mmap.mmap(
+                file.fileno(),
+                found,
+                flags=mmap.MAP_PRIVATE | _NO_RESERVE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            )
+        whole = pa.py_buffer(mapped)
+        offset = _pixels(whole, count, shape).address - whole.address
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, pa.ArrowException) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise DataError(
+            f"{path}: not a whole shard of images ({reason}); prepare the data set again"
+        ) from e
+    pixels = np.frombuffer(mapped, np.uint8, size, offset)
+    return torch.from_numpy(pixels.reshape(count, *shape))
+
+
+def _pixels(whole: pa.Buffer, count: int, shape: tuple[int, int, int]) -> pa.Buffer:
+    """The buffer of the pixels within the buffer of the ``whole`` file."""
+    import pyarrow as pa
+
+    with pa.ipc.open_file(whole) as reader:
+        # before any batch is read: its buffers are interpreted as the schema says
+        if reader.schema.names != [COLUMN] or reader.schema.types != [_type(shape)]:
+            raise ValueError(f"its schema is {reader.schema}")
+        if reader.num_record_batches != 1:
+            raise ValueError(f"it has {reader.num_record_batches} record batches, not 1")
+        batch = reader.get_batch(0)
+    batch.validate()
+    column = batch.column(0).storage
+    if len(column) != count or column.null_count or column.offset:
+        raise ValueError(f"it has {len(column)} images, {column.null_count} of them null")
+    values = column.values
+    buffer = values.buffers()[1]
+    size = count * shape[0] * shape[1] * shape[2]
+    if len(values) != size or values.null_count or values.offset or buffer is None:
+        raise ValueError(f"it has {len(values)} values, {values.null_count} of them null")
+    start = buffer.address - whole.address
+    # what was compressed has been decompressed to elsewhere
+    if buffer.size < size or start < 0 or start + size > whole.size:
+        raise ValueError("its pixels are compressed or lie outside of the file")
+    return buffer
+
+
+def _type(shape: tuple[int, ...]) -> Any:
+    import pyarrow as pa
+
+    return pa.fixed_shape_tensor(pa.uint8(), list(shape))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
