@@ -7,10 +7,12 @@ from typing import Literal, get_args
 
 from raygan.errors import ConfigError
 
-SourceName = Literal["digits", "parquet", "folder"]
+SourceName = Literal["digits", "cifar10", "celeba", "lsun", "folder", "parquet"]
 
 RUNNING, FINAL = 200, 2000
 """Default sizes of the held-out sets (arXiv 1704.03971, section 5.2)."""
+CELEBA_CROP = 160
+"""Side of the centre crop of CelebA's 178×218 images (arXiv 1704.03971, section 5.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +20,23 @@ class DatasetConfig:
     """A source of images, their geometry and their split."""
 
     name: SourceName = "digits"
-    """``digits``: scikit-learn's (1,797 images, embedded); ``parquet``: tables in the Hugging
-    Face layout; ``folder``: png, jpeg or webp files, nested."""
+    """``digits``: scikit-learn's (1,797 images, embedded); ``cifar10``: the folder
+    cifar-10-batches-py; ``celeba``: img_align_celeba, folder or zip; ``lsun``: an LMDB folder;
+    ``folder``: png, jpeg or webp files, nested; ``parquet``: tables in the Hugging Face layout,
+    which ``cifar10``, ``celeba`` and ``lsun`` may be, too."""
     path: str | None = None
-    """Folder or file of ``parquet`` and ``folder``; not used by ``digits``."""
+    """Folder, file or (of Parquet files) glob; a local path or an address such as
+    ``s3://bucket/images``; not used by ``digits``."""
+    download: bool = False
+    """Of ``cifar10``: download it to ``path`` through torchvision if it is not there."""
+    pool: bool = False
+    """Of ``cifar10``: pool the official training and test images, as the paper's code does, before
+    the held-out sets are drawn; by default the official training images alone are used."""
     crop: int | None = None
-    """Side of the centre crop before resizing, in pixels; by default the shorter side if
-    ``size`` is given, else none."""
+    """Side of the centre crop before resizing, in pixels; by default 160 of ``celeba``, else the
+    shorter side if ``size`` is given, else none."""
     size: int | None = None
-    """Side of the images that are trained on, in pixels; by default that of the source
+    """Side of the images that are trained on, in pixels; by default what is left by the crop
     (``digits``: 32)."""
     running: int | None = None
     """Images of the running reconstruction test; by default 200, an eighth of all at most."""
@@ -34,6 +44,8 @@ class DatasetConfig:
     """Images of the final reconstruction test; by default 2,000, an eighth of all at most."""
     split_seed: int = 0
     """Draws which images are held out."""
+    max_corrupt: float = 0.001
+    """Share of the images that may be left out because they cannot be used; more is an error."""
 
     def __post_init__(self) -> None:
         if self.name not in get_args(SourceName):
@@ -47,6 +59,16 @@ class DatasetConfig:
             )
         if self.path is not None and "\0" in self.path:
             raise ConfigError("`dataset.path` holds a NUL character")
+        for name in ("download", "pool"):
+            if getattr(self, name) and self.name != "cifar10":
+                raise ConfigError(
+                    f"`dataset.{name}` is for `name: cifar10` only, not for {self.name}"
+                )
+        if self.download and self.path and "://" in self.path:
+            raise ConfigError(f"`dataset.download` needs a local `dataset.path`, not {self.path}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("crop", "size", "running", "final"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or value < 1):
@@ -57,3 +79,16 @@ class DatasetConfig:
                 raise ConfigError(f"`dataset.{name}` (={value}) must be even and at most 4096")
         if self.split_seed < 0:
             raise ConfigError(f"`dataset.split_seed` (={self.split_seed}) must be at least 0")
+        if not 0 <= self.max_corrupt <= 1:
+            raise ConfigError(f"`dataset.max_corrupt` (={self.max_corrupt}) must be within 0 … 1")
+
+    def side_of_crop(self) -> int | None:
+        """``crop`` with its default; None: the shorter side if ``size`` is given, else none."""
+        return CELEBA_CROP if self.name == "celeba" and self.crop is None else self.crop
+
+    def shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of the images, or None if only the images tell."""
+        if self.name == "digits":
+            return (self.size or 32, self.size or 32, 1)
+        side = self.size or self.side_of_crop()
+        return None if side is None else (side, side, 3)

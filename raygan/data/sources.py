@@ -1,128 +1,255 @@
-"""Readers of the layouts in which people have images; each yields uint8 arrays [H, W, C]."""
+"""The layouts in which people have images, found and cut into pieces.
+
+To add one: a function from a configuration to a :class:`Source`, and its name in ``SourceName``.
+"""
 
 from __future__ import annotations
 
-import io
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from raygan.data import cifar, files, pieces, tables
 from raygan.data.config import DatasetConfig
+from raygan.data.decode import IMAGE_SUFFIXES, Pixels, UnusableError, decode, fit
+from raygan.data.files import File
+from raygan.data.pieces import Piece, cut, ranges
 from raygan.errors import DataError
 
-Pixels = npt.NDArray[np.uint8]
+_DIGITS = 1797
+_INSIDE = {
+    "celeba": ("celeba", "img_align_celeba"),
+    "cifar10": (cifar.FOLDER,),
+    "lsun": ("bedroom_train_lmdb",),
+}
+"""Folders within a source's path that hold it, as its tools make them."""
+_SAMPLED = 8
+_SAMPLE = 64 * 2**10
+"""Bytes at each end of so many files that tell contents apart where names and sizes do not."""
 
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-IMAGE_COLUMNS = ("image", "img")
-MAX_PIXELS = 64 * 2**20
-"""Images of more pixels are taken for decompression bombs."""
+
+@dataclass(frozen=True)
+class Source:
+    """What was found at a configuration's path."""
+
+    layout: str
+    """How the images lie: digits, files, zip, parquet, lmdb or cifar-10-batches-py."""
+    split: str
+    """Which part of the published set: all, train or train+test."""
+    digest: str
+    """Of names, sizes, times and samples of its files; not of where they lie."""
+    count: int
+    """Images, usable or not."""
+    cut: Callable[[int], Iterator[Piece]]
+    """Cuts it into pieces of at most so many images, always the same way."""
+
+
+def find(config: DatasetConfig) -> Source:
+    """The source of ``config``; reads names and tables of contents, not the images.
+
+    Raises :class:`~raygan.errors.DataError` naming what is missing or damaged.
+    """
+    if config.name == "digits":
+        return Source("digits", "all", "digits", _DIGITS, _cut_digits)
+    path = config.path or ""
+    if config.download:
+        cifar.download(files.local(path))
+    if not files.is_address(path):
+        path = str(files.local(path))
+    path = path.rstrip("/") or "/"
+    for folder in _INSIDE.get(config.name, ()):
+        if not path.endswith(f"/{folder}") and files.exists(f"{path}/{folder}"):
+            path = f"{path}/{folder}"
+    if config.name == "lsun" and files.exists(f"{path}/{pieces.LMDB_FILE}"):
+        return _lmdb(path)
+    listed = files.listing(path)
+    batches = {file.name for file in listed} & set(cifar.TRAIN)
+    if config.name == "cifar10" and batches:
+        return _cifar_batches(config, path, listed)
+    found = [file for file in listed if file.name.lower().endswith(IMAGE_SUFFIXES)]
+    if config.name in ("folder", "celeba") and not found:
+        archives = [file for file in listed if file.name.lower().endswith(".zip")]
+        if len(archives) == 1:
+            return _zip(archives[0])
+    if config.name in ("cifar10", "parquet") or (config.name != "folder" and not found):
+        return _parquet(config, path, listed)
+    return _folder(path, found)
 
 
 def read(config: DatasetConfig) -> Iterator[Pixels]:
-    """The images of ``config``'s source, cut to its geometry, in a fixed order.
+    """The images of ``config``'s source, cut to its geometry, one after the other.
 
-    Raises :class:`~raygan.errors.DataError` naming the file that is missing or corrupt.
+    Raises :class:`~raygan.errors.DataError` at the first one that cannot be used.
     """
+    for piece in find(config).cut(1024):
+        for image in images_of(piece, config):
+            if isinstance(image, UnusableError):
+                raise image
+            yield image
+
+
+def images_of(piece: Piece, config: DatasetConfig) -> Iterator[Pixels | UnusableError]:
+    """The images of a piece, cut to ``config``'s geometry, and why others cannot be used."""
+    crop, size = config.side_of_crop(), config.size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of what is refused or converted here anyway
+        for where, data in piece.read():
+            try:
+                if isinstance(data, bytes):
+                    yield decode(data, where, crop=crop, size=size)
+                else:
+                    yield _cut_pixels(data, where, config)
+            except UnusableError as error:
+                yield error
+
+
+def _cut_pixels(pixels: Pixels, where: str, config: DatasetConfig) -> Pixels:
+    crop, size = config.side_of_crop(), config.size
     if config.name == "digits":
-        yield from _digits(config)
-        return
-    path = Path(config.path or "").expanduser()
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; check `dataset.path`")
-    encoded = _parquet(path) if config.name == "parquet" else _folder(path)
-    for where, data in encoded:
-        yield decode(data, where, crop=config.crop, size=config.size)
+        crop, size = None, size or 32
+    if crop is None and size in (None, pixels.shape[0]):
+        return pixels
+    if crop is not None and crop > min(pixels.shape[:2]):
+        height, width, _ = pixels.shape
+        raise UnusableError(
+            where, f"{width}×{height} pixels are too few for `dataset.crop` (={crop})"
+        )
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+    made = fit(image, crop or min(image.size), size)
+    return made[:, :, None] if grey else made
 
 
-def decode(data: bytes, where: str, *, crop: int | None, size: int | None) -> Pixels:
-    """One encoded image → RGB pixels, centre-cropped, then resized (antialiased)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{where}: {image.width}×{image.height} pixels are more than the "
-                    f"{MAX_PIXELS} allowed; remove the image or scale it down"
-                )
-            image = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:  # fmt: skip
-        raise DataError(
-            f"{where}: cannot be decoded as {', '.join(IMAGE_FORMATS)} ({error}); "
-            "remove or mend the image"
-        ) from error
-    if size is not None or crop is not None:
-        side = crop or min(image.size)
-        if side > min(image.size):
+def _cut_digits(size: int) -> Iterator[Piece]:
+    return (pieces.DigitsPiece(start, stop) for start, stop in ranges(_DIGITS, size))
+
+
+def _folder(path: str, found: list[File]) -> Source:
+    if not found:
+        raise DataError(f"{path}: holds no {', '.join(IMAGE_SUFFIXES)} file, and no single .zip")
+    paths = [file.path for file in found]
+
+    def cut_files(size: int) -> Iterator[Piece]:
+        for start, stop in ranges(len(paths), size):
+            yield pieces.FilesPiece(path, tuple(paths[start:stop]))
+
+    return Source("files", "all", _digest(found), len(found), cut_files)
+
+
+def _zip(archive: File) -> Source:
+    path = archive.path
+    names = files.retrying(lambda: pieces.zip_names(path, IMAGE_SUFFIXES), path)
+    if not names:
+        raise DataError(f"{path}: holds no {', '.join(IMAGE_SUFFIXES)} file")
+
+    def cut_zip(size: int) -> Iterator[Piece]:
+        for start, stop in ranges(len(names), size):
+            yield pieces.ZipPiece(path, tuple(names[start:stop]))
+
+    return Source("zip", "all", _digest([archive]), len(names), cut_zip)
+
+
+def _parquet(config: DatasetConfig, path: str, listed: list[File]) -> Source:
+    # a file that is named itself may be called anything
+    found = [f for f in listed if f.path == path or f.name.lower().endswith(".parquet")]
+    if not found:
+        other = {"cifar10": f"{cifar.TRAIN[0]} …, no ", "parquet": ""}.get(
+            config.name, f"{', '.join(IMAGE_SUFFIXES)} file, no "
+        )
+        raise DataError(f"{path}: holds no {other}.parquet file")
+    split = "all"
+    if config.name == "cifar10":
+        found, split = _official(config, path, found)
+    groups = []
+    for file in found:
+        rows = files.retrying(partial(tables.row_groups, file.path), file.path)
+        groups.append((file.path, [0, *accumulate(rows)]))
+
+    def cut_tables(size: int) -> Iterator[Piece]:
+        parts = (
+            (name, start, stop - start) for name, ends in groups for start, stop in pairwise(ends)
+        )
+        return (tables.ParquetPiece(path, group) for group in cut(parts, size))
+
+    count = sum(ends[-1] for _, ends in groups)
+    return Source("parquet", split, _digest(found), count, cut_tables)
+
+
+def _official(config: DatasetConfig, path: str, found: list[File]) -> tuple[list[File], str]:
+    """The files of the official split that ``config`` asks for."""
+    wanted = ("train", "test") if config.pool else ("train",)
+    chosen = []
+    for part in wanted:
+        files_of = [f for f in found if f.name.rpartition("/")[2].lower().startswith(part)]
+        if not files_of:
             raise DataError(
-                f"{where}: {image.width}×{image.height} pixels are too few for "
-                f"`dataset.crop` (={side})"
+                f"{path}: holds no Parquet file whose name begins with `{part}`, only "
+                f"{', '.join(file.name for file in found[:5])}; `dataset.name: parquet` takes all "
+                "files whatever their names"
             )
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+        chosen += files_of
+    return chosen, "+".join(wanted)
 
 
-def _digits(config: DatasetConfig) -> Iterator[Pixels]:
-    from sklearn.datasets import load_digits
+def _cifar_batches(config: DatasetConfig, path: str, listed: list[File]) -> Source:
+    by_name = {file.name: file for file in listed}
+    wanted = (*cifar.TRAIN, *(cifar.TEST if config.pool else ()))
+    if missing := [name for name in wanted if name not in by_name]:
+        raise DataError(f"{path}: {', '.join(missing)} missing; is the download whole?")
+    found = [by_name[name] for name in wanted]
+    counts = [(file.path, len(cifar.batch(file.path))) for file in found]
 
-    size = config.size or 32
-    for values in load_digits().images:  # 8×8, 0…16
-        image = Image.fromarray((values * (255 / 16)).round().astype(np.uint8))
-        yield np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))[:, :, None]
+    def cut_batches(size: int) -> Iterator[Piece]:
+        parts = ((name, 0, count) for name, count in counts)
+        return (cifar.CifarPiece(path, group) for group in cut(parts, size))
+
+    split = "train+test" if config.pool else "train"
+    return Source(
+        cifar.FOLDER, split, _digest(found), sum(count for _, count in counts), cut_batches
+    )
 
 
-def _folder(root: Path) -> Iterator[tuple[str, bytes]]:
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise DataError(f"{root}: holds no {', '.join(IMAGE_SUFFIXES)} file")
-    for file in files:
+def _lmdb(path: str) -> Source:
+    if files.is_address(path):
+        raise DataError(
+            f"{path}: LMDB maps a local file into memory; copy the folder to a disk, or keep the "
+            "images as files or Parquet in object storage"
+        )
+    found = [file for file in files.listing(path) if file.name == pieces.LMDB_FILE]
+    with pieces.open_lmdb(path) as transaction:
+        count = transaction.stat()["entries"]
+    if not count:
+        raise DataError(f"{path}: holds no images")
+
+    def cut_lmdb(size: int) -> Iterator[Piece]:
+        for first, number in pieces.lmdb_keys(path, size):
+            yield pieces.LmdbPiece(path, first, number)
+
+    return Source("lmdb", "all", _digest(found), count, cut_lmdb)
+
+
+def _digest(found: list[File]) -> str:
+    """Changes whenever the files do, but not with the folder that they lie in."""
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(json.dumps([file.name, file.size, file.stamp]).encode())
+    step = max(1, len(found) // _SAMPLED)
+    for file in found[::step][:_SAMPLED]:
         try:
-            yield str(file), file.read_bytes()
+            digest.update(files.retrying(partial(_ends, file), file.path))
         except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error})") from error
+            raise DataError(f"{file.path}: cannot be read ({error})") from error
+    return digest.hexdigest()
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, bytes]]:
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{path}: holds no .parquet file")
-    for file in files:
-        yield from _parquet_file(file)
-
-
-def _parquet_file(file: Path) -> Iterator[tuple[str, bytes]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    try:
-        with pq.ParquetFile(file) as table:
-            names = table.schema_arrow.names
-            column = next((name for name in IMAGE_COLUMNS if name in names), None)
-            if column is None:
-                raise DataError(
-                    f"{file}: has no column {' or '.join(IMAGE_COLUMNS)}; it has {', '.join(names)}"
-                )
-            for batch in table.iter_batches(batch_size=1024, columns=[column]):
-                cells = batch.column(0)
-                if pa.types.is_struct(cells.type):
-                    if cells.type.get_field_index("bytes") < 0:
-                        raise DataError(f"{file}: column {column} has no field `bytes`")
-                    cells = cells.field("bytes")
-                for cell in cells:
-                    data = cell.as_py()
-                    if not isinstance(data, bytes):
-                        raise DataError(f"{file}, row {row}: holds no image bytes")
-                    yield f"{file}, row {row}", data
-                    row += 1
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
+def _ends(file: File) -> bytes:
+    with files.open_file(file.path) as opened:
+        start = opened.read(_SAMPLE)
+        opened.seek(max(0, file.size - _SAMPLE))
+        return start + opened.read(_SAMPLE)

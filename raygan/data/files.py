@@ -1,0 +1,228 @@
+"""Files of a source: on a local disk, or in object storage through pyarrow (or fsspec)."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import glob
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar, cast
+
+from raygan.errors import ConfigError, DataError
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+FIRST_WAIT = 0.5
+"""Seconds before the second attempt to reach object storage; doubled each time."""
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
+_WILD = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file below a source's root; ``name`` is relative to that, ``stamp`` its time in ns."""
+
+    path: str
+    name: str
+    size: int
+    stamp: int
+
+
+def is_address(path: str) -> bool:
+    """Whether ``path`` is an address such as ``s3://bucket/images``, not a local path."""
+    return "://" in path
+
+
+def retrying(action: Callable[[], T], path: str = "") -> T:
+    """``action()``; if object storage at the address ``path`` does not answer, some more times.
+
+    What asking again would not change is raised at once: a missing file, a full disk, any error
+    of a local path.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except (OSError, DataError) as error:
+            cause = error.__cause__ if isinstance(error, DataError) else error
+            again = isinstance(cause, OSError) and not isinstance(
+                cause, FileNotFoundError | PermissionError | IsADirectoryError
+            )
+            if not again or not is_address(path) or attempt == ATTEMPTS - 1:
+                raise
+            if isinstance(cause, OSError) and cause.errno in _FINAL:
+                raise
+        time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
+
+
+def local(path: str) -> Path:
+    """A local path, its ``~`` expanded; raises DataError if there is no such user."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def filesystem(address: str) -> tuple[Any, str]:
+    """pyarrow's file system of an address and the path in it.
+
+    Raises :class:`~raygan.errors.ConfigError` if neither pyarrow nor fsspec has one.
+    """
+    from pyarrow import fs
+
+    try:
+        return cast("tuple[Any, str]", fs.FileSystem.from_uri(address))
+    except (ValueError, OSError) as error:
+        problem: Exception = error
+    try:
+        import fsspec
+
+        found, path = fsspec.core.url_to_fs(address)
+        return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+    except (ImportError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"{address}: neither pyarrow ({problem}) nor fsspec ({error}) can open it"
+        ) from error
+
+
+def _located(address: str) -> tuple[Any, str]:
+    """:func:`filesystem` once per scheme and bucket, however many files are opened."""
+    scheme, _, rest = address.partition("://")
+    bucket, _, key = rest.partition("/")
+    if "?" in key:  # options of the file system
+        return filesystem(address)
+    found, root = filesystem(f"{scheme}://{bucket}/")
+    return found, f"{root.rstrip('/')}/{key}"
+
+
+def listing(path: str, suffixes: Iterable[str] = ()) -> list[File]:
+    """The files below the folder ``path``, or ``path`` itself, or what it matches as a glob.
+
+    Ordered by the parts of their names; hidden ones are left out. Raises
+    :class:`~raygan.errors.DataError` if there is nothing at ``path``.
+    """
+    try:
+        if is_address(path):
+            found = retrying(lambda: _remote_listing(path), path)
+        else:
+            found = _local_listing(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file or folder; check `dataset.path`") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    ends = tuple(suffixes)
+    kept = [
+        file for file in found if _is_shown(file.name) and file.name.lower().endswith(ends or "")
+    ]
+    return sorted(kept, key=lambda file: PurePosixPath(file.name).parts)
+
+
+def _is_shown(name: str) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _local_listing(path: str) -> list[File]:
+    root = local(path)
+    if not root.exists() and _WILD & set(path):
+        names = sorted(glob.glob(str(root), recursive=True))  # noqa: PTH207 - of an absolute path
+        if not names:
+            raise FileNotFoundError(path)
+        return [file for name in names if (file := _entry(name, Path(name).name)) is not None]
+    if not root.is_dir():
+        stat = root.stat()
+        return [File(str(root), root.name, stat.st_size, stat.st_mtime_ns)]
+    found: list[File] = []
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(root, onerror=refuse):
+        inside = Path(folder).relative_to(root).as_posix()
+        for name in names:
+            relative = name if inside == "." else f"{inside}/{name}"
+            if (file := _entry(f"{folder}/{name}", relative)) is not None:
+                found.append(file)
+    return found
+
+
+def _entry(path: str, name: str) -> File | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - a Path per file costs more than the call
+    except FileNotFoundError:  # a dangling link, or gone meanwhile
+        return None
+    return File(path, name, stat.st_size, stat.st_mtime_ns)
+
+
+def _remote_listing(address: str) -> list[File]:
+    from pyarrow import fs
+
+    address = address.rstrip("/")
+    first_wild = next((i for i, char in enumerate(address) if char in _WILD), None)
+    base = address if first_wild is None else address[:first_wild].rpartition("/")[0]
+    found, path = _located(base)
+    prefix = base.removesuffix(path)  # scheme
+
+    def file(info: Any, name: str) -> File:
+        return File(f"{prefix}{info.path}", name, info.size or 0, info.mtime_ns or 0)
+
+    (root,) = found.get_file_info([path])
+    if root.type == fs.FileType.File:
+        return [file(root, root.base_name)]
+    if root.type != fs.FileType.Directory:
+        raise FileNotFoundError(address)
+    infos = found.get_file_info(fs.FileSelector(path, recursive=True))
+    files = [
+        file(info, info.path.removeprefix(path).lstrip("/"))
+        for info in infos
+        if info.type == fs.FileType.File
+    ]
+    if first_wild is None:
+        return files
+    files = [f for f in files if fnmatchcase(f.path, address.replace("/**/", "/*"))]
+    if not files:
+        raise FileNotFoundError(address)
+    return files
+
+
+def read(path: str, limit: int) -> bytes:
+    """The file's bytes; raises OSError, or ValueError if there are more than ``limit``."""
+
+    def attempt() -> bytes:
+        with open_file(path) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise ValueError(f"more than {limit:,} bytes")
+        return data
+
+    return retrying(attempt, path)
+
+
+def open_file(path: str) -> BinaryIO:
+    """The file at ``path``, open for reading at any place."""
+    if not is_address(path):
+        return Path(path).open("rb")
+    found, inside = _located(path)
+    return cast("BinaryIO", found.open_input_file(inside))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder at ``path``."""
+    if not is_address(path):
+        return local(path).exists()
+
+    def attempt() -> bool:
+        from pyarrow import fs
+
+        found, inside = _located(path)
+        (info,) = found.get_file_info([inside])
+        return bool(info.type != fs.FileType.NotFound)
+
+    return retrying(attempt, path)
