@@ -29,9 +29,12 @@ def processes(count: int) -> Callable[[Callable[[T], R], list[T]], Generator[R, 
 def _in_processes(
     count: int, function: Callable[[T], R], items: list[T]
 ) -> Generator[R, None, None]:
+    if min(count, len(items)) < 2:
+        yield from map(function, items)
+        return
     # spawned: a fork of a process with threads may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with ProcessPoolExecutor(min(count, len(items)), mp_context=context) as pool:
         waiting: set[Future[R]] = set()
         rest = iter(items)
         try:
@@ -67,6 +70,9 @@ def on_ray(
 def _on_ray(
     here_only: bool, function: Callable[[T], R], items: list[T]
 ) -> Generator[R, None, None]:
+    if len(items) < 2:
+        yield from map(function, items)
+        return
     import ray
     import ray.data
 

@@ -1,0 +1,187 @@
+"""``python -m raygan.data prepare | info``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from raygan.data import parallel
+from raygan.data.config import DatasetConfig, SourceName
+from raygan.data.prepare import Map, load, prepare, read_manifest
+from raygan.data.progress import Pace
+from raygan.errors import DataError, RayganError
+
+_SHEET = 64
+"""Images of a contact sheet."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Prepare images for training, and look at what is prepared."""
+
+
+@main.command("prepare")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="As for a sweep.")
+@click.option("--source", type=click.Choice(get_args(SourceName)), help="`dataset.name`")
+@click.option("--path", help="`dataset.path`: folder, file, glob or address")
+@click.option("--crop", type=int, help="`dataset.crop`: side of the centre crop")
+@click.option("--size", type=int, help="`dataset.size`: side of the images")
+@click.option("--running", type=int, help="`dataset.running`: images of the running test")
+@click.option("--final", type=int, help="`dataset.final`: images of the final test")
+@click.option("--split-seed", type=int, help="`dataset.split_seed`")
+@click.option("--max-corrupt", type=float, help="`dataset.max_corrupt`: share of unusable images")
+@click.option("--pool", is_flag=True, default=None, help="`dataset.pool`: train and test images")
+@click.option("--download", is_flag=True, default=None, help="`dataset.download`: if missing")
+@click.option("--out", type=click.Path(path_type=Path), help="By default the sweep's storage.")
+@click.option("--processes", type=click.IntRange(1), help="By default one per CPU.")
+@click.option("--address", metavar="ADDRESS", help="Run on a Ray cluster: auto or host:port.")
+def prepare_command(
+    file: Path | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    processes: int | None,
+    address: str | None,
+    **given: Any,
+) -> None:
+    """Prepare the images of a sweep (FILE.yaml), or those that the options name.
+
+    What is prepared already is used again; what was interrupted goes on.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    with _errors():
+        if file is not None:
+            if given:
+                raise click.UsageError(
+                    "the data set stands in FILE; change it by --set"
+                )
+            config, folder = _of_sweep(file, overrides)
+        else:
+            if "source" not in given or overrides:
+                raise click.UsageError("give a sweep's YAML, or --source and --path, without --set")
+            config, folder = DatasetConfig(name=given.pop("source"), **given), Path("data")
+        done = prepare(
+            config,
+            (out or folder).expanduser().absolute(),
+            map=_map(processes, address),
+            progress=Pace(_note),
+        )
+        click.echo(done)
+
+
+def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, Path]:
+    from raygan.storage import Storage
+    from raygan.sweep.spec import load as load_spec
+    from raygan.sweep.trial import data_folder
+
+    spec = load_spec(file, overrides)
+    return spec.dataset_config(), Path(data_folder(Storage(spec.storage)))
+
+
+def _map(processes: int | None, address: str | None) -> Map:
+    if address is not None:
+        import ray
+
+        if processes is not None:
+            raise click.UsageError("--processes are of this machine, --address is of a cluster")
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"--address {address}: no Ray cluster is there ({error})") from error
+        return parallel.on_ray()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return parallel.processes(processes or cpus or 1)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--sheet", type=click.Path(path_type=Path), help="By default PATH.png.")
+@click.option("--verify", is_flag=True, help="Read all shards and compare their checksums.")
+def info(path: Path, sheet: Path | None, verify: bool) -> None:
+    """Say what is prepared in PATH, and write a contact sheet of it."""
+    from raygan.gan.pictures import grid_png
+
+    with _errors():
+        path = path.expanduser().absolute()
+        images = load(path)
+        manifest = read_manifest(path)
+        if verify:
+            _verify(path, manifest)
+        Console().print(_described(path, manifest, verified=verify))
+        for image in manifest["corrupt"]:
+            click.echo(f"left out: {image['where']}: {image['reason']}")
+        import torch
+
+        # from all over the set: it may be in the order of something
+        count = min(_SHEET, len(images))
+        shown = images.take(torch.arange(count) * len(images) // count)
+        sheet = sheet or path.with_name(f"{path.name}.png")
+        sheet.write_bytes(grid_png(shown))
+        click.echo(f"contact sheet: {sheet}")
+
+
+def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table:
+    count, height, width, channels = manifest["shape"]
+    source, shards = manifest["source"], manifest["shards"]
+    size = sum((path / shard["file"]).stat().st_size for shard in shards)
+    held = {part: len(manifest[part]) for part in ("running", "final")}
+    given = {
+        field.name: value
+        for field in fields(DatasetConfig)
+        if (value := manifest["config"].get(field.name)) != field.default
+        or field.default is MISSING
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in {
+        "folder": path,
+        "configuration": ", ".join(f"{k}: {v}" for k, v in given.items()) or "digits",
+        "source": f"{source['layout']}, {source['split']}, digest {source['digest'][:16]}",
+        "images": f"{count:,} of {source['images']:,}; {len(manifest['corrupt'])} left out",
+        "shape": f"{width}×{height}, {channels} channel{'s' * (channels > 1)}",
+        "split": f"train {count - sum(held.values()):,}, running {held['running']:,}, "
+        f"final {held['final']:,}; seed {manifest['split_seed']}",
+        "channel means": ", ".join(f"{mean:.4f}" for mean in manifest["mean"]),
+        "mean image": f"reconstruction loss {manifest['baseline']:.5f}",
+        "shards": f"{len(shards)}, {size / 1e6:,.1f} MB"
+        + (", all checksums are right" if verified else ""),
+        "digest": manifest["digest"],
+        "versions": ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
+    }.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _verify(path: Path, manifest: dict[str, Any]) -> None:
+    for shard in manifest["shards"]:
+        with (path / shard["file"]).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                raise DataError(
+                    f"{path / shard['file']}: its checksum is not the manifest's; delete {path} "
+                    "to prepare it again"
+                )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (RayganError, OSError) as error:
+        _note(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _note("interrupted: the same command goes on with the shards that are whole")
+        sys.exit(130)
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
