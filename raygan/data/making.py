@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -72,6 +73,10 @@ def make(job: Job, numbered: tuple[int, Piece]) -> Made:
             return found
         images, unusable = files.retrying(lambda: _decode(job, piece), piece.path)
         made = Made(index, len(images), "", _digest(images), _sum(images), unusable)
+        if len(unusable) > job.limit:
+            return made  # not whole, and not needed: this is an error
+        if made.seen != piece.count:
+            raise DataError(f"{piece.path}: has changed while it was read")
         if made.count:
             made.sha256 = write_shard(job.folder / made.file, images)
         _note(job, made)
@@ -90,7 +95,7 @@ def note_name(index: int) -> str:
 
 def write_aside(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    aside = path.with_name(f".{path.name}-{os.getpid()}")
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         with aside.open("w") as file:
             file.write(text)
@@ -105,7 +110,7 @@ def _decode(job: Job, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[st
     images = np.empty((piece.count, *job.shape), np.uint8)
     unusable: list[dict[str, str]] = []
     kept = 0
-    for image in images_of(piece, job.config):
+    for image in images_of(piece, job.config, job.shape):
         if isinstance(image, UnusableError):
             unusable.append({"where": image.where, "reason": image.reason})
         else:

@@ -94,17 +94,27 @@ def read(config: DatasetConfig) -> Iterator[Pixels]:
             yield image
 
 
-def images_of(piece: Piece, config: DatasetConfig) -> Iterator[Pixels | UnusableError]:
-    """The images of a piece, cut to ``config``'s geometry, and why others cannot be used."""
+def images_of(
+    piece: Piece, config: DatasetConfig, shape: tuple[int, int, int] | None = None
+) -> Iterator[Pixels | UnusableError]:
+    """The images of a piece, cut to ``config``'s geometry, and why others cannot be used: those
+    not of ``shape``, which is the first image's, among them."""
     crop, size = config.side_of_crop(), config.size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of what is refused or converted here anyway
         for where, data in piece.read():
             try:
                 if isinstance(data, bytes):
-                    yield decode(data, where, crop=crop, size=size)
+                    image = decode(data, where, crop=crop, size=size)
                 else:
-                    yield _cut_pixels(data, where, config)
+                    image = _cut_pixels(data, where, config)
+                if shape is not None and image.shape != shape:
+                    raise UnusableError(
+                        where,
+                        f"{image.shape[1]}×{image.shape[0]} pixels, but the first image has "
+                        f"{shape[1]}×{shape[0]}; set `dataset.size`",
+                    )
+                yield image
             except UnusableError as error:
                 yield error
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def encoded(value: int, size: tuple[int, int] = (8, 8), kind: str = "PNG") -> bytes:
@@ -36,3 +41,17 @@ def folder(tmp_path: Path) -> Path:
         file.write_bytes(encoded(10 * index))
     (root / "README.txt").write_text("no image")
     return root
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program in a process of its own."""
+
+    def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from raygan.data import DatasetConfig, sources
+from raygan.data.decode import decode
 from raygan.errors import ConfigError, DataError
+from tests.data.pictures import bomb
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -117,49 +116,14 @@ def test_crop_then_resize(tmp_path, encode, fields, shape):
     assert (image == (9, 246, 7)).all()
 
 
-def test_the_crop_is_the_centre():
-    pixels = np.zeros((6, 10, 3), np.uint8)
-    pixels[2:4, 4:6] = 200
-    image = sources.decode(png(pixels), "here", crop=2, size=None)
-    assert (image == 200).all()
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def test_grey_transparent_and_palette_images_become_rgb():
-    grey = np.full((4, 4), 77, np.uint8)
-    image = sources.decode(png(grey), "here", crop=None, size=None)
-    assert image.tolist() == np.full((4, 4, 3), 77).tolist()
-    transparent = np.full((4, 4, 4), 77, np.uint8)
-    assert sources.decode(png(transparent), "here", crop=None, size=None).shape == (4, 4, 3)
-
-
 # what goes wrong, and that the error names the file
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    body = kind + data
-    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims a huge image."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(b"\0" * 1000)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize(
     ("side", "reason"),
     [
         (8_200, "8200×8200 pixels are more than"),
-        (10_000, "decompression bomb"),
+        (10_000, "10000×10000 pixels are more than"),
         (60_000, "decompression bomb"),
     ],
 )
@@ -176,28 +140,9 @@ def test_a_corrupt_image_is_named(folder, encode, kind, damage):
     whole = encode(1, (64, 64), kind)
     damaged = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"not an image"}
     file.write_bytes(damaged[damage])
-    with pytest.raises(DataError, match=rf"class-0/corrupt\.{kind.lower()}.*cannot be decoded"):
+    reason = "holds no image bytes" if damage == "empty" else "cannot be decoded"
+    with pytest.raises(DataError, match=rf"class-0/corrupt\.{kind.lower()}: {reason}"):
         read("folder", folder)
-
-
-@given(
-    kind=st.sampled_from(["PNG", "JPEG", "WEBP"]),
-    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
-    length=st.floats(0, 1),
-)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_damage_is_decoded_or_a_data_error(encode, kind, changes, length):
-    data = bytearray(encode(3, (16, 16), kind))
-    for place, value in changes:
-        data[place % len(data)] = value
-    data = data[: max(1, round(length * len(data)))]
-    with contextlib.suppress(DataError):  # and nothing else
-        assert sources.decode(bytes(data), "here", crop=None, size=8).shape == (8, 8, 3)
-
-
-def test_other_formats_are_not_decoded(encode):
-    with pytest.raises(DataError, match="here: cannot be decoded as PNG, JPEG, WEBP"):
-        sources.decode(encode(1, kind="GIF"), "here", crop=None, size=None)
 
 
 @pytest.mark.parametrize("name", ["folder", "parquet"])
@@ -242,11 +187,13 @@ def test_a_struct_without_bytes_is_named(tmp_path):
         read("parquet", path)
 
 
-@pytest.mark.parametrize("column", [["a.png"], [3]])
-def test_a_column_of_something_else_is_named(tmp_path, column):
+@pytest.mark.parametrize(
+    ("column", "kind"), [(["a.png"], "string"), ([3], "int64"), ([[b"x"]], "list")]
+)
+def test_a_column_of_something_else_is_named(tmp_path, column, kind):
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({"img": column}), path)
-    with pytest.raises(DataError, match=r"table\.parquet, row 0: holds no image bytes"):
+    with pytest.raises(DataError, match=rf"table\.parquet: column img holds {kind}.*, not image"):
         read("parquet", path)
 
 
@@ -256,6 +203,112 @@ def test_the_row_of_a_bad_image_is_named(tmp_path, encode, cell):
     pq.write_table(table("img", [*[encode(1)] * 1500, cell]), path)
     with pytest.raises(DataError, match=r"table\.parquet, row 1500: "):
         read("parquet", path)
+
+
+def test_arrow_extension_types_are_refused_before_anybody_interprets_them(tmp_path):
+    heard = []
+
+    class Unpickler(pa.ExtensionType):
+        def __init__(self):
+            super().__init__(pa.binary(), "raygan.test")
+
+        def __arrow_ext_serialize__(self):
+            return b""
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage, serialized):
+            heard.append(serialized)
+            return cls()
+
+    pa.register_extension_type(Unpickler())
+    try:
+        cells = pa.ExtensionArray.from_storage(Unpickler(), pa.array([b"x"] * 30, pa.binary()))
+        pq.write_table(pa.table({"img": cells}), tmp_path / "a.parquet")
+        heard.clear()
+        with pytest.raises(DataError, match=r"a\.parquet: has columns of Arrow extension types"):
+            read("parquet", tmp_path)
+        assert not heard
+        pq.ParquetFile(tmp_path / "a.parquet").close()
+        assert heard, "the test would not notice"
+    finally:
+        pa.unregister_extension_type("raygan.test")
+
+
+def test_a_footer_that_claims_more_than_the_file_has_is_named(parquet):
+    data = parquet.read_bytes()
+    parquet.write_bytes(data[:-8] + struct.pack("<I", 2**31) + b"PAR1")
+    with pytest.raises(DataError, match=r"train\.parquet: .*its footer claims 2,147,483,648 bytes"):
+        read("parquet", parquet)
+
+
+def varint(value: int) -> bytes:
+    """A whole number as Parquet's footer has it."""
+    value, out = value << 1, b""
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+@pytest.mark.parametrize("claimed", [2**40, 2**62, 10**5])
+def test_absurd_row_groups_are_named(tmp_path, encode, claimed):
+    path, rows = tmp_path / "table.parquet", 12345
+    pq.write_table(table("img", [encode(1)] * rows), path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    pages, footer = data[: -8 - length], data[-8 - length : -8]
+    footer = footer.replace(varint(rows), varint(claimed))
+    path.write_bytes(pages + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(DataError, match=r"table\.parquet"):
+        read("parquet", path)
+
+
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),
+    length=st.sampled_from([1.0, 0.999, 0.5]),
+)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_to_a_table_is_read_or_a_data_error(tmp_path, encode, changes, length):
+    path = tmp_path / "table.parquet"
+    pq.write_table(table("img", [encode(i, (4, 4)) for i in range(20)]), path)
+    data = bytearray(path.read_bytes())
+    for place, value in changes:
+        data[round(place * (len(data) - 1))] = value
+    path.write_bytes(data[: round(length * len(data))])
+    with contextlib.suppress(DataError):  # and nothing else
+        read("parquet", path)
+
+
+def test_a_glob_takes_what_it_matches(tmp_path, encode):
+    for name in ("train-0", "train-1", "test-0"):
+        (tmp_path / name).mkdir()
+        pq.write_table(table("img", [encode(int(name[-1]))]), tmp_path / name / "x.parquet")
+    found = read("parquet", tmp_path / "train-*" / "*.parquet")
+    assert [image[0, 0, 0] for image in found] == [0, 1]
+    with pytest.raises(DataError, match=r"val-\*: no such file or folder"):
+        read("parquet", tmp_path / "val-*")
+
+
+def test_hidden_files_are_left_out(folder):
+    (folder / "class-0" / "._00.png").write_bytes(b"of another system")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "a.png").write_bytes(b"small")
+    assert len(read("folder", folder)) == 24
+
+
+@pytest.mark.parametrize("rows", [[9], [4, 4, 1], [1] * 9, [2, 7], [7, 2]])
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+def test_pieces_are_the_source_whatever_their_size(tmp_path, encode, rows, size):
+    first = 0
+    for index, count in enumerate(rows):
+        cells = [encode(first + i) for i in range(count)]
+        pq.write_table(table("img", cells), tmp_path / f"{index}.parquet", row_group_size=3)
+        first += count
+    source = sources.find(DatasetConfig(name="parquet", path=str(tmp_path)))
+    pieces = list(source.cut(size))
+    assert max(piece.count for piece in pieces) <= size
+    found = [decode(data, "x", crop=None, size=None) for p in pieces for _, data in p.read()]
+    assert [image[0, 0, 0] for image in found] == list(range(9))
+    assert source.count == sum(piece.count for piece in pieces) == 9
 
 
 def test_a_crop_larger_than_the_image_is_refused(folder):
@@ -280,7 +333,14 @@ def test_pyarrow_is_loaded_only_to_read_parquet(parquet):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "no-such"}, r"`dataset\.name` \(='no-such'\) must be one of digits, parquet"),
+        ({"name": "no-such"}, r"`dataset\.name` \(='no-such'\) must be one of digits, cifar10"),
+        ({"pool": True}, r"`dataset\.pool` is for `name: cifar10` only, not for digits"),
+        ({"download": True}, r"`dataset\.download` is for `name: cifar10`"),
+        (
+            {"name": "cifar10", "path": "s3://b/c", "download": True},
+            r"needs a local `dataset\.path`",
+        ),
+        ({"max_corrupt": 1.5}, r"`dataset\.max_corrupt` \(=1\.5\) must be within 0 … 1"),
         ({"name": "folder"}, r"`dataset\.path` is missing"),
         ({"name": "folder", "path": "a\0b"}, r"`dataset\.path` holds a NUL"),
         ({"size": 0}, r"`dataset\.size` \(=0\) must be at least 1"),
