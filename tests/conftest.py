@@ -23,6 +23,7 @@ settings.load_profile("raygan")
 
 
 from tests.clusters import cluster, sweep  # noqa: E402, F401 - fixtures
+from tests.object_store import object_store_server, store  # noqa: E402, F401 - fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -90,6 +90,13 @@ def _unpickled(data: bytes) -> dict[Any, Any]:
         def __setstate__(self, state: Any) -> None:
             """Byte order and the like: one byte has none."""
 
+    def frombuffer(
+        data: bytes | bytearray, kind: Kind, shape: tuple[int, ...], order: str
+    ) -> Array:
+        array = Array()
+        array.__setstate__((1, shape, kind, order != "C", bytes(data)))
+        return array
+
     def encode(text: str, encoding: str) -> bytes:
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"its text is in {encoding}")
@@ -101,6 +108,8 @@ def _unpickled(data: bytes) -> dict[Any, Any]:
         ("_codecs", "encode"): encode,
         ("numpy.core.multiarray", "_reconstruct"): lambda *_: Array(),
         ("numpy._core.multiarray", "_reconstruct"): lambda *_: Array(),
+        ("numpy.core.numeric", "_frombuffer"): frombuffer,
+        ("numpy._core.numeric", "_frombuffer"): frombuffer,
     }
 
     # the one written in Python: the other takes memory for whatever size a file claims

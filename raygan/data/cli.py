@@ -62,9 +62,7 @@ def prepare_command(
     with _errors():
         if file is not None:
             if given:
-                raise click.UsageError(
-                    "the data set stands in FILE; change it by --set"
-                )
+                raise click.UsageError("the data set stands in FILE; change it by --set")
             config, folder = _of_sweep(file, overrides)
         else:
             if "source" not in given or overrides:

@@ -100,7 +100,7 @@ def _located(address: str) -> tuple[Any, str]:
     if "?" in key:  # options of the file system
         return filesystem(address)
     found, root = filesystem(f"{scheme}://{bucket}/")
-    return found, f"{root.rstrip('/')}/{key}"
+    return found, f"{root.rstrip('/')}/{key}".rstrip("/") or "/"
 
 
 def listing(path: str, suffixes: Iterable[str] = ()) -> list[File]:
@@ -116,16 +116,19 @@ def listing(path: str, suffixes: Iterable[str] = ()) -> list[File]:
             found = _local_listing(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file or folder; check `dataset.path`") from error
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     ends = tuple(suffixes)
     kept = [
-        file for file in found if _is_shown(file.name) and file.name.lower().endswith(ends or "")
+        file for file in found if is_shown(file.name) and file.name.lower().endswith(ends or "")
     ]
     return sorted(kept, key=lambda file: PurePosixPath(file.name).parts)
 
 
-def _is_shown(name: str) -> bool:
+def is_shown(name: str) -> bool:
+    """Whether no part of ``name`` is hidden, nor macOS's own."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 

@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 
 from PIL import Image
 
-from raygan.data import cifar, files, pieces, tables
+from raygan.data import archives, cifar, files, pieces, tables
 from raygan.data.config import DatasetConfig
 from raygan.data.decode import IMAGE_SUFFIXES, Pixels, UnusableError, decode, fit
 from raygan.data.files import File
@@ -66,7 +66,7 @@ def find(config: DatasetConfig) -> Source:
     for folder in _INSIDE.get(config.name, ()):
         if not path.endswith(f"/{folder}") and files.exists(f"{path}/{folder}"):
             path = f"{path}/{folder}"
-    if config.name == "lsun" and files.exists(f"{path}/{pieces.LMDB_FILE}"):
+    if config.name == "lsun" and files.exists(f"{path}/{archives.LMDB_FILE}"):
         return _lmdb(path)
     listed = files.listing(path)
     batches = {file.name for file in listed} & set(cifar.TRAIN)
@@ -74,9 +74,9 @@ def find(config: DatasetConfig) -> Source:
         return _cifar_batches(config, path, listed)
     found = [file for file in listed if file.name.lower().endswith(IMAGE_SUFFIXES)]
     if config.name in ("folder", "celeba") and not found:
-        archives = [file for file in listed if file.name.lower().endswith(".zip")]
-        if len(archives) == 1:
-            return _zip(archives[0])
+        zipped = [file for file in listed if file.name.lower().endswith(".zip")]
+        if len(zipped) == 1:
+            return _zip(zipped[0])
     if config.name in ("cifar10", "parquet") or (config.name != "folder" and not found):
         return _parquet(config, path, listed)
     return _folder(path, found)
@@ -104,6 +104,8 @@ def images_of(
         warnings.simplefilter("ignore")  # Pillow's, of what is refused or converted here anyway
         for where, data in piece.read():
             try:
+                if isinstance(data, UnusableError):
+                    raise data
                 if isinstance(data, bytes):
                     image = decode(data, where, crop=crop, size=size)
                 else:
@@ -154,15 +156,15 @@ def _folder(path: str, found: list[File]) -> Source:
 
 def _zip(archive: File) -> Source:
     path = archive.path
-    names = files.retrying(lambda: pieces.zip_names(path, IMAGE_SUFFIXES), path)
-    if not names:
+    entries = files.retrying(lambda: archives.zip_entries(path, IMAGE_SUFFIXES), path)
+    if not entries:
         raise DataError(f"{path}: holds no {', '.join(IMAGE_SUFFIXES)} file")
 
     def cut_zip(size: int) -> Iterator[Piece]:
-        for start, stop in ranges(len(names), size):
-            yield pieces.ZipPiece(path, tuple(names[start:stop]))
+        for start, stop in ranges(len(entries), size):
+            yield archives.ZipPiece(path, tuple(entries[start:stop]))
 
-    return Source("zip", "all", _digest([archive]), len(names), cut_zip)
+    return Source("zip", "all", _digest([archive]), len(entries), cut_zip)
 
 
 def _parquet(config: DatasetConfig, path: str, listed: list[File]) -> Source:
@@ -231,15 +233,15 @@ def _lmdb(path: str) -> Source:
             f"{path}: LMDB maps a local file into memory; copy the folder to a disk, or keep the "
             "images as files or Parquet in object storage"
         )
-    found = [file for file in files.listing(path) if file.name == pieces.LMDB_FILE]
-    with pieces.open_lmdb(path) as transaction:
+    found = [file for file in files.listing(path) if file.name == archives.LMDB_FILE]
+    with archives.open_lmdb(path) as transaction:
         count = transaction.stat()["entries"]
     if not count:
         raise DataError(f"{path}: holds no images")
 
     def cut_lmdb(size: int) -> Iterator[Piece]:
-        for first, number in pieces.lmdb_keys(path, size):
-            yield pieces.LmdbPiece(path, first, number)
+        for first, number in archives.lmdb_keys(path, size):
+            yield archives.LmdbPiece(path, first, number)
 
     return Source("lmdb", "all", _digest(found), count, cut_lmdb)
 
