@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 RESIDENT_SHARE = 0.5
-"""Share of the free GPU memory that the training images may take to be kept there."""
+"""Share of the GPU memory that a trial has which its images may take to be kept there."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The indices 0…``count``−1 without those held out, in order, none of them stored.
+
+    With held-out indices h₀ < h₁ < …, the index of rank r is r plus the number of j with
+    hⱼ − j ≤ r: hⱼ − j is how many are left before hⱼ.
+    """
+
+    count: int
+    before: Tensor
+    """hⱼ − j, int64, sorted."""
+
+    @classmethod
+    def of(cls, count: int, *held_out: Tensor) -> Rest:
+        """All of ``count`` indices but ``held_out``, which must be distinct."""
+        held = torch.cat(held_out).sort().values
+        return cls(count, held - torch.arange(len(held), device=held.device))
+
+    def __len__(self) -> int:
+        return self.count - len(self.before)
+
+    def at(self, ranks: Tensor) -> Tensor:
+        """The indices of ``ranks`` (each 0…len − 1), int64."""
+        return ranks + torch.searchsorted(self.before, ranks, right=True)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """uint8 images [N, H, W, C] with disjoint ``train``, ``running`` and ``final`` indices."""
+    """uint8 images in shards [n, H, W, C], with disjoint ``train``, ``running`` and ``final``."""
 
-    pixels: Tensor
-    train: Tensor
-    """Indices, int64, of the images that are trained on; likewise the other two."""
+    shards: Sequence[Tensor]
+    """Images 0, 1, … one shard after another; memory-mapped, or one tensor on the GPU."""
+    train: Rest
+    """Indices of the images that are trained on."""
     running: Tensor
+    """Indices, int64, of the images of the running reconstruction test; likewise ``final``."""
     final: Tensor
     digest: str
     """SHA-256 over the pixels and their shape."""
@@ -26,38 +58,100 @@ class ImageSet:
     """Reconstruction loss of answering every running-test image with the mean training image;
     a generator that scores above it has learned nothing."""
 
+    @classmethod
+    def of(
+        cls,
+        shards: Sequence[Tensor],
+        running: Tensor,
+        final: Tensor,
+        digest: str,
+        baseline: float,
+    ) -> ImageSet:
+        """A set that trains on all that is held out neither for ``running`` nor ``final``."""
+        train = Rest.of(sum(map(len, shards)), running, final)
+        return cls(shards, train, running, final, digest, baseline)
+
+    def __len__(self) -> int:
+        return self.train.count
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of each image."""
-        _, height, width, channels = self.pixels.shape
+        height, width, channels = self.shards[0].shape[1:]
         return channels, height, width
 
-    def take(self, indices: Tensor) -> Tensor:
-        """The images at ``indices``: uint8 [n, C, H, W], channels last in memory."""
-        return self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
+    @property
+    def nbytes(self) -> int:
+        """Size of all pixels."""
+        return sum(shard.nbytes for shard in self.shards)
 
-    def resident(self, device: torch.device) -> ImageSet:
-        """This set on ``device`` if it fits well, else itself."""
-        if device.type != "cuda":
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are, and where indices are looked for."""
+        return self.shards[0].device
+
+    @cached_property
+    def _arrays(self) -> list[npt.NDArray[np.uint8]]:
+        return [shard.numpy() for shard in self.shards]
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([len(shard) for shard in self.shards], dtype=np.int64)
+
+    def take(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        """The images at ``indices``: uint8 [n, C, H, W], channels last in memory.
+
+        ``out``, uint8 [n, H, W, C] on the CPU, is where they are written if given.
+        """
+        if self.device.type != "cpu":
+            return self.shards[0].index_select(0, indices).permute(0, 3, 1, 2)
+        if out is None:
+            out = torch.empty(len(indices), *self.shards[0].shape[1:], dtype=torch.uint8)
+        self._gather(indices.numpy(), out.numpy())
+        return out.permute(0, 3, 1, 2)
+
+    def _gather(self, indices: npt.NDArray[np.int64], out: npt.NDArray[np.uint8]) -> None:
+        """One look into each shard that holds any of ``indices``.
+
+        By numpy, in this thread: PyTorch would share it out among threads that may have to wait
+        for a core, and for a batch of 100 kB that wait was up to a thousand times the work.
+        """
+        if not len(indices):
+            return
+        if not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)} images")
+        if len(self._arrays) == 1:
+            # with the indices checked, "clip" changes none; "raise" would copy twice
+            self._arrays[0].take(indices, axis=0, out=out, mode="clip")
+            return
+        which = self._ends.searchsorted(indices, side="right")
+        order = which.argsort(kind="stable")
+        cuts = np.flatnonzero(np.diff(which[order])) + 1
+        for part in np.split(order, cuts):
+            shard = which[part[0]]
+            start = self._ends[shard] - len(self._arrays[shard])
+            out[part] = self._arrays[shard].take(indices[part] - start, axis=0)
+
+    def resident(self, device: torch.device, share: float = 1.0) -> ImageSet:
+        """This set in the memory of ``device``, a GPU, if it fits well, else itself.
+
+        ``share`` is the part of the GPU that the trial has: several may each keep their images
+        there. On a CPU all trials share the pages of the memory-mapped files.
+        """
+        if device.type != "cuda" or self.device.type == "cuda":
             return self
-        free, _ = torch.cuda.mem_get_info(device)
-        if self.pixels.nbytes > free * RESIDENT_SHARE:
+        free, total = torch.cuda.mem_get_info(device)
+        if self.nbytes > RESIDENT_SHARE * min(free, total * min(share, 1.0)):
             return self
+        pixels = torch.empty(len(self), *self.shards[0].shape[1:], dtype=torch.uint8, device=device)
+        for part, shard in zip(
+            pixels.split([len(s) for s in self.shards]), self.shards, strict=True
+        ):
+            part.copy_(shard)
         return replace(
             self,
-            pixels=self.pixels.to(device),
-            train=self.train.to(device),
+            shards=[pixels],
+            train=replace(self.train, before=self.train.before.to(device)),
             running=self.running.to(device),
             final=self.final.to(device),
         )
-
-
-def mean_image_loss(pixels: Tensor, train: Tensor, held_out: Tensor, chunk: int = 4096) -> float:
-    """Mean squared error per pixel in [0, 1] of the mean ``train`` image as an answer to each
-    ``held_out`` image; both are indices into ``pixels``, uint8 [N, H, W, C]."""
-    total = torch.zeros(pixels.shape[1:], dtype=torch.float64)
-    for indices in train.split(chunk):
-        total += pixels.index_select(0, indices).sum(0, dtype=torch.float64)
-    mean = total / len(train)
-    error = pixels.index_select(0, held_out).double().sub_(mean).div_(255)
-    return float(error.square_().mean())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ MAX_METADATA = 64 * 2**10
 """Bytes of a file that may be other than pixels; pyarrow writes about 1,000."""
 
 # 0x4000 is Linux's: the pages are the file's, so that none need be reserved for copies
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> str:

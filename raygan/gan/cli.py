@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     for owner, prefix in ((TrainConfig, ""), (DatasetConfig, "data-")):
         for field in fields(owner):
             option: dict[str, Any] = {"type": _type(str(field.type)), "default": None}
+            if field.type == "bool":
+                option = {"action": argparse.BooleanOptionalAction, "default": None}
             if not prefix and field.name in CHOICES:
                 option["choices"] = CHOICES[field.name]
             default = None if field.default is MISSING else field.default

@@ -47,6 +47,9 @@ class TrainConfig:
     warmup_factor: float = 0.1
     batch_size: int = 32
     """Real images per iteration over all workers together."""
+    flip: bool = False
+    """Whether real images are mirrored left to right, each with a chance of one half every time
+    that it is trained on; the held-out ones never are."""
     iterations: int = 20_000
     evaluate_every: int = 1_000
     """Iterations between evaluations (running reconstruction test, pictures, checkpoint)."""
@@ -69,6 +72,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"`{name}` (={value!r}) must be a whole number from {least} to {most}"
                 )
+        if not isinstance(self.flip, bool):
+            raise ConfigError(f"`flip` (={self.flip!r}) must be true or false")
         for name in ("lr", "lr_d", "warmup_factor"):
             value = getattr(self, name)
             if value is None and name == "lr_d":

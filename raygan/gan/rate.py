@@ -29,35 +29,45 @@ class Rate:
     a caller does with them (pictures, checkpoint)."""
 
 
-def measure(config: TrainConfig, images: ImageSet, device: torch.device, seconds: float) -> Rate:
+def measure(
+    config: TrainConfig,
+    images: ImageSet,
+    device: torch.device,
+    seconds: float,
+    gpu_share: float = 1.0,
+) -> Rate:
     """Train ``config`` from fresh networks for about ``seconds``, then evaluate once.
 
     The rate is that of the longest stretch of iterations between two waits for the device, about
     half of all. Building the networks, six iterations and the evaluation may come on top of
-    ``seconds``, which may be 0. Neither ``images`` nor PyTorch's global random state changes.
+    ``seconds``, which may be 0. ``gpu_share`` is the part of the GPU that the worker has. Neither
+    ``images`` nor PyTorch's global random state changes.
 
     Raises :class:`~raygan.errors.ConfigError` if the networks cannot be built for ``images``. For
     one process alone: the workers of a process group would disagree on when to end.
     """
-    images = images.resident(device)
+    images = images.resident(device, gpu_share)  # once for all
     state = TrainState.create(config, images.shape, device)
     # next to no reconstruction test, so that the time goes into training
     quick = replace(config, reconstruction_steps=1)
     few = replace(images, running=images.running[:1])
-    _train(quick, few, state, WARM_UP)
+    _train(quick, few, state, WARM_UP, gpu_share)
     started, count = time.perf_counter(), FEWEST
-    rate = _train(quick, few, state, count)
+    rate = _train(quick, few, state, count, gpu_share)
     # each stretch takes as long as all before it
     while 2 * (time.perf_counter() - started) <= seconds:
         count *= 2
-        rate = _train(quick, few, state, count)
+        rate = _train(quick, few, state, count, gpu_share)
     started = time.perf_counter()
-    training = 1 / _train(config, images, state, 1)
+    training = 1 / _train(config, images, state, 1, gpu_share)
     return Rate(rate, time.perf_counter() - started - training)
 
 
-def _train(config: TrainConfig, images: ImageSet, state: TrainState, count: int) -> float:
+def _train(
+    config: TrainConfig, images: ImageSet, state: TrainState, count: int, gpu_share: float
+) -> float:
     """``count`` iterations more and an evaluation; iterations per second of training."""
     until = state.step + count
-    *_, last = train(replace(config, iterations=until, evaluate_every=until), images, state)
+    config = replace(config, iterations=until, evaluate_every=until)
+    *_, last = train(config, images, state, gpu_share=gpu_share)
     return last.metrics["perf/images_per_second"] / config.batch_size

@@ -1,4 +1,4 @@
-"""Noise and image order as functions of (seed, step) alone.
+"""Noise, image order and flips as functions of (seed, step) alone.
 
 Nothing here has state that a checkpoint would have to carry, and nothing depends on the number
 of workers: each takes its slice of the global batch.
@@ -6,13 +6,25 @@ of workers: each takes its slice of the global batch.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 # one stream per use, so that no two uses ever share random numbers
-INIT, ORDER, NOISE_D, NOISE_G, SAMPLES = range(5)
+INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS = range(6)
+
+Places = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
 
 _MASK = 2**64 - 1
+_ROUNDS = 4
+"""Of the Feistel network, each over both halves."""
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_AHEAD = 2**14
+"""Images whose places in the order are computed at once."""
 
 
 def derive_seed(seed: int, stream: int, index: int) -> int:
@@ -42,29 +54,98 @@ class Noise:
         return torch.randn(self._shape, generator=self._generator, device=device)[self._part]
 
 
-class Order:
-    """An endless stream of image indices: one fresh permutation of 0…count−1 after another."""
+class _Stream:
+    """What each real image of a step is given, as a function of its place in the endless stream
+    of images: place ``step · batch_size`` and on.
 
-    def __init__(self, seed: int, count: int, batch_size: int, part: slice, device: torch.device):
-        self._seed, self._count, self._batch_size, self._part = seed, count, batch_size, part
-        self._device = device
-        self._epochs: dict[int, Tensor] = {}
+    Computed for many steps at once and kept until a step beyond them is asked for: calls cost
+    next to nothing, and take the same memory whatever the number of images.
+    """
+
+    def __init__(self, seed: int, batch_size: int, part: slice, device: torch.device):
+        self._seed, self._batch_size, self._device = seed, batch_size, device
+        self._part = np.arange(batch_size)[part]
+        self._steps = max(1, _AHEAD // len(self._part))
+        self._block = -1
+        self._values = torch.empty(0)
 
     def __call__(self, step: int) -> Tensor:
-        """Indices [batch_size / workers], int64, of the real images of ``step``."""
-        start = step * self._batch_size
-        first, offset = divmod(start, self._count)
-        last = (start + self._batch_size - 1) // self._count
-        for epoch in [epoch for epoch in self._epochs if epoch < first]:
-            del self._epochs[epoch]
-        epochs = [self._epoch(epoch) for epoch in range(first, last + 1)]
-        order = epochs[0] if len(epochs) == 1 else torch.cat(epochs)
-        return order[offset : offset + self._batch_size][self._part]
+        """The values [batch_size / workers] of this worker's images in ``step``."""
+        block, within = divmod(step, self._steps)
+        if block != self._block:
+            steps = np.arange(block * self._steps, (block + 1) * self._steps)
+            places = steps[:, None] * self._batch_size + self._part
+            values = torch.from_numpy(self._at(places.ravel()).reshape(places.shape))
+            if self._device.type == "cuda":
+                values = values.pin_memory()  # so that nothing waits for the copy
+            self._values, self._block = values.to(self._device, non_blocking=True), block
+        return self._values[within]
 
-    def _epoch(self, epoch: int) -> Tensor:
-        if epoch not in self._epochs:
-            # drawn on the CPU: the same order on every device
-            generator = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, epoch))
-            order = torch.randperm(self._count, generator=generator)
-            self._epochs[epoch] = order.to(self._device)
-        return self._epochs[epoch]
+    def _at(self, places: Places) -> npt.NDArray[Any]:
+        """The values at ``places``, sorted."""
+        raise NotImplementedError
+
+
+class Order(_Stream):
+    """Which image comes when, int64: one fresh permutation of 0…count−1 after another.
+
+    A permutation is computed place by place (:func:`permuted`): no list of three million indices
+    is made for each of a node's workers.
+    """
+
+    def __init__(self, seed: int, batch_size: int, part: slice, device: torch.device, count: int):
+        super().__init__(seed, batch_size, part, device)
+        self._count = count
+
+    def _at(self, places: Places) -> Places:
+        epochs, places = np.divmod(places, self._count)
+        first, last = int(epochs[0]), int(epochs[-1])
+        keys = [derive_seed(self._seed, ORDER, epoch) for epoch in range(first, last + 1)]
+        return permuted(places, self._count, np.array(keys, np.uint64)[epochs - first])
+
+
+class Flips(_Stream):
+    """Which images are flipped, bool: each with a chance of one half."""
+
+    def _at(self, places: Places) -> npt.NDArray[np.bool_]:
+        key = np.uint64(derive_seed(self._seed, FLIPS, 0))
+        return (_mixed(places.astype(np.uint64) ^ key) >> np.uint64(63)).astype(bool)
+
+
+def flipped(images: Tensor, which: Tensor) -> Tensor:
+    """``images`` [N, C, H, W], those for which ``which`` [N] is true mirrored left to right."""
+    return torch.where(which.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def permuted(places: Places, count: int, keys: Words) -> Places:
+    """Where each of ``places`` (0…count−1) goes in the permutation of 0…count−1 that its key of
+    ``keys`` draws.
+
+    A Feistel network (Luby and Rackoff 1988) permutes the numbers of as many bits as ``count − 1``
+    has; what leaves 0…count−1 is permuted on until it is back ("cycle walking", Black and Rogaway
+    2002), less than twice on average.
+    """
+    # of fewer bits, it would draw some permutations noticeably more often than others
+    bits = max(6, (count - 1).bit_length())
+    low, high = np.uint64(bits // 2), np.uint64(bits - bits // 2)
+    word, mask = np.uint64(64), np.uint64(2 ** (bits // 2) - 1)
+    result = places.astype(np.uint64)
+    outside = np.arange(len(result))
+    while len(outside):
+        left, right, key = result[outside] >> low, result[outside] & mask, keys[outside]
+        for _ in range(_ROUNDS):
+            left ^= _mixed(right ^ key) >> (word - high)
+            right ^= _mixed(left ^ ~key) >> (word - low)
+            key += _GOLDEN
+        result[outside] = left << low | right
+        outside = outside[result[outside] >= count]
+    return result.astype(np.int64)
+
+
+def _mixed(values: Words) -> Words:
+    """64 bits of which the high ones look random (from the finaliser of MurmurHash3)."""
+    mixed = values ^ (values >> np.uint64(33))
+    mixed *= np.uint64(0xFF51AFD7ED558CCD)
+    mixed ^= mixed >> np.uint64(33)
+    mixed *= np.uint64(0xC4CEB9FE1A85EC53)
+    return mixed

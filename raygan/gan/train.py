@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raygan.data.feed import Feed
 from raygan.data.images import ImageSet
 from raygan.gan import sampling
 from raygan.gan.config import TrainConfig
@@ -63,25 +64,29 @@ class Evaluation:
         return self.metrics["val/reconstruction_loss"]
 
 
-def train(config: TrainConfig, images: ImageSet, state: TrainState) -> Iterator[Evaluation]:
+def train(
+    config: TrainConfig, images: ImageSet, state: TrainState, *, gpu_share: float = 1.0
+) -> Iterator[Evaluation]:
     """Train ``state`` to ``config.iterations``; yield every ``config.evaluate_every`` and at the
     end.
 
     ``state`` goes on from where it is; at each evaluation it can be saved. All workers of a
-    process group iterate together and get the same metrics. Nothing in the loop waits for the
-    device, but once at iteration :data:`EARLY`. Raises :class:`~raygan.errors.ConfigError` if the
-    batch cannot be shared.
+    process group iterate together and get the same metrics. ``gpu_share`` is the part of the GPU
+    that the trial has: images that fit well into it are kept there. Nothing in the loop waits for
+    the device, but once at iteration :data:`EARLY`. Raises :class:`~raygan.errors.ConfigError` if
+    the batch cannot be shared.
     """
     workers = Workers()
     device = state.device
-    images = images.resident(device)
+    images = images.resident(device, gpu_share)
     game = state.game(workers)
     iterate = game.alternating if config.update == "alternating" else game.simultaneous
     part = workers.part(config.batch_size)
     noise = sampling.Noise(config.seed, config.batch_size, config.code_size, part, device)
-    order = sampling.Order(
-        config.seed, len(images.train), config.batch_size, part, images.train.device
-    )
+    stream = config.seed, config.batch_size, part
+    order = sampling.Order(*stream, images.device, len(images.train))
+    flips = sampling.Flips(*stream, device)
+    feed = Feed(images, lambda step: images.train.at(order(step)), device)
     while state.step < config.iterations:
         started, first = time.perf_counter(), state.step
         until = min((first // config.evaluate_every + 1) * config.evaluate_every, config.iterations)
@@ -93,8 +98,10 @@ def train(config: TrainConfig, images: ImageSet, state: TrainState) -> Iterator[
             if step == EARLY and not _finite(totals, workers):
                 until = step
                 break
-            chosen = images.train.index_select(0, order(step))
-            real = as_float(images.take(chosen).to(device, non_blocking=True))
+            real = feed(step)
+            if config.flip:
+                real = sampling.flipped(real, flips(step))
+            real = as_float(real)
             totals += iterate(real, noise(sampling.NOISE_D, step), noise(sampling.NOISE_G, step))
             state.step += 1
         workers.sum_(totals)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from raygan.data.images import ImageSet, mean_image_loss
+from raygan.data.images import ImageSet
 from raygan.gan.config import TrainConfig
 from raygan.gan.state import TrainState
 
@@ -59,6 +59,6 @@ def images() -> ImageSet:
     coarse = torch.rand(60, 1, 3, 3, generator=rng)
     fine = torch.nn.functional.interpolate(coarse, size=SHAPE[1:], mode="bilinear")
     pixels = fine.mul(255).byte().permute(0, 2, 3, 1).contiguous()
-    train, running, final = torch.arange(60).split([40, 13, 7])
-    baseline = mean_image_loss(pixels, train, running)
-    return ImageSet(pixels, train, running, final, "digest", baseline)
+    running, final = torch.randperm(60, generator=rng)[:20].split([13, 7])
+    # two shards, that both hold some of every split
+    return ImageSet.of(pixels.split([25, 35]), running, final, "digest", 0.05)

@@ -31,7 +31,8 @@ class Machine:
     def perf_counter(self) -> float:
         return self.now
 
-    def train(self, config, images, state):
+    def train(self, config, images, state, *, gpu_share):
+        self.gpu_share = gpu_share
         count = config.iterations - state.step
         self.calls.append((count, config, images))
         state.step = config.iterations
@@ -95,6 +96,12 @@ def test_only_the_last_iteration_is_followed_by_the_whole_evaluation(small, imag
         assert replace(quick, iterations=5, evaluate_every=2, reconstruction_steps=3) == config
 
 
+def test_a_worker_of_half_a_gpu_is_measured_as_one(small, images, machine):
+    made = machine(iteration=0.1, evaluation=0.01)
+    rate.measure(small(), images, CPU, 1.0, gpu_share=0.5)
+    assert made.gpu_share == 0.5
+
+
 def test_a_configuration_that_diverges_has_a_rate(small, images, monkeypatch):
     ticks = iter(range(1000))
     monkeypatch.setattr(rate, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
@@ -106,10 +113,11 @@ def test_a_configuration_that_diverges_has_a_rate(small, images, monkeypatch):
 def test_nothing_else_changes(small, images):
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    pixels, running = images.pixels.clone(), images.running.clone()
+    everything = torch.arange(len(images))
+    pixels, running = images.take(everything), images.running.clone()
     rate.measure(small(), images, CPU, 0.0)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(images.pixels, pixels)
+    assert torch.equal(images.take(everything), pixels)
     assert torch.equal(images.running, running)
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from raygan.data.images import mean_image_loss
 from raygan.gan.config import CHOICES
 from raygan.gan.reconstruction import as_float, reconstruct
 from raygan.gan.workers import Workers
@@ -144,11 +143,3 @@ def test_nothing_to_reconstruct_is_no_error(fresh):
     got = reconstruct(fresh().generator, CODE, torch.zeros(0, *SHAPE), steps=2)
     assert got.losses.shape == (0,)
     assert got.images.shape == (0, *SHAPE)
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 4096])
-def test_the_baseline_is_the_loss_of_the_mean_training_image(images, chunk):
-    got = mean_image_loss(images.pixels, images.train, images.running, chunk)
-    scaled = images.pixels.numpy().astype(float) / 255
-    mean = scaled[images.train.numpy()].mean(0)
-    assert got == pytest.approx(((scaled[images.running.numpy()] - mean) ** 2).mean(), rel=1e-12)

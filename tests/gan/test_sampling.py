@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
 from itertools import pairwise
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raygan.gan import sampling
-from raygan.gan.sampling import NOISE_D, NOISE_G, Noise, Order, derive_seed
+from raygan.gan.sampling import (
+    NOISE_D,
+    NOISE_G,
+    Flips,
+    Noise,
+    Order,
+    derive_seed,
+    flipped,
+    permuted,
+)
 from raygan.gan.workers import Workers
 
 CPU = torch.device("cpu")
@@ -20,8 +33,12 @@ def noise(seed: int = 1, part: slice = ALL) -> Noise:
     return Noise(seed, batch_size=8, code_size=3, part=part, device=CPU)
 
 
+def flips(seed: int = 1, batch_size: int = 8, part: slice = ALL) -> Flips:
+    return Flips(seed, batch_size, part, CPU)
+
+
 def order(seed: int = 1, count: int = 20, batch_size: int = 8, part: slice = ALL) -> Order:
-    return Order(seed, count, batch_size, part, CPU)
+    return Order(seed, batch_size, part, CPU, count)
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=4), st.integers(0, 10**6))
@@ -32,21 +49,30 @@ def test_noise_does_not_depend_on_what_was_drawn_before(before, step):
     assert torch.equal(used(NOISE_D, step), noise()(NOISE_D, step))
 
 
-@given(st.lists(st.integers(0, 50), max_size=4), st.integers(0, 50))
-def test_order_does_not_depend_on_what_was_drawn_before(before, step):
-    used = order()
-    for earlier in sorted(before):
+@pytest.mark.parametrize("stream", [order, flips])
+@given(st.lists(st.integers(0, 10**6), max_size=4), st.integers(0, 10**6))
+def test_a_stream_does_not_depend_on_what_was_drawn_before(stream, before, step):
+    used = stream()
+    for earlier in before:
         used(earlier)
-    assert torch.equal(used(step), order()(step))
+    assert torch.equal(used(step), stream()(step))
+
+
+def test_steps_computed_at_once_are_those_computed_alone(monkeypatch):
+    together = [(order()(step), flips()(step)) for step in range(50)]
+    monkeypatch.setattr(sampling, "_AHEAD", 1)
+    for step, (indices, mirrored) in enumerate(together):
+        assert torch.equal(order()(step), indices)
+        assert torch.equal(flips()(step), mirrored)
 
 
 def test_nothing_draws_from_the_global_generator():
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
-    first = noise()(NOISE_D, 4), order()(4)
+    first = noise()(NOISE_D, 4), order()(4), flips()(4)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(123)
-    again = noise()(NOISE_D, 4), order()(4)
+    again = noise()(NOISE_D, 4), order()(4), flips()(4)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
@@ -97,7 +123,8 @@ def test_noise_is_standard_normal():
 
 def test_streams_have_numbers_of_their_own():
     streams = [
-        getattr(sampling, name) for name in ("INIT", "ORDER", "NOISE_D", "NOISE_G", "SAMPLES")
+        getattr(sampling, name)
+        for name in ("INIT", "ORDER", "NOISE_D", "NOISE_G", "SAMPLES", "FLIPS")
     ]
     assert len(set(streams)) == len(streams)
 
@@ -106,11 +133,111 @@ def test_streams_have_numbers_of_their_own():
 def test_slices_of_the_workers_make_up_the_global_batch(count, step):
     workers = Workers()
     workers.count = count
-    noises, orders = [], []
+    noises, orders, mirrored = [], [], []
     for rank in range(count):
         workers.rank = rank
         part = workers.part(8)
         noises.append(noise(part=part)(NOISE_D, step))
         orders.append(order(part=part)(step))
+        mirrored.append(flips(part=part)(step))
     assert torch.equal(torch.cat(noises), noise()(NOISE_D, step))
     assert torch.equal(torch.cat(orders), order()(step))
+    assert torch.equal(torch.cat(mirrored), flips()(step))
+
+
+def permutations(count: int, number: int, length: int | None = None) -> np.ndarray:
+    """The first ``length`` values of ``number`` permutations, each of a key of its own."""
+    length = length or count
+    keys = np.array([derive_seed(1, sampling.ORDER, epoch) for epoch in range(number)], np.uint64)
+    places = np.tile(np.arange(length), number)
+    return permuted(places, count, keys.repeat(length)).reshape(number, length)
+
+
+def excess(counts: np.ndarray, freedom: int) -> float:
+    """Chi-square of equally likely ``counts``, in standard deviations above its mean."""
+    expected = counts.mean()
+    return float((((counts - expected) ** 2 / expected).sum() - freedom) / (2 * freedom) ** 0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 127, 1000, 1024, 1025, 2**17 + 1])
+def test_every_size_is_permuted(count):
+    drawn = permutations(count, 1)
+    assert np.array_equal(np.sort(drawn[0]), np.arange(count))
+
+
+@pytest.mark.parametrize("count", [2, 17, 40, 100])
+def test_each_place_gets_each_image_equally_often(count):
+    drawn = permutations(count, 2000)
+    table = np.stack([np.bincount(place, minlength=count) for place in drawn.T])
+    assert abs(excess(table, (count - 1) ** 2)) < 4
+
+
+@pytest.mark.parametrize("count", [5, 33, 60])
+def test_neighbours_are_unrelated(count):
+    drawn = permutations(count, 20_000, length=3)
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        pairs = np.bincount(drawn[:, one] * count + drawn[:, other], minlength=count**2)
+        pairs = pairs.reshape(count, count)
+        assert not pairs.diagonal().any()
+        counts = pairs[~np.eye(count, dtype=bool)]
+        assert abs(excess(counts, len(counts) - 1)) < 4
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_each_permutation_is_drawn_equally_often(count):
+    number = 100 * math.factorial(count)
+    counts = np.unique(permutations(count, number), axis=0, return_counts=True)[1]
+    assert len(counts) == math.factorial(count)
+    assert abs(excess(counts, len(counts) - 1)) < 4
+
+
+def test_an_epoch_of_millions_is_spread_evenly():
+    """Any stretch of it, as are the steps from one image to the next."""
+    count, length, bins = 3_000_000, 200_000, 100
+    (drawn,) = permutations(count, 1, length)
+    assert len(np.unique(drawn)) == length
+    for values in (drawn, np.diff(drawn) % count):
+        counts = np.bincount(values * bins // count, minlength=bins)
+        # drawn without replacement: a little more even than chance
+        assert abs(excess(counts, bins - 1)) < 4
+
+
+def test_two_epochs_of_millions_are_unrelated():
+    one, other = permutations(3_000_000, 2, 100_000)
+    counts = np.bincount((one - other) % 3_000_000 * 100 // 3_000_000, minlength=100)
+    assert abs(excess(counts, 99)) < 4
+    assert np.intersect1d(one, other).size == pytest.approx(100_000**2 / 3e6, rel=0.1)
+
+
+def test_the_order_of_millions_takes_no_more_memory_than_that_of_thousands():
+    def peak(count: int) -> int:
+        drawn = order(count=count, batch_size=32)
+        drawn(0)
+        tracemalloc.start()
+        for step in range(0, 3000, 100):
+            drawn(step)
+        taken = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return taken
+
+    few, many = peak(2**16), peak(3_000_000)
+    assert many < 2 * few
+    assert many < 3e6  # a permutation would be of 24 MB
+
+
+def test_half_of_the_images_are_flipped_each_time_anew():
+    drawn = torch.stack([flips(batch_size=100)(step) for step in range(400)])
+    assert drawn.dtype == torch.bool
+    assert drawn.double().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert (drawn[1:] == drawn[:-1]).double().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert (drawn[:, 1:] == drawn[:, :-1]).double().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert not torch.equal(flips(1)(0), flips(2)(0))
+
+
+def test_a_flipped_image_is_mirrored_left_to_right():
+    images = torch.randint(0, 256, (3, 4, 5, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    got = flipped(images, torch.tensor([True, False, True]))
+    assert torch.equal(got[0], images[0].flip(2))
+    assert torch.equal(got[1], images[1])
+    assert torch.equal(got[2], images[2].flip(2))
+    assert got.is_contiguous(memory_format=torch.channels_last)

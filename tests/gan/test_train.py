@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
-from raygan.gan import checkpoint
+from raygan.gan import checkpoint, sampling
 from raygan.gan.config import CHOICES
 from raygan.gan.pictures import GAP, grid_png
 from raygan.gan.state import TrainState
@@ -176,6 +177,61 @@ def test_a_run_that_diverges_is_an_outcome(fresh, run):
     assert not any(e.best for e in evaluations if not e.finite)
 
 
+def test_the_shards_do_not_matter(fresh, run, images):
+    whole = replace(images, shards=[torch.cat(list(images.shards))])
+    state = fresh()
+    assert curve(list(train(state.config, whole, state))) == curve(run(fresh()))
+
+
+def test_what_is_held_out_is_not_trained_on(fresh, images):
+    seen: list[torch.Tensor] = []
+
+    class Watched(ImageSet):
+        def take(self, indices, out=None):
+            seen.append(indices)
+            return super().take(indices, out)
+
+    some = Watched(**{name: getattr(images, name) for name in ImageSet.__dataclass_fields__})
+    state = fresh(iterations=10, evaluate_every=10)
+    list(train(state.config, some, state))
+    *batches, tested = seen
+    assert tested is images.running
+    assert len(batches) == 10
+    trained = torch.cat(batches)
+    assert sorted(trained.tolist()) == sorted(2 * images.train.at(torch.arange(40)).tolist())
+
+
+def test_flips_are_of_the_training_images_only(fresh, run, images, monkeypatch):
+    plain, flipping = run(fresh()), run(fresh(flip=True))
+    assert curve(plain) != curve(flipping)
+    assert curve(flipping) == curve(run(fresh(flip=True)))
+    pairs = torch.stack([e.reconstructions[::2] for e in plain])
+    assert torch.equal(pairs, torch.stack([e.reconstructions[::2] for e in flipping]))
+    monkeypatch.setattr(sampling, "flipped", lambda images, _: images)
+    assert curve(run(fresh(flip=True))) == curve(plain)
+
+
+def test_a_resumed_run_flips_the_same_images(fresh, run, images):
+    whole = curve(run(fresh(flip=True)))
+    state, again = fresh(flip=True), fresh(flip=True)
+    first = next(iter(train(state.config, images, state)))
+    again.load_state_dict(state.state_dict())
+    assert curve([first, *run(again)]) == whole
+
+
+def test_the_share_of_the_gpu_decides_what_is_kept_there(fresh, images, monkeypatch):
+    asked: list[float] = []
+
+    def resident(self, device, share):
+        asked.append(share)
+        return self
+
+    monkeypatch.setattr(ImageSet, "resident", resident)
+    state = fresh(iterations=1)
+    list(train(state.config, images, state, gpu_share=0.25))
+    assert asked == [0.25]
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     workers = Workers()
     monkeypatch.setattr(workers, "count", 3)
@@ -218,8 +274,7 @@ def test_the_loop_does_not_wait_for_the_device(small, images: ImageSet):
     device = torch.device("cuda")
     config = small(iterations=8, evaluate_every=4)
     state = TrainState.create(config, images.shape, device)
-    resident = images.resident(device)
-    for _ in train(config, resident, state):  # warm: compiled kernels, optimizer state
+    for _ in train(config, images, state):  # warm: compiled kernels, optimizer state
         break
     game = state.game(Workers())
     real = torch.rand(8, *images.shape, device=device)
