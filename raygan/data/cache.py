@@ -1,0 +1,181 @@
+"""Copies of prepared sets that lie in object storage: one per node, for all of its processes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from raygan.data import files
+from raygan.errors import DataError
+
+CAP_BYTES = 500 * 2**30
+"""Default of what all copies on a node may take."""
+
+_AT_ONCE = 8
+_CHUNK = 2**23
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+# open as long as this process lives: what it has mapped is in use
+_in_use: dict[Path, BinaryIO] = {}
+
+
+def localize(
+    uri: str,
+    cache: Path,
+    cap_bytes: int = CAP_BYTES,
+    *,
+    check: Callable[[Path], None] | None = None,
+) -> Path:
+    """The folder under ``cache`` with the files of the folder at ``uri``, copied if need be.
+
+    The first process of the node copies, under a name of no meaning until all is there and
+    ``check`` has accepted it (or raised); others wait for it. The copy is kept from being evicted
+    until this process ends. To keep ``cache`` below ``cap_bytes``, copies that no process uses are
+    deleted, those first that have not been used for longest.
+
+    ``cache`` must be on a disk of the node: locks hold back processes of one machine. Raises
+    :class:`~raygan.errors.DataError` if the files cannot be read, or for want of room.
+    """
+    wanted = files.listing(uri)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / _key(uri, wanted)
+    _use(folder)
+    if folder.is_dir():
+        return folder
+    with _locked(cache / ".lock"):  # one at a time: they would share the network anyway
+        if not folder.is_dir():  # not copied by another while this process waited
+            _sweep(cache)
+            _make_room(cache, sum(file.size for file in wanted), cap_bytes, uri)
+            _copy(uri, wanted, folder, check)
+    return folder
+
+
+def release(folder: Path) -> None:
+    """Let a folder that :func:`localize` returned be evicted, though this process lives on."""
+    marker = _in_use.pop(folder, None)
+    if marker is not None:
+        marker.close()
+
+
+def _key(uri: str, wanted: list[files.File]) -> str:
+    """Another one if the files at ``uri`` have changed."""
+    described = repr((uri, [(file.name, file.size, file.stamp) for file in wanted]))
+    name = uri.rstrip("/").rpartition("/")[2].partition("?")[0]
+    return f"{name[:64]}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+
+
+def _marker(folder: Path) -> Path:
+    """A file that is locked by whoever uses ``folder``, and as old as its last use.
+
+    It is never deleted: a process may be about to lock it.
+    """
+    return folder.with_name(f".{folder.name}.used")
+
+
+def _use(folder: Path) -> None:
+    """Keep ``folder`` from now on, whether it is there already or not."""
+    if folder not in _in_use:
+        marker = _marker(folder).open("ab")
+        fcntl.flock(marker, fcntl.LOCK_SH)  # waits while it is evicted
+        if _in_use.setdefault(folder, marker) is not marker:  # another thread was faster
+            marker.close()
+    os.utime(_marker(folder))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(cache: Path) -> None:
+    """Delete what copying or deleting has left behind when it was killed."""
+    for rest in cache.glob(".*.aside"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
+    if size > cap_bytes:
+        raise DataError(
+            f"{uri}: {size:,} bytes are more than this node may keep of prepared images "
+            f"({cap_bytes:,} in {cache}); allow more"
+        )
+    folders = [path for path in cache.iterdir() if path.is_dir() and _marker(path).exists()]
+    sizes = {path: _size(path) for path in folders}
+    for folder in sorted(folders, key=lambda path: _marker(path).stat().st_mtime_ns):
+        if sum(sizes.values()) + size <= cap_bytes:
+            return
+        if _evict(folder):
+            del sizes[folder]
+    if sum(sizes.values()) + size > cap_bytes:
+        raise DataError(
+            f"{uri}: {size:,} bytes do not fit beside the {sum(sizes.values()):,} of images that "
+            f"other processes of this node use ({cap_bytes:,} in {cache}); allow more, or wait for "
+            "them to end"
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _evict(folder: Path) -> bool:
+    """Delete ``folder`` unless a process uses it."""
+    with _marker(folder).open("ab") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        aside = _aside(folder)
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-{uuid.uuid4().hex}.aside")
+
+
+def _copy(
+    uri: str, wanted: list[files.File], folder: Path, check: Callable[[Path], None] | None
+) -> None:
+    aside = _aside(folder)
+    aside.mkdir()
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda file: _copy_file(file, aside / file.name), wanted):
+                pass
+        if check is not None:
+            check(aside)
+        aside.rename(folder)
+    except OSError as error:
+        full = error.errno in _FULL
+        reason = f"{folder.parent} is full" if full else "cannot be copied to this node"
+        raise DataError(f"{uri}: {reason} ({error})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy_file(file: files.File, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def attempt() -> None:
+        with files.open_file(file.path) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK)
+            copy.flush()
+            os.fsync(copy.fileno())  # a name without its bytes would be taken for a whole copy
+            size = copy.tell()
+        if size != file.size:
+            raise OSError(f"{file.path}: {size:,} bytes came, not {file.size:,}")
+
+    files.retrying(attempt, file.path)
