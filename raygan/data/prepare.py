@@ -65,7 +65,7 @@ def prepare(
     """
     source = sources.find(config)
     folder = cache / _key(config, source)
-    if (folder / MANIFEST).exists():
+    if is_prepared(folder):
         return folder
     shape = config.shape() or _shape_of_first(source, config)
     _sizes(config, source.count)
@@ -87,6 +87,11 @@ def prepare(
     for shard in made:
         (folder / making.note_name(shard.index)).unlink(missing_ok=True)
     return folder
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a preparation into ``folder`` has come to its end."""
+    return (folder / MANIFEST).exists()
 
 
 def load(folder: Path) -> ImageSet:

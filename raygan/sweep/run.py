@@ -90,7 +90,9 @@ def _run(
     at_once = _start(spec, tracker.uri, options, signals)
     data = {
         "id": known["id"] if known else uuid.uuid4().hex,
-        **trial.prepare_on_cluster(spec, storage),
+        **trial.prepare_on_cluster(
+            spec, storage, lambda line: console.print(f"images: {line}", highlight=False)
+        ),
     }
     console.print(
         f"{data['train']} training images {data['shape']}; up to {at_once} trials at once",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def job_of(
 def dataset_of(spec: SweepSpec) -> dict[str, Any]:
     """The data set as plain values, its path absolute: workers have other working directories."""
     dataset: dict[str, Any] = spec.dataset.model_dump()
-    if dataset["path"] is not None:
+    if dataset["path"] is not None and "://" not in dataset["path"]:
         try:
             dataset["path"] = str(Path(dataset["path"]).expanduser().absolute())
         except RuntimeError as error:  # no such user
@@ -57,18 +58,22 @@ def dataset_of(spec: SweepSpec) -> dict[str, Any]:
 
 
 def prepare_images(
-    dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]]
+    dataset: dict[str, Any],
+    folder: str,
+    configs: list[dict[str, Any]],
+    *,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Decode the images once, before any trial, and see that every cell can be built for them.
 
-    Runs as a Ray task: where the images are, and where PyTorch is needed anyway. Raises
-    :class:`~raygan.errors.RayganError`.
+    Runs as a Ray task: where the images are, and where PyTorch is needed anyway. ``options`` are
+    those of :func:`raygan.data.prepare`. Raises :class:`~raygan.errors.RayganError`.
     """
     from raygan.data import DatasetConfig, load, prepare
     from raygan.gan.config import TrainConfig
     from raygan.gan.dcgan import plan_levels
 
-    prepared = prepare(DatasetConfig(**dataset), Path(folder).expanduser())
+    prepared = prepare(DatasetConfig(**dataset), Path(folder).expanduser(), **(options or {}))
     images = load(prepared)
     for config in configs:
         plan_levels(*images.shape[1:], TrainConfig(**config).levels)
@@ -81,23 +86,60 @@ def prepare_images(
     }
 
 
-def prepare_on_cluster(spec: SweepSpec, storage: Storage) -> dict[str, Any]:
-    """:func:`prepare_images` for all cells of ``spec``, on a node where the images are."""
+def prepare_on_ray(
+    dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]], here_only: bool
+) -> Iterator[str | dict[str, Any]]:
+    """:func:`prepare_images` by Ray Data tasks: lines that say how far it is, then what it returns.
+
+    A Ray task: a generator, so that the lines are heard while it runs.
+    """
+    from queue import SimpleQueue
+    from threading import Thread
+
+    from raygan.data.parallel import on_ray
+    from raygan.data.progress import Pace
+
+    heard: SimpleQueue[str | dict[str, Any] | BaseException] = SimpleQueue()
+
+    def work() -> None:
+        options = {"map": on_ray(here_only=here_only), "progress": Pace(heard.put)}
+        try:
+            heard.put(prepare_images(dataset, folder, configs, options=options))
+        except BaseException as error:
+            heard.put(error)
+
+    Thread(target=work, daemon=True).start()
+    while isinstance(said := heard.get(), str):
+        yield said
+    if isinstance(said, BaseException):
+        raise said
+    yield said
+
+
+def prepare_on_cluster(
+    spec: SweepSpec, storage: Storage, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """:func:`prepare_images` for all cells of ``spec``, over the nodes that see the storage."""
     import ray
 
     from raygan.sweep import plan
 
     configs = [spec.train_config(**cell.values).to_dict() for cell in plan.cells(spec)]
-    task = ray.remote(num_cpus=1, max_retries=1)(prepare_images)
+    # no CPU: those are for the tasks that it waits for
+    task = ray.remote(num_cpus=0, max_retries=1)(prepare_on_ray)
+    folder = data_folder(storage)
+    said: str | dict[str, Any] = ""
     try:
-        found: dict[str, Any] = ray.get(
-            task.remote(dataset_of(spec), data_folder(storage), configs)
-        )
+        for reference in task.remote(dataset_of(spec), folder, configs, not storage.is_local):
+            said = ray.get(reference)
+            if isinstance(said, str):
+                say(said)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, RayganError):
             raise error.cause from None
         raise
-    return found
+    assert isinstance(said, dict)
+    return said
 
 
 def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
@@ -109,7 +151,8 @@ def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
     from raygan.sweep.worker import load_images
 
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
-    return measure(TrainConfig(**job["config"]), load_images(job), device, seconds)
+    config = TrainConfig(**job["config"])
+    return measure(config, load_images(job), device, seconds, gpu_share=job["gpus"])
 
 
 def data_folder(storage: Storage) -> str:

@@ -77,7 +77,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     ray.train.report({"step": state.step, "history": list(state.history)})
 
     pictures = Storage(job["folder"])
-    for evaluation in train(config, images, state):
+    for evaluation in train(config, images, state, gpu_share=job["gpus"]):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if not evaluation.finite:
             bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]
@@ -99,10 +99,11 @@ def _train(job: dict[str, Any], rank: int) -> None:
 def load_images(job: dict[str, Any]) -> ImageSet:
     """The sweep's images: prepared already, unless this node shares no folder with that one."""
     from raygan.data import DatasetConfig, load, prepare
+    from raygan.data.prepare import is_prepared
     from raygan.errors import DataError
 
     folder = Path(job["prepared"])
-    if not folder.exists():
+    if not is_prepared(folder):
         folder = prepare(DatasetConfig(**job["dataset"]), Path(DATA_CACHE).expanduser())
     images = load(folder)
     if images.digest != job["digest"]:

@@ -32,6 +32,11 @@ def test_path_of_the_images_is_absolute_for_workers(tmp_path, monkeypatch):
     assert dataset_of(sweep)["path"] == str(tmp_path / "images")
 
 
+def test_address_of_the_images_stays_as_it_is():
+    sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: 's3://b/images'}", "x"))
+    assert dataset_of(sweep)["path"] == "s3://b/images"
+
+
 def test_driver_and_controller_need_no_torch():
     code = (
         "import sys, raygan.sweep.trial, ray.train.v2.api.data_parallel_trainer, "
