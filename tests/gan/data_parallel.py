@@ -82,7 +82,9 @@ def curve(norm: str) -> list[dict[str, float]]:
     pixels = torch.randint(0, 256, (60, *SHAPE[1:], SHAPE[0]), dtype=torch.uint8, generator=rng)
     held_out = torch.arange(40, 60).split([13, 7])
     images = ImageSet.of(pixels.split([31, 29]), *held_out, "digest", 0.0)
-    run = config(norm, "alternating", iterations=6, evaluate_every=3, reconstruction_steps=5)
+    run = config(
+        norm, "alternating", iterations=6, evaluate_every=3, reconstruction_steps=5, flip=True
+    )
     return [e.metrics for e in train(run, images, TrainState.create(run, SHAPE))]
 
 

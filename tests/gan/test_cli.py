@@ -94,6 +94,14 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, capsys):
     assert [*first, last] == expected
 
 
+def test_what_is_true_or_false_is_switched(tmp_path, capsys):
+    losses = []
+    for option in ("--flip", "--no-flip"):
+        main([*TINY, option, "--out", str(tmp_path / option)])
+        losses.append([line["train/loss_d"] for line in lines(capsys)])
+    assert losses[0] != losses[1]
+
+
 def test_the_best_and_the_last_two_are_kept(tmp_path, capsys):
     main([*TINY, "--evaluate-every", "1", "--iterations", "5", "--out", str(tmp_path)])
     losses = {line["step"]: line["val/reconstruction_loss"] for line in lines(capsys)}

@@ -49,6 +49,13 @@ def test_the_learning_rate_must_be_a_positive_number(value):
         TrainConfig(lr=value)
 
 
+@pytest.mark.parametrize("value", [0, 1, "yes", None, 1.0])
+def test_whether_to_flip_is_true_or_false(value):
+    assert TrainConfig(flip=True).flip
+    with pytest.raises(ConfigError, match=r"`flip` \(=.*must be true or false"):
+        TrainConfig(flip=value)
+
+
 def test_the_seed_must_fit():
     assert TrainConfig(seed=2**63 - 1).seed == 2**63 - 1
     with pytest.raises(ConfigError, match="`seed`"):

@@ -80,7 +80,7 @@ OTHER = {
     "norm": "vanilla", "features": 5, "levels": 1, "code_size": 7, "loss": "least-squares",
     "update": "simultaneous", "optimizer": "adam", "lr": 2e-3, "lr_d": 3e-3,
     "warmup": 2, "warmup_factor": 0.5, "batch_size": 4,
-    "evaluate_every": 3, "reconstruction_steps": 4, "seed": 12,
+    "flip": True, "evaluate_every": 3, "reconstruction_steps": 4, "seed": 12,
 }  # fmt: skip
 
 
