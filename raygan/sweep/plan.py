@@ -41,12 +41,15 @@ def _word(name: str, value: Scalar) -> str:
     if name in CHOICES:
         return str(value)
     # as exact as it takes: two cells never share a name
-    exact = format_value(value) if float(format_value(value)) == value else repr(value)
+    short = format_value(value)
+    exact = repr(value) if isinstance(value, float) and float(short) != value else short
     return f"{name}={exact}"
 
 
 def format_value(value: Any) -> str:
-    """A value as people write it: 1e-4 for 0.0001."""
+    """A value as people write it: 1e-4 for 0.0001, true for True."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.3g}" if value >= 1e-2 else _exponent(value)
     return str(value)

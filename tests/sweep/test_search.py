@@ -102,6 +102,13 @@ def test_cells_are_the_product_of_the_axes_and_every_cell_is_offered_the_same():
     assert (trial.config.norm, trial.config.features, trial.config.lr) == ("wn", 4, 2e-5)
 
 
+def test_what_is_on_or_off_can_tell_cells_apart_and_be_searched():
+    found = plan.cells(read("grid: {flip: [true, false]}"))
+    assert [cell.name for cell in found] == ["flip=true", "flip=false"]
+    assert [cell.values for cell in found] == [{"flip": True}, {"flip": False}]
+    assert read("search: {flip: [true, false]}").space() == {"flip": [True, False]}
+
+
 def test_values_that_look_alike_are_different_cells():
     sweep = read("grid: {lr: [1.001e-4, 1.002e-4, 1e-4]}")
     assert [cell.name for cell in plan.cells(sweep)] == ["lr=0.0001001", "lr=0.0001002", "lr=1e-4"]
