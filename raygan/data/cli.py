@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from raygan.data import parallel
 from raygan.data.config import DatasetConfig, SourceName
 from raygan.data.prepare import Map, load, prepare, read_manifest
 from raygan.data.progress import Pace
+from raygan.data.shared import prepare_shared
+from raygan.data.shared import verify as verify_checksums
 from raygan.errors import DataError, RayganError
 
 _SHEET = 64
@@ -43,13 +44,13 @@ def main() -> None:
 @click.option("--max-corrupt", type=float, help="`dataset.max_corrupt`: share of unusable images")
 @click.option("--pool", is_flag=True, default=None, help="`dataset.pool`: train and test images")
 @click.option("--download", is_flag=True, default=None, help="`dataset.download`: if missing")
-@click.option("--out", type=click.Path(path_type=Path), help="By default the sweep's storage.")
+@click.option("--out", help="Folder or address; by default `data` in the sweep's storage.")
 @click.option("--processes", type=click.IntRange(1), help="By default one per CPU.")
 @click.option("--address", metavar="ADDRESS", help="Run on a Ray cluster: auto or host:port.")
 def prepare_command(
     file: Path | None,
     overrides: tuple[str, ...],
-    out: Path | None,
+    out: str | None,
     processes: int | None,
     address: str | None,
     **given: Any,
@@ -67,26 +68,33 @@ def prepare_command(
         else:
             if "source" not in given or overrides:
                 raise click.UsageError("give a sweep's YAML, or --source and --path, without --set")
-            config, folder = DatasetConfig(name=given.pop("source"), **given), Path("data")
-        done = prepare(
-            config,
-            (out or folder).expanduser().absolute(),
-            map=_map(processes, address),
-            progress=Pace(_note),
-        )
-        click.echo(done)
+            config, folder = DatasetConfig(name=given.pop("source"), **given), "data"
+        click.echo(_prepare(config, out or folder, processes, address))
 
 
-def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, Path]:
+def _prepare(
+    config: DatasetConfig, folder: str, processes: int | None, address: str | None
+) -> str | Path:
+    shared = "://" in folder
+    map_, pace = _map(processes, address, here_only=shared), Pace(_note)
+    if not shared:
+        return prepare(config, Path(folder).expanduser().absolute(), map=map_, progress=pace)
+    from raygan.sweep.worker import DATA_CACHE
+
+    home = Path(DATA_CACHE).expanduser()
+    return prepare_shared(config, home, folder.rstrip("/"), map=map_, progress=pace)
+
+
+def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
     from raygan.storage import Storage
     from raygan.sweep.spec import load as load_spec
     from raygan.sweep.trial import data_folder
 
     spec = load_spec(file, overrides)
-    return spec.dataset_config(), Path(data_folder(Storage(spec.storage)))
+    return spec.dataset_config(), data_folder(Storage(spec.storage))
 
 
-def _map(processes: int | None, address: str | None) -> Map:
+def _map(processes: int | None, address: str | None, *, here_only: bool) -> Map:
     if address is not None:
         import ray
 
@@ -96,7 +104,7 @@ def _map(processes: int | None, address: str | None) -> Map:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise DataError(f"--address {address}: no Ray cluster is there ({error})") from error
-        return parallel.on_ray()
+        return parallel.on_ray(here_only=here_only)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return parallel.processes(processes or cpus or 1)
 
@@ -114,7 +122,7 @@ def info(path: Path, sheet: Path | None, verify: bool) -> None:
         images = load(path)
         manifest = read_manifest(path)
         if verify:
-            _verify(path, manifest)
+            verify_checksums(path)
         Console().print(_described(path, manifest, verified=verify))
         for image in manifest["corrupt"]:
             click.echo(f"left out: {image['where']}: {image['reason']}")
@@ -157,16 +165,6 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
     }.items():
         table.add_row(name, str(value))
     return table
-
-
-def _verify(path: Path, manifest: dict[str, Any]) -> None:
-    for shard in manifest["shards"]:
-        with (path / shard["file"]).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                raise DataError(
-                    f"{path / shard['file']}: its checksum is not the manifest's; delete {path} "
-                    "to prepare it again"
-                )
 
 
 @contextmanager

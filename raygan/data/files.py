@@ -93,7 +93,7 @@ def filesystem(address: str) -> tuple[Any, str]:
         ) from error
 
 
-def _located(address: str) -> tuple[Any, str]:
+def located(address: str) -> tuple[Any, str]:
     """:func:`filesystem` once per scheme and bucket, however many files are opened."""
     scheme, _, rest = address.partition("://")
     bucket, _, key = rest.partition("/")
@@ -170,7 +170,7 @@ def _remote_listing(address: str) -> list[File]:
     address = address.rstrip("/")
     first_wild = next((i for i, char in enumerate(address) if char in _WILD), None)
     base = address if first_wild is None else address[:first_wild].rpartition("/")[0]
-    found, path = _located(base)
+    found, path = located(base)
     prefix = base.removesuffix(path)  # scheme
 
     def file(info: Any, name: str) -> File:
@@ -212,7 +212,7 @@ def open_file(path: str) -> BinaryIO:
     """The file at ``path``, open for reading at any place."""
     if not is_address(path):
         return Path(path).open("rb")
-    found, inside = _located(path)
+    found, inside = located(path)
     return cast("BinaryIO", found.open_input_file(inside))
 
 
@@ -224,7 +224,7 @@ def exists(path: str) -> bool:
     def attempt() -> bool:
         from pyarrow import fs
 
-        found, inside = _located(path)
+        found, inside = located(path)
         (info,) = found.get_file_info([inside])
         return bool(info.type != fs.FileType.NotFound)
 

@@ -89,6 +89,11 @@ def prepare(
     return folder
 
 
+def folder_name(config: DatasetConfig) -> str:
+    """The name of the folder that holds ``config``'s images, wherever they are prepared."""
+    return _key(config, sources.find(config))
+
+
 def is_prepared(folder: Path) -> bool:
     """Whether a preparation into ``folder`` has come to its end."""
     return (folder / MANIFEST).exists()

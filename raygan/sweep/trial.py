@@ -58,25 +58,29 @@ def dataset_of(spec: SweepSpec) -> dict[str, Any]:
 
 
 def prepare_images(
-    dataset: dict[str, Any],
-    folder: str,
-    configs: list[dict[str, Any]],
-    *,
-    options: dict[str, Any] | None = None,
+    dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]], **options: Any
 ) -> dict[str, Any]:
     """Decode the images once, before any trial, and see that every cell can be built for them.
 
-    Runs as a Ray task: where the images are, and where PyTorch is needed anyway. ``options`` are
-    those of :func:`raygan.data.prepare`. Raises :class:`~raygan.errors.RayganError`.
+    ``folder`` may be an address. Runs as a Ray task: where the images are, and where PyTorch is
+    needed anyway. ``options`` are those of :func:`raygan.data.prepare`. Raises
+    :class:`~raygan.errors.RayganError`.
     """
     from raygan.data import DatasetConfig, load, prepare
+    from raygan.data.shared import fetch, prepare_shared
     from raygan.gan.config import TrainConfig
     from raygan.gan.dcgan import plan_levels
 
-    prepared = prepare(DatasetConfig(**dataset), Path(folder).expanduser(), **(options or {}))
-    images = load(prepared)
-    for config in configs:
-        plan_levels(*images.shape[1:], TrainConfig(**config).levels)
+    config, home = DatasetConfig(**dataset), Path(DATA_CACHE).expanduser()
+    prepared: str | Path
+    if "://" in folder:
+        prepared = prepare_shared(config, home, folder, **options)
+        images = load(fetch(prepared, home))
+    else:
+        prepared = prepare(config, Path(folder), **options)
+        images = load(prepared)
+    for values in configs:
+        plan_levels(*images.shape[1:], TrainConfig(**values).levels)
     return {
         "folder": str(prepared),
         "digest": images.digest,
@@ -102,9 +106,9 @@ def prepare_on_ray(
     heard: SimpleQueue[str | dict[str, Any] | BaseException] = SimpleQueue()
 
     def work() -> None:
-        options = {"map": on_ray(here_only=here_only), "progress": Pace(heard.put)}
+        map_, pace = on_ray(here_only=here_only), Pace(heard.put)
         try:
-            heard.put(prepare_images(dataset, folder, configs, options=options))
+            heard.put(prepare_images(dataset, folder, configs, map=map_, progress=pace))
         except BaseException as error:
             heard.put(error)
 
@@ -157,7 +161,7 @@ def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
 
 def data_folder(storage: Storage) -> str:
     """Where the prepared images of all sweeps in ``storage`` lie."""
-    return str(storage.local / "data") if storage.is_local else DATA_CACHE
+    return str(storage.local / "data") if storage.is_local else f"{storage.uri}/data"
 
 
 def run_trial(job: dict[str, Any]) -> None:

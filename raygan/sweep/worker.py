@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raygan.storage import Storage
 
 DATA_CACHE = "~/.cache/raygan/data"
-"""Where prepared images lie on each node if the sweep's storage is no shared folder."""
+"""Where prepared images lie on each node if the sweep's storage is no folder that it sees."""
 
 
 def train_worker(job: dict[str, Any]) -> None:
@@ -100,11 +100,14 @@ def load_images(job: dict[str, Any]) -> ImageSet:
     """The sweep's images: prepared already, unless this node shares no folder with that one."""
     from raygan.data import DatasetConfig, load, prepare
     from raygan.data.prepare import is_prepared
+    from raygan.data.shared import fetch
     from raygan.errors import DataError
 
-    folder = Path(job["prepared"])
-    if not is_prepared(folder):
-        folder = prepare(DatasetConfig(**job["dataset"]), Path(DATA_CACHE).expanduser())
+    home = Path(DATA_CACHE).expanduser()
+    if "://" in job["prepared"]:
+        folder = fetch(job["prepared"], home)
+    elif not is_prepared(folder := Path(job["prepared"])):
+        folder = prepare(DatasetConfig(**job["dataset"]), home)
     images = load(folder)
     if images.digest != job["digest"]:
         raise DataError(f"{folder}: these are not the images that the sweep began with")

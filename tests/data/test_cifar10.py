@@ -1,29 +1,37 @@
-"""CIFAR-10 from a folder of Parquet files in the Hugging Face layout, where there is one."""
+"""CIFAR-10, whole, from a folder of Parquet files in the Hugging Face layout, where there is one."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
-from raygan.data import DatasetConfig, sources
+from raygan.data import DatasetConfig, load, prepare
+from raygan.data.prepare import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("RAYGAN_CIFAR10") or ROOT.parent / "shared" / "data" / "cifar10")
-FILE = FOLDER / "test.parquet"
 
-
-@pytest.mark.skipif(
-    not FILE.exists(), reason=f"no {FILE}: set RAYGAN_CIFAR10 to a folder with test.parquet"
+pytestmark = pytest.mark.skipif(
+    not (FOLDER / "test.parquet").exists(),
+    reason=f"no {FOLDER}/test.parquet: set RAYGAN_CIFAR10 to a folder with train and test.parquet",
 )
-def test_cifar10_is_read():
-    config = DatasetConfig(name="parquet", path=str(FILE))
-    images = np.stack(list(itertools.islice(sources.read(config), 2000)))
-    assert images.shape == (2000, 32, 32, 3)
-    assert images.dtype == np.uint8
-    # the published means of CIFAR-10's channels are 0.491, 0.482 and 0.447
-    assert images.mean((0, 1, 2)) / 255 == pytest.approx([0.491, 0.482, 0.447], abs=0.02)
-    assert len(np.unique(images.reshape(2000, -1), axis=0)) > 1990
+
+
+@pytest.mark.parametrize(
+    ("pool", "count", "split"), [(False, 50_000, "train"), (True, 60_000, "train+test")]
+)
+def test_cifar10_is_prepared_whole(tmp_path, pool, count, split):
+    where = prepare(DatasetConfig(name="cifar10", path=str(FOLDER), pool=pool), tmp_path)
+    images, manifest = load(where), read_manifest(where)
+    assert len(images) == count
+    assert images.shape == (3, 32, 32)
+    assert manifest["source"]["split"] == split
+    assert manifest["corrupt"] == []
+    # as published: 0.4914, 0.4822, 0.4465
+    assert manifest["mean"] == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
+    assert (len(images.running), len(images.final)) == (200, 2000)
+    taken = images.take(torch.arange(0, count, count // 2000)).flatten(1)
+    assert len(torch.unique(taken, dim=0)) > 0.99 * len(taken)

@@ -61,7 +61,7 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\nscale: {max_concurrent: none}", "sweep.yaml:2", "'auto'"),
         ("name: a\nscale: {gpus_per_worker: 1.5}", "sweep.yaml:2", "must be whole"),
         ("name: a\ndataset: {name: parquet}", "sweep.yaml", "`dataset.path` is missing"),
-        ("name: a\ndataset: {name: imagenet}", "sweep.yaml:2", "'digits', 'parquet' or 'folder'"),
+        ("name: a\ndataset: {name: imagenet}", "sweep.yaml:2", "'digits', 'cifar10', 'celeba', 'lsun', 'folder' or 'parquet'"),
         ("name: a\ndataset: {size: 31}", "sweep.yaml", "must be even"),
         ("name: a\nstop: {rule: hyperband}", "sweep.yaml:2", "'asha', 'median', 'patience' or 'none'"),
         ("name: data", "sweep.yaml:1", "must not hold '..' nor be one of data"),

@@ -1,0 +1,121 @@
+"""``python -m raygan.data``: prepare and info, as a shell knows them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from raygan.data.cli import main
+from raygan.data.progress import Pace, duration
+from raygan.sweep.spec import load as load_spec
+from raygan.sweep.trial import dataset_of, prepare_images
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def prepared(folder: Path, out: Path, *options: object) -> Path:
+    done = run("prepare", "--source", "folder", "--path", folder, "--out", out, *options)
+    assert done.exit_code == 0, done.output
+    return Path(done.stdout.strip())
+
+
+def test_prepare_prints_where_it_is_and_how_fast_it_was(folder, tmp_path):
+    done = run("prepare", "--source", "folder", "--path", folder, "--out", tmp_path / "out")
+    assert done.exit_code == 0
+    assert "24 of 24 images" in done.stderr
+    assert "images/s" in done.stderr
+    where = Path(done.stdout.strip())
+    assert where.parent == tmp_path / "out"
+    assert (where / "manifest.json").exists()
+    again = run("prepare", "--source", "folder", "--path", folder, "--out", tmp_path / "out")
+    assert again.stdout == done.stdout
+    assert again.stderr == ""
+
+
+def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):
+    content = {"name": "a", "storage": str(tmp_path / "results"),
+               "dataset": {"name": "folder", "path": str(folder), "size": 4}}  # fmt: skip
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
+    done = run("prepare", tmp_path / "a.yaml", "--set", "dataset.size=8")
+    assert done.exit_code == 0, done.output
+    spec = load_spec(tmp_path / "a.yaml", ["dataset.size=8"])
+    data = prepare_images(dataset_of(spec), str(tmp_path / "results" / "data"), [])
+    assert data["folder"] == done.stdout.strip()
+    assert data["shape"] == "3×8×8"
+
+
+def test_info_says_what_there_is(folder, tmp_path):
+    (folder / "class-0" / "02.png").write_bytes(b"")
+    where = prepared(folder, tmp_path / "out", "--max-corrupt", "0.1", "--size", "16")
+    done = run("info", where, "--verify")
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.stdout.split())
+    assert "23 of 24; 1 left out" in text
+    assert "16×16, 3 channels" in text
+    assert "train 19, running 2, final 2; seed 0" in text
+    assert "channel means 0.4" in text
+    assert "all checksums are right" in text
+    assert f"left out: {folder}/class-0/02.png: holds no image bytes" in done.stdout
+    sheet = where.with_name(f"{where.name}.png")
+    assert f"contact sheet: {sheet}" in done.stdout
+    picture = Image.open(io.BytesIO(sheet.read_bytes()))
+    assert picture.width >= 5 * 16
+    assert len(picture.getcolors(10**6)) > 20
+    run("info", where, "--sheet", tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").read_bytes() == sheet.read_bytes()
+
+
+def test_verify_names_the_shard_that_is_damaged(folder, tmp_path):
+    where = prepared(folder, tmp_path / "out")
+    data = bytearray((where / "000000.arrow").read_bytes())
+    data[len(data) // 2] ^= 1
+    (where / "000000.arrow").write_bytes(data)
+    done = run("info", where, "--verify")
+    assert done.exit_code == 2
+    assert "000000.arrow: its checksum is not the manifest's" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("prepare",), "give a sweep's YAML, or --source"),
+        (("prepare", "--source", "imagenet"), "'imagenet' is not one of 'digits', 'cifar10'"),
+        (("prepare", "--source", "folder", "--out", "x"), "`dataset.path` is missing"),
+        (("prepare", "none.yaml"), "none.yaml: cannot be read"),
+        (("prepare", "a.yaml", "--size", "8"), "change it by --set"),
+        (("prepare", "--source", "digits", "--size", "7"), "must be even"),
+        (("prepare", "--source", "lsun", "--path", "none", "--out", "x"), "no such file or folder"),
+        (("info", "none"), "not a whole prepared data set"),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_pace_tells_rate_and_time_left():
+    now, said = 0.0, []
+    pace = Pace(said.append, every=10, clock=lambda: now)
+    for step in range(1, 11):
+        now += 6
+        pace(1000 * step, 10_000, (10, 10, 3))
+    assert said[0] == "2,000 of 10,000 images · 167 images/s · 0.1 MB/s · 48 s left"
+    assert said[-1] == "10,000 of 10,000 images · 167 images/s · 0.1 MB/s"
+    assert len(said) == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
