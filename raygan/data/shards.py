@@ -7,9 +7,7 @@ tensors [H, W, C]: any Arrow reader opens it, and here its bytes become a tensor
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
-import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 COLUMN = "pixels"
 MAX_METADATA = 64 * 2**10
 """Bytes of a file that may be other than pixels; pyarrow writes about 1,000."""
-
-# 0x4000 is Linux's: the pages are the file's, so that none need be reserved for copies
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> str:
@@ -71,28 +66,23 @@ def open_shard(path: Path, count: int, shape: tuple[int, int, int]) -> Tensor:
 
     size = count * shape[0] * shape[1] * shape[2]
     try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno()).st_size
-            if not size < found <= size + MAX_METADATA:
-                raise DataError(
-                    f"{path}: {found:,} bytes cannot be {count:,} images of "
-                    f"{shape[1]}×{shape[0]}×{shape[2]} bytes; prepare the data set again"
-                )
-            mapped = mmap.mmap(
-                file.fileno(),
-                found,
-                flags=mmap.MAP_PRIVATE | _NO_RESERVE,
-                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+        found = path.stat().st_size
+        if not size < found <= size + MAX_METADATA:
+            raise DataError(
+                f"{path}: {found:,} bytes cannot be {count:,} images of "
+                f"{shape[1]}×{shape[0]}×{shape[2]} bytes; prepare the data set again"
             )
-        whole = pa.py_buffer(mapped)
-        offset = _pixels(whole, count, shape).address - whole.address
-    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, pa.ArrowException) as e:
-        reason = " ".join(str(e).split())[:300]
+        # private, and without a file descriptor that stays open: a set has thousands of shards
+        mapped = torch.from_file(str(path), shared=False, size=found, dtype=torch.uint8)
+        whole = pa.py_buffer(mapped.numpy())
+        start = _pixels(whole, count, shape).address - whole.address
+    except (OSError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError,
+            pa.ArrowException) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{path}: not a whole shard of images ({reason}); prepare the data set again"
-        ) from e
-    pixels = np.frombuffer(mapped, np.uint8, size, offset)
-    return torch.from_numpy(pixels.reshape(count, *shape))
+        ) from error
+    return mapped[start : start + size].view(count, *shape)
 
 
 def _pixels(whole: pa.Buffer, count: int, shape: tuple[int, int, int]) -> pa.Buffer:

@@ -8,7 +8,8 @@ DataLoader with two workers. Ours: memory-mapped shards, `Order`, `Feed`, `as_fl
 round every contender runs for the same time, in an order drawn anew, so that a slow moment of the
 machine hits all alike; ratios are taken round by round. Ours makes batches in one thread. The step that must be fed is the default
 configuration's. With `--device cuda` the batches end on the GPU, from a set that it does not hold
-(`streamed`) and from one that it does (`resident`).
+(`streamed`) and from one that it does (`resident`); without, `gathered` is what is left to the
+CPU if a GPU trains: batches of bytes.
 
 `--millions 3` opens that many images of 160 px in shards on sparse files, and draws their order.
 """
@@ -78,7 +79,9 @@ def compare(size: int, folder: Path, options: argparse.Namespace, device: torch.
     agree(images, dataset)
     print(f"\n{size} px, {count:,} images, {len(images.shards)} shards; torchvision: {described}")
     contenders = {"torchvision": torchvision_batches(dataset, device), "ours": ours(images, device)}
-    if device.type == "cuda":
+    if device.type == "cpu":
+        contenders["gathered"] = ours(images, device, convert=lambda batch: batch)
+    else:
         contenders["streamed"] = contenders.pop("ours")
         contenders["resident"] = ours(images.resident(device), device)
     threads = torch.get_num_threads()
@@ -142,11 +145,13 @@ def agree(images: ImageSet, dataset: Dataset) -> None:
         torch.testing.assert_close(ours, dataset[index][0], rtol=0, atol=1e-7)
 
 
-def ours(images: ImageSet, device: torch.device) -> Contender:
+def ours(
+    images: ImageSet, device: torch.device, convert: Callable[[Tensor], Tensor] = as_float
+) -> Contender:
     order = Order(0, BATCH, slice(None), images.device, len(images.train))
     feed = Feed(images, lambda step: images.train.at(order(step)), device)
     step = iter(range(2**62))
-    return lambda: as_float(feed(next(step)))
+    return lambda: convert(feed(next(step)))
 
 
 def torchvision_batches(dataset: Dataset, device: torch.device) -> Contender:

@@ -69,6 +69,13 @@ def test_the_pixels_stay_when_the_file_is_deleted(tmp_path):
     assert np.array_equal(images.numpy(), IMAGES)
 
 
+def test_no_file_stays_open(file):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    some = [open_shard(file, COUNT, SHAPE) for _ in range(20)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert all(np.array_equal(images.numpy(), IMAGES) for images in some)
+
+
 def test_nothing_but_the_shard_is_left(tmp_path, monkeypatch):
     write_shard(tmp_path / "a", IMAGES)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
