@@ -8,11 +8,10 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from raygan.data import files
 from raygan.data.config import DatasetConfig
@@ -21,6 +20,9 @@ from raygan.data.pieces import Piece
 from raygan.data.shards import open_shard, write_shard
 from raygan.data.sources import images_of
 from raygan.errors import DataError
+
+_FIT = 257
+"""So many bytes add up to 16 bits at most."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ def _digest(images: npt.NDArray[np.uint8]) -> str:
 
 
 def _sum(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    # torch adds up bytes several times as fast as numpy, and copies none
-    total = torch.zeros(images.shape[1:], dtype=torch.int64)
-    for chunk in torch.from_numpy(images).split(1024):
-        total += chunk.sum(0, dtype=torch.int64)
-    return cast("npt.NDArray[np.int64]", total.numpy())
+    total = np.zeros(images.shape[1:], np.int64)
+    for start in range(0, len(images), _FIT):
+        # in 16 bits: 40 times as fast as in 64
+        total += np.add.reduce(images[start : start + _FIT], axis=0, dtype=np.uint16)
+    return total

@@ -455,3 +455,11 @@ def test_writing_to_a_loaded_set_does_not_reach_the_file(folder, tmp_path):
     images = prepared(folder, cache)
     images.shards[0].zero_()
     assert pixels(prepared(folder, cache)).any()
+
+
+@pytest.mark.parametrize("count", [1, 257, 258, 600])
+def test_sums_do_not_overflow(count):
+    assert (
+        making._sum(np.full((count, 2, 2, 3), 255, np.uint8)).tolist()
+        == [[[255 * count] * 3] * 2] * 2
+    )
