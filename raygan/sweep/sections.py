@@ -202,6 +202,11 @@ class Scale(Section):
     autoscaling: bool = Field(
         False, description="the cluster grows to hold `max_concurrent` trials, whatever it has now"
     )
+    resident: Literal["auto", "never"] = Field(
+        "auto",
+        description="where a GPU's images are kept; auto: on the GPU, if they take at most half of "
+        "the trial's share of its memory",
+    )
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Scale:

@@ -43,6 +43,8 @@ def job_of(
         "workers": spec.scale.workers,
         "cpus": spec.scale.cpus_per_worker,
         "gpus": spec.scale.gpus_per_worker,
+        # of a GPU's memory, for the images
+        "gpu_share": spec.scale.gpus_per_worker if spec.scale.resident == "auto" else 0.0,
     }
 
 
@@ -156,7 +158,7 @@ def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
 
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
     config = TrainConfig(**job["config"])
-    return measure(config, load_images(job), device, seconds, gpu_share=job["gpus"])
+    return measure(config, load_images(job), device, seconds, gpu_share=job["gpu_share"])
 
 
 def data_folder(storage: Storage) -> str:

@@ -77,7 +77,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     ray.train.report({"step": state.step, "history": list(state.history)})
 
     pictures = Storage(job["folder"])
-    for evaluation in train(config, images, state, gpu_share=job["gpus"]):
+    for evaluation in train(config, images, state, gpu_share=job["gpu_share"]):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if not evaluation.finite:
             bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]

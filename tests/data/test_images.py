@@ -91,7 +91,7 @@ def test_what_is_taken_is_a_copy(tmp_path):
 @pytest.mark.parametrize(
     ("free", "share", "fits"),
     [(100, 1.0, True), (100, 0.5, True), (100, 0.4, False), (48, 1.0, True), (47, 1.0, False),
-     (100, 4.0, True)],
+     (100, 4.0, True), (100, 0.0, False)],
 )  # fmt: skip
 def test_a_set_is_resident_if_it_fits_well_into_the_share_of_the_gpu(
     monkeypatch, free, share, fits

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from raygan.storage import Storage
-from raygan.sweep import spec
-from raygan.sweep.trial import _set_aside_if_damaged, dataset_of
+from raygan.sweep import plan, spec
+from raygan.sweep.trial import _set_aside_if_damaged, dataset_of, job_of
 from raygan.sweep.yaml_loader import parse
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -35,6 +35,16 @@ def test_path_of_the_images_is_absolute_for_workers(tmp_path, monkeypatch):
 def test_address_of_the_images_stays_as_it_is():
     sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: 's3://b/images'}", "x"))
     assert dataset_of(sweep)["path"] == "s3://b/images"
+
+
+@pytest.mark.parametrize(("resident", "share"), [("auto", 0.25), ("never", 0.0)])
+def test_share_of_the_gpu_that_images_may_look_at(tmp_path, resident, share):
+    scale = f"scale: {{gpus_per_worker: 0.25, resident: {resident}}}"
+    sweep = spec.validate(parse(f"name: a\nreplicate: {{seeds: 1}}\n{scale}", "x"))
+    (cell,) = plan.cells(sweep)
+    planned = plan.replicate(sweep, cell, 0, {}, "source")
+    job = job_of(planned, sweep, Storage(str(tmp_path)), {"folder": "", "digest": ""})
+    assert (job["gpus"], job["gpu_share"]) == (0.25, share)
 
 
 def test_driver_and_controller_need_no_torch():

@@ -37,6 +37,7 @@ def job(tmp_path: Path, **changes) -> dict:
         "digest": load(folder).digest,
         "folder": str(tmp_path / "trial"),
         "gpus": 0,
+        "gpu_share": 0,
     }
     return {**job, **changes}
 
