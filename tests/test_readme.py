@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from raygan.sweep import spec
 from raygan.sweep.yaml_loader import parse
 
@@ -21,6 +23,7 @@ def test_yaml_examples_are_valid_sweeps():
         assert spec.validate(parse(text, f"README, example {number}")).axes()
 
 
+@pytest.mark.cluster
 def test_python_examples_run(tmp_path):
     for code in blocks("python"):
         done = subprocess.run(

@@ -53,6 +53,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[list[dict[str, float]], str]
     return [json.loads(line) for line in out.splitlines()], err
 
 
+@pytest.mark.cluster
 def test_one_process_and_two_under_torchrun_train_alike(tmp_path, capsys):
     two = start(*TORCHRUN, *MODULE, *TINY, "--out", str(tmp_path / "two"))
     main([*TINY, "--out", str(tmp_path / "one")])  # in this process: its imports are paid for
