@@ -1,4 +1,4 @@
-"""Object storage that answers 503 while images are prepared (faults 10, 11)."""
+"""Row 10: object storage answers 503 while images are prepared."""
 
 from __future__ import annotations
 
