@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+PATIENCE = 30.0
+"""Seconds that Ray has to come to an end. It may never: what signals a whole process group or
+service (``timeout``, systemd, Slurm) has ended Ray's own processes at the same moment."""
 
 
 class StopSignals:
     """SIGINT and SIGTERM end the sweep in order.
 
-    Tune flushes its state and returns on SIGUSR1; outside of Tune, and on a second signal, the
-    process ends at once.
+    Tune flushes its state and returns on SIGUSR1; outside of Tune, on a second signal, and if Ray
+    does not answer for :data:`PATIENCE`, the process ends at once. What a sweep knows is saved as
+    it comes to know it, so that nothing is lost by that.
     """
 
     def __init__(self) -> None:
@@ -25,6 +30,7 @@ class StopSignals:
         """Called on a thread of its own when it comes: Tune takes seconds to end its trials, and
         `ray job stop` kills after 3."""
         self._thread: threading.Thread | None = None
+        self._told, self._ended = threading.Event(), threading.Event()
         self._before = {number: signal.getsignal(number) for number in self._NUMBERS}
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -39,6 +45,7 @@ class StopSignals:
         signal.signal(signal.SIGTERM, self._stop)
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -50,15 +57,25 @@ class StopSignals:
         again, self.first = self.first is not None, self.first or number
         if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
             raise SystemExit(self.exit_code)
-        if self.at_once is not None:
-            self._thread = threading.Thread(target=self.at_once, name="stop", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._in_order, name="stop", daemon=True)
+        self._thread.start()
         os.kill(os.getpid(), signal.SIGUSR1)
+
+    def _in_order(self) -> None:
+        try:
+            if self.at_once is not None:
+                self.at_once()
+        finally:
+            self._told.set()
+        if not self._ended.wait(PATIENCE):
+            said = f"stopped: Ray did not end within {PATIENCE:g} s; the same command goes on"
+            print(said, file=sys.stderr, flush=True)
+            os._exit(self.exit_code)
 
     def wait(self) -> None:
         """Until what was to be done at once is done."""
         if self._thread is not None:
-            self._thread.join()
+            self._told.wait()
 
     @property
     def exit_code(self) -> int:
