@@ -102,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self) -> bool:
         parts = urlsplit(self.path)
-        self.key = unquote(parts.path).strip("/")
+        self.key = unquote(parts.path).lstrip("/")  # a key may end with a slash
+        if self.key.count("/") == 1:
+            self.key = self.key.rstrip("/")  # a bucket
         self.query = {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
         self.body = self._read_body()
         with self.server.lock:

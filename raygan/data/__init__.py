@@ -2,6 +2,7 @@
 
 from raygan.data.config import DatasetConfig
 from raygan.data.images import ImageSet
-from raygan.data.prepare import load, prepare
+from raygan.data.manifest import load
+from raygan.data.prepare import prepare
 
 __all__ = ["DatasetConfig", "ImageSet", "load", "prepare"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -45,8 +46,13 @@ def localize(
     ``cache`` must be on a disk of the node: locks hold back processes of one machine. Raises
     :class:`~raygan.errors.DataError` if the files cannot be read, or for want of room.
     """
-    wanted = files.listing(uri)
     cache.mkdir(parents=True, exist_ok=True)
+    try:
+        wanted = files.listing(uri)
+    except DataError:
+        if (copied := _last_copy(uri, cache)) is None:
+            raise
+        return copied  # of what lay there when it could be reached
     folder = cache / _key(uri, wanted)
     _use(folder)
     if folder.is_dir():
@@ -69,8 +75,22 @@ def release(folder: Path) -> None:
 def _key(uri: str, wanted: list[files.File]) -> str:
     """Another one if the files at ``uri`` have changed."""
     described = repr((uri, [(file.name, file.size, file.stamp) for file in wanted]))
-    name = uri.rstrip("/").rpartition("/")[2].partition("?")[0]
-    return f"{name[:64]}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+    return f"{_name(uri)}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+
+
+def _name(uri: str) -> str:
+    """Of copies of what lies there; two addresses whose last parts are alike share none."""
+    last = uri.rstrip("/").rpartition("/")[2].partition("?")[0]
+    return f"{last[:64]}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
+def _last_copy(uri: str, cache: Path) -> Path | None:
+    copies = [path for path in cache.glob(f"{glob.escape(_name(uri))}-*") if path.is_dir()]
+    for folder in sorted(copies, key=lambda path: _marker(path).stat().st_mtime_ns, reverse=True):
+        _use(folder)
+        if folder.is_dir():  # not evicted meanwhile
+            return folder
+    return None
 
 
 def _marker(folder: Path) -> Path:
@@ -108,10 +128,13 @@ def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
     if size > cap_bytes:
         raise DataError(
             f"{uri}: {size:,} bytes are more than this node may keep of prepared images "
-            f"({cap_bytes:,} in {cache}); allow more"
+            f"({cap_bytes:,} in {cache}); make room, or allow more by RAYGAN_CACHE_GB, or name "
+            "another folder by RAYGAN_CACHE"
         )
     folders = [path for path in cache.iterdir() if path.is_dir() and _marker(path).exists()]
     sizes = {path: _size(path) for path in folders}
+    # no more than the disk holds, either
+    cap_bytes = min(cap_bytes, shutil.disk_usage(cache).free + sum(sizes.values()))
     for folder in sorted(folders, key=lambda path: _marker(path).stat().st_mtime_ns):
         if sum(sizes.values()) + size <= cap_bytes:
             return
@@ -120,8 +143,8 @@ def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
     if sum(sizes.values()) + size > cap_bytes:
         raise DataError(
             f"{uri}: {size:,} bytes do not fit beside the {sum(sizes.values()):,} of images that "
-            f"other processes of this node use ({cap_bytes:,} in {cache}); allow more, or wait for "
-            "them to end"
+            f"other processes of this node use ({cap_bytes:,} in {cache}); allow more by "
+            "RAYGAN_CACHE_GB, or wait for them to end"
         )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,10 +63,36 @@ def batch(path: str) -> Pixels:
     except RecursionError as error:
         raise DataError(f"{path}: not a batch of CIFAR-10 (too deeply nested)") from error
     except (pickle.UnpicklingError, OSError, ValueError, EOFError, LookupError, TypeError,
-            AttributeError, ArithmeticError, MemoryError, ImportError) as error:  # fmt: skip
+            AttributeError, ArithmeticError, MemoryError, ImportError,
+            struct.error) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path}: not a batch of CIFAR-10 ({reason})") from error
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+
+
+def _with_plain_keys(code: bytes, keys: slice) -> tuple[int, Callable[[Any], None]]:
+    """An instruction of a pickle, for those of whose operands ``keys`` will be hashed: that of
+    nested tuples would never come to an end."""
+    load = pickle._Unpickler.dispatch[code[0]]
+
+    def checked(reader: Any) -> None:
+        if not all(isinstance(key, str | bytes) for key in reader.stack[keys]):
+            raise ValueError("it has keys that are no text")
+        load(reader)
+
+    return code[0], checked
+
+
+_WITH_PLAIN_KEYS = dict(
+    _with_plain_keys(code, keys)
+    for code, keys in (
+        (pickle.SETITEM, slice(-2, -1)),
+        (pickle.SETITEMS, slice(None, None, 2)),
+        (pickle.DICT, slice(None, None, 2)),
+        (pickle.ADDITEMS, slice(None)),
+        (pickle.FROZENSET, slice(None)),
+    )
+)
 
 
 def _unpickled(data: bytes) -> dict[Any, Any]:
@@ -114,6 +141,8 @@ def _unpickled(data: bytes) -> dict[Any, Any]:
 
     # the one written in Python: the other takes memory for whatever size a file claims
     class Reader(pickle._Unpickler):
+        dispatch: ClassVar = {**pickle._Unpickler.dispatch, **_WITH_PLAIN_KEYS}
+
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in inert:
                 raise ValueError(f"it asks for {module}.{name}: refused")

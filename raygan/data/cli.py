@@ -13,12 +13,13 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from raygan.data import parallel
+from raygan.data import files, parallel
 from raygan.data.config import DatasetConfig, SourceName
-from raygan.data.prepare import Map, load, prepare, read_manifest
+from raygan.data.manifest import load, read_manifest
+from raygan.data.prepare import Map, prepare
 from raygan.data.progress import Pace
-from raygan.data.shared import prepare_shared
 from raygan.data.shared import verify as verify_checksums
 from raygan.errors import DataError, RayganError
 
@@ -75,14 +76,10 @@ def prepare_command(
 def _prepare(
     config: DatasetConfig, folder: str, processes: int | None, address: str | None
 ) -> str | Path:
-    shared = "://" in folder
-    map_, pace = _map(processes, address, here_only=shared), Pace(_note)
-    if not shared:
-        return prepare(config, Path(folder).expanduser().absolute(), map=map_, progress=pace)
-    from raygan.sweep.worker import DATA_CACHE
-
-    home = Path(DATA_CACHE).expanduser()
-    return prepare_shared(config, home, folder.rstrip("/"), map=map_, progress=pace)
+    map_, pace = _map(processes, address), Pace(_note)
+    if files.is_address(folder):
+        return prepare(config, folder.rstrip("/"), map=map_, progress=pace)
+    return prepare(config, files.local(folder), map=map_, progress=pace)
 
 
 def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
@@ -94,7 +91,7 @@ def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, st
     return spec.dataset_config(), data_folder(Storage(spec.storage))
 
 
-def _map(processes: int | None, address: str | None, *, here_only: bool) -> Map:
+def _map(processes: int | None, address: str | None) -> Map:
     if address is not None:
         import ray
 
@@ -104,7 +101,7 @@ def _map(processes: int | None, address: str | None, *, here_only: bool) -> Map:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise DataError(f"--address {address}: no Ray cluster is there ({error})") from error
-        return parallel.on_ray(here_only=here_only)
+        return parallel.on_ray
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return parallel.processes(processes or cpus or 1)
 
@@ -163,7 +160,7 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
         "digest": manifest["digest"],
         "versions": ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
     }.items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))  # no markup in it
     return table
 
 

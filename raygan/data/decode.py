@@ -28,7 +28,7 @@ MAX_BYTES = 256 * 2**20
 """Encoded images of more bytes are not read."""
 
 _DAMAGE = (
-    UnidentifiedImageError, OSError, ValueError, SyntaxError, ArithmeticError, LookupError,
+    OSError, ValueError, SyntaxError, ArithmeticError, LookupError,
     TypeError, AttributeError, MemoryError, EOFError, struct.error, zlib.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
@@ -62,6 +62,9 @@ def decode(data: bytes, where: str, *, crop: int | None, size: int | None) -> Pi
                 f"{image.width}×{image.height} pixels are too few for `dataset.crop` (={side})",
             )
         image = _rgb(image)
+    except UnidentifiedImageError as error:
+        formats = ", ".join(IMAGE_FORMATS)
+        raise UnusableError(where, f"cannot be decoded as {formats} (it is none)") from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnusableError(

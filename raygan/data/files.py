@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import glob
 import os
 import random
+import shutil
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -23,6 +26,7 @@ FIRST_WAIT = 0.5
 """Seconds before the second attempt to reach object storage; doubled each time."""
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
 _WILD = frozenset("*?[")
+_CHUNK = 2**23
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,11 @@ def filesystem(address: str) -> tuple[Any, str]:
     """
     from pyarrow import fs
 
-    try:
-        return cast("tuple[Any, str]", fs.FileSystem.from_uri(address))
-    except (ValueError, OSError) as error:
-        problem: Exception = error
+    try:  # it may have to ask the storage where a bucket is
+        opened = retrying(lambda: fs.FileSystem.from_uri(address), address)
+        return cast("tuple[Any, str]", opened)
+    except ValueError as error:  # pyarrow's words for what it does not know
+        problem = error
     try:
         import fsspec
 
@@ -103,7 +108,7 @@ def located(address: str) -> tuple[Any, str]:
     return found, f"{root.rstrip('/')}/{key}".rstrip("/") or "/"
 
 
-def listing(path: str, suffixes: Iterable[str] = ()) -> list[File]:
+def listing(path: str) -> list[File]:
     """The files below the folder ``path``, or ``path`` itself, or what it matches as a glob.
 
     Ordered by the parts of their names; hidden ones are left out. Raises
@@ -120,10 +125,7 @@ def listing(path: str, suffixes: Iterable[str] = ()) -> list[File]:
         raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    ends = tuple(suffixes)
-    kept = [
-        file for file in found if is_shown(file.name) and file.name.lower().endswith(ends or "")
-    ]
+    kept = [file for file in found if is_shown(file.name)]
     return sorted(kept, key=lambda file: PurePosixPath(file.name).parts)
 
 
@@ -143,11 +145,16 @@ def _local_listing(path: str) -> list[File]:
         stat = root.stat()
         return [File(str(root), root.name, stat.st_size, stat.st_mtime_ns)]
     found: list[File] = []
+    seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
         raise error
 
-    for folder, _, names in os.walk(root, onerror=refuse):
+    for folder, inner, names in os.walk(root, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # links may lead in a circle
+            inner.clear()
+            continue
+        seen.add(real)
         inside = Path(folder).relative_to(root).as_posix()
         for name in names:
             relative = name if inside == "." else f"{inside}/{name}"
@@ -208,6 +215,52 @@ def read(path: str, limit: int) -> bytes:
     return retrying(attempt, path)
 
 
+def write(path: str, data: bytes) -> None:
+    """Write a small file, whole or not at all; raises OSError."""
+    if is_address(path):
+        retrying(lambda: _put(data, path), path)
+        return
+    target = Path(path)
+    aside = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def send(file: Path, address: str) -> None:
+    """Put a local file to an address; raises OSError."""
+    retrying(lambda: _put(file, address), address)
+
+
+def _put(data: bytes | Path, address: str) -> None:
+    found, inside = located(address)
+    with found.open_output_stream(inside) as target:
+        if isinstance(data, bytes):
+            target.write(data)
+        else:
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, target, _CHUNK)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there; raises OSError."""
+    if not is_address(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    found, inside = located(path)
+
+    def attempt() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            found.delete_file(inside)
+
+    retrying(attempt, path)
+
+
 def open_file(path: str) -> BinaryIO:
     """The file at ``path``, open for reading at any place."""
     if not is_address(path):
@@ -217,9 +270,10 @@ def open_file(path: str) -> BinaryIO:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder at ``path``."""
-    if not is_address(path):
-        return local(path).exists()
+    """Whether there is a file or folder at ``path``.
+
+    Raises :class:`~raygan.errors.DataError` if that cannot be found out.
+    """
 
     def attempt() -> bool:
         from pyarrow import fs
@@ -228,4 +282,7 @@ def exists(path: str) -> bool:
         (info,) = found.get_file_info([inside])
         return bool(info.type != fs.FileType.NotFound)
 
-    return retrying(attempt, path)
+    try:
+        return retrying(attempt, path) if is_address(path) else local(path).exists()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error

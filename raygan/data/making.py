@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-import os
-import uuid
+import tempfile
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from raygan.data import files
 from raygan.data.config import DatasetConfig
 from raygan.data.decode import UnusableError
 from raygan.data.pieces import Piece
-from raygan.data.shards import open_shard, write_shard
+from raygan.data.shards import Written, write_shard
 from raygan.data.sources import images_of
 from raygan.errors import DataError
 
 _FIT = 257
 """So many bytes add up to 16 bits at most."""
+_MOST_NOTED = 2**28
+_LIBRARIES = ("numpy", "pillow", "pyarrow", "torch")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Job:
 
     config: DatasetConfig
     shape: tuple[int, int, int]
-    folder: Path
+    folder: str
+    """The set's, which all who make shards of it see; or an address in object storage."""
     limit: int
     """So many images may be unusable, in all shards together."""
 
@@ -42,11 +46,10 @@ class Made:
 
     index: int
     count: int
-    sha256: str
-    """Of the file; and of the pixels alone:"""
     pixels: str
-    total: npt.NDArray[np.int64]
-    """Sum of the images, [H, W, C]."""
+    """SHA-256 of the pixels; that of the file and where they begin in it:"""
+    sha256: str = ""
+    start: int = 0
     unusable: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -64,30 +67,36 @@ def shard_name(index: int) -> str:
     return f"{index:06}.arrow"
 
 
-def make(job: Job, numbered: tuple[int, Piece]) -> Made:
+def versions() -> dict[str, str]:
+    """Of the libraries on which the pixels depend."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.int64]]:
     """Decode a piece into its shard, unless a preparation that was interrupted has left it whole.
 
-    Raises :class:`~raygan.errors.DataError` naming the file that cannot be read or written.
+    With it comes the sum of its images, [H, W, C]. Raises :class:`~raygan.errors.DataError` naming
+    the file that cannot be read or written.
     """
     index, piece = numbered
     try:
         if (found := _whole(job, index)) is not None:
             return found
         images, unusable = files.retrying(lambda: _decode(job, piece), piece.path)
-        made = Made(index, len(images), "", _digest(images), _sum(images), unusable)
+        made, total = Made(index, len(images), _digest(images), unusable=unusable), _sum(images)
         if len(unusable) > job.limit:
-            return made  # not whole, and not needed: this is an error
+            return made, total  # not whole, and not needed: this is an error
         if made.seen != piece.count:
             raise DataError(f"{piece.path}: has changed while it was read")
         if made.count:
-            made.sha256 = write_shard(job.folder / made.file, images)
-        _note(job, made)
+            made.sha256, made.start = _write(job, made.file, images)
+        _note(job, made, total)
     except OSError as error:
         raise DataError(
             f"{job.folder}: cannot be written ({error.strerror or error}); nothing of it is used. "
             "Make room, then prepare again: it goes on with the shards that are whole"
         ) from error
-    return made
+    return made, total
 
 
 def note_name(index: int) -> str:
@@ -95,17 +104,10 @@ def note_name(index: int) -> str:
     return f"{index:06}.json"
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        with aside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True)
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _decode(job: Job, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[str, str]]]:
@@ -123,24 +125,39 @@ def _decode(job: Job, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[st
     return images[:kept], unusable
 
 
-def _note(job: Job, made: Made) -> None:
-    noted = {name: getattr(made, name) for name in ("count", "sha256", "pixels", "unusable")}
-    write_aside(job.folder / note_name(made.index), json.dumps(noted))
+def _write(job: Job, name: str, images: npt.NDArray[np.uint8]) -> Written:
+    if not files.is_address(job.folder):
+        return write_shard(Path(job.folder, name), images)
+    with tempfile.TemporaryDirectory() as aside:
+        written = write_shard(Path(aside, name), images)
+        files.send(Path(aside, name), f"{job.folder}/{name}")
+    return written
 
 
-def _whole(job: Job, index: int) -> Made | None:
+_NOTED = ("count", "pixels", "sha256", "start", "unusable")
+
+
+def _note(job: Job, made: Made, total: npt.NDArray[np.int64]) -> None:
+    noted = {name: getattr(made, name) for name in _NOTED}
+    noted |= {"total": base64.b64encode(total.tobytes()).decode(), "versions": versions()}
+    files.write(f"{job.folder}/{note_name(made.index)}", json.dumps(noted).encode())
+
+
+def _whole(job: Job, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
     try:
-        noted: dict[str, Any] = json.loads((job.folder / note_name(index)).read_bytes())
-        made = Made(index, total=np.zeros(job.shape, np.int64), **noted)
-        if made.count:
-            path = job.folder / made.file
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != made.sha256:
-                    return None
-            made.total = _sum(open_shard(path, made.count, job.shape).numpy())
-    except (OSError, ValueError, TypeError, KeyError, DataError):
+        found = files.read(f"{job.folder}/{note_name(index)}", _MOST_NOTED)
+        noted: dict[str, Any] = json.loads(found)
+        if noted.pop("versions") != versions():
+            return None
+        total = np.frombuffer(base64.b64decode(noted.pop("total")), np.int64).reshape(job.shape)
+        made = Made(index, **noted)
+        # what object storage has taken is whole; who copies it compares the checksum
+        here = made.count and not files.is_address(job.folder)
+        if here and digest_of(Path(job.folder, made.file)) != made.sha256:
+            return None
+    except (OSError, ValueError, TypeError, KeyError):
         return None  # made again
-    return made
+    return made, total
 
 
 def _digest(images: npt.NDArray[np.uint8]) -> str:

@@ -57,37 +57,22 @@ def _in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def on_ray(
-    *, here_only: bool = False
-) -> Callable[[Callable[[T], R], list[T]], Generator[R, None, None]]:
-    """A ``map`` of Ray Data tasks over the cluster, or over the CPUs of this node alone.
+def on_ray(function: Callable[[T], R], items: list[T]) -> Generator[R, None, None]:
+    """A ``map`` of Ray Data tasks over the cluster.
 
-    Ray must have been initialised; all nodes must see the same files unless ``here_only``.
+    Ray must have been initialised, and all nodes must see the same files.
     """
-    return functools.partial(_on_ray, here_only)
-
-
-def _on_ray(
-    here_only: bool, function: Callable[[T], R], items: list[T]
-) -> Generator[R, None, None]:
     if len(items) < 2:
         yield from map(function, items)
         return
-    import ray
     import ray.data
 
-    options: dict[str, Any] = {"num_cpus": 1}
-    if here_only:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        node = ray.get_runtime_context().get_node_id()
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     rows = [{"item": pickle.dumps(item)} for item in items]
     # a block, and so a task, per item
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    results = data.map(functools.partial(_row, function), **options)
+    results = data.map(functools.partial(_row, function), num_cpus=1)
     for row in results.iter_rows():
         made, error = pickle.loads(row["made"])  # noqa: S301 - of this program's own tasks
         if error is not None:

@@ -11,139 +11,119 @@ import hashlib
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from raygan import __version__
-from raygan.data import making, sources
+from raygan.data import files, making, sources
 from raygan.data.config import FINAL, RUNNING, DatasetConfig
 from raygan.data.decode import UnusableError
-from raygan.data.images import ImageSet
 from raygan.data.making import Job, Made, make
+from raygan.data.manifest import FORMAT, MANIFEST, is_prepared, read_manifest
 from raygan.data.parallel import in_turn
 from raygan.data.pieces import Piece
-from raygan.data.shards import open_shard
 from raygan.data.sources import Source
 from raygan.errors import DataError
 
-MANIFEST = "manifest.json"
 SHARD_BYTES = 64 * 2**20
 MAX_SHARDS = 2**20
-_FORMAT = 2
 _NAMED = 3
 """Unusable images that an error names."""
 _LOOKED_AT = 1000
 """Images that are tried to find out the shape of those without a `size`."""
+_READERS = 16
+_FORGOTTEN = 3600.0
+"""Seconds after which a file that was written aside is that of a process that was killed."""
 
+Summed = tuple[Made, npt.NDArray[np.int64]]
 Map = Callable[
-    [Callable[[tuple[int, Piece]], Made], list[tuple[int, Piece]]], Generator[Made, None, None]
+    [Callable[[tuple[int, Piece]], Summed], list[tuple[int, Piece]]], Generator[Summed, None, None]
 ]
 """Like ``map``, in any order: :mod:`raygan.data.parallel` has some."""
 Progress = Callable[[int, int, tuple[int, int, int]], None]
 """Is told the images done, those to do, and their shape."""
 
 
+Place = TypeVar("Place", Path, str)
+
+
 def prepare(
     config: DatasetConfig,
-    cache: Path,
+    cache: Place,
     *,
     map: Map = in_turn,
     progress: Progress | None = None,
-) -> Path:
+) -> Place:
     """The folder under ``cache`` with ``config``'s images, which are decoded if it is not there.
 
-    Raises :class:`~raygan.errors.DataError` naming what is missing, corrupt or too few.
+    ``cache`` may be an address in object storage (a ``str``); so is the folder, then. Raises
+    :class:`~raygan.errors.DataError` naming what is missing, corrupt or too few.
     """
     source = sources.find(config)
-    folder = cache / _key(config, source)
-    if is_prepared(folder):
-        return folder
+    folder = f"{cache}/{_key(config, source)}"
+    if (manifest := _prepared(folder)) is None:
+        _prepare(config, source, folder, map, progress)
+    else:
+        _refuse_if_many(config, source.count, manifest["corrupt"])
+    return folder if isinstance(cache, str) else Path(folder)
+
+
+def _prepare(
+    config: DatasetConfig, source: Source, folder: str, map_: Map, progress: Progress | None
+) -> None:
     shape = config.shape() or _shape_of_first(source, config)
     _sizes(config, source.count)
     per_shard = max(1, SHARD_BYTES // math.prod(shape))
     if source.count > MAX_SHARDS * per_shard:
         raise DataError(f"{config.path}: claims to hold {source.count:,} images; not believed")
+    if not files.is_address(folder):
+        _make_folder(Path(folder), source.count * math.prod(shape))
+    job = Job(config, shape, folder, _limit(config, source.count))
+    made, total = _make_all(job, source, list(enumerate(source.cut(per_shard))), map_, progress)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error})") from error
-    _check_room(folder, source.count * math.prod(shape))
-    job = Job(config, shape, folder, math.floor(config.max_corrupt * source.count))
-    made = _make_all(job, source, list(enumerate(source.cut(per_shard))), map, progress)
-    manifest = _manifest(config, source, shape, made, folder)
-    try:
-        making.write_aside(folder / MANIFEST, json.dumps(manifest, indent=1))
+        manifest = _manifest(job, source, made, total)
+        files.write(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        for shard in made:
+            files.remove(f"{folder}/{making.note_name(shard.index)}")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error})") from error
-    for shard in made:
-        (folder / making.note_name(shard.index)).unlink(missing_ok=True)
-    return folder
 
 
-def folder_name(config: DatasetConfig) -> str:
-    """The name of the folder that holds ``config``'s images, wherever they are prepared."""
-    return _key(config, sources.find(config))
-
-
-def is_prepared(folder: Path) -> bool:
-    """Whether a preparation into ``folder`` has come to its end."""
-    return (folder / MANIFEST).exists()
-
-
-def load(folder: Path) -> ImageSet:
-    """Memory-map a prepared set; raises :class:`~raygan.errors.DataError` if it is not whole."""
-    manifest = read_manifest(folder)
-    shape = manifest["shape"]
-    shards = [
-        open_shard(folder / shard["file"], shard["count"], tuple(shape[1:]))
-        for shard in manifest["shards"]
-    ]
-    running, final = (torch.tensor(manifest[part], dtype=torch.int64) for part in _HELD)
-    return ImageSet.of(shards, running, final, manifest["digest"], manifest["baseline"])
-
-
-_HELD = ("running", "final")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a prepared set says of itself, checked; raises DataError if it is not whole."""
-    path = folder / MANIFEST
+def _make_folder(folder: Path, size: int) -> None:
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        if manifest["format"] != _FORMAT:
-            raise ValueError(f"format {manifest['format']} is not {_FORMAT}, this version's")
-        shape, shards = manifest["shape"], manifest["shards"]
-        counts = [shard["count"] for shard in shards]
-        if len(shape) != 4 or not all(type(n) is int and n > 0 for n in [*shape, *counts]):
-            raise ValueError(f"its shape is {shape}")
-        if sum(counts) != shape[0]:
-            raise ValueError(f"its shards hold {sum(counts)} images, its shape says {shape[0]}")
-        names = [shard["file"] for shard in shards]
-        if any(Path(name).name != name or name.startswith(".") for name in names):
-            raise ValueError(f"its shards are {names[:5]}")
-        held = [index for part in _HELD for index in manifest[part]]
-        if len(set(held)) != len(held) or not all(
-            type(index) is int and 0 <= index < shape[0] for index in held
-        ):
-            raise ValueError("its held-out images are not distinct images of the set")
-        if not (manifest["running"] and manifest["final"] and len(held) < shape[0]):
-            raise ValueError("a split of it is empty")
-        if not isinstance(manifest["digest"], str) or not math.isfinite(manifest["baseline"]):
-            raise ValueError("digest or baseline is missing")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{folder}: not a whole prepared data set ({MANIFEST}: {error}); "
-            "delete it to prepare it again"
-        ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        for aside in folder.glob(".*"):
+            with suppress(FileNotFoundError):
+                if time.time() - aside.stat().st_mtime > _FORGOTTEN:
+                    aside.unlink()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error})") from error
+    _check_room(folder, size)
+
+
+def _prepared(folder: str) -> dict[str, Any] | None:
+    """The manifest of a whole set; without one, or with shards that lack bytes, it is made anew."""
+    if not is_prepared(folder):
+        return None
+    try:
+        manifest = read_manifest(folder)
+        if not files.is_address(folder):
+            size = math.prod(manifest["shape"][1:])
+            for shard in manifest["shards"]:
+                if Path(folder, shard["file"]).stat().st_size <= size * shard["count"]:
+                    return None
+    except (DataError, OSError):
+        return None
     return manifest
 
 
@@ -153,47 +133,53 @@ def _make_all(
     numbered: list[tuple[int, Piece]],
     map_: Map,
     progress: Progress | None,
-) -> list[Made]:
-    """All shards in order; raises DataError once too many images are unusable."""
+) -> tuple[list[Made], npt.NDArray[np.int64]]:
+    """All shards in order, and the sum of all images; raises DataError once too many images are
+    unusable."""
     made: list[Made] = []
+    total = np.zeros(job.shape, np.int64)
     unusable: list[dict[str, str]] = []
     done = 0
     with closing(map_(partial(make, job), numbered)) as results:
-        for shard in results:
+        for shard, sum_ in results:
             made.append(shard)
+            total += sum_
             unusable += shard.unusable
             done += shard.seen
-            if len(unusable) > job.limit:
-                named = "; ".join(f"{u['where']}: {u['reason']}" for u in unusable[:_NAMED])
-                more = "" if len(unusable) <= _NAMED else " …"
-                raise DataError(
-                    f"{job.config.path}: of {source.count:,} images {len(unusable)} or more "
-                    f"cannot be used, and `dataset.max_corrupt` (={job.config.max_corrupt:g}) "
-                    f"allows {job.limit}: {named}{more}"
-                )
+            _refuse_if_many(job.config, source.count, unusable)
             if progress is not None:
                 progress(done, source.count, job.shape)
-    return sorted(made, key=lambda shard: shard.index)
+    return sorted(made, key=lambda shard: shard.index), total
+
+
+def _limit(config: DatasetConfig, count: int) -> int:
+    return math.floor(config.max_corrupt * count)
+
+
+def _refuse_if_many(config: DatasetConfig, count: int, unusable: list[dict[str, str]]) -> None:
+    limit = _limit(config, count)
+    if len(unusable) <= limit:
+        return
+    named = "; ".join(f"{image['where']}: {image['reason']}" for image in unusable[:_NAMED])
+    more = "" if len(unusable) <= _NAMED else " …"
+    raise DataError(
+        f"{config.path}: of {count:,} images {len(unusable)} or more cannot be used, and "
+        f"`dataset.max_corrupt` (={config.max_corrupt:g}) allows {limit}: {named}{more}"
+    )
 
 
 def _manifest(
-    config: DatasetConfig,
-    source: Source,
-    shape: tuple[int, int, int],
-    made: list[Made],
-    folder: Path,
+    job: Job, source: Source, made: list[Made], total: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
+    config, shape = job.config, job.shape
     count = sum(shard.count for shard in made)
     running, final = _held_out(config, count)
     shards = [shard for shard in made if shard.count]
-    tensors = [open_shard(folder / shard.file, shard.count, shape) for shard in shards]
-    total = sum((shard.total for shard in shards), np.zeros(shape, np.int64))
     digest = hashlib.sha256()
     for part in (shape, [shard.pixels for shard in shards], running.tolist(), final.tolist()):
         digest.update(json.dumps(part).encode())
-    libraries = ("numpy", "pillow", "pyarrow", "torch")
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "config": asdict(config),
         "source": {
             "layout": source.layout,
@@ -203,11 +189,11 @@ def _manifest(
         },
         "shape": [count, *shape],
         "digest": digest.hexdigest(),
-        "baseline": _baseline(tensors, total, running, final),
+        "baseline": _baseline(job, shards, total, running, final),
         "mean": (total.sum((0, 1)) / (255 * count * shape[0] * shape[1])).tolist(),
         "split_seed": config.split_seed,
         "corrupt": [image for shard in made for image in shard.unusable],
-        "versions": {"raygan": __version__, **{name: version(name) for name in libraries}},
+        "versions": {"raygan": __version__, **making.versions()},
         "shards": [
             {"file": shard.file, "count": shard.count, "sha256": shard.sha256} for shard in shards
         ],
@@ -239,23 +225,46 @@ def _held_out(
 
 
 def _baseline(
-    shards: list[torch.Tensor],
+    job: Job,
+    shards: list[Made],
     total: npt.NDArray[np.int64],
     running: npt.NDArray[np.int64],
     final: npt.NDArray[np.int64],
 ) -> float:
     """Mean squared error per pixel in [0, 1] of the mean training image as an answer to each image
     of the running test; the sums are of whole numbers, so that their order does not matter."""
-    ends = np.cumsum([len(shard) for shard in shards])
+    ends = list(accumulate(shard.count for shard in shards))
+    size = math.prod(job.shape)
 
-    def image(index: int) -> npt.NDArray[np.int64]:
-        shard = int(np.searchsorted(ends, index, side="right"))
-        pixels = shards[shard][index - int(ends[shard])]  # from the shard's end
-        return pixels.numpy().astype(np.int64)
+    def image(index: int) -> npt.NDArray[np.uint8]:
+        number = int(np.searchsorted(ends, index, side="right"))
+        shard = shards[number]
+        start = shard.start + (index - ends[number] + shard.count) * size
+        path = f"{job.folder}/{shard.file}"
+        data = files.retrying(lambda: _bytes(path, start, size), path)
+        return np.frombuffer(data, np.uint8).reshape(job.shape)
 
-    train = total - sum((image(i) for part in (running, final) for i in part), 0 * total)
-    mean = train / (int(ends[-1]) - len(running) - len(final))
-    return float(np.mean([np.square((image(i) - mean) / 255).mean() for i in running]))
+    def images(indices: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
+        for first in range(0, len(indices), _READERS):
+            yield from pool.map(image, indices[first : first + _READERS].tolist())
+
+    train = total.copy()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for held in (running, final):
+            for pixels in images(held):
+                train -= pixels
+        mean = train / (ends[-1] - len(running) - len(final))
+        losses = [np.square((pixels - mean) / 255).mean() for pixels in images(running)]
+    return float(np.mean(losses))
+
+
+def _bytes(path: str, start: int, size: int) -> bytes:
+    with files.open_file(path) as file:
+        file.seek(start)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError(f"{path}: ends before byte {start + size}")
+    return data
 
 
 def _shape_of_first(source: Source, config: DatasetConfig) -> tuple[int, int, int]:
@@ -288,7 +297,7 @@ def _check_room(folder: Path, size: int) -> None:
 def _key(config: DatasetConfig, source: Source) -> str:
     """Changes whenever the prepared files would: the source's files, the geometry, the split."""
     described = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "source": [source.layout, source.split, source.digest],
         "geometry": [config.shape(), config.side_of_crop(), config.size, SHARD_BYTES],
         "split": [config.running, config.final, config.split_seed],

@@ -10,7 +10,7 @@ import hashlib
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,16 @@ MAX_METADATA = 64 * 2**10
 """Bytes of a file that may be other than pixels; pyarrow writes about 1,000."""
 
 
-def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> str:
-    """Write ``images``, uint8 [n, H, W, C], to ``path``; the SHA-256 of the file.
+class Written(NamedTuple):
+    """What :func:`write_shard` says of the file."""
+
+    sha256: str
+    start: int
+    """Bytes before the pixels, which lie there one image after another."""
+
+
+def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> Written:
+    """Write ``images``, uint8 [n, H, W, C], to ``path``.
 
     Written aside in the same folder, flushed to the disk and renamed: a reader sees all or
     nothing.
@@ -48,11 +56,14 @@ def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> str:
             os.fsync(file.fileno())
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with pa.memory_map(str(aside)) as mapped:
+            whole = mapped.read_buffer()
+            start = _pixels(whole, len(images), images.shape[1:]).address - whole.address
         aside.rename(path)
     finally:
         aside.unlink(missing_ok=True)
     _sync_folder(path.parent)
-    return digest
+    return Written(digest, start)
 
 
 def open_shard(path: Path, count: int, shape: tuple[int, int, int]) -> Tensor:
@@ -85,7 +96,7 @@ def open_shard(path: Path, count: int, shape: tuple[int, int, int]) -> Tensor:
     return mapped[start : start + size].view(count, *shape)
 
 
-def _pixels(whole: pa.Buffer, count: int, shape: tuple[int, int, int]) -> pa.Buffer:
+def _pixels(whole: pa.Buffer, count: int, shape: tuple[int, ...]) -> pa.Buffer:
     """The buffer of the pixels within the buffer of the ``whole`` file."""
     import pyarrow as pa
 

@@ -77,7 +77,11 @@ def find(config: DatasetConfig) -> Source:
         zipped = [file for file in listed if file.name.lower().endswith(".zip")]
         if len(zipped) == 1:
             return _zip(zipped[0])
-    if config.name in ("cifar10", "parquet") or (config.name != "folder" and not found):
+    tables_ = sum(file.size for file in listed if file.name.lower().endswith(".parquet"))
+    if config.name in ("cifar10", "parquet") or (
+        # thumbnails beside the tables are not the set, nor is a table of names beside images
+        config.name != "folder" and tables_ >= sum(file.size for file in found)
+    ):
         return _parquet(config, path, listed)
     return _folder(path, found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raygan.data import files
+from raygan.data.decode import MAX_BYTES
 from raygan.data.pieces import Item, Part
 from raygan.errors import DataError
 
@@ -19,7 +19,10 @@ MAX_ROWS = 2**32
 """Rows that a file may claim to have."""
 MAX_FOOTER = 256 * 2**20
 _BATCH = 64
-"""Rows that are in memory at a time; images of some MiB each may be among them."""
+"""Rows that are in memory at a time, at most; and bytes, whatever the rows hold:"""
+_MOST_AT_ONCE = 2**30
+_PLAUSIBLE = 50
+"""So many times smaller may images become that are packed already."""
 _BUFFER = 4 * 2**20
 _EXTENSION = b"ARROW:extension:name"
 
@@ -58,7 +61,8 @@ def _rows(part: Part) -> Iterator[Item]:
                 chosen.append(group)
             first += rows
         row = start - skip
-        for batch in table.iter_batches(_BATCH, row_groups=chosen, columns=[column]):
+        rows = _rows_at_once(table, chosen, column, path)
+        for batch in table.iter_batches(rows, row_groups=chosen, columns=[column]):
             cells = batch.column(0)
             if column.endswith(".bytes"):
                 cells = cells.field("bytes")
@@ -69,6 +73,27 @@ def _rows(part: Part) -> Iterator[Item]:
             if row >= stop:
                 return
     raise DataError(f"{path}: ends at row {row}, of {stop} that its row groups claim")
+
+
+def _rows_at_once(table: Any, groups: list[int], column: str, path: str) -> int:
+    """So few that they fit into memory whatever they hold; raises DataError for a column that
+    only a file made to fill it would have."""
+    largest = 1
+    for group in groups:
+        meta = table.metadata.row_group(group)
+        for index in range(meta.num_columns):
+            chunk = meta.column(index)
+            if chunk.path_in_schema != column:
+                continue
+            packed, size = chunk.total_compressed_size, chunk.total_uncompressed_size
+            if size < 0 or packed < 0 or size > max(_PLAUSIBLE * packed, MAX_BYTES):
+                raise DataError(
+                    f"{path}: row group {group} claims to unpack {packed:,} bytes of images to "
+                    f"{size:,}; not believed"
+                )
+            largest = max(largest, size)
+    # one value may be as large as the chunk, and stand in each row of it
+    return max(1, min(_BATCH, _MOST_AT_ONCE // largest))
 
 
 @contextlib.contextmanager
@@ -107,14 +132,15 @@ def _check_footer(file: Any, path: str) -> None:
         raise DataError(f"{path}: not a readable Parquet file (its footer claims {length:,} bytes)")
     file.seek(size - 8 - length)
     footer = file.read(length)
-    for key in re.finditer(b"ARROW:schema", footer):
-        # what stands between key and value may look like base64, too: try each alignment
-        for run in re.findall(rb"[A-Za-z0-9+/]{8,}", footer[key.end() :]):
-            for start in range(min(8, len(run) - 4)):
-                text = run[start:]
-                with contextlib.suppress(binascii.Error):
-                    if _EXTENSION in base64.b64decode(text[: len(text) // 4 * 4]):
-                        raise DataError(f"{path}: has columns of Arrow extension types; refused")
+    key = footer.find(b"ARROW:schema")
+    if key < 0:
+        return
+    # what stands between key and value may look like base64, too: try each alignment
+    for run in set(re.findall(rb"[A-Za-z0-9+/]{8,}", footer[key:])):
+        for start in range(min(4, len(run) - 4)):
+            text = run[start:]
+            if _EXTENSION in base64.b64decode(text[: len(text) // 4 * 4]):
+                raise DataError(f"{path}: has columns of Arrow extension types; refused")
 
 
 def _groups(table: Any, path: str) -> list[int]:

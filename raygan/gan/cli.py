@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from raygan.data import load, prepare
 from raygan.data.config import DatasetConfig
-from raygan.data.prepare import load, prepare
 from raygan.errors import RayganError
 from raygan.gan import checkpoint
 from raygan.gan.config import CHOICES, TrainConfig

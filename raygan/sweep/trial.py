@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raygan.errors import ConfigError, RayganError
-from raygan.sweep.worker import DATA_CACHE, train_worker
+from raygan.sweep.worker import train_worker
 
 if TYPE_CHECKING:
     from raygan.gan.rate import Rate
@@ -68,32 +68,29 @@ def prepare_images(
     needed anyway. ``options`` are those of :func:`raygan.data.prepare`. Raises
     :class:`~raygan.errors.RayganError`.
     """
-    from raygan.data import DatasetConfig, load, prepare
-    from raygan.data.shared import fetch, prepare_shared
+    from raygan.data import DatasetConfig, files, load, prepare
+    from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
     from raygan.gan.dcgan import plan_levels
 
-    config, home = DatasetConfig(**dataset), Path(DATA_CACHE).expanduser()
-    prepared: str | Path
-    if "://" in folder:
-        prepared = prepare_shared(config, home, folder, **options)
-        images = load(fetch(prepared, home))
-    else:
-        prepared = prepare(config, Path(folder), **options)
-        images = load(prepared)
+    prepared = prepare(DatasetConfig(**dataset), folder, **options)
+    if not files.is_address(prepared):
+        load(Path(prepared))  # sees that the shards are whole
+    manifest = read_manifest(prepared)
+    count, height, width, channels = manifest["shape"]
     for values in configs:
-        plan_levels(*images.shape[1:], TrainConfig(**values).levels)
+        plan_levels(height, width, TrainConfig(**values).levels)
     return {
-        "folder": str(prepared),
-        "digest": images.digest,
-        "baseline": images.baseline,
-        "shape": "×".join(map(str, images.shape)),
-        "train": len(images.train),
+        "folder": prepared,
+        "digest": manifest["digest"],
+        "baseline": manifest["baseline"],
+        "shape": f"{channels}×{height}×{width}",
+        "train": count - len(manifest["running"]) - len(manifest["final"]),
     }
 
 
 def prepare_on_ray(
-    dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]], here_only: bool
+    dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]]
 ) -> Iterator[str | dict[str, Any]]:
     """:func:`prepare_images` by Ray Data tasks: lines that say how far it is, then what it returns.
 
@@ -108,9 +105,9 @@ def prepare_on_ray(
     heard: SimpleQueue[str | dict[str, Any] | BaseException] = SimpleQueue()
 
     def work() -> None:
-        map_, pace = on_ray(here_only=here_only), Pace(heard.put)
         try:
-            heard.put(prepare_images(dataset, folder, configs, map=map_, progress=pace))
+            found = prepare_images(dataset, folder, configs, map=on_ray, progress=Pace(heard.put))
+            heard.put(found)
         except BaseException as error:
             heard.put(error)
 
@@ -136,7 +133,7 @@ def prepare_on_cluster(
     folder = data_folder(storage)
     said: str | dict[str, Any] = ""
     try:
-        for reference in task.remote(dataset_of(spec), folder, configs, not storage.is_local):
+        for reference in task.remote(dataset_of(spec), folder, configs):
             said = ray.get(reference)
             if isinstance(said, str):
                 say(said)

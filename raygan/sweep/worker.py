@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from raygan.gan.train import Evaluation
     from raygan.storage import Storage
 
-DATA_CACHE = "~/.cache/raygan/data"
-"""Where prepared images lie on each node if the sweep's storage is no folder that it sees."""
-
 
 def train_worker(job: dict[str, Any]) -> None:
     """Train ``job`` (:func:`raygan.sweep.trial.job_of`) to its end, from its last checkpoint on.
@@ -38,7 +35,7 @@ def train_worker(job: dict[str, Any]) -> None:
         _train(job, rank)
     except Exception as error:
         # storage may answer again; and the others may wait in a collective: Ray Train ends them
-        if isinstance(error, OSError) or count > 1:
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError) or count > 1:
             raise
         reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]
         traceback.print_exc()
@@ -97,17 +94,13 @@ def _train(job: dict[str, Any], rank: int) -> None:
 
 
 def load_images(job: dict[str, Any]) -> ImageSet:
-    """The sweep's images: prepared already, unless this node shares no folder with that one."""
-    from raygan.data import DatasetConfig, load, prepare
-    from raygan.data.prepare import is_prepared
+    """The sweep's images, which have been prepared before any trial."""
+    from raygan.data import files, load
     from raygan.data.shared import fetch
     from raygan.errors import DataError
 
-    home = Path(DATA_CACHE).expanduser()
-    if "://" in job["prepared"]:
-        folder = fetch(job["prepared"], home)
-    elif not is_prepared(folder := Path(job["prepared"])):
-        folder = prepare(DatasetConfig(**job["dataset"]), home)
+    prepared = job["prepared"]
+    folder = fetch(prepared) if files.is_address(prepared) else Path(prepared)
     images = load(folder)
     if images.digest != job["digest"]:
         raise DataError(f"{folder}: these are not the images that the sweep began with")

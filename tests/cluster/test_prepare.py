@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raygan.data import DatasetConfig, prepare
-from raygan.data.prepare import read_manifest
+from raygan.data.manifest import read_manifest
 from tests.data.conftest import encoded
 
 

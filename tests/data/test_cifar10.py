@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raygan.data import DatasetConfig, load, prepare
-from raygan.data.prepare import read_manifest
+from raygan.data.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("RAYGAN_CIFAR10") or ROOT.parent / "shared" / "data" / "cifar10")

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from raygan.data import DatasetConfig, cifar, load, prepare, sources
-from raygan.data.prepare import read_manifest
+from raygan.data.manifest import read_manifest
 from raygan.errors import DataError
 from tests.data.pictures import saved
 
@@ -160,6 +160,13 @@ def huge(opcode: bytes) -> bytes:
         b"\x80\x02" + b"(" * 10_000 + b".",
         b"\x80\x02cnumpy\nndarray\n.",
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R}b.",
+        b"\x80\x02T\x01",  # a number cut off
+        # nested tuples as a key, whose hash takes twice as long for each level
+        b"\x80\x02}K\x01\x85" + b"2\x86" * 60 + b"K\x01s.",
+        b"\x80\x02}(K\x01\x85" + b"2\x86" * 60 + b"K\x01u.",
+        b"\x80\x02(K\x01\x85" + b"2\x86" * 60 + b"K\x01d.",
+        b"\x80\x04(K\x01\x85" + b"2\x86" * 60 + b"\x91.",
+        b"\x80\x04\x8f(K\x01\x85" + b"2\x86" * 60 + b"\x90.",
     ],
 )
 def test_damaged_batches_are_named(batches, data):

@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import threading
+import time
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 import torch
 
 from raygan.data import DatasetConfig, ImageSet, load, making, parallel, prepare, sources
-from raygan.data.prepare import read_manifest
+from raygan.data.manifest import read_manifest
 from raygan.errors import DataError
 
 MODULE = sys.modules["raygan.data.prepare"]  # the function of this name hides it
@@ -463,3 +465,38 @@ def test_sums_do_not_overflow(count):
         making._sum(np.full((count, 2, 2, 3), 255, np.uint8)).tolist()
         == [[[255 * count] * 3] * 2] * 2
     )
+
+
+def test_a_set_with_more_unusable_images_than_now_allowed_is_not_used(folder, tmp_path):
+    (folder / "class-1" / "01.png").write_bytes(b"")
+    config = DatasetConfig(name="folder", path=str(folder), max_corrupt=0.5)
+    where = prepare(config, tmp_path / "cache")
+    assert prepare(replace(config, max_corrupt=0.1), tmp_path / "cache") == where
+    with pytest.raises(DataError, match=r"`dataset\.max_corrupt` \(=0\.01\) allows 0: .*01\.png"):
+        prepare(replace(config, max_corrupt=0.01), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("damage", ["shard", "manifest"])
+def test_a_damaged_set_is_prepared_again(folder, tmp_path, damage):
+    config = DatasetConfig(name="folder", path=str(folder))
+    where = prepare(config, tmp_path / "cache")
+    digest = load(where).digest
+    if damage == "shard":
+        os.truncate(where / "000000.arrow", 1000)
+    else:
+        (where / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="prepare"):
+        load(where)
+    assert prepare(config, tmp_path / "cache") == where
+    assert load(where).digest == digest
+
+
+def test_what_a_killed_preparation_wrote_aside_is_swept(folder, tmp_path):
+    config = DatasetConfig(name="folder", path=str(folder))
+    where = prepare(config, tmp_path / "cache")
+    (where / "manifest.json").unlink()
+    for name, age in ((".000000.arrow-0a", 7200), (".000000.arrow-0b", 0)):
+        (where / name).write_bytes(b"half")
+        os.utime(where / name, (time.time() - age,) * 2)
+    prepare(config, tmp_path / "cache")
+    assert entries(where) == [".000000.arrow-0b", "000000.arrow", "manifest.json"]

@@ -36,7 +36,8 @@ def file(tmp_path_factory) -> Path:
 )
 def test_what_is_written_is_read(tmp_path_factory, images):
     path = tmp_path_factory.getbasetemp() / "round.arrow"
-    digest = write_shard(path, images)
+    digest, start = write_shard(path, images)
+    assert path.read_bytes()[start:].startswith(images.tobytes())
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert np.array_equal(open_shard(path, len(images), images.shape[1:]).numpy(), images)
 

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raygan.data import DatasetConfig, sources
+from raygan.data import DatasetConfig, sources, tables
 from raygan.data.decode import decode
 from raygan.errors import ConfigError, DataError
 from tests.data.pictures import bomb
@@ -355,3 +356,50 @@ def test_pyarrow_is_loaded_only_to_read_parquet(parquet):
 def test_a_wrong_configuration_is_refused_by_field(fields, message):
     with pytest.raises(ConfigError, match=message):
         DatasetConfig(**fields)
+
+
+@pytest.mark.parametrize("as_struct", [True, False])
+def test_a_column_that_unpacks_to_far_more_than_it_takes_is_refused(
+    tmp_path, encode, monkeypatch, as_struct
+):
+    monkeypatch.setattr(tables, "MAX_BYTES", 2**20)
+    rows = [encode(1), bytes(2**21), encode(2)]
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table("image", rows, as_struct=as_struct), path, compression="zstd")
+    with pytest.raises(
+        DataError, match=r"bomb\.parquet: row group 0 claims to unpack .* not belie"
+    ):
+        read("parquet", path)
+    assert path.stat().st_size < 2000
+
+
+def test_rows_are_read_few_at_a_time_if_they_may_be_large(parquet, monkeypatch):
+    expected = read("parquet", parquet)
+    monkeypatch.setattr(tables, "_MOST_AT_ONCE", 1)
+    assert np.array_equal(read("parquet", parquet), expected)
+
+
+def test_a_footer_full_of_schema_keys_takes_no_time(parquet):
+    """Each key was once followed to the footer's end: hours for a megabyte of them."""
+    data = parquet.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    footer = data[-8 - length : -8] + b"ARROW:schema" * 2**16
+    parquet.write_bytes(data[: -8 - length] + footer + struct.pack("<I", len(footer)) + b"PAR1")
+    started = time.process_time()
+    with contextlib.suppress(DataError):
+        read("parquet", parquet)
+    assert time.process_time() - started < 5
+
+
+def test_links_to_folders_are_followed_and_circles_end(folder):
+    alone = len(read("folder", folder))
+    (folder / "class-2").symlink_to(folder.with_name("elsewhere"))
+    (folder / "circle").symlink_to(folder)
+    (folder.with_name("elsewhere")).mkdir()
+    (folder / "class-0" / "00.png").rename(folder.with_name("elsewhere") / "00.png")
+    assert len(read("folder", folder)) == alone
+
+
+def test_a_path_that_no_disk_takes_is_named():
+    with pytest.raises(DataError, match=r"/aaa.*: cannot be read .*too long"):
+        read("celeba", Path("/" + 300 * "a"))

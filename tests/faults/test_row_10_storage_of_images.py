@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raygan.data import DatasetConfig, files, load, prepare
-from raygan.data.prepare import read_manifest
+from raygan.data.manifest import read_manifest
 from raygan.errors import DataError
 from tests.data.conftest import encoded
 from tests.object_store import upload

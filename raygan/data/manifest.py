@@ -1,0 +1,76 @@
+"""What a prepared set says of itself, and loading it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raygan.data import files
+from raygan.data.images import ImageSet
+from raygan.data.shards import open_shard
+from raygan.errors import DataError
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+_MOST_SAID = 2**28
+"""Bytes of a manifest."""
+_HELD = ("running", "final")
+_SAID = {"config": dict, "source": dict, "versions": dict, "mean": list, "corrupt": list}
+
+
+def is_prepared(folder: str | Path) -> bool:
+    """Whether a preparation into ``folder`` has come to its end."""
+    return files.exists(f"{folder}/{MANIFEST}")
+
+
+def load(folder: Path) -> ImageSet:
+    """Memory-map a prepared set; raises :class:`~raygan.errors.DataError` if it is not whole."""
+    manifest = read_manifest(folder)
+    shape = manifest["shape"]
+    shards = [
+        open_shard(folder / shard["file"], shard["count"], tuple(shape[1:]))
+        for shard in manifest["shards"]
+    ]
+    running, final = (torch.tensor(manifest[part], dtype=torch.int64) for part in _HELD)
+    return ImageSet.of(shards, running, final, manifest["digest"], manifest["baseline"])
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """What a prepared set says of itself, checked; raises DataError if it is not whole."""
+    try:
+        manifest: dict[str, Any] = json.loads(files.read(f"{folder}/{MANIFEST}", _MOST_SAID))
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']} is not {FORMAT}, this version's")
+        shape, shards = manifest["shape"], manifest["shards"]
+        counts = [shard["count"] for shard in shards]
+        if len(shape) != 4 or not all(type(n) is int and n > 0 for n in [*shape, *counts]):
+            raise ValueError(f"its shape is {shape}")
+        if sum(counts) != shape[0]:
+            raise ValueError(f"its shards hold {sum(counts)} images, its shape says {shape[0]}")
+        names = [shard["file"] for shard in shards]
+        if any(Path(name).name != name or name.startswith(".") for name in names):
+            raise ValueError(f"its shards are {names[:5]}")
+        held = [index for part in _HELD for index in manifest[part]]
+        if len(set(held)) != len(held) or not all(
+            type(index) is int and 0 <= index < shape[0] for index in held
+        ):
+            raise ValueError("its held-out images are not distinct images of the set")
+        if not (manifest["running"] and manifest["final"] and len(held) < shape[0]):
+            raise ValueError("a split of it is empty")
+        if not isinstance(manifest["digest"], str) or not math.isfinite(manifest["baseline"]):
+            raise ValueError("digest or baseline is missing")
+        for name, kind in _SAID.items():
+            if not isinstance(manifest[name], kind):
+                raise ValueError(f"its {name} is {manifest[name]!r}")
+        if not all(isinstance(shard["sha256"], str) for shard in shards):
+            raise ValueError("a checksum is missing")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{folder}: not a whole prepared data set ({MANIFEST}: {error}); "
+            "delete it to prepare it again"
+        ) from error
+    return manifest
