@@ -13,7 +13,6 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from raygan.data import files
 from raygan.data.decode import Pixels
-from raygan.data.pieces import Item, Part
+from raygan.data.pieces import Item, PartsPiece
 from raygan.errors import DataError
 
 FOLDER = "cifar-10-batches-py"
@@ -31,16 +30,8 @@ MAX_BATCH = 256 * 2**20
 _SIDE = 32
 
 
-@dataclass(frozen=True)
-class CifarPiece:
+class CifarPiece(PartsPiece):
     """Ranges of rows of pickled batches."""
-
-    path: str
-    parts: tuple[Part, ...]
-
-    @property
-    def count(self) -> int:
-        return sum(part.stop - part.start for part in self.parts)
 
     def read(self) -> Iterator[Item]:
         for path, start, stop in self.parts:

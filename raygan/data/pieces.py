@@ -47,6 +47,18 @@ class Part(NamedTuple):
     stop: int
 
 
+@dataclass(frozen=True)
+class PartsPiece:
+    """Ranges of rows of files: what pieces of tables have in common."""
+
+    path: str
+    parts: tuple[Part, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(part.stop - part.start for part in self.parts)
+
+
 def ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
     """0 … ``count`` cut into ranges of ``size``, the last one shorter."""
     for start in range(0, count, size):

@@ -6,12 +6,11 @@ import base64
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from raygan.data import files
 from raygan.data.decode import MAX_BYTES
-from raygan.data.pieces import Item, Part
+from raygan.data.pieces import Item, Part, PartsPiece
 from raygan.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -27,16 +26,8 @@ _BUFFER = 4 * 2**20
 _EXTENSION = b"ARROW:extension:name"
 
 
-@dataclass(frozen=True)
-class ParquetPiece:
+class ParquetPiece(PartsPiece):
     """Ranges of rows of Parquet files."""
-
-    path: str
-    parts: tuple[Part, ...]
-
-    @property
-    def count(self) -> int:
-        return sum(part.stop - part.start for part in self.parts)
 
     def read(self) -> Iterator[Item]:
         for part in self.parts:
