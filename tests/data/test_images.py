@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,21 @@ def test_what_is_taken_is_a_copy(tmp_path):
     some = ImageSet.of([mapped], *HELD_OUT, "digest", 0.1)
     some.take(torch.tensor([1])).zero_()
     assert torch.equal(mapped, PIXELS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux' /proc")
+def test_trials_of_a_node_share_the_pages_of_a_set(tmp_path):
+    """What is read stays the page cache's: no page is this process's own."""
+    many = torch.randint(0, 256, (200, 64, 64, 3), dtype=torch.uint8)
+    write_shard(tmp_path / "a", many.numpy())
+    some = ImageSet.of([open_shard(tmp_path / "a", 200, (64, 64, 3))], *HELD_OUT, "digest", 0.1)
+    taken = some.take(torch.arange(200))
+    assert torch.equal(taken.permute(0, 2, 3, 1), many)
+    _, _, maps = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "a"))
+    found = {line.split()[0]: int(line.split()[1]) for line in maps.splitlines()[1:20]
+             if line.endswith(" kB")}  # fmt: skip
+    assert found["Rss:"] >= many.nbytes / 1024
+    assert found["Anonymous:"] == found["Private_Dirty:"] == 0
 
 
 @pytest.mark.parametrize(
