@@ -12,7 +12,7 @@ quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few m
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest
 
-test-fast: $(STAMP) ## the tests that start neither Ray nor an MLflow server
+test-fast: $(STAMP) ## the tests that start neither Ray nor servers
 	$(BIN)/python -m pytest -m "not cluster"
 
 check: $(STAMP) ## format, lint, types

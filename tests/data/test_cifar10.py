@@ -14,10 +14,14 @@ from raygan.data.manifest import read_manifest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("RAYGAN_CIFAR10") or ROOT.parent / "shared" / "data" / "cifar10")
 
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "test.parquet").exists(),
-    reason=f"no {FOLDER}/test.parquet: set RAYGAN_CIFAR10 to a folder with train and test.parquet",
-)
+pytestmark = [
+    pytest.mark.cluster,  # the whole set
+    pytest.mark.skipif(
+        not (FOLDER / "test.parquet").exists(),
+        reason=f"no {FOLDER}/test.parquet: set RAYGAN_CIFAR10 to a folder with train and "
+        "test.parquet",
+    ),
+]
 
 
 @pytest.mark.parametrize(

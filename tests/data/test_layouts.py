@@ -189,6 +189,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
         """Not on the tests' output."""
 
 
+@pytest.mark.cluster  # a server
 def test_cifar10_is_downloaded_through_torchvision(batches, tmp_path, monkeypatch, request):
     from torchvision.datasets import CIFAR10
 
@@ -426,6 +427,7 @@ for left in (20_000, 5000, 100, 0):
 """
 
 
+@pytest.mark.cluster  # a new process
 def test_a_truncated_lmdb_is_named_not_a_crash(lsun, run_python):
     run = run_python(TRUNCATED, lsun)
     assert run.returncode == 0, run.stderr

@@ -14,6 +14,8 @@ from raygan.data import DatasetConfig, files, load, prepare, sources
 from raygan.errors import ConfigError, DataError
 from tests.object_store import upload
 
+pytestmark = pytest.mark.cluster  # a server for object storage
+
 
 def read(name: str, path: str, **fields) -> np.ndarray:
     return np.stack(list(sources.read(DatasetConfig(name=name, path=path, **fields))))

@@ -68,14 +68,23 @@ def test_nothing_depends_on_who_makes_which_shard_when(folder, tmp_path):
     def backwards(function, items):
         yield from [function(item) for item in reversed(items)]
 
-    config = DatasetConfig(name="folder", path=str(folder))
-    found = [prepare(config, tmp_path / name, map=m) for name, m in
-             (("a", parallel.in_turn), ("b", backwards), ("c", parallel.processes(2)))]  # fmt: skip
-    texts = {(where / "manifest.json").read_text() for where in found}
-    assert len(texts) == 1
+    same_sets(folder, tmp_path, parallel.in_turn, backwards)
+
+
+@pytest.mark.cluster  # new processes
+@pytest.mark.usefixtures("small_shards")
+def test_two_processes_make_what_one_makes(folder, tmp_path):
+    same_sets(folder, tmp_path, parallel.in_turn, parallel.processes(2))
+
+
+def same_sets(folder, tmp_path, *maps):
+    config = DatasetConfig(name="folder", path=str(folder), max_corrupt=0.1)
+    (folder / "class-0" / "04.png").write_bytes(b"rubbish")
+    found = [prepare(config, tmp_path / f"{i}", map=map_) for i, map_ in enumerate(maps)]
     assert len({where.name for where in found}) == 1
     for file in found[0].iterdir():
         assert {(where / file.name).read_bytes() for where in found} == {file.read_bytes()}
+    assert len(read_manifest(found[0])["corrupt"]) == 1
 
 
 def test_the_manifest_says_what_there_is(folder, tmp_path):
@@ -267,6 +276,7 @@ prepare(DatasetConfig(name="folder", path=sys.argv[1]), Path(sys.argv[2]), progr
 """
 
 
+@pytest.mark.cluster  # a new process
 @pytest.mark.usefixtures("small_shards")
 def test_a_killed_prepare_is_not_taken_for_a_set(folder, tmp_path, run_python):
     run = run_python(KILLED, folder, tmp_path / "cache")
@@ -287,6 +297,7 @@ prepare(DatasetConfig(name="folder", path=sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.cluster  # a new process
 def test_a_disk_that_takes_no_more_is_a_clear_error(folder, tmp_path, run_python):
     run = run_python(FULL, folder, tmp_path / "cache")
     assert "DataError" in run.stderr

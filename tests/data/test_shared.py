@@ -14,6 +14,8 @@ from raygan.sweep import trial, worker
 
 ADDRESS = "s3://bucket/raygan/data"
 
+pytestmark = pytest.mark.cluster  # a server for object storage
+
 
 @pytest.fixture(autouse=True)
 def released() -> Iterator[None]:
@@ -105,10 +107,12 @@ def test_a_shard_that_was_damaged_there_is_refused_by_its_address(store, folder)
 
 
 def test_a_copy_serves_while_the_storage_is_away(store, folder, monkeypatch):
-    monkeypatch.setattr(files, "ATTEMPTS", 1)
+    def away(path):
+        raise DataError(f"{path}: cannot be read (503)")
+
     there = prepare(DatasetConfig(name="folder", path=str(folder)), ADDRESS)
     copied = shared.fetch(there)
-    store.failures = 10**6
+    monkeypatch.setattr(files, "listing", away)
     assert shared.fetch(there) == copied
     cache.release(copied)
     with pytest.raises(DataError, match="cannot be read"):

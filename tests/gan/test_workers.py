@@ -42,6 +42,7 @@ def together(tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
     }
 
 
+@pytest.mark.cluster  # six new processes
 @GAME
 def test_any_number_of_workers_plays_the_same_game(alone, together, count, game):
     torch.testing.assert_close(

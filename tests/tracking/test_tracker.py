@@ -143,6 +143,7 @@ def test_non_finite_is_never_logged(database, sweep):
     assert not runs(database, sweep)["sweep"].data.metrics
 
 
+@pytest.mark.cluster  # MLflow's own attempts take seconds
 def test_server_that_is_not_there_is_named_at_once(sweep):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
