@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ NODE_GROUP_LABEL = "ray.io/node-group"
 MOST_NODES = 1000
 """As many of a group are counted as yet to come at the most."""
 CONNECT_SECONDS = 10.0
+FREE_SECONDS = 10.0
+"""Between two looks for placement groups that nobody will free."""
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
 """How often a trial's driver may be lost, with its node for instance, and start again."""
@@ -80,29 +83,39 @@ def disconnect() -> None:
 
 
 def free_leftovers() -> None:
-    """Remove placement groups of jobs that have ended.
+    """Remove placement groups of jobs that have ended, and of actors of this job that are dead.
 
-    In Ray 2.60, the controller of a trial that is killed may ask for another group while it dies;
-    GCS then keeps that one, and its resources, for ever.
+    In Ray 2.60, the controller of a trial that is killed may ask for another group while it dies.
+    What is to clean up after it does not know of that one, so that its resources would be lost to
+    the trials that wait for them, and even to later jobs.
     """
-    from ray._private.state import jobs
+    from ray._private.state import jobs, state
     from ray._raylet import PlacementGroupID
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
     from ray.util.placement_group import PlacementGroup, remove_placement_group
-    from ray.util.state import list_placement_groups
 
     try:
-        dead = {job["JobID"] for job in jobs() if job["IsDead"]}
-        address = ray.get_runtime_context().gcs_address
-        groups = list_placement_groups(
-            address, limit=10_000, detail=True, raise_on_missing_output=False
-        )
-    except Exception as error:  # the state API needs a dashboard: without one, nothing is freed
+        ended = {job["JobID"] for job in jobs() if job["IsDead"]}
+        found = state._connect_and_get_accessor().get_placement_group_table()
+        own = ray.get_runtime_context().get_job_id()
+        for data in found:
+            group = PlacementGroupTableData.FromString(data)
+            if group.state == PlacementGroupTableData.REMOVED or group.is_detached:
+                continue
+            job = group.creator_job_id.hex()
+            if job in ended or (job == own and _is_dead(group.creator_actor_id)):
+                remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+    except Exception as error:  # Ray's own words for what it cannot tell now; there is a next time
         logger.info("placement groups cannot be listed: %s", error)
-        return
-    for group in groups:
-        if group.state != "REMOVED" and not group.is_detached and group.creator_job_id in dead:
-            name = PlacementGroupID(bytes.fromhex(group.placement_group_id))
-            remove_placement_group(PlacementGroup(name))
+
+
+def _is_dead(actor: bytes) -> bool:
+    from ray._private.state import actors
+
+    if not actor.strip(b"\xff"):  # this process
+        return False
+    known: dict[str, Any] = actors(actor.hex())
+    return known.get("State") == "DEAD"
 
 
 def _see_that_somebody_listens(address: str) -> None:
@@ -255,9 +268,13 @@ class _Scheduler(_Adapter, FIFOScheduler):
 class _Callback(_Adapter, tune.Callback):
     def __init__(self, study: Study) -> None:
         self._study = study
+        self._due = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         self._study.tick()
+        if time.monotonic() >= self._due:
+            free_leftovers()
+            self._due = time.monotonic() + FREE_SECONDS
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
         self._study.started(_trial_id(trial))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 from click.testing import CliRunner
 
@@ -129,3 +131,37 @@ def test_stopped_trial_gives_way_while_another_ray_runs_on_this_machine(cluster,
         "vanilla-001": ("stopped", "asha at iteration 20"),
         "vanilla-002": ("stopped", "asha at iteration 20"),
     }
+
+
+LEFT = """
+import time, ray
+from ray.util.placement_group import placement_group, placement_group_table
+from raygan.sweep import tune
+
+class Maker:
+    def make(self, cpus):
+        return placement_group([{"CPU": cpus}])
+
+ray.init(logging_level="ERROR", log_to_driver=False)
+makers = [ray.remote(num_cpus=0)(Maker).remote() for _ in range(2)]
+groups = [ray.get(maker.make.remote(cpus)) for maker in makers for cpus in (0.1, 1000)]
+own = placement_group([{"CPU": 0.1}])
+ray.kill(makers[0])
+deadline = time.monotonic() + 60
+
+def states():
+    return [placement_group_table(group)["state"] for group in (*groups, own)]
+
+while states()[:2] != ["REMOVED"] * 2 and time.monotonic() < deadline:
+    tune.free_leftovers()
+    time.sleep(0.2)
+print(" ".join(states()))
+"""
+
+
+def test_groups_that_a_dead_actor_has_left_are_removed(cluster):
+    """Those that are there, and those that wait for what the cluster does not have."""
+    run = subprocess.run(
+        [sys.executable, "-c", LEFT], env=cluster.env, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == ["REMOVED", "REMOVED", "CREATED", "PENDING", "CREATED"], run.stderr

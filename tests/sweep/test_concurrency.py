@@ -76,31 +76,41 @@ def test_nodes_that_the_autoscaler_may_add_count(monkeypatch):
         tune.concurrency(Scale(gpus_per_worker=2, max_concurrent=9), ours=False)
 
 
-def test_only_groups_that_dead_jobs_have_left_behind_are_removed(monkeypatch):
-    def group(number: int, job: str, state: str = "CREATED", detached: bool = False):
-        return SimpleNamespace(
-            placement_group_id=f"{number:036x}",
-            creator_job_id=job,
-            state=state,
-            is_detached=detached,
-        )
+def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Table
 
+    dead, alive, here = b"\1" * 16, b"\2" * 16, b"\xff" * 16
+
+    def group(number: int, job: bytes, actor: bytes, state=Table.CREATED, detached=False) -> bytes:
+        return Table(
+            placement_group_id=number.to_bytes(18, "big"), creator_job_id=job,
+            creator_actor_id=actor, state=state, is_detached=detached,
+        ).SerializeToString()  # fmt: skip
+
+    ended, own, other = (bytes([number, 0, 0, 0]) for number in (1, 2, 3))
     groups = [
-        group(1, "dead"),
-        group(2, "alive"),
-        group(3, "dead", state="REMOVED"),
-        group(4, "dead", detached=True),
-        group(5, "dead", state="PENDING"),
+        group(1, ended, alive),
+        group(2, ended, alive, detached=True),
+        group(3, ended, alive, state=Table.REMOVED),
+        group(4, own, dead),
+        group(5, own, dead, state=Table.PENDING),
+        group(6, own, alive),
+        group(7, own, here),
+        group(8, own, b"\3" * 16),  # an actor that is not known, yet or any more
+        group(9, other, dead),
     ]
     removed = []
-    jobs = [{"JobID": "dead", "IsDead": True}, {"JobID": "alive", "IsDead": False}]
-    monkeypatch.setattr("ray._private.state.jobs", lambda: jobs)
-    monkeypatch.setattr("ray.util.state.list_placement_groups", lambda *_, **__: groups)
-    monkeypatch.setattr(
-        tune.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1")
-    )
+    states = {dead.hex(): {"State": "DEAD"}, alive.hex(): {"State": "ALIVE"}}
+    jobs = [{"JobID": ended.hex(), "IsDead": True}, {"JobID": own.hex(), "IsDead": False}]
+    accessor = SimpleNamespace(get_placement_group_table=lambda: groups)
+    state = sys.modules["ray._private.state"]
+    monkeypatch.setattr(state, "jobs", lambda: jobs)
+    monkeypatch.setattr(state, "actors", lambda actor: states.get(actor, {}))
+    monkeypatch.setattr(state.state, "_connect_and_get_accessor", lambda: accessor)
+    context = SimpleNamespace(get_job_id=own.hex)
+    monkeypatch.setattr(tune.ray, "get_runtime_context", lambda: context)
     # `ray.util.placement_group` as an attribute is the function of that name
     module = sys.modules["ray.util.placement_group"]
     monkeypatch.setattr(module, "remove_placement_group", lambda found: removed.append(found.id))
     tune.free_leftovers()
-    assert [int(name.hex(), 16) for name in removed] == [1, 5]
+    assert [int(name.hex(), 16) for name in removed] == [1, 4, 5]
