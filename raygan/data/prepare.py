@@ -122,8 +122,14 @@ def _prepared(folder: str) -> dict[str, Any] | None:
             for shard in manifest["shards"]:
                 if Path(folder, shard["file"]).stat().st_size <= size * shard["count"]:
                     return None
-    except (DataError, OSError):
+    except DataError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # not damaged: it cannot be read now
         return None
+    except FileNotFoundError:  # a shard
+        return None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error})") from error
     return manifest
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from raygan.data import DatasetConfig, ImageSet, load, making, parallel, prepare, sources
+from raygan.data import DatasetConfig, ImageSet, files, load, making, parallel, prepare, sources
 from raygan.data.manifest import read_manifest
 from raygan.errors import DataError
 
@@ -511,3 +511,19 @@ def test_what_a_killed_preparation_wrote_aside_is_swept(folder, tmp_path):
         os.utime(where / name, (time.time() - age,) * 2)
     prepare(config, tmp_path / "cache")
     assert entries(where) == [".000000.arrow-0b", "000000.arrow", "manifest.json"]
+
+
+def test_a_set_that_cannot_be_read_now_is_not_prepared_again(folder, tmp_path, monkeypatch):
+    config = DatasetConfig(name="folder", path=str(folder))
+    where = prepare(config, tmp_path / "cache")
+    read = files.read
+
+    def away(path, limit):
+        if path == f"{where}/manifest.json":
+            raise OSError("503 Slow Down")
+        return read(path, limit)
+
+    monkeypatch.setattr(files, "read", away)
+    monkeypatch.setattr(MODULE, "make", lambda *_: pytest.fail("decoded again"))
+    with pytest.raises(DataError, match="503 Slow Down"):
+        prepare(config, tmp_path / "cache")
