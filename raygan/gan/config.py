@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from raygan.errors import ConfigError
 
-Norm = Literal["vanilla", "bn", "wn", "wn-affine"]
-Architecture = Literal["dcgan"]
+Norm = Literal["vanilla", "bn", "wn", "wn-affine", "sn", "ln", "gn"]
+Architecture = Literal["dcgan", "resnet"]
 Update = Literal["alternating", "simultaneous"]
-LossName = Literal["log", "least-squares"]
+LossName = Literal["log", "least-squares", "hinge", "wgan-gp"]
 OptimizerName = Literal["rmsprop", "adam"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +26,24 @@ class TrainConfig:
     """
 
     norm: Norm = "wn"
-    """Normalisation of generator and discriminator."""
+    """Normalisation of generator and discriminator; ``sn``: spectral norm in D, batch norm in G."""
     architecture: Architecture = "dcgan"
     features: int = 64
-    """Channels of the level next to the image; they double per level."""
+    """Channels of the level next to the image; they double per level (dcgan) or are 1, 2, 4, 6,
+    8, … times as many (resnet)."""
     levels: int | None = None
     """Stride-2 levels; by default as many as bring the longer side below 8."""
+    blocks: int = 2
+    """Residual blocks per level; of resnet only."""
     code_size: int = 128
     """Dimensions of the latent code z ~ N(0, 1)."""
     loss: LossName = "log"
-    """``log``: non-saturating log loss; ``least-squares``: Mao et al. 2017."""
+    """``log``: non-saturating log loss; ``least-squares``: Mao et al. 2017; ``hinge``: Lim & Ye
+    2017; ``wgan-gp``: Gulrajani et al. 2017, with a penalty of 10."""
     update: Update = "alternating"
     """``alternating``: D, then G on fresh noise; ``simultaneous``: one fake batch serves both."""
+    d_steps: int = 1
+    """D's updates per iteration, each on real images and noise of its own."""
     optimizer: OptimizerName = "rmsprop"
     lr: float = 1e-4
     """Learning rate of both networks."""
@@ -46,7 +53,7 @@ class TrainConfig:
     """Iterations at the start with the learning rates multiplied by ``warmup_factor``."""
     warmup_factor: float = 0.1
     batch_size: int = 32
-    """Real images per iteration over all workers together."""
+    """Real images per update of D over all workers together."""
     flip: bool = False
     """Whether real images are mirrored left to right, each with a chance of one half every time
     that it is trained on; the held-out ones never are."""
@@ -55,6 +62,14 @@ class TrainConfig:
     """Iterations between evaluations (running reconstruction test, pictures, checkpoint)."""
     reconstruction_steps: int = 50
     """RMSProp steps of the running reconstruction test."""
+    ema: float = 0.0
+    """Decay of a running mean of G's weights and running statistics, which is then the generator
+    that is evaluated, sampled and kept; 0: G itself is."""
+    precision: Precision = "fp32"
+    """Arithmetic of the training steps: ``fp32``; ``tf32``, where a GPU has it; ``bf16``: autocast.
+    Weights and evaluations are fp32 always."""
+    compile: bool = False
+    """Whether the networks are compiled by ``torch.compile`` for the training steps."""
     seed: int = 0
     """Fixes initialisation, noise and the order of the images."""
 
@@ -72,24 +87,53 @@ class TrainConfig:
                 raise ConfigError(
                     f"`{name}` (={value!r}) must be a whole number from {least} to {most}"
                 )
-        if not isinstance(self.flip, bool):
-            raise ConfigError(f"`flip` (={self.flip!r}) must be true or false")
+        for name in ("flip", "compile"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"`{name}` (={value!r}) must be true or false")
         for name in ("lr", "lr_d", "warmup_factor"):
             value = getattr(self, name)
             if value is None and name == "lr_d":
                 continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not (math.isfinite(value) and value > 0)
-            ):
+            if not (_is_number(value) and value > 0):
                 raise ConfigError(f"`{name}` (={value!r}) must be a positive number")
         if self.warmup_factor > 1:
             raise ConfigError(f"`warmup_factor` (={self.warmup_factor!r}) must be at most 1")
+        if not (_is_number(self.ema) and 0 <= self.ema < 1):
+            raise ConfigError(f"`ema` (={self.ema!r}) must be a number from 0 to below 1")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.update == "simultaneous" and self.d_steps > 1:
+            raise ConfigError(
+                f"`d_steps` (={self.d_steps}) needs `update: alternating`: simultaneously, one "
+                "fake batch serves one update of each network"
+            )
+        if self.loss != "wgan-gp":
+            return
+        if self.norm == "bn":
+            raise ConfigError(
+                "`loss: wgan-gp` cannot be used with `norm: bn`: the penalty is on the gradient of "
+                "each image by itself, which batch norm in D mixes with the others' (Gulrajani et "
+                "al. 2017, section 4); use ln or gn, or another loss"
+            )
+        if self.update == "simultaneous":
+            raise ConfigError(
+                "`loss: wgan-gp` needs `update: alternating`: D's penalty has a gradient that G's "
+                "update cannot share"
+            )
+        if self.compile:
+            raise ConfigError(
+                "`loss: wgan-gp` cannot be used with `compile: true`: torch.compile does not "
+                "differentiate a gradient once more, as the penalty asks"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, as plain JSON values."""
         return dataclasses.asdict(self)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(TrainConfig))
@@ -105,8 +149,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 _BOUNDS = {
     "features": (1, 2**20),
     "levels": (1, 16),
+    "blocks": (1, 64),
     "code_size": (1, 2**20),
     "warmup": (0, 2**40),
+    "d_steps": (1, 1000),
     "batch_size": (1, 2**24),
     "iterations": (1, 2**40),
     "evaluate_every": (1, 2**40),

@@ -40,7 +40,9 @@ def _spread(
 def _spreads(x: Tensor, weight: Tensor, stride: int) -> bool:
     """Whether :func:`_spread` is possible and faster."""
     divides = all(side % stride == 0 for side in weight.shape[2:])
-    return x.device.type == "cpu" and weight.size(1) <= _FEW and divides
+    # autocast and compiler know PyTorch's own convolutions
+    plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+    return x.device.type == "cpu" and plain and weight.size(1) <= _FEW and divides
 
 
 def _convolution_backward(
@@ -96,9 +98,12 @@ class _FromImageCPU(torch.autograd.Function):
         return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated once more
+            wanted = ctx.needs_input_grad[:3]
+            to_all = _convolution_backward(ctx, grad, x, weight, False, wanted)
+            return *to_all, None, None
         needs_x, *others = ctx.needs_input_grad[:3]
         to_x = None
         if needs_x:

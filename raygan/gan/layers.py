@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrize
 
 from raygan.gan.convolution import conv2d, conv_transpose2d
 from raygan.gan.rectifiers import TPReLU
@@ -162,12 +163,22 @@ class WeightNormConvTranspose2d(_WeightNormalized):
 
 @contextmanager
 def held_weights(*networks: nn.Module) -> Iterator[None]:
-    """Within it the normalised weights are those at its start: computed once, used often."""
-    layers = [m for net in networks for m in net.modules() if isinstance(m, _WeightNormalized)]
+    """Within it the normalised weights are those at its start: computed once, used often.
+
+    Those under spectral norm, too: one power iteration, however often they are used (Miyato et
+    al. 2018, algorithm 1).
+    """
+    modules = [module for network in networks for module in network.modules()]
+    layers = [module for module in modules if isinstance(module, _WeightNormalized)]
+    spectral = [module for module in modules if parametrize.is_parametrized(module, "weight")]
     try:
         for layer in layers:
             layer._held = layer.effective_weight()
-        yield
+        # PyTorch's own way of holding is of all networks at once: not where none needs it
+        with parametrize.cached() if spectral else nullcontext():
+            for module in spectral:
+                module.weight  # noqa: B018
+            yield
     finally:
         for layer in layers:
             layer._held = None

@@ -70,4 +70,4 @@ def _train(
     until = state.step + count
     config = replace(config, iterations=until, evaluate_every=until)
     *_, last = train(config, images, state, gpu_share=gpu_share)
-    return last.metrics["perf/images_per_second"] / config.batch_size
+    return last.metrics["perf/images_per_second"] / (config.d_steps * config.batch_size)

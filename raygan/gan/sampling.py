@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # one stream per use, so that no two uses ever share random numbers
-INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS = range(6)
+INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX = range(7)
 
 Places = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -39,7 +39,7 @@ def derive_seed(seed: int, stream: int, index: int) -> int:
 
 
 class Noise:
-    """Standard normal codes of the global batch, one worker's slice of them."""
+    """Random numbers of the global batch, one worker's slice of them."""
 
     def __init__(
         self, seed: int, batch_size: int, code_size: int, part: slice, device: torch.device
@@ -48,10 +48,17 @@ class Noise:
         self._generator = torch.Generator(device)
 
     def __call__(self, stream: int, step: int) -> Tensor:
-        """Codes [batch_size / workers, code_size], float32, for ``step``."""
-        self._generator.manual_seed(derive_seed(self._seed, stream, step))
-        device = self._generator.device
-        return torch.randn(self._shape, generator=self._generator, device=device)[self._part]
+        """Standard normal codes [batch_size / workers, code_size], float32, for ``step``."""
+        rng = self._seeded(stream, step)
+        return torch.randn(self._shape, generator=rng, device=rng.device)[self._part]
+
+    def mix(self, step: int) -> Tensor:
+        """Shares [batch_size / workers], float32, uniform in [0, 1), for ``step``."""
+        rng = self._seeded(MIX, step)
+        return torch.rand(self._shape[0], generator=rng, device=rng.device)[self._part]
+
+    def _seeded(self, stream: int, step: int) -> torch.Generator:
+        return self._generator.manual_seed(derive_seed(self._seed, stream, step))
 
 
 class _Stream:

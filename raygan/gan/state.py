@@ -12,8 +12,10 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from raygan.errors import CheckpointError
 from raygan.gan import sampling
+from raygan.gan.architectures import build
+from raygan.gan.averaging import Average
 from raygan.gan.config import TrainConfig
-from raygan.gan.dcgan import ARCHITECTURES, Shape
+from raygan.gan.levels import Shape
 from raygan.gan.steps import Game, Player
 from raygan.gan.workers import Workers, synchronize_batch_norm
 
@@ -37,6 +39,12 @@ class TrainState:
     """Lowest reconstruction loss so far, and the step it was reached at."""
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of every evaluation so far, each with its ``step``."""
+    average: Average | None = field(init=False)
+    """The running mean of the generator, if there is one."""
+
+    def __post_init__(self) -> None:
+        ema = self.config.ema
+        self.average = Average(self.generator, ema) if ema > 0 else None
 
     @classmethod
     def create(
@@ -45,10 +53,9 @@ class TrainState:
         """Fresh networks for images of ``shape`` (C, H, W), the same on every worker and device."""
         device = device or torch.device("cpu")
         workers = Workers()
-        build_generator, build_discriminator = ARCHITECTURES[config.architecture]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sampling.derive_seed(config.seed, sampling.INIT, 0))
-            built = [build_generator(config, shape), build_discriminator(config, shape)]
+            built = build(config, shape)
         generator, discriminator = (
             synchronize_batch_norm(
                 network.to(device).to(memory_format=torch.channels_last), workers, device
@@ -69,14 +76,30 @@ class TrainState:
         """Where the networks are."""
         return next(self.generator.parameters()).device
 
+    @property
+    def judged(self) -> nn.Module:
+        """The generator that is evaluated and sampled: the running mean, if there is one."""
+        return self.generator if self.average is None else self.average.network
+
+    def advance(self) -> None:
+        """Count an iteration that was played."""
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
+
     def game(self, workers: Workers) -> Game:
         """The two networks and their optimizers, ready to play."""
         return Game(
-            generator=Player(self.generator, self.optimizer_g),
-            discriminator=Player(self.discriminator, self.optimizer_d),
+            generator=self._player(self.generator, self.optimizer_g),
+            discriminator=self._player(self.discriminator, self.optimizer_d),
             loss=self.config.loss,
             workers=workers,
+            d_steps=self.config.d_steps,
         )
+
+    def _player(self, network: nn.Module, optimizer: Optimizer) -> Player:
+        bf16, compiled = self.config.precision == "bf16", self.config.compile
+        return Player(network, optimizer, bf16=bf16, compiled=compiled)
 
     def set_rates(self) -> None:
         """Give the optimizers the learning rates of the next iteration."""
@@ -88,7 +111,7 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for :func:`raygan.gan.checkpoint.save`."""
-        return {
+        state = {
             "config": self.config.to_dict(),
             "shape": list(self.shape),
             "generator": self.generator.state_dict(),
@@ -100,6 +123,9 @@ class TrainState:
             "best_loss": self.best_loss,
             "history": self.history,
         }
+        if self.average is not None:
+            state["average"] = self.average.network.state_dict()
+        return state
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over a saved state; more ``iterations`` than it was saved with are allowed.
@@ -122,6 +148,8 @@ class TrainState:
             )
         self.generator.load_state_dict(saved["generator"])
         self.discriminator.load_state_dict(saved["discriminator"])
+        if self.average is not None:
+            self.average.network.load_state_dict(saved["average"])
         self.optimizer_g.load_state_dict(saved["optimizer_g"])
         self.optimizer_d.load_state_dict(saved["optimizer_d"])
         self.step = saved["step"]

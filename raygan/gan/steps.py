@@ -1,13 +1,14 @@
 """One training iteration, in its two forms (arXiv 1704.03971, section 5.1).
 
 Passes through a network per image (a forward is one, a backward one per kind of gradient, to
-the weights or to the input): ``alternating`` takes 12, ``simultaneous`` 9; the textbook loop
-that back-propagates D's fake loss into G takes 15.
+the weights or to the input), with one update of D and without a gradient penalty:
+``alternating`` takes 12, ``simultaneous`` 9; the textbook loop that back-propagates D's fake loss
+into G takes 15.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raygan.gan.layers import constant, held_weights
-from raygan.gan.losses import LOSSES
+from raygan.gan.losses import LOSSES, Loss, gradient_penalty
 from raygan.gan.rectifiers import clamp_slopes, clamped_slopes
 from raygan.gan.workers import Workers
 
@@ -28,7 +29,12 @@ gradient that an optimizer could tell from 0, so that G's gradient, which is tha
 """
 
 STATISTICS = ("train/loss_d", "train/loss_g", "train/accuracy_real", "train/accuracy_fake")
-"""What an iteration returns, in this order, each the mean over the global batch."""
+"""What an iteration returns, in this order, each the mean over the global batch and D's updates.
+
+D's loss includes the gradient penalty. An accuracy is the share of images on the right side of
+the loss's boundary; where it has none (``wgan-gp``), both are the share of pairs, a real and a
+fake image each, in which D ranks the real one higher.
+"""
 
 
 @dataclass
@@ -37,13 +43,29 @@ class Player:
 
     network: nn.Module
     optimizer: Optimizer
+    bf16: bool = False
+    """Whether it is played in bfloat16 (autocast); its weights are not."""
+    compiled: bool = False
+    """Whether it is played by what ``torch.compile`` makes of it."""
 
     def __post_init__(self) -> None:
+        self._forward = torch.compile(self.network) if self.compiled else self.network
         self.parameters: list[nn.Parameter] = list(self.network.parameters())
         self.slopes = clamped_slopes(self.network)
         self.batch_statistics = any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules()
         )
+
+    def __call__(self, given: Tensor) -> Tensor:
+        """The network's output for ``given``, of the dtype of its weights."""
+        if not self.bf16:
+            output: Tensor = self._forward(given)
+            return output
+        # one context per call: it keeps rounded weights, without a gradient if they were rounded
+        # where none was wanted
+        with torch.autocast(given.device.type, torch.bfloat16):
+            rounded: Tensor = self._forward(given)
+        return rounded.float()
 
     def update(self, gradients: Sequence[Tensor]) -> None:
         """One optimizer step along gradients that are summed over the workers."""
@@ -65,37 +87,61 @@ class Game:
     discriminator: Player
     loss: str
     workers: Workers
+    d_steps: int = 1
 
-    def alternating(self, real: Tensor, noise_d: Tensor, noise_g: Tensor) -> Tensor:
-        """D's update on ``real`` and G(``noise_d``), then G's update on G(``noise_g``).
+    def alternating(
+        self, real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None = None
+    ) -> Tensor:
+        """D's updates on ``real`` and G(``noise_d``), then G's update on G(``noise_g``).
 
-        ``real``: float32 [n, C, H, W] in [0, 1]; noises: float32 [n, code_size]; n is this
-        worker's share of the global batch. Returns the sums :data:`STATISTICS`, on the device.
+        ``real``: float32 [d_steps · n, C, H, W] in [0, 1]; ``noise_d``: float32 [d_steps · n,
+        code_size]; ``noise_g``: float32 [n, code_size]; ``mix``: float32 [d_steps · n] in [0, 1],
+        where the gradient penalty is taken, if the loss has one. n is this worker's share of the
+        global batch. Returns the sums :data:`STATISTICS`, on the device.
         """
         loss = LOSSES[self.loss]
-        batch = len(real) * self.workers.count
+        batch = len(noise_g) * self.workers.count
         g, d = self.generator, self.discriminator
+        mixes = [None] * self.d_steps if mix is None else mix.chunk(self.d_steps)
+        of_d: list[Tensor] = []
         with held_weights(g.network):
-            with torch.no_grad():
-                fake = g.network(noise_d)
-            logits_real, logits_fake = self._judge(real, fake, together=not d.batch_statistics)
-            loss_d = (loss.real(logits_real).sum() + loss.fake(logits_fake).sum()) / batch
-            gradients = torch.autograd.grad(loss_d, d.parameters)
-            self.workers.sum_(*gradients)
-            d.update(gradients)
-
-            with constant(d.network):
-                logits = d.network(g.network(noise_g))
+            for part in zip(
+                real.chunk(self.d_steps), noise_d.chunk(self.d_steps), mixes, strict=True
+            ):
+                of_d.append(self._update_d(loss, batch, *part))
+            with constant(d.network), held_weights(d.network):
+                logits = d(g(noise_g))
             loss_g = loss.generator(logits).sum() / batch
             gradients = torch.autograd.grad(loss_g, g.parameters)
         self.workers.sum_(*gradients)
         g.update(gradients)
-        return self._statistics(loss_d, loss_g, logits_real, logits_fake, batch)
+        loss_d, *accuracies = torch.stack(of_d).mean(0).unbind()
+        return torch.stack((loss_d, loss_g.detach(), *accuracies))
 
-    def simultaneous(self, real: Tensor, noise_d: Tensor, _: Tensor) -> Tensor:
+    def _update_d(
+        self, loss: Loss, batch: int, real: Tensor, noise: Tensor, mix: Tensor | None
+    ) -> Tensor:
+        """One update of D; returns its loss and its two accuracies."""
+        g, d = self.generator, self.discriminator
+        with torch.no_grad():
+            fake = g(noise)
+        with held_weights(d.network):
+            logits_real, logits_fake = self._judge(real, fake, together=not d.batch_statistics)
+            total = loss.real(logits_real).sum() + loss.fake(logits_fake).sum()
+            if mix is not None:
+                total = total + loss.penalty * gradient_penalty(d, real, fake, mix).sum()
+            loss_d = total / batch
+            gradients = torch.autograd.grad(loss_d, d.parameters)
+        self.workers.sum_(*gradients)
+        d.update(gradients)
+        return torch.stack((loss_d.detach(), *_accuracies(loss, logits_real, logits_fake, batch)))
+
+    def simultaneous(
+        self, real: Tensor, noise_d: Tensor, _noise_g: Tensor, _mix: Tensor | None = None
+    ) -> Tensor:
         """Both updates from the same networks and the same fake images G(``noise_d``).
 
-        Arguments and result as for :meth:`alternating`.
+        Arguments and result as for :meth:`alternating`; ``d_steps`` is 1, and there is no penalty.
         """
         gradients_d, gradients_g, statistics = self.simultaneous_gradients(real, noise_d)
         self.workers.sum_(*gradients_d, *gradients_g)
@@ -116,44 +162,44 @@ class Game:
         loss = LOSSES[self.loss]
         batch = len(real) * self.workers.count
         g, d = self.generator, self.discriminator
-        fake = g.network(noise)
+        fake = g(noise)
         judged = fake.detach().requires_grad_()
         shared = self.loss == "log" and not d.batch_statistics
-        logits_real, logits_fake = self._judge(real, judged, together=shared)
-        loss_g = loss.generator(logits_fake).sum() / batch
-        if shared:
-            with torch.no_grad():
-                weight_real = logits_real.neg().sigmoid_().div_(-batch)
-                weight_fake = logits_fake.sigmoid().clamp_min_(CERTAIN)
-                factor = logits_fake.neg().sigmoid_().neg_().div_(weight_fake)
-                weight_fake.div_(batch)
+        with held_weights(d.network):
+            logits_real, logits_fake = self._judge(real, judged, together=shared)
+            loss_g = loss.generator(logits_fake).sum() / batch
+            if shared:
+                with torch.no_grad():
+                    weight_real = logits_real.neg().sigmoid_().div_(-batch)
+                    weight_fake = logits_fake.sigmoid().clamp_min_(CERTAIN)
+                    factor = logits_fake.neg().sigmoid_().neg_().div_(weight_fake)
+                    weight_fake.div_(batch)
+                    loss_d = (loss.real(logits_real).sum() + loss.fake(logits_fake).sum()) / batch
+                *gradients_d, to_fake = torch.autograd.grad(
+                    (logits_real, logits_fake), [*d.parameters, judged], (weight_real, weight_fake)
+                )
+                to_fake = to_fake * factor.view(-1, 1, 1, 1)
+            else:
                 loss_d = (loss.real(logits_real).sum() + loss.fake(logits_fake).sum()) / batch
-            *gradients_d, to_fake = torch.autograd.grad(
-                (logits_real, logits_fake), [*d.parameters, judged], (weight_real, weight_fake)
-            )
-            to_fake = to_fake * factor.view(-1, 1, 1, 1)
-        else:
-            loss_d = (loss.real(logits_real).sum() + loss.fake(logits_fake).sum()) / batch
-            (to_fake,) = torch.autograd.grad(loss_g, judged, retain_graph=True)
-            gradients_d = list(torch.autograd.grad(loss_d, d.parameters))
+                (to_fake,) = torch.autograd.grad(loss_g, judged, retain_graph=True)
+                gradients_d = list(torch.autograd.grad(loss_d, d.parameters))
         gradients_g = torch.autograd.grad(fake, g.parameters, to_fake)
-        statistics = self._statistics(loss_d, loss_g, logits_real, logits_fake, batch)
+        accuracies = _accuracies(loss, logits_real, logits_fake, batch)
+        statistics = torch.stack((loss_d.detach(), loss_g.detach(), *accuracies))
         return gradients_d, gradients_g, statistics
 
     def _judge(self, real: Tensor, fake: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
         """D's logits on both; in one call only where batch statistics cannot mix them."""
-        network = self.discriminator.network
+        judge = self.discriminator
         if not together:
-            return network(real), network(fake)
-        logits = network(torch.cat((real, fake)))
+            return judge(real), judge(fake)
+        logits = judge(torch.cat((real, fake)))
         return logits[: len(real)], logits[len(real) :]
 
-    @staticmethod
-    def _statistics(
-        loss_d: Tensor, loss_g: Tensor, real: Tensor, fake: Tensor, batch: int
-    ) -> Tensor:
-        accuracies = ((real > 0).sum() / batch, (fake < 0).sum() / batch)
-        return torch.stack((loss_d.detach(), loss_g.detach(), *accuracies))
 
-
-Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+def _accuracies(loss: Loss, real: Tensor, fake: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """This worker's part of D's accuracy on real and on fake images, from their logits."""
+    if loss.boundary is None:
+        ranked = (real > fake).sum() / batch
+        return ranked, ranked
+    return (real > loss.boundary).sum() / batch, (fake < loss.boundary).sum() / batch

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygan.data.feed import Feed
 from raygan.data.images import ImageSet
 from raygan.gan import sampling
+from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
+from raygan.gan.draws import Draws
 from raygan.gan.layers import frozen
-from raygan.gan.reconstruction import Reconstruction, as_float, reconstruct
+from raygan.gan.reconstruction import Reconstruction, reconstruct
 from raygan.gan.state import Metrics, TrainState
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
@@ -81,35 +82,28 @@ def train(
     images = images.resident(device, gpu_share)
     game = state.game(workers)
     iterate = game.alternating if config.update == "alternating" else game.simultaneous
-    part = workers.part(config.batch_size)
-    noise = sampling.Noise(config.seed, config.batch_size, config.code_size, part, device)
-    stream = config.seed, config.batch_size, part
-    order = sampling.Order(*stream, images.device, len(images.train))
-    flips = sampling.Flips(*stream, device)
-    feed = Feed(images, lambda step: images.train.at(order(step)), device)
+    draws = Draws(config, images, workers, device)
     while state.step < config.iterations:
         started, first = time.perf_counter(), state.step
         until = min((first // config.evaluate_every + 1) * config.evaluate_every, config.iterations)
         totals = torch.zeros(len(STATISTICS), device=device)
-        while state.step < until:
-            step = state.step
-            if step <= config.warmup:
-                state.set_rates()
-            if step == EARLY and not _finite(totals, workers):
-                until = step
-                break
-            real = feed(step)
-            if config.flip:
-                real = sampling.flipped(real, flips(step))
-            real = as_float(real)
-            totals += iterate(real, noise(sampling.NOISE_D, step), noise(sampling.NOISE_G, step))
-            state.step += 1
+        with arithmetic(config.precision):
+            while state.step < until:
+                if state.step <= config.warmup:
+                    state.set_rates()
+                if state.step == EARLY and not _finite(totals, workers):
+                    until = state.step
+                    break
+                totals += iterate(*draws(state.step))
+                state.advance()
         workers.sum_(totals)
         means = (totals / (until - first)).tolist()  # waits for the device
-        seen = (until - first) * config.batch_size
+        seen = (until - first) * config.d_steps * config.batch_size
         metrics = dict(zip(STATISTICS, means, strict=True))
         metrics["perf/images_per_second"] = seen / (time.perf_counter() - started)
-        yield _evaluate(config, images, state, game, metrics)
+        with arithmetic("fp32"):
+            evaluation = _evaluate(config, images, state, game, metrics)
+        yield evaluation
 
 
 def _finite(totals: Tensor, workers: Workers) -> bool:
@@ -125,7 +119,7 @@ def _evaluate(
     workers = game.workers
     held_out = images.take(images.running)
     reconstruction = reconstruct(
-        state.generator,
+        state.judged,
         config.code_size,
         held_out,
         steps=config.reconstruction_steps,
@@ -135,7 +129,7 @@ def _evaluate(
     metrics |= {
         "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
         "train/gradient_norm_g": float(game.generator.gradient_norm()),
-        "perf/images_seen": float(state.step * config.batch_size),
+        "perf/images_seen": float(state.step * config.d_steps * config.batch_size),
         "val/reconstruction_loss": loss,
     }
     finite = all(math.isfinite(value) for value in metrics.values())
@@ -148,7 +142,7 @@ def _evaluate(
         metrics=metrics,
         finite=finite,
         best=best,
-        samples=sample(state.generator, config),
+        samples=sample(state.judged, config),
         reconstructions=_pairs(held_out, reconstruction, workers),
         reconstruction_losses=reconstruction.losses,
     )

@@ -71,6 +71,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        given, x = x, x.to(self.weight.dtype)  # sums of bfloat16 would be too rough
         count = x.numel() // x.size(1) * dist.get_world_size()
         mean = self._sum(x.sum((0, 2, 3))) / count
         centred = x - mean.view(1, -1, 1, 1)
@@ -83,7 +84,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1))
+        y = torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1))
+        return y.to(given.dtype)
 
     @staticmethod
     def _sum(tensor: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def prepare_images(
     from raygan.data import DatasetConfig, files, load, prepare
     from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
-    from raygan.gan.dcgan import plan_levels
+    from raygan.gan.levels import plan_levels
 
     prepared = prepare(DatasetConfig(**dataset), folder, **options)
     if not files.is_address(prepared):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from raygan.errors import ConfigError
 from raygan.gan.config import CHOICES, TrainConfig
-from raygan.gan.dcgan import Discriminator, Generator, plan_levels
+from raygan.gan.dcgan import Discriminator, Generator
+from raygan.gan.levels import plan_levels
 from raygan.gan.layers import WeightNormLinear
 from raygan.gan.rectifiers import PReLU, TPReLU
 

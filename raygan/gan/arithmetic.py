@@ -1,0 +1,23 @@
+"""In which precision a device computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from raygan.gan.config import Precision
+
+
+@contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """Within it, matrix products and convolutions of float32 on a GPU are in TF32 if ``precision``
+    is ``tf32``, else in float32; no matter on a CPU."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before

@@ -1,0 +1,65 @@
+"""What each iteration is played with, as a function of (seed, step) alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from raygan.data.feed import Feed
+from raygan.data.images import ImageSet
+from raygan.gan import sampling
+from raygan.gan.config import TrainConfig
+from raygan.gan.losses import LOSSES
+from raygan.gan.reconstruction import as_float
+from raygan.gan.workers import Workers
+
+
+class Draw(NamedTuple):
+    """This worker's share of one iteration; n images in each of D's updates."""
+
+    real: Tensor
+    """float32 [d_steps · n, C, H, W] in [0, 1]."""
+    noise_d: Tensor
+    """Codes of D's updates, float32 [d_steps · n, code_size]."""
+    noise_g: Tensor
+    """Codes of G's update, float32 [n, code_size]."""
+    mix: Tensor | None
+    """Where the gradient penalty is taken, float32 [d_steps · n] in [0, 1); None: there is none."""
+
+
+class Draws:
+    """The images, codes and mixtures of every iteration."""
+
+    def __init__(
+        self, config: TrainConfig, images: ImageSet, workers: Workers, device: torch.device
+    ):
+        """Raises :class:`~raygan.errors.ConfigError` if the batch cannot be shared."""
+        part = workers.part(config.batch_size)
+        stream = config.seed, config.batch_size, part
+        order = sampling.Order(*stream, images.device, len(images.train))
+        self._feed = Feed(images, lambda place: images.train.at(order(place)), device)
+        self._flips = sampling.Flips(*stream, device) if config.flip else None
+        self._noise = sampling.Noise(config.seed, config.batch_size, config.code_size, part, device)
+        self._mixes = LOSSES[config.loss].penalty > 0
+        self._d_steps = config.d_steps
+
+    def __call__(self, step: int) -> Draw:
+        """The draw of iteration ``step``; D's updates have places of their own in every stream."""
+        places = range(step * self._d_steps, (step + 1) * self._d_steps)
+        noise = self._noise
+        return Draw(
+            as_float(_joined([self._real(place) for place in places])),
+            _joined([noise(sampling.NOISE_D, place) for place in places]),
+            noise(sampling.NOISE_G, step),
+            _joined([noise.mix(place) for place in places]) if self._mixes else None,
+        )
+
+    def _real(self, place: int) -> Tensor:
+        images = self._feed(place)
+        return images if self._flips is None else sampling.flipped(images, self._flips(place))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
