@@ -29,28 +29,35 @@ from raygan.gan.train import train  # noqa: E402
 from raygan.gan.workers import Workers  # noqa: E402
 
 SHAPE, BATCH, CODE, STEPS = (1, 16, 12), 8, 6, 3
-GAMES = [(norm, update) for norm in CHOICES["norm"] for update in CHOICES["update"]]
-SOME_GAMES = [("bn", "alternating"), ("wn", "simultaneous")]
+GAMES: dict[str, dict[str, Any]] = {
+    **{f"{norm} alternating": {"norm": norm} for norm in CHOICES["norm"]},
+    **{
+        f"{norm} simultaneous": {"norm": norm, "update": "simultaneous"}
+        for norm in ("vanilla", "bn", "wn", "sn")
+    },
+    "wgan-gp": {"norm": "ln", "loss": "wgan-gp", "d_steps": 2},
+    "hinge": {"norm": "sn", "loss": "hinge", "d_steps": 3},
+    "resnet": {"norm": "bn", "architecture": "resnet"},
+}
+SOME_GAMES = ["bn alternating", "wn simultaneous", "wgan-gp"]
+CURVES: dict[str, dict[str, Any]] = {
+    "bn": {"norm": "bn", "ema": 0.5},
+    "wn": {"norm": "wn"},
+    "wgan-gp": {"norm": "wn", "loss": "wgan-gp", "d_steps": 2},
+}
 
 
-def config(norm: str, update: str, **fields: Any) -> TrainConfig:
-    return TrainConfig(
-        norm=norm,  # type: ignore[arg-type]
-        update=update,  # type: ignore[arg-type]
-        features=4,
-        code_size=CODE,
-        batch_size=BATCH,
-        lr=1e-3,
-        **fields,
-    )
+def config(**fields: Any) -> TrainConfig:
+    return TrainConfig(features=4, code_size=CODE, batch_size=BATCH, lr=1e-3, **fields)
 
 
-def play(norm: str, update: str) -> dict[str, Any]:
+def play(fields: dict[str, Any]) -> dict[str, Any]:
     """A few steps in double precision; everything that they change."""
     workers = Workers()
     part = workers.part(BATCH)
     torch.set_default_dtype(torch.float32)
-    state = TrainState.create(config(norm, update), SHAPE)
+    run = config(**fields)
+    state = TrainState.create(run, SHAPE)
     torch.set_default_dtype(torch.float64)
     state.generator.double()
     state.discriminator.double()
@@ -58,9 +65,11 @@ def play(norm: str, update: str) -> dict[str, Any]:
     statistics = []
     for step in range(STEPS):
         rng = torch.Generator().manual_seed(step)
-        real = torch.rand(BATCH, *SHAPE, generator=rng)[part]
-        noise_d, noise_g = torch.randn(2, BATCH, CODE, generator=rng)[:, part]
-        statistics.append(getattr(game, update)(real, noise_d, noise_g))
+        real = torch.rand(run.d_steps, BATCH, *SHAPE, generator=rng)[:, part].flatten(0, 1)
+        noise = torch.randn(run.d_steps + 1, BATCH, CODE, generator=rng)[:, part]
+        mix = torch.rand(run.d_steps, BATCH, generator=rng)[:, part].flatten()
+        given = real, noise[1:].flatten(0, 1), noise[0], mix if run.loss == "wgan-gp" else None
+        statistics.append(getattr(game, run.update)(*given))
     total = torch.stack(statistics)
     workers.sum_(total)
     held_out = torch.rand(7, *SHAPE, generator=torch.Generator().manual_seed(9))
@@ -76,15 +85,13 @@ def play(norm: str, update: str) -> dict[str, Any]:
     }
 
 
-def curve(norm: str) -> list[dict[str, float]]:
+def curve(fields: dict[str, Any]) -> list[dict[str, float]]:
     """A whole run in single precision; its metrics."""
     rng = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (60, *SHAPE[1:], SHAPE[0]), dtype=torch.uint8, generator=rng)
     held_out = torch.arange(40, 60).split([13, 7])
     images = ImageSet.of(pixels.split([31, 29]), *held_out, "digest", 0.0)
-    run = config(
-        norm, "alternating", iterations=6, evaluate_every=3, reconstruction_steps=5, flip=True
-    )
+    run = config(iterations=6, evaluate_every=3, reconstruction_steps=5, flip=True, **fields)
     return [e.metrics for e in train(run, images, TrainState.create(run, SHAPE))]
 
 
@@ -101,8 +108,8 @@ def everything() -> dict[str, Any]:
     """All games, or some of them where four workers have to share few processors."""
     wide = Workers().count > 2
     return {
-        "games": {" ".join(game): play(*game) for game in (SOME_GAMES if wide else GAMES)},
-        "curves": {norm: curve(norm) for norm in (() if wide else ("bn", "wn"))},
+        "games": {game: play(GAMES[game]) for game in (SOME_GAMES if wide else GAMES)},
+        "curves": {} if wide else {name: curve(fields) for name, fields in CURVES.items()},
         "refusal": refusal(),
     }
 

@@ -11,7 +11,7 @@ from raygan.errors import ConfigError, RayganError
 from raygan.gan.config import CHOICES, FIELDS, TrainConfig
 
 WHOLE = (
-    "features", "levels", "code_size", "batch_size", "iterations", "evaluate_every",
+    "features", "levels", "blocks", "code_size", "d_steps", "batch_size", "iterations", "evaluate_every",
     "reconstruction_steps",
 )  # fmt: skip
 
@@ -22,7 +22,9 @@ def test_the_defaults_are_those_of_the_paper():
     assert (config.lr, config.batch_size, config.features) == (1e-4, 32, 64)
 
 
-@pytest.mark.parametrize("name", ["norm", "architecture", "update", "loss", "optimizer"])
+@pytest.mark.parametrize(
+    "name", ["norm", "architecture", "update", "loss", "optimizer", "precision"]
+)
 @pytest.mark.parametrize("value", ["no-such", "", None, 3, [], {}])
 def test_a_word_must_be_one_of_the_choices(name, value):
     with pytest.raises(ConfigError, match=rf"`{name}` \(=.*must be one of") as caught:
@@ -49,11 +51,35 @@ def test_the_learning_rate_must_be_a_positive_number(value):
         TrainConfig(lr=value)
 
 
+@pytest.mark.parametrize("name", ["flip", "compile"])
 @pytest.mark.parametrize("value", [0, 1, "yes", None, 1.0])
-def test_whether_to_flip_is_true_or_false(value):
-    assert TrainConfig(flip=True).flip
-    with pytest.raises(ConfigError, match=r"`flip` \(=.*must be true or false"):
-        TrainConfig(flip=value)
+def test_a_switch_is_true_or_false(name, value):
+    assert getattr(TrainConfig(**{name: True}), name)
+    with pytest.raises(ConfigError, match=rf"`{name}` \(=.*must be true or false"):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 1.0, math.nan, "0.9", None, True])
+def test_the_decay_of_the_mean_is_below_one(value):
+    assert (TrainConfig(ema=0).ema, TrainConfig(ema=0.999).ema) == (0, 0.999)
+    with pytest.raises(ConfigError, match=r"`ema` \(=.*from 0 to below 1"):
+        TrainConfig(ema=value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"norm": "bn", "loss": "wgan-gp"}, "each image by itself.*use ln or gn"),
+        ({"update": "simultaneous", "loss": "wgan-gp"}, "needs `update: alternating`"),
+        ({"compile": True, "loss": "wgan-gp"}, "does not differentiate a gradient once more"),
+        ({"update": "simultaneous", "d_steps": 2}, r"`d_steps` \(=2\) needs `update: alternating`"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused_with_the_reason(fields, reason):
+    with pytest.raises(ConfigError, match=reason):
+        TrainConfig(**fields)
+    for name in fields:
+        TrainConfig(**{key: value for key, value in fields.items() if key != name})
 
 
 def test_the_seed_must_fit():

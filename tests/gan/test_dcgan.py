@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from raygan.errors import ConfigError
 from raygan.gan.config import CHOICES, TrainConfig
 from raygan.gan.dcgan import Discriminator, Generator
-from raygan.gan.levels import plan_levels
 from raygan.gan.layers import WeightNormLinear
+from raygan.gan.levels import plan_levels
 from raygan.gan.rectifiers import PReLU, TPReLU
 
 NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
@@ -96,8 +96,11 @@ def test_normalisation_stands_where_the_paper_puts_it(norm):
         ("WeightNormConv2d", "WeightNormConvTranspose2d") if wn else ("Conv2d", "ConvTranspose2d")
     )
     act = ["TPReLU" if norm == "wn" else "PReLU"]
-    normed = ["BatchNorm2d", *act] if norm == "bn" else act
+    normalisation = {"bn": ["BatchNorm2d"], "ln": ["GroupNorm"], "gn": ["GroupNorm"]}
+    normed = normalisation.get(norm, []) + act
     assert discriminator == [conv, *act, conv, *normed, conv, *normed]
+    if norm == "sn":  # G's is batch norm
+        normed = ["BatchNorm2d", *act]
     assert generator == [*normed, transposed, *normed, transposed, *normed, transposed]
 
 

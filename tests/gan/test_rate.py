@@ -38,7 +38,7 @@ class Machine:
         state.step = config.iterations
         work = config.reconstruction_steps * len(images.running)
         self.now += count * self.iteration + work * self.evaluation
-        speed = config.batch_size / self.iteration
+        speed = config.batch_size * config.d_steps / self.iteration
         yield SimpleNamespace(metrics={"perf/images_per_second": speed})
 
 
@@ -63,8 +63,9 @@ def test_every_configuration_has_a_rate(small, images, norm, update):
     assert 0 < measured.evaluation_seconds < math.inf
 
 
-def test_what_is_measured_is_what_training_and_evaluating_take(small, images, machine):
-    config = small(reconstruction_steps=50)
+@pytest.mark.parametrize("d_steps", [1, 5])
+def test_what_is_measured_is_what_training_and_evaluating_take(small, images, machine, d_steps):
+    config = small(reconstruction_steps=50, d_steps=d_steps)
     machine(iteration=0.01, evaluation=0.002)
     measured = rate.measure(config, images, CPU, 4.0)
     assert measured.iterations_per_second == pytest.approx(100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan import checkpoint, sampling
 from raygan.gan.config import CHOICES
+from raygan.gan.draws import Draws
 from raygan.gan.pictures import GAP, grid_png
+from raygan.gan.reconstruction import reconstruct
 from raygan.gan.state import TrainState
 from raygan.gan.train import Evaluation, sample, train
 from raygan.gan.workers import Workers
@@ -120,6 +123,158 @@ def test_a_resumed_run_has_the_curve_of_the_uninterrupted_one(
         h["val/reconstruction_loss"] for h in whole.history
     ]
     assert (resumed.best_step, resumed.best_loss) == (whole.best_step, whole.best_loss)
+
+
+RECIPES = pytest.mark.parametrize(
+    "fields",
+    [
+        {"norm": "sn", "loss": "hinge", "d_steps": 2, "ema": 0.6},
+        {"norm": "ln", "loss": "wgan-gp", "d_steps": 3, "optimizer": "adam", "lr_d": 3e-3},
+        {"norm": "bn", "architecture": "resnet", "blocks": 1, "ema": 0.9, "precision": "bf16"},
+    ],
+    ids=lambda fields: fields["norm"],
+)
+
+
+@RECIPES
+@pytest.mark.parametrize("pause", [1, 3])
+def test_a_resumed_recipe_has_the_curve_of_the_uninterrupted_one(
+    fresh, run, images, tmp_path, fields, pause
+):
+    fields = {**fields, "iterations": 4, "evaluate_every": 1, "flip": True}
+    whole, first, resumed = fresh(**fields), fresh(**fields), fresh(**fields)
+    expected = run(whole)
+    for evaluation in train(first.config, images, first):
+        if evaluation.step == pause:
+            break
+    resumed.load_state_dict(checkpoint.load(checkpoint.save(first.state_dict(), tmp_path, pause)))
+    rest = run(resumed)
+    assert curve(rest) == curve(expected)[pause:]
+    assert all(
+        torch.equal(a.samples, b.samples) for a, b in zip(rest, expected[pause:], strict=True)
+    )
+
+
+@pytest.mark.parametrize("architecture", CHOICES["architecture"])
+@pytest.mark.parametrize("norm", CHOICES["norm"])
+def test_every_arm_trains_with_every_loss(fresh, run, architecture, norm):
+    for loss in CHOICES["loss"]:
+        if (norm, loss) != ("bn", "wgan-gp"):
+            fields = {"architecture": architecture, "norm": norm, "loss": loss, "blocks": 1}
+            (evaluation,) = run(fresh(**fields, iterations=3, evaluate_every=3))
+            assert evaluation.finite, loss
+
+
+def test_each_update_of_d_has_images_and_noise_of_its_own(small, images):
+    """What d_steps = 2 draws is what d_steps = 1 draws, taken in pairs; codes of G are not."""
+    ones, twos = (
+        Draws(small(loss="wgan-gp", flip=True, d_steps=n), images, Workers(), torch.device("cpu"))
+        for n in (1, 2)
+    )
+    for step in range(4):
+        pair, first, second = twos(step), ones(2 * step), ones(2 * step + 1)
+        for name in ("real", "noise_d", "mix"):
+            expected = torch.cat([getattr(first, name), getattr(second, name)])
+            assert torch.equal(getattr(pair, name), expected), name
+        assert torch.equal(pair.noise_g, ones(step).noise_g)
+        assert pair.real.is_contiguous(memory_format=torch.channels_last)
+        assert 0 <= pair.mix.min() <= pair.mix.max() < 1
+    assert ones(0).mix.unique().numel() == 8
+    assert Draws(small(), images, Workers(), torch.device("cpu"))(0).mix is None
+
+
+def test_the_speed_counts_the_images_of_all_updates_of_d(fresh, run):
+    (*_, last) = run(fresh(d_steps=3))
+    assert last.metrics["perf/images_seen"] == 5 * 3 * 8
+
+
+def test_the_mean_of_g_is_judged_and_does_not_change_the_training(fresh, run):
+    plain, averaged = fresh(norm="bn"), fresh(norm="bn", ema=0.5)
+    without, with_ = run(plain), run(averaged)
+    assert plain.judged is plain.generator
+    assert averaged.judged is not averaged.generator
+    for a, b in zip(plain.generator.parameters(), averaged.generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [e.loss for e in without] != [e.loss for e in with_]
+    assert [e.metrics["train/loss_g"] for e in without] == [
+        e.metrics["train/loss_g"] for e in with_
+    ]
+    assert torch.equal(with_[-1].samples, sample(averaged.judged, averaged.config))
+    assert not torch.equal(with_[-1].samples, sample(averaged.generator, averaged.config))
+
+
+def test_the_mean_is_that_of_its_formula(fresh):
+    state = fresh(norm="bn", ema=0.7)
+    seen: list[dict[str, torch.Tensor]] = []
+    for step in range(4):
+        with torch.no_grad():
+            for value in state.generator.state_dict().values():
+                value.add_(1 if value.dtype == torch.int64 else torch.randn(value.shape))
+        seen.append({name: v.clone() for name, v in state.generator.state_dict().items()})
+        state.advance()
+        weights = [0.7 ** (step - k) for k in range(step + 1)]
+        for name, got in state.judged.state_dict().items():
+            if name.endswith("num_batches_tracked"):
+                assert got == seen[-1][name]
+                continue
+            terms = [w * values[name] for w, values in zip(weights, seen, strict=True)]
+            torch.testing.assert_close(got, sum(terms) / sum(weights))
+    assert any("running_var" in name for name in seen[0])
+
+
+def test_tf32_is_for_the_steps_only(fresh, images, monkeypatch):
+    def flags() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    seen: dict[str, set[tuple[bool, bool]]] = {"step": set(), "evaluation": set()}
+    step, test = TrainState.advance, reconstruct
+
+    def advance(state: TrainState) -> None:
+        seen["step"].add(flags())
+        step(state)
+
+    def reconstruction(*given, **options):
+        seen["evaluation"].add(flags())
+        return test(*given, **options)
+
+    monkeypatch.setattr(TrainState, "advance", advance)
+    monkeypatch.setattr("raygan.gan.train.reconstruct", reconstruction)
+    before = flags()
+    for precision, allowed in (("fp32", False), ("tf32", True), ("bf16", False)):
+        state = fresh(precision=precision)
+        for _ in train(state.config, images, state):
+            assert flags() == before
+        assert seen == {"step": {(allowed, allowed)}, "evaluation": {(False, False)}}
+        seen["step"].clear()
+
+
+@pytest.mark.parametrize("norm", CHOICES["norm"])
+@pytest.mark.parametrize("update", CHOICES["update"])
+def test_bf16_rounds_the_steps_but_no_weight(fresh, run, norm, update):
+    fields = {"norm": norm, "update": update, "iterations": 2, "evaluate_every": 2}
+    exact, rounded = fresh(**fields), fresh(**fields, precision="bf16")
+    (one,), (other,) = run(exact), run(rounded)
+    assert one.metrics["train/loss_d"] != other.metrics["train/loss_d"]
+    assert other.metrics["train/loss_d"] == pytest.approx(one.metrics["train/loss_d"], rel=0.02)
+    for network in (rounded.generator, rounded.discriminator):
+        assert all(p.dtype == torch.float32 for p in network.parameters())
+        assert all(p.grad.dtype == torch.float32 for p in network.parameters())
+    assert other.loss == pytest.approx(one.loss, rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch's compiler's own making
+@pytest.mark.parametrize("fields", [{"norm": "wn"}, {"norm": "sn", "d_steps": 2}], ids=str)
+def test_compiled_networks_train_as_the_others_do(fresh, run, monkeypatch, fields):
+    # without the part that makes machine code, which takes a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = fresh(**fields), fresh(**fields, compile=True)
+    expected, got = run(plain), run(compiled)
+    for one, other in zip(got, expected, strict=True):
+        assert one.metrics["train/loss_d"] == pytest.approx(other.metrics["train/loss_d"], rel=1e-5)
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    for name in ("generator", "discriminator"):
+        a, b = plain.state_dict()[name], compiled.state_dict()[name]
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_lengthened_run_evaluates_at_the_same_steps_again(fresh, run):
@@ -334,5 +489,6 @@ def test_a_healthy_run_is_not_evaluated_early(fresh, run, monkeypatch):
 
 def test_a_checkpoint_from_before_a_field_existed_has_its_default(fresh):
     saved = fresh().state_dict()
-    del saved["config"]["warmup"], saved["config"]["lr_d"]
+    for name in ("warmup", "lr_d", "blocks", "d_steps", "ema", "precision", "compile"):
+        del saved["config"][name]
     fresh().load_state_dict(saved)

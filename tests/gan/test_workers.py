@@ -18,8 +18,7 @@ SCRIPT = Path(data_parallel.__file__)
 WIDTH = pytest.mark.parametrize("count", COUNTS)
 GAME = pytest.mark.parametrize(
     ("count", "game"),
-    [(2, " ".join(game)) for game in data_parallel.GAMES]
-    + [(4, " ".join(game)) for game in data_parallel.SOME_GAMES],
+    [(2, game) for game in data_parallel.GAMES] + [(4, game) for game in data_parallel.SOME_GAMES],
 )
 
 
@@ -57,13 +56,13 @@ def test_all_workers_hold_the_same_networks(together, count, game):
         torch.testing.assert_close(other, first, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("norm", ["bn", "wn"])
-def test_training_has_the_same_curve_in_single_precision(alone, together, norm):
+@pytest.mark.parametrize("name", data_parallel.CURVES)
+def test_training_has_the_same_curve_in_single_precision(alone, together, name):
     for result in together[2]:
-        for got, expected in zip(result["curves"][norm], alone["curves"][norm], strict=True):
+        for got, expected in zip(result["curves"][name], alone["curves"][name], strict=True):
             assert set(got) == set(expected)
-            for name in set(got) - {"perf/images_per_second"}:
-                assert got[name] == pytest.approx(expected[name], rel=2e-3), name
+            for metric in set(got) - {"perf/images_per_second"}:
+                assert got[metric] == pytest.approx(expected[metric], rel=2e-3), metric
 
 
 @WIDTH

@@ -116,12 +116,25 @@ class Game:
             return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999))
         return torch.optim.RMSprop(network.parameters(), lr=lr, alpha=0.9, eps=1e-6)
 
-    def compare(self, logits: Tensor, truth: float) -> Tensor:
+    def compare(self, logits: Tensor, truth: float, *, of_g: bool = False) -> Tensor:
         """Mean loss of ``logits`` that should say ``truth``: 1 for real, 0 for fake."""
-        wanted = torch.full_like(logits, truth)
+        wanted, sign = torch.full_like(logits, truth), 2 * truth - 1
         if self.loss == "log":
             return F.binary_cross_entropy_with_logits(logits, wanted)
-        return F.mse_loss(logits, wanted) / 2
+        if self.loss == "least-squares":
+            return F.mse_loss(logits, wanted) / 2
+        if self.loss == "wgan-gp" or of_g:
+            return -sign * logits.mean()
+        return F.hinge_embedding_loss(sign * logits, torch.full_like(logits, -1), margin=1)
+
+    def penalty(self, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+        """Mean over images, one by one, of 10 (‖∇D(x̂)‖ − 1)²."""
+        total = torch.zeros(())
+        for one, other, share in zip(real, fake, mix, strict=True):
+            between = (share * one + (1 - share) * other).detach()[None].requires_grad_()
+            (slope,) = torch.autograd.grad(self.discriminator(between), between, create_graph=True)
+            total = total + 10 * (slope.flatten().dot(slope.flatten()).sqrt() - 1) ** 2
+        return total / len(real)
 
     @staticmethod
     def clamp(network: nn.Module) -> None:
@@ -129,24 +142,31 @@ class Game:
             if isinstance(layer, Rectify) and layer.shift is not None:
                 layer.slope.data.clamp_(0, 1)
 
-    def step(self, real: Tensor, noise_d: Tensor, noise_g: Tensor) -> tuple[float, ...]:
+    def accuracies(self, real: Tensor, fake: Tensor) -> tuple[float, float]:
+        if self.loss == "wgan-gp":
+            ranked = (real > fake).double().mean().item()
+            return ranked, ranked
+        middle = 0.5 if self.loss == "least-squares" else 0.0
+        return (real > middle).double().mean().item(), (fake < middle).double().mean().item()
+
+    def step(
+        self, real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None = None
+    ) -> tuple[float, ...]:
         """One iteration of D, then G; returns D's loss, G's loss and D's two accuracies."""
         self.optimizer_d.zero_grad()
         fake = self.generator(noise_d)
         logits_real, logits_fake = self.discriminator(real), self.discriminator(fake)
         loss_d = self.compare(logits_real, 1.0) + self.compare(logits_fake, 0.0)
+        if mix is not None:
+            loss_d = loss_d + self.penalty(real, fake, mix)
         loss_d.backward()
         self.optimizer_d.step()
         self.clamp(self.discriminator)
 
         self.optimizer_g.zero_grad()
-        loss_g = self.compare(self.discriminator(self.generator(noise_g)), 1.0)
+        logits = self.discriminator(self.generator(noise_g))
+        loss_g = self.compare(logits, 1.0, of_g=True)
         loss_g.backward()
         self.optimizer_g.step()
         self.clamp(self.generator)
-        return (
-            loss_d.item(),
-            loss_g.item(),
-            (logits_real > 0).double().mean().item(),
-            (logits_fake < 0).double().mean().item(),
-        )
+        return loss_d.item(), loss_g.item(), *self.accuracies(logits_real, logits_fake)
