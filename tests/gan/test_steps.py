@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -100,6 +101,22 @@ def test_two_updates_of_d_are_two_steps_of_d_before_one_of_g(game, loss):
     means = (one + other) / 2
     means[1] = other[1]  # G was updated once
     torch.testing.assert_close(statistics, means)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch's compiler's own making
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("norm", ["wn", "sn"])
+def test_compiled_networks_play_the_same_game(game, monkeypatch, norm):
+    # without the part that makes machine code, which takes a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    ours, compiled = game(norm=norm), game(norm=norm, compile=True)
+    for step in range(3):
+        expected = ours.alternating(*batch(step))
+        torch.testing.assert_close(compiled.alternating(*batch(step)), expected)
+        for network, other in zip(networks(compiled), networks(ours), strict=True):
+            torch.testing.assert_close(
+                network.state_dict(), other.state_dict(), rtol=1e-8, atol=1e-9
+            )
 
 
 def spectral_vectors(network: torch.nn.Module, iterations: int) -> list[Tensor]:

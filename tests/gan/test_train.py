@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -260,21 +259,6 @@ def test_bf16_rounds_the_steps_but_no_weight(fresh, run, norm, update):
         assert all(p.dtype == torch.float32 for p in network.parameters())
         assert all(p.grad.dtype == torch.float32 for p in network.parameters())
     assert other.loss == pytest.approx(one.loss, rel=0.02)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch's compiler's own making
-@pytest.mark.parametrize("fields", [{"norm": "wn"}, {"norm": "sn", "d_steps": 2}], ids=str)
-def test_compiled_networks_train_as_the_others_do(fresh, run, monkeypatch, fields):
-    # without the part that makes machine code, which takes a minute
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    plain, compiled = fresh(**fields), fresh(**fields, compile=True)
-    expected, got = run(plain), run(compiled)
-    for one, other in zip(got, expected, strict=True):
-        assert one.metrics["train/loss_d"] == pytest.approx(other.metrics["train/loss_d"], rel=1e-5)
-        assert one.loss == pytest.approx(other.loss, rel=1e-5)
-    for name in ("generator", "discriminator"):
-        a, b = plain.state_dict()[name], compiled.state_dict()[name]
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_lengthened_run_evaluates_at_the_same_steps_again(fresh, run):
