@@ -58,7 +58,8 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
     for cell, work in zip(cells, works, strict=True):
         config = spec.train_config(**cell.values)
         cost, _ = _estimate(spec, [work], 1)
-        rate = work.rate and work.rate.iterations_per_second * config.batch_size
+        images = config.d_steps * config.batch_size
+        rate = work.rate and work.rate.iterations_per_second * images
         table.add_row(
             cell.name,
             str(searches),

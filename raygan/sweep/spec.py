@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -129,6 +130,20 @@ def _check_places(spec: SweepSpec) -> None:
     count = math.prod(map(len, axes.values())) * each
     if count > MOST_TRIALS:
         raise ValueError(f"`grid` and `search` ask for {count} trials; {MOST_TRIALS} are allowed")
+    _check_cells(spec, axes, space)
+
+
+def _check_cells(
+    spec: SweepSpec, axes: dict[str, list[Scalar]], space: dict[str, list[Scalar] | Range]
+) -> None:
+    """Values that can be trained each by itself may exclude each other."""
+    for point in itertools.product(*axes.values()):
+        cell = dict(zip(axes, point, strict=True))
+        if len(cell) > 1:
+            _check_point(spec, cell, "grid")
+        for name, values in space.items():
+            for value in [values.min, values.max] if isinstance(values, Range) else values:
+                _check_point(spec, {**cell, name: value}, f"search.{name}")
 
 
 def _grid_size(space: dict[str, list[Scalar] | Range]) -> int:

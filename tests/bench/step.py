@@ -1,12 +1,17 @@
 """Time of one training iteration against the textbook loop, paired in one run.
 
     python tests/bench/step.py --norms vanilla wn
+    python tests/bench/step.py --norms wn --architecture resnet --size 160 --device cuda \\
+        --precisions tf32 bf16 --compile
 
 The textbook loop is that of `tests/gan/textbook.py` (what `alternating` equals step for step):
 D's loss is back-propagated into G, weights are normalised at every forward pass, TPReLU takes
 three passes, D judges real and fake images in two calls, each loss is read every step. Within a
 round every contender runs the same number of steps, in an order drawn anew, so that a slow
 moment of the machine hits all alike; ratios are taken round by round.
+
+Other precisions and compiled networks are compared with `alternating` in float32, not compiled;
+so is the ResNet, which has no textbook.
 """
 
 from __future__ import annotations
@@ -20,12 +25,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import CHOICES, TrainConfig
 from raygan.gan.state import TrainState
 from raygan.gan.steps import Game
@@ -35,6 +42,8 @@ from tests.gan import textbook
 PASSES = {"alternating": 12, "simultaneous": 9, "textbook": 15}
 """Passes through G or D per image and iteration: one forward, one backward per gradient."""
 
+Contender = Callable[[], object]
+
 
 def main() -> None:
     options = _parser().parse_args()
@@ -43,8 +52,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     print(hardware(device))
     print(
-        f"{options.size} px, {options.features} features, code {options.code_size}, batch "
-        f"{options.batch}, float32, {options.rounds} rounds of {options.steps} steps, "
+        f"{options.architecture}, {options.size} px, {options.features} features, code "
+        f"{options.code_size}, batch {options.batch}, {options.rounds} rounds of {options.steps} steps, "
         f"textbook scales the {options.scaling}"
     )
     contenders = {
@@ -57,29 +66,58 @@ def main() -> None:
     report(times, options)
 
 
-def build(
-    norm: str, options: argparse.Namespace, device: torch.device
-) -> dict[str, Callable[[], object]]:
-    """The three loops of ``norm``, each on networks of its own."""
+def build(norm: str, options: argparse.Namespace, device: torch.device) -> dict[str, Contender]:
+    """The loops of ``norm``, each on networks of its own."""
     shape = (3, options.size, options.size)
-    config = TrainConfig(norm=norm, features=options.features, code_size=options.code_size)
-    games = [TrainState.create(config, shape, device).game(Workers()) for _ in range(2)]
-    plain = textbook.Game(
-        *(_contiguous(player.network) for player in (games[0].generator, games[0].discriminator)),
-        loss="log",
-        optimizer="rmsprop",
-        lr=config.lr,
-        scaling=options.scaling,
-    )
     real = torch.rand(options.batch, *shape, device=device)
     ours = real.contiguous(memory_format=torch.channels_last)
     noise = torch.randn(2, options.batch, options.code_size, device=device)
-    alternating, simultaneous = Game.alternating, Game.simultaneous
-    return {
-        f"{norm} textbook": lambda: plain.step(real, *noise),
-        f"{norm} alternating": lambda: alternating(games[0], ours, *noise),
-        f"{norm} simultaneous": lambda: simultaneous(games[1], ours, *noise),
-    }
+
+    def game(**fields: Any) -> Game:
+        config = config_of(options, norm=norm, **fields)
+        return TrainState.create(config, shape, device).game(Workers())
+
+    def loop(update: str, precision: str = "fp32", *, compiled: bool = False) -> Contender:
+        playing = game(update=update, precision=precision, compile=compiled)
+
+        def play() -> None:
+            with arithmetic(precision):
+                getattr(playing, update)(ours, *noise)
+
+        return play
+
+    contenders: dict[str, Contender] = {}
+    if options.architecture == "dcgan":
+        networks = game()
+        plain = textbook.Game(
+            *(
+                _contiguous(player.network)
+                for player in (networks.generator, networks.discriminator)
+            ),
+            loss="log",
+            optimizer="rmsprop",
+            lr=1e-4,
+            scaling=options.scaling,
+        )
+        contenders[f"{norm} textbook"] = lambda: plain.step(real, *noise)
+    for update in CHOICES["update"]:
+        contenders[f"{norm} {update}"] = loop(update)
+    for precision in options.precisions:
+        contenders[f"{norm} alternating {precision}"] = loop("alternating", precision)
+    for precision in ("fp32", *options.precisions) if options.compile else ():
+        name = f"{norm} alternating {precision} compiled"
+        contenders[name] = loop("alternating", precision, compiled=True)
+    return contenders
+
+
+def config_of(options: argparse.Namespace, **fields: Any) -> TrainConfig:
+    return TrainConfig(
+        architecture=options.architecture,
+        features=options.features,
+        code_size=options.code_size,
+        blocks=options.blocks,
+        **fields,
+    )
 
 
 def _contiguous(network: torch.nn.Module) -> torch.nn.Module:
@@ -87,14 +125,14 @@ def _contiguous(network: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
-def matrix_product(device: torch.device, side: int = 2048) -> Callable[[], object]:
+def matrix_product(device: torch.device, side: int = 2048) -> Contender:
     a, b = torch.rand(2, side, side, device=device)
     out = torch.empty(side, side, device=device)
     return lambda: torch.mm(a, b, out=out)
 
 
 def measure(
-    contenders: dict[str, Callable[[], object]], rounds: int, steps: int, device: torch.device
+    contenders: dict[str, Contender], rounds: int, steps: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds per step of every contender in every round; one round more, first, to warm up."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -118,8 +156,7 @@ def _wait(device: torch.device) -> None:
 def pass_flops(options: argparse.Namespace) -> float:
     """Floating-point operations of a pass of one image: the mean of G and D, from their layers."""
     shape = (3, options.size, options.size)
-    config = TrainConfig(norm="vanilla", features=options.features, code_size=options.code_size)
-    state = TrainState.create(config, shape)
+    state = TrainState.create(config_of(options, norm="vanilla"), shape)
     total = 0
     for network, given in (
         (state.generator, torch.zeros(1, options.code_size)),
@@ -137,19 +174,20 @@ def report(times: dict[str, list[float]], options: argparse.Namespace) -> None:
     image = pass_flops(options)
     print(f"2048³ float32 matrix product: {rate / 1e9:.0f} GFLOP/s (median of {options.rounds})")
     print(f"a pass of one image through G or D: {image / 1e6:.1f} MFLOP\n")
-    print(f"{'':24}{'ms/step':>9}{'floor ms':>10}{'of matmul':>11}   textbook/ours: median [IQR]")
+    print(f"{'':34}{'ms/step':>9}{'floor ms':>10}{'of matmul':>11}   textbook or float32/this")
     for name, seconds in times.items():
         if name == "matmul":
             continue
-        norm, loop = name.rsplit(" ", 1)
+        norm, loop, *variant = name.split()
         # the textbook's useful work is that of `alternating`; the rest is thrown away
         useful = image * options.batch * PASSES["alternating" if loop == "textbook" else loop]
         median = statistics.median(seconds)
         line = (
-            f"{name:24}{median * 1e3:9.1f}{useful / rate * 1e3:10.1f}{useful / median / rate:11.0%}"
+            f"{name:34}{median * 1e3:9.1f}{useful / rate * 1e3:10.1f}{useful / median / rate:11.0%}"
         )
-        if loop != "textbook":
-            line += f"   {ratio(times[f'{norm} textbook'], seconds)}"
+        reference = f"{norm} alternating" if variant else f"{norm} textbook"
+        if reference != name and reference in times:
+            line += f"   {ratio(times[reference], seconds)}"
         print(line)
     if {"wn", "vanilla"} <= set(options.norms):
         print()
@@ -186,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--norms", nargs="+", default=list(CHOICES["norm"]), metavar="NORM")
     parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
+    parser.add_argument("--architecture", choices=CHOICES["architecture"], default="dcgan")
+    parser.add_argument("--blocks", type=int, default=2, help="of the ResNet, per level")
+    parser.add_argument(
+        "--precisions", nargs="*", default=[], choices=CHOICES["precision"], help="besides fp32"
+    )
+    parser.add_argument("--compile", action="store_true", help="compiled networks, too")
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--code-size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=32)
