@@ -26,7 +26,7 @@ class TrainConfig:
     """
 
     norm: Norm = "wn"
-    """Normalisation of generator and discriminator; ``sn``: spectral norm in D, batch norm in G."""
+    """Normalisation of generator and discriminator; sn: spectral norm in D, batch norm in G."""
     architecture: Architecture = "dcgan"
     features: int = 64
     """Channels of the level next to the image; they double per level (dcgan) or are 1, 2, 4, 6,

@@ -411,7 +411,7 @@ def test_small_grids_are_enlarged_by_a_whole_factor():
 @pytest.mark.gpu
 def test_the_loop_does_not_wait_for_the_device(small, images: ImageSet):
     device = torch.device("cuda")
-    config = small(iterations=8, evaluate_every=4)
+    config = small(iterations=8, evaluate_every=4, ema=0.9)
     state = TrainState.create(config, images.shape, device)
     for _ in train(config, images, state):  # warm: compiled kernels, optimizer state
         break
@@ -423,6 +423,7 @@ def test_the_loop_does_not_wait_for_the_device(small, images: ImageSet):
         for _ in range(3):
             game.alternating(real, noise, noise)
             game.simultaneous(real, noise, noise)
+            state.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
