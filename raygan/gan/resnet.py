@@ -90,8 +90,10 @@ def _up(norm: Norm, inputs: int, outputs: int, level: Level, *, last: bool) -> B
     shortcut: list[nn.Module] = []
     if inputs != outputs:
         shortcut += _convolution(norm, inputs, outputs, POINT, normalize=not last)
+    shortcut.append(nn.Upsample(scale_factor=2))
     rows, columns = level.extra
-    shortcut += [nn.Upsample(scale_factor=2), nn.ZeroPad2d((-columns, -columns, -rows, -rows))]
+    if rows or columns:  # cropped by what D pads
+        shortcut.append(nn.ZeroPad2d((-columns, -columns, -rows, -rows)))
     after: list[nn.Module] = [blocks.rectifier(norm, outputs)]
     if last:  # strict layers have neither scale nor bias
         after = [blocks.ChannelAffine(outputs)] if norm == "wn" else []
