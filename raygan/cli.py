@@ -5,6 +5,7 @@ import click
 from raygan import __version__
 from raygan.sweep import commands
 from raygan.sweep.cli import main as sweep
+from raygan.sweep.evaluate import evaluate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,3 +18,4 @@ main.add_command(sweep, "sweep")
 main.add_command(commands.status, "status")
 main.add_command(commands.stop, "stop")
 main.add_command(commands.results, "results")
+main.add_command(evaluate, "evaluate")

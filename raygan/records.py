@@ -17,9 +17,11 @@ from raygan.errors import RayganError
 from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 
-Outcome = Literal["ok", "stopped", "diverged", "early-failure", "failed"]
+Outcome = Literal["ok", "stopped", "collapsed", "diverged", "early-failure", "failed"]
 Kind = Literal["search", "replicate"]
 
+WHOLE: tuple[Outcome, ...] = ("ok", "collapsed")
+"""Outcomes of trials that ran to their end: their losses are results."""
 LAST = 5
 """Evaluations at the end of a trial that say where it has come to."""
 STEP, LOSS = "step", "val/reconstruction_loss"

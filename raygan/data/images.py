@@ -11,6 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raygan.data.distances import distances, mean_distance
+
+SPREAD = 64
+"""Training images whose distances stand for those of all."""
 RESIDENT_SHARE = 0.5
 """Share of the GPU memory that a trial has which its images may take to be kept there."""
 
@@ -97,6 +101,16 @@ class ImageSet:
     @cached_property
     def _ends(self) -> npt.NDArray[np.int64]:
         return np.cumsum([len(shard) for shard in self.shards], dtype=np.int64)
+
+    @cached_property
+    def spread(self) -> float:
+        """Mean Euclidean distance, pixels in [0, 1], between :data:`SPREAD` training images, which
+        stand evenly spaced in their order; 0 if there are not two."""
+        count = min(SPREAD, len(self.train))
+        if count < 2:
+            return 0.0
+        ranks = torch.arange(count, device=self.device) * len(self.train) // count
+        return mean_distance(distances(self.take(self.train.at(ranks)).float() / 255))
 
     def take(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
         """The images at ``indices``: uint8 [n, C, H, W], channels last in memory.

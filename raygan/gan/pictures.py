@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -36,3 +37,8 @@ def grid_png(images: Tensor, columns: int | None = None, scale_to: int = 512) ->
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def side_by_side(left: Tensor, right: Tensor) -> Tensor:
+    """Each of ``left`` followed by that of ``right`` at its place: [N, …] twice → [2·N, …]."""
+    return torch.stack((left, right), dim=1).flatten(0, 1)

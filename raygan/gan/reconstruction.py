@@ -40,12 +40,14 @@ def reconstruct(
     steps: int,
     batch_size: int = 100,
     workers: Workers | None = None,
+    start: Tensor | None = None,
 ) -> Reconstruction:
     """Reconstruct ``images`` (uint8 or float32 in [0, 1], [N, C, H, W]) in ``steps`` steps.
 
-    The generator is frozen and in eval mode meanwhile. The images are shared among the
-    ``workers``; every one gets all losses. Each image's search is its own, so that neither the
-    batch nor the share changes its loss, up to float rounding.
+    ``start``: codes that the searches begin at, [N, code_size]; by default all 0. The generator is
+    frozen and in eval mode meanwhile. The images are shared among the ``workers``; every one gets
+    all losses. Each image's search is its own, so that neither the batch nor the share changes its
+    loss, up to float rounding.
     """
     workers = workers or Workers()
     device = next(generator.parameters()).device
@@ -53,10 +55,13 @@ def reconstruct(
     found: list[Tensor] = []
     losses = torch.zeros(len(images), device=device)
     with frozen(generator):
-        for start in range(share.start, share.stop, batch_size):
-            part = slice(start, min(start + batch_size, share.stop))
+        for first in range(share.start, share.stop, batch_size):
+            part = slice(first, min(first + batch_size, share.stop))
             target = as_float(images[part].to(device, non_blocking=True))
-            image = _search(generator, code_size, target, steps)
+            codes = torch.zeros(len(target), code_size, device=device)
+            if start is not None:
+                codes.copy_(start[part])
+            image = _search(generator, codes, target, steps)
             losses[part] = (image - target).square_().mean((1, 2, 3))
             found.append(image)
     workers.sum_(losses)
@@ -65,8 +70,8 @@ def reconstruct(
     return Reconstruction(losses.cpu(), found_images)
 
 
-def _search(generator: torch.nn.Module, code_size: int, target: Tensor, steps: int) -> Tensor:
-    codes = torch.zeros(len(target), code_size, device=target.device, requires_grad=True)
+def _search(generator: torch.nn.Module, codes: Tensor, target: Tensor, steps: int) -> Tensor:
+    codes.requires_grad_()
     optimizer = torch.optim.RMSprop([codes], lr=LEARNING_RATE, alpha=SMOOTHING, eps=EPSILON)
     for _ in range(steps):
         with torch.enable_grad():
@@ -86,3 +91,8 @@ def as_float(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         images = images.float().div_(255)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Floats in [0, 1] → uint8 0…255 on the CPU; what is no number becomes 0."""
+    return images.mul(255).round_().clamp_(0, 255).nan_to_num_(0.0).byte().cpu()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # one stream per use, so that no two uses ever share random numbers
-INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX = range(7)
+INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS = range(8)
 
 Places = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -36,6 +36,16 @@ def derive_seed(seed: int, stream: int, index: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
+
+
+def start_codes(seed: int, restart: int, count: int, code_size: int) -> Tensor:
+    """Standard normal codes [count, code_size] at which the reconstruction of the first ``count``
+    images begins again: a function of (seed, restart, image) alone; float32, on the CPU."""
+    rng = torch.Generator()
+    base = derive_seed(seed, RESTARTS, restart)
+    seeds = (derive_seed(base, RESTARTS, image) for image in range(count))
+    codes = [torch.randn(code_size, generator=rng.manual_seed(each)) for each in seeds]
+    return torch.stack(codes) if codes else torch.empty(0, code_size)
 
 
 class Noise:

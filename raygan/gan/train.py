@@ -22,9 +22,11 @@ from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
 from raygan.gan.layers import frozen
-from raygan.gan.reconstruction import Reconstruction, reconstruct
+from raygan.gan.pictures import side_by_side
+from raygan.gan.reconstruction import Reconstruction, as_bytes, reconstruct
 from raygan.gan.state import Metrics, TrainState
 from raygan.gan.steps import STATISTICS, Game
+from raygan.gan.variety import variety
 from raygan.gan.workers import Workers
 
 SAMPLES = 64
@@ -44,7 +46,8 @@ class Evaluation:
     metrics: Metrics
     """``train/…``: means since the last evaluation (losses, D's accuracy on real and fake), and
     gradient norms of the last iteration; ``val/reconstruction_loss``: mean squared error per
-    pixel in [0, 1]; ``perf/images_per_second``: real images of all workers per second of
+    pixel in [0, 1]; ``val/diversity`` and ``val/duplicates`` (:mod:`raygan.gan.variety`) of the
+    samples; ``perf/images_per_second``: real images of all workers per second of
     training; ``perf/images_seen``."""
     finite: bool
     """Whether every metric is a finite number; if not, one that comes at iteration :data:`EARLY`
@@ -126,11 +129,13 @@ def _evaluate(
         workers=workers,
     )
     loss = reconstruction.loss
+    samples = _sample(state.judged, config, SAMPLES)
     metrics |= {
         "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
         "train/gradient_norm_g": float(game.generator.gradient_norm()),
         "perf/images_seen": float(state.step * config.d_steps * config.batch_size),
         "val/reconstruction_loss": loss,
+        **variety(samples, images.spread),
     }
     finite = all(math.isfinite(value) for value in metrics.values())
     best = finite and loss < state.best_loss
@@ -142,7 +147,7 @@ def _evaluate(
         metrics=metrics,
         finite=finite,
         best=best,
-        samples=sample(state.judged, config),
+        samples=as_bytes(samples),
         reconstructions=_pairs(held_out, reconstruction, workers),
         reconstruction_losses=reconstruction.losses,
     )
@@ -150,22 +155,23 @@ def _evaluate(
 
 def sample(generator: torch.nn.Module, config: TrainConfig, count: int = SAMPLES) -> Tensor:
     """G's images from ``count`` codes that only ``config.seed`` fixes; uint8, on the CPU."""
+    return as_bytes(_sample(generator, config, count))
+
+
+def _sample(generator: torch.nn.Module, config: TrainConfig, count: int) -> Tensor:
     device = next(generator.parameters()).device
     rng = torch.Generator().manual_seed(sampling.derive_seed(config.seed, sampling.SAMPLES, 0))
     codes = torch.randn(count, config.code_size, generator=rng).to(device)
     with torch.no_grad(), frozen(generator):
-        return _as_bytes(generator(codes))
+        images: Tensor = generator(codes)
+    return images
 
 
 def _pairs(held_out: Tensor, reconstruction: Reconstruction, workers: Workers) -> Tensor:
-    found = _as_bytes(reconstruction.images[:PAIRS])
+    found = as_bytes(reconstruction.images[:PAIRS])
     start = workers.share(len(held_out)).start
     originals = held_out[start : start + len(found)].cpu()
-    return torch.stack((originals, found), dim=1).flatten(0, 1)
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    return images.mul(255).round_().clamp_(0, 255).nan_to_num_(0.0).byte().cpu()
+    return side_by_side(originals, found)
 
 
 if __name__ == "__main__":

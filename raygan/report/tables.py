@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.records import LAST, LOSS, STEP, TrialRecord
+from raygan.records import LAST, LOSS, STEP, WHOLE, TrialRecord
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
@@ -23,6 +23,7 @@ OVERVIEW = "overview.png"
 STYLES = {
     "ok": "green",
     "stopped": "yellow",
+    "collapsed": "red",
     "diverged": "red",
     "early-failure": "red",
     "failed": "bold red",
@@ -145,7 +146,7 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
     for cell, records in replicates.items():
         for setting in dict.fromkeys(_setting(record) for record in records):
             mine = [record for record in records if _setting(record) == setting]
-            whole = [r for r in mine if r.outcome == "ok"]
+            whole = [r for r in mine if r.outcome in WHOLE]
             ends = [r.end_loss for r in whole if r.end_loss is not None]
             numbers = [""] * 5
             if ends:
@@ -153,7 +154,7 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
                 best = statistics.fmean(r.best[1] for r in whole if r.best)
                 numbers = [f"{statistics.fmean(ends):.5f}", spread]
                 numbers += [f"{value:.5f}" for value in (min(ends), max(ends), best)]
-            failed = sum(r.outcome not in (None, "ok") for r in mine)
+            failed = sum(r.outcome not in (None, *WHOLE) for r in mine)
             table.add_row(cell, setting, str(len(ends)), *numbers, str(failed))
     console.print(table)
     console.print()
@@ -164,6 +165,11 @@ def _setting(record: TrialRecord) -> str:
                     for name, value in record.params.items()) or "as given"  # fmt: skip
 
 
-def _rank(record: TrialRecord) -> tuple[bool, bool, float]:
-    usable = record.outcome in ("ok", "stopped") and record.end_loss is not None
-    return not usable, record.outcome == "stopped", record.end_loss or 0.0
+def _rank(record: TrialRecord) -> tuple[bool, bool, bool, float]:
+    usable = record.outcome in (*WHOLE, "stopped") and record.end_loss is not None
+    return (
+        not usable,
+        record.outcome == "collapsed",
+        record.outcome == "stopped",
+        record.end_loss or 0.0,
+    )

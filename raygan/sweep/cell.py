@@ -8,7 +8,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 
 from raygan.errors import RayganError
-from raygan.records import TrialRecord
+from raygan.records import WHOLE, TrialRecord
 from raygan.sweep import plan
 from raygan.sweep.plan import Cell, TrialPlan
 from raygan.sweep.search import CellSearch
@@ -26,18 +26,25 @@ def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list
 
 
 def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The one of a cell's ``records`` that ended lowest, of its verdict if it has one."""
+    """The one of a cell's ``records`` that ended lowest, of its verdict if it has one; never one
+    that has collapsed."""
     records = list(records)
-    ranked = _ranked(verdict(spec, cell, records)) or _ranked(
-        record for record in records if record.kind == "search"
-    )
-    return ranked[0] if ranked else None
+    searched = [record for record in records if record.kind == "search"]
+    for group in (verdict(spec, cell, records), searched):
+        ranked = [record for record in _ranked(group) if record.outcome != "collapsed"]
+        if ranked:
+            return ranked[0]
+    return None
 
 
 def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials that gave a result: those that ran to their end first, the lowest end loss first."""
-    usable = [r for r in records if r.outcome in ("ok", "stopped") and r.history]
-    return sorted(usable, key=lambda r: (r.outcome == "stopped", r.end_loss or 0.0))
+    """Trials that gave a result: those that ran to their end first, the lowest end loss first.
+
+    One that has collapsed comes last: where all have, it is replicated, to see how often.
+    """
+    usable = [r for r in records if r.outcome in (*WHOLE, "stopped") and r.history]
+    order = ("ok", "stopped", "collapsed")
+    return sorted(usable, key=lambda r: (order.index(r.outcome or ""), r.end_loss or 0.0))
 
 
 def _replicates(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> Iterator[TrialPlan]:

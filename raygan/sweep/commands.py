@@ -19,7 +19,7 @@ from rich.table import Table
 
 from raygan import records
 from raygan.errors import ConfigError, RayganError
-from raygan.records import TrialRecord
+from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
 from raygan.storage import Storage
 from raygan.sweep import lock, plan, state
@@ -48,7 +48,7 @@ def _of_a_sweep(command: Command) -> Command:
     def run(name: str, storage: str, **options: Any) -> None:
         try:
             try:
-                command(*_open(name, storage), **options)
+                command(*open_sweep(name, storage), **options)
             except OSError as error:
                 raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
         except RayganError as error:
@@ -58,7 +58,8 @@ def _of_a_sweep(command: Command) -> Command:
     return run  # type: ignore[return-value]
 
 
-def _open(name: str, storage: str) -> tuple[Storage, SweepSpec]:
+def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
+    """The sweep ``name`` in ``storage``, or that of a YAML file; raises ConfigError without one."""
     if name.endswith((".yaml", ".yml")):
         spec = load(Path(name))
         name, storage = spec.name, spec.storage
@@ -91,7 +92,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
         mine = _of(cell, known)
         # an early failure that was tried again is no trial of its own
         ended = [r for r in mine if r.outcome is not None and f"{r.id}{plan.RETRY}" not in known]
-        failed = sum(r.outcome not in ("ok", "stopped") for r in ended)
+        failed = sum(r.outcome not in (*WHOLE, "stopped") for r in ended)
         lowest = best(spec, cell, mine)
         table.add_row(
             cell.name,

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from raygan.errors import TrackingError
-from raygan.records import STEP
+from raygan.records import STEP, WHOLE
 from raygan.report import tables
 from raygan.report.overview import overview_png
 from raygan.sweep.progress import describe_spent
@@ -181,11 +181,13 @@ def _exit_code(study: Study) -> int:
     if not study.complete and study.exhausted:
         return EXIT_BUDGET
     failed = outcomes(study).get("failed", 0)
-    without = [name for name in study.cells if study.best(name) is None]
-    if study.spec.replicate.seeds:
-        for name, cell in study.cells.items():
-            if not any(record.outcome == "ok" for record in cell.verdict()):
-                without.append(name)
+    replicates = study.spec.replicate.seeds
+    results = WHOLE if replicates else (*WHOLE, "stopped")
+    without = []
+    for name, cell in study.cells.items():
+        carries = cell.verdict() if replicates else cell.records.values()
+        if not any(record.outcome in results for record in carries):
+            without.append(name)
     # a cell without any result, or a sweep that lost half of its trials, carries no verdict
     return EXIT_FAILED if without or failed * 2 > len(study.records) else EXIT_OK
 

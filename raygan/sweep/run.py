@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.storages import JournalStorage
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.console import Console
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import state, trial, tune
+from raygan.sweep import final, plan, state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
     close_interrupted,
@@ -84,7 +85,7 @@ def _run(
     study = Study(spec, sweep, optuna_storage, retry_failed=options.retry_failed)
     _announce(study, grown, console)
     tracker = _tracker(spec, sweep, storage)
-    if known and not study.runnable:
+    if known and not (study.runnable or _untested(study)):
         return show_again(study, tracker, known, console, again)
     tracker.connect()
     at_once = _start(spec, tracker.uri, options, signals)
@@ -110,8 +111,10 @@ def _run(
     try:
         catch_up(study, tracker)
         study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
-        with Progress(study, console, tracker):
-            tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
+        if study.runnable:
+            with Progress(study, console, tracker):
+                tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
+        _test(study, data, at_once, signals, console)
         return finish(study, tracker, signals, data, console, again)
     except BaseException:
         signals.wait()
@@ -119,6 +122,33 @@ def _run(
         tell_interrupted(study, tracker)
         tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
         raise
+
+
+def _untested(study: Study) -> list[final.Job]:
+    """The final tests that are still to be made."""
+    return final.due(study.storage, final.tested(study), study.spec.final_config())
+
+
+def _test(
+    study: Study, data: dict[str, Any], at_once: int, signals: StopSignals, console: Console
+) -> None:
+    """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
+    spec, sweep = study.spec, study.storage
+    jobs = [
+        trial.job_of(plan.of_record(study.records[job["trial"]]), spec, sweep, data) | job
+        for job in _untested(study)
+    ]
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    final.run(
+        jobs,
+        final.OnRay(),
+        at_once * spec.scale.workers,
+        say,
+        lambda: signals.first is not None,
+    )
 
 
 def _lost(holder: Holder) -> None:

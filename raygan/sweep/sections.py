@@ -22,6 +22,7 @@ from pydantic import (
 
 from raygan.data.config import DatasetConfig
 from raygan.gan.config import FIELDS, TrainConfig
+from raygan.gan.final_config import FinalConfig
 from raygan.sweep.mistakes import LIST, RANGE
 
 Scalar = bool | int | float | str
@@ -99,11 +100,13 @@ class SearchBase(Section):
 if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
     Train: TypeAlias = Any
     Dataset: TypeAlias = Any
+    Final: TypeAlias = Any
     Grid: TypeAlias = Any
     Search: TypeAlias = Any
 else:
     Train = _section_of(TrainConfig, "Train")
     Dataset = _section_of(DatasetConfig, "Dataset")
+    Final = _section_of(FinalConfig, "Final")
     Grid = create_model(
         "Grid",
         __base__=Section,

@@ -19,6 +19,7 @@ from pydantic import (
 from raygan.data.config import DatasetConfig
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
+from raygan.gan.final_config import FinalConfig
 from raygan.sweep import yaml_loader
 from raygan.sweep.mistakes import explain, message
 from raygan.sweep.sections import (
@@ -26,6 +27,7 @@ from raygan.sweep.sections import (
     RESERVED,
     Budget,
     Dataset,
+    Final,
     Grid,
     Range,
     Replicate,
@@ -58,6 +60,7 @@ class SweepSpec(Section):
         None, description="retry of a trial that fails within its first iterations; by default none"
     )
     replicate: Replicate = Replicate()
+    final: Final = Final()
     train: Train = Train()
     scale: Scale = Scale()
     budget: Budget = Budget()
@@ -72,6 +75,7 @@ class SweepSpec(Section):
             )
         self.dataset_config()
         self.train_config()
+        self.final_config()
         _check_places(self)
         return self
 
@@ -82,6 +86,10 @@ class SweepSpec(Section):
     def train_config(self, **changes: Any) -> TrainConfig:
         """What every trial has in common, with some fields changed."""
         return TrainConfig(**{**self.train.model_dump(), **changes})
+
+    def final_config(self) -> FinalConfig:
+        """The final test of the replicates."""
+        return FinalConfig(**self.final.model_dump())
 
     def axes(self) -> dict[str, list[Scalar]]:
         """The grid's axes, in the order of the training configuration's fields."""
@@ -286,6 +294,7 @@ _KEYS: dict[str, list[str]] = {
             "stop": Stop,
             "warmup": Warmup,
             "replicate": Replicate,
+            "final": Final,
             "scale": Scale,
             "budget": Budget,
             "tracking": Tracking,
@@ -314,4 +323,6 @@ def smoke(spec: SweepSpec) -> SweepSpec:
         data.setdefault("search", {})["trials"] = 1
     if spec.replicate.seeds:
         data["replicate"] = {"seeds": 1}
+    if spec.final.steps:
+        data["final"] = {"steps": 10, "images": 16, "restarts": 1, "audited": 4}
     return validate(yaml_loader.Document("--smoke-test", data))

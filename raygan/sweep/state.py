@@ -17,8 +17,9 @@ from raygan.sweep.yaml_loader import Document
 SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
 _END = "...\n"
 """YAML's end of a document: half of one is often valid, too."""
-MAY_CHANGE = ("scale", "tracking", "storage", "budget")
-"""Keys of the YAML that change how and where a sweep runs, not what it finds."""
+MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final")
+"""Keys of the YAML that change how and where a sweep runs, or what follows its trials, but none of
+these."""
 MAY_GROW = ("search.trials", "replicate.seeds", "grid.seed")
 """Keys of the YAML of which more extends a sweep."""
 

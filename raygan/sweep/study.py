@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from optuna.storages import BaseStorage
 
 from raygan import records
+from raygan.gan.collapse import find_collapse
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep import plan
@@ -174,6 +175,8 @@ class Study:
         if record.outcome is None:
             whole = record.step >= record.config["iterations"]
             record.outcome = "ok" if whole else "failed"
+            if whole and (reason := find_collapse(record.history, record.config["loss"])):
+                record.outcome, record.reason = "collapsed", reason
             if not whole:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
         self._find_checkpoints(record)

@@ -18,7 +18,7 @@ from raygan.storage import Storage
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 STATUS_OF: dict[str | None, Status] = {
-    "ok": "FINISHED", "stopped": "KILLED", "diverged": "FAILED",
+    "ok": "FINISHED", "stopped": "KILLED", "collapsed": "FINISHED", "diverged": "FAILED",
     "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
 }  # fmt: skip
 PARAMS = (

@@ -32,7 +32,7 @@ ARMS = pytest.mark.parametrize(
 KEYS = {
     "train/loss_d", "train/loss_g", "train/accuracy_real", "train/accuracy_fake",
     "train/gradient_norm_d", "train/gradient_norm_g",
-    "val/reconstruction_loss", "perf/images_per_second", "perf/images_seen",
+    "val/reconstruction_loss", "val/diversity", "val/duplicates", "perf/images_per_second", "perf/images_seen",
 }  # fmt: skip
 
 
@@ -337,8 +337,9 @@ def test_what_is_held_out_is_not_trained_on(fresh, images):
     some = Watched(**{name: getattr(images, name) for name in ImageSet.__dataclass_fields__})
     state = fresh(iterations=10, evaluate_every=10)
     list(train(state.config, some, state))
-    *batches, tested = seen
+    *batches, tested, compared = seen
     assert tested is images.running
+    assert not set(compared.tolist()) & set(images.running.tolist() + images.final.tolist())
     assert len(batches) == 10
     trained = torch.cat(batches)
     assert sorted(trained.tolist()) == sorted(2 * images.train.at(torch.arange(40)).tolist())

@@ -1,0 +1,101 @@
+"""The final test: the reconstruction test with a long budget, on images that no decision has seen.
+
+2,000 images, disjoint from those of the running test (arXiv 1704.03971, section 5.2). The search
+from z = 0 is what is reported; that it has not stuck is audited by searches of the same length
+from z ~ N(0, 1), of which an image's best counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raygan.gan.final_config import FinalConfig
+from raygan.gan.reconstruction import as_bytes, reconstruct
+from raygan.gan.sampling import start_codes
+
+
+@dataclass(frozen=True)
+class FinalTest:
+    """The result of one generator's final test."""
+
+    losses: Tensor
+    """Mean squared error per pixel in [0, 1] of each image, searched from z = 0; float32 [N]."""
+    restarts: Tensor
+    """The same of the first n images, searched from random codes; float32 [restarts, n]."""
+    found: Tensor
+    """Reconstructions from z = 0, uint8 [N, C, H, W]. All tensors are on the CPU."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over all images, from z = 0: the final reconstruction loss."""
+        return float(self.losses.double().mean())
+
+    @property
+    def audited_loss(self) -> float | None:
+        """The same over the audited images, to compare :attr:`restarts_loss` with."""
+        return float(self.losses[: self.audited].double().mean()) if self.audited else None
+
+    @property
+    def restarts_loss(self) -> float | None:
+        """Mean over the audited images of the lowest loss of all their searches."""
+        return float(self._searches.amin(0).double().mean()) if self.audited else None
+
+    @property
+    def winners(self) -> Tensor:
+        """The search that ended lowest of each audited image, int64 [n]; 0: the one from z = 0."""
+        return self._searches.argmin(0)
+
+    @property
+    def audited(self) -> int:
+        """n: images that were searched from random codes, too."""
+        return self.restarts.shape[1] if len(self.restarts) else 0
+
+    @property
+    def _searches(self) -> Tensor:
+        return torch.cat((self.losses[None, : self.restarts.shape[1]], self.restarts))
+
+    def hardest(self, count: int) -> Tensor:
+        """Indices of the ``count`` images with the highest losses, the highest first."""
+        return self.losses.argsort(descending=True, stable=True)[:count]
+
+    def easiest(self, count: int) -> Tensor:
+        """Indices of the ``count`` images with the lowest losses, the lowest first."""
+        return self.losses.argsort(stable=True)[:count]
+
+
+def final_test(
+    generator: nn.Module,
+    code_size: int,
+    images: Tensor,
+    config: FinalConfig,
+    *,
+    seed: int,
+    batch_size: int = 100,
+) -> FinalTest:
+    """Test ``generator``, frozen and in eval mode, on ``images`` (uint8 [N, C, H, W]).
+
+    ``seed`` and an image's place fix its restarts. ``batch_size`` images are on the device at
+    once; a loss does not depend on it, up to float rounding.
+    """
+    images = images[: config.images]
+    losses, found = [], []
+    for part in images.split(batch_size):
+        done = reconstruct(generator, code_size, part, steps=config.steps, batch_size=batch_size)
+        losses.append(done.losses)
+        found.append(as_bytes(done.images))
+    audited = images[: config.audited]
+    restarts = torch.empty(config.restarts, len(audited))
+    for number in range(config.restarts):
+        start = start_codes(seed, number, len(audited), code_size)
+        parts = zip(audited.split(batch_size), start.split(batch_size), strict=True)
+        again = [
+            reconstruct(
+                generator, code_size, part, steps=config.steps, batch_size=batch_size, start=codes
+            )
+            for part, codes in parts
+        ]
+        restarts[number] = torch.cat([done.losses for done in again])
+    return FinalTest(torch.cat(losses), restarts, torch.cat(found))

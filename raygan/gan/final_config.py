@@ -1,0 +1,31 @@
+"""The configuration of the final test; the only place where its defaults live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raygan.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalConfig:
+    """How long the final test searches, and on how many images."""
+
+    steps: int = 2_000
+    """RMSProp steps per search; 0: no final test."""
+    images: int | None = None
+    """Images that are reconstructed, the first of the final ones; by default all."""
+    restarts: int = 3
+    """Further searches, from random codes, of each audited image."""
+    audited: int = 200
+    """Images of which the search is begun again, the first of all."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("images", 1), ("restarts", 0), ("audited", 0)):
+            value = getattr(self, name)
+            if value is None and name == "images":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"`final.{name}` (={value!r}) must be a whole number from {least} on"
+                )

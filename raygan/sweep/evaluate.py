@@ -1,0 +1,142 @@
+"""``raygan evaluate``: final tests of a sweep's or a trial's generators, in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from raygan import records
+from raygan.errors import CheckpointError, ConfigError, RayganError
+from raygan.records import WHOLE, TrialRecord
+from raygan.storage import Storage
+from raygan.sweep import final, plan, state, trial
+from raygan.sweep.cell import best, verdict
+from raygan.sweep.commands import open_sweep
+from raygan.sweep.spec import SweepSpec
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--storage",
+    default="results",
+    show_default=True,
+    help="Where the sweep lies; not needed if NAME is its YAML file.",
+)
+@click.option("--steps", type=int, help="RMSProp steps per search; by default the sweep's.")
+@click.option("--images", type=int, help="How many of the final images; by default the sweep's.")
+@click.option("--restarts", type=int, help="Further searches of each audited image.")
+@click.option("--audited", type=int, help="Images of which the search is begun again.")
+@click.option("--which", type=click.Choice(final.WHICH), help="One generator; by default both.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+def evaluate(name: str, storage: str, which: str | None, device: str, **budget: int | None) -> None:
+    """Test the best and the last generator on the final held-out images.
+
+    NAME is a sweep, or SWEEP/TRIAL. Of a sweep, the replicates are tested, or the best trial of
+    each cell if there are none. Results lie under trials/TRIAL/final; what has been tested with
+    the same budget is not tested again.
+    """
+    try:
+        try:
+            failed = _evaluate(name, storage, which, device, budget)
+        except OSError as error:
+            raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
+    except RayganError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    sys.exit(3 if failed else 0)
+
+
+def _evaluate(
+    name: str, storage: str, which: str | None, device: str, budget: dict[str, int | None]
+) -> int:
+    """Returns how many tests could not be made."""
+    name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
+    sweep, spec = open_sweep(name, storage)
+    data, known = state.stored_data(sweep), records.load_all(sweep)
+    tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
+    if data is None or not tested:
+        raise ConfigError(f"no trial of {spec.name!r} has a result yet: there is nothing to test")
+    config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
+    if config.steps == 0:
+        raise ConfigError("`final.steps` is 0, which switches the final test off: give --steps")
+    names = final.WHICH if which is None else (which,)
+    _see_checkpoints(sweep, tested, names)
+    gpus = _gpus(device)
+    jobs = [
+        trial.job_of(plan.of_record(known[job["trial"]]), spec, sweep, data) | job | {"gpus": gpus}
+        for job in final.due(sweep, tested, config, names)
+    ]
+    failed = final.run(jobs, final.Here(), 1, lambda line: click.echo(line))
+    _show(sweep, tested, names)
+    return failed
+
+
+def _trial(wanted: str, known: dict[str, TrialRecord], sweep: Storage) -> TrialRecord:
+    if wanted not in known:
+        others = ", ".join(known) or "none"
+        raise ConfigError(f"there is no trial {wanted!r} in {sweep.uri} (trials there: {others})")
+    return known[wanted]
+
+
+def _of_sweep(spec: SweepSpec, known: dict[str, TrialRecord]) -> list[TrialRecord]:
+    """The replicates of each cell that ran to their end, or else its best trial."""
+    tested = []
+    for cell in plan.cells(spec):
+        mine = [record for record in known.values() if record.cell == cell.name]
+        whole = [record for record in verdict(spec, cell, mine) if record.outcome in WHOLE]
+        lowest = best(spec, cell, mine)
+        tested += whole or ([lowest] if lowest else [])
+    return tested
+
+
+def _see_checkpoints(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
+    for record in tested:
+        missing = set(which) - records.find_checkpoints(sweep, record).keys()
+        if missing:
+            raise CheckpointError(
+                f"{sweep.uri}/trials/{record.id} holds no checkpoint of the "
+                f"{' and the '.join(sorted(missing))} generator: let the trial run until its next "
+                "evaluation, restore the folder, or test another trial (NAME/TRIAL)"
+            )
+
+
+def _gpus(device: str) -> float:
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError("--device cuda: PyTorch sees no GPU here; leave it out, or give cpu")
+    return 1.0 if there and device != "cpu" else 0.0
+
+
+def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", "generator", "iteration", "loss", "images", "steps", "audit"):
+        table.add_column(name, justify="left" if name in ("trial", "generator") else "right")
+    for record in tested:
+        for name in which:
+            if (found := final.read(sweep / "trials" / record.id, name)) is not None:
+                table.add_row(record.title, name, *_cells(found))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    console.print(
+        "Loss: mean squared error per pixel in [0, 1], searched from z = 0. Audit: mean gain of "
+        "the best of several starts on the audited images.",
+        style="dim",
+    )
+    console.print(f"Results: {sweep.uri}/trials/TRIAL/final", highlight=False, soft_wrap=True)
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    gain = f"{1 - found['restarts_loss'] / found['audited_loss']:.2%}" if found["audited"] else ""
+    numbers = (str(found[name]) for name in ("images", "steps"))
+    return [str(found["step"]), f"{found['loss']:.5f}", *numbers, gain]

@@ -1,0 +1,283 @@
+"""The final tests of a sweep: which are to be made, one made, and all of them made.
+
+A trial's test of its ``best`` or ``last`` generator lies beside its record, under ``final/``:
+``<which>.json`` (what :func:`run_job` returns; written last, so that what has it is whole),
+``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from raygan import records
+from raygan.gan.final_config import FinalConfig
+from raygan.records import WHOLE, TrialRecord
+from raygan.storage import Storage
+from raygan.sweep.trial import WORKER_FAILURES
+from raygan.sweep.worker import load_images
+from raygan.tracking.context import first_line
+
+if TYPE_CHECKING:
+    from raygan.gan.final import FinalTest
+    from raygan.sweep.study import Study
+
+WHICH = ("best", "last")
+SHOWN = 16
+"""Images of each picture, each beside its reconstruction."""
+POLL_SECONDS = 1.0
+"""How often it is seen whether the sweep is to stop."""
+
+Job = dict[str, Any]
+
+
+def read(trial: Storage, which: str) -> dict[str, Any] | None:
+    """The result of the final test of a trial's ``which`` generator, if it has been made."""
+    try:
+        found: dict[str, Any] = json.loads(trial.read(f"final/{which}.json") or b"null")
+    except ValueError:  # not of ours: to be made again
+        return None
+    return found
+
+
+def tested(study: Study) -> list[TrialRecord]:
+    """The trials whose generators the final test is for: once all trials have ended, the
+    replicates that carry the verdict."""
+    if not study.complete:
+        return []
+    verdicts = (record for cell in study.cells.values() for record in cell.verdict())
+    return [record for record in verdicts if record.outcome in WHOLE]
+
+
+def due(
+    sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
+) -> list[Job]:
+    """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
+    jobs = []
+    for record in trials:
+        kept = records.find_checkpoints(sweep, record)
+        for checkpoint in dict.fromkeys(kept[name] for name in which if name in kept):
+            job = {
+                "trial": record.id,
+                "title": record.title,
+                "checkpoint": checkpoint,
+                "which": [name for name in which if kept.get(name) == checkpoint],
+                "final": asdict(config),
+            }
+            if config.steps and not _is_done(sweep / "trials" / record.id, job):
+                jobs.append(job)
+    return jobs
+
+
+def _is_done(trial: Storage, job: Job) -> bool:
+    asked = job["final"], job["checkpoint"]
+    found = (read(trial, which) for which in job["which"])
+    return all(known and (known.get("asked"), known.get("checkpoint")) == asked for known in found)
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Make one test; ``job``: one of :func:`due` with what :func:`raygan.sweep.trial.job_of`
+    returned for its trial.
+
+    Returns what is written. Raises RayganError if images or checkpoint cannot be used.
+    """
+    import torch
+
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.final import final_test
+    from raygan.gan.state import TrainState
+
+    trial, config = Storage(job["folder"]), FinalConfig(**job["final"])
+    images = load_images(job)
+    device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
+    saved = _load_checkpoint(trial, job["checkpoint"])
+    state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
+    state.load_state_dict(saved)
+    held_out = images.take(images.final[: config.images])
+    started = time.perf_counter()
+    test = final_test(
+        state.generator, state.config.code_size, held_out, config, seed=state.config.seed
+    )
+    result = {
+        "loss": test.loss,
+        "step": state.step,
+        "images": len(test.losses),
+        "steps": config.steps,
+        "restarts": config.restarts if test.audited else 0,
+        "restarts_loss": test.restarts_loss,
+        "audited": test.audited,
+        "audited_loss": test.audited_loss,
+        "seconds": time.perf_counter() - started,
+        "checkpoint": job["checkpoint"],
+        "asked": asdict(config),
+    }
+    for which in job["which"]:
+        _write(trial, which, test, held_out, result)
+    return result
+
+
+def _load_checkpoint(trial: Storage, name: str) -> dict[str, Any]:
+    from raygan.errors import CheckpointError
+    from raygan.gan import checkpoint
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = trial.local / name if trial.is_local else Path(temporary)
+        if not trial.is_local:
+            for file in trial.files(name):
+                (folder / file).write_bytes(trial.read(f"{name}/{file}") or b"")
+        found = checkpoint.load_latest(folder)
+    if found is None:
+        raise CheckpointError(f"{trial.uri}/{name}: there is no checkpoint; run the trial again")
+    return found[0]
+
+
+def _write(
+    trial: Storage, which: str, test: FinalTest, images: Any, result: dict[str, Any]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raygan.gan.pictures import grid_png, side_by_side
+
+    rows = pa.table(_columns(test))
+    sink = io.BytesIO()
+    pq.write_table(rows, sink)
+    trial.write(f"final/{which}.parquet", sink.getvalue())
+    for kind, shown in (("hardest", test.hardest(SHOWN)), ("easiest", test.easiest(SHOWN))):
+        pairs = side_by_side(images[shown], test.found[shown])
+        trial.write(f"final/{which}-{kind}.png", grid_png(pairs, columns=8))
+    trial.write(f"final/{which}.json", json.dumps(result, indent=1).encode())
+
+
+def _columns(test: FinalTest) -> dict[str, Any]:
+    """A row per image: ``index`` within the final images, ``loss`` from z = 0, of audited images
+    ``restart_1`` … and ``winner`` (0: z = 0), null of others."""
+    count = len(test.losses)
+    blank = [None] * (count - test.audited)
+    restarts = {
+        f"restart_{number}": losses.tolist() + blank
+        for number, losses in enumerate(test.restarts, 1)
+    }
+    return {
+        "index": list(range(count)),
+        "loss": test.losses.tolist(),
+        **restarts,
+        "winner": test.winners[: test.audited].tolist() + blank,
+    }
+
+
+class Runner(Protocol):
+    """Whoever makes tests: this process, or Ray's."""
+
+    def start(self, job: Job) -> object:
+        """Begin; returns what the test is known by."""
+
+    def ended(self, running: list[Any]) -> list[Any]:
+        """Those of ``running`` that have ended, after a short wait at the most."""
+
+    def result(self, running: Any) -> dict[str, Any]:
+        """What :func:`run_job` returned; raises what it raised."""
+
+    def stop(self, running: Any) -> None:
+        """Give up one that may be running."""
+
+
+class Here:
+    """Makes each test in this process, when it is asked for."""
+
+    def start(self, job: Job) -> Job:
+        return job
+
+    def ended(self, running: list[Job]) -> list[Job]:
+        return running[:1]
+
+    def result(self, running: Job) -> dict[str, Any]:
+        return run_job(running)
+
+    def stop(self, running: Job) -> None:
+        pass
+
+
+class OnRay:
+    """Makes each test as a Ray task with the resources of one of a trial's workers."""
+
+    def start(self, job: Job) -> object:
+        import ray
+
+        task = ray.remote(num_cpus=job["cpus"], num_gpus=job["gpus"], max_retries=WORKER_FAILURES)
+        return task(run_job).remote(job)
+
+    def ended(self, running: list[Any]) -> list[Any]:
+        import ray
+
+        ended, _ = ray.wait(running, timeout=POLL_SECONDS)
+        return list(ended)
+
+    def result(self, running: Any) -> dict[str, Any]:
+        import ray
+
+        try:
+            found: dict[str, Any] = ray.get(running)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        return found
+
+    def stop(self, running: Any) -> None:
+        import ray
+
+        ray.cancel(running, force=True)
+
+
+def run(
+    jobs: list[Job],
+    runner: Runner,
+    at_once: int,
+    say: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
+    """Make all tests, ``at_once`` of them at a time; returns how many could not be made.
+
+    ``say`` hears a line per test. Once ``stopped`` answers true, those that run are given up:
+    they are still due.
+    """
+    waiting, failed, done = list(jobs), 0, 0
+    running: dict[int, tuple[object, Job]] = {}
+    while waiting or running:
+        if stopped():
+            for handle, _ in running.values():
+                runner.stop(handle)
+            return failed
+        while waiting and len(running) < at_once:
+            job = waiting.pop(0)
+            handle = runner.start(job)
+            running[id(handle)] = handle, job
+        for handle in runner.ended([handle for handle, _ in running.values()]):
+            _, job = running.pop(id(handle))
+            head = f"final test {done + failed + 1}/{len(jobs)}, {job['title']}, {_named(job)}"
+            try:
+                say(f"{head}: {_describe(runner.result(handle))}")
+                done += 1
+            except Exception as error:  # the others can be made all the same
+                say(f"{head}: failed ({first_line(error)})")
+                failed += 1
+    return failed
+
+
+def _named(job: Job) -> str:
+    return " and ".join(job["which"])
+
+
+def _describe(result: dict[str, Any]) -> str:
+    text = f"loss {result['loss']:.5f} ({result['images']} images × {result['steps']} steps)"
+    if result["audited"]:
+        text += (
+            f"; of {result['audited']}, {result['audited_loss']:.5f}, with {result['restarts']} "
+            f"restarts {result['restarts_loss']:.5f}"
+        )
+    return text
