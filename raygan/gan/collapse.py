@@ -6,12 +6,13 @@ What counts is the median over the last :data:`LAST` evaluations. A run has coll
 * D is **saturated**: by G's loss, D gives fake images a logit below −:data:`CERTAIN`. G's updates
   would not let that last; it lasts where they lead nowhere any more.
 * G makes **few different images**: diversity below :data:`LEAST_DIVERSITY`, or more near-duplicates
-  than :data:`MOST_DUPLICATES` (:mod:`raygan.gan.variety`). A fresh G makes few different ones, too:
-  as long as low diversity is more than half of the highest so far, G has not lost but not yet
-  gained it.
+  than :data:`MOST_DUPLICATES` (:mod:`raygan.gan.variety`). A fresh G makes few different ones, too,
+  and may learn slowly: low diversity counts if D takes such images for real (it tells less than
+  :data:`TOLD` of them), or if diversity has been twice as high before.
 
-``tests/bench/collapse.py`` makes runs collapse on purpose and shows the thresholds between what
-those reach and what healthy runs do.
+``tests/bench/collapse.py`` makes runs collapse on purpose and shows where healthy and slow ones
+stand beside them. A run whose learning rate is so low that even D has not begun to learn may be
+taken for one that has collapsed.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 DIVERSITY, DUPLICATES = "val/diversity", "val/duplicates"
-LAST = 3
-"""Evaluations at the end that are judged; fewer say nothing."""
+LAST, EARLIEST = 3, 500
+"""Evaluations at the end that are judged, and iterations; fewer say nothing."""
 CERTAIN = 10.0
 """D takes fake images for real with a probability of e⁻¹⁰ or less, 1 in 20,000."""
 LEAST_DIVERSITY, MOST_DUPLICATES = 0.2, 0.5
+TOLD = 0.9
 
-_LOSS_G = "train/loss_g"
+_LOSS_G, _ACCURACY = "train/loss_g", "train/accuracy_fake"
 _SATURATED = {"log": CERTAIN, "least-squares": (CERTAIN + 1) ** 2 / 2, "hinge": CERTAIN}
 """G's loss where D's logit is −CERTAIN, by ``loss``; a critic without a scale is not judged."""
 
@@ -36,22 +38,26 @@ def find_collapse(history: Sequence[Mapping[str, float]], loss: str = "log") -> 
 
     ``loss`` is that of its configuration. Metrics that are missing are not judged.
     """
-    if (loss_g := _level(history, _LOSS_G)) is not None:
-        most = _SATURATED.get(loss)
-        if most is not None and loss_g > most:
-            return f"D is saturated: G's loss is {loss_g:.3g}, above {most:g}"
-    duplicates = _level(history, DUPLICATES)
-    diversity = _level(history, DIVERSITY)
+    if len(history) < LAST or history[-1]["step"] < EARLIEST:
+        return None
+    loss_g, most = _level(history, _LOSS_G), _SATURATED.get(loss)
+    if loss_g is not None and most is not None and loss_g > most:
+        return f"D is saturated: G's loss is {loss_g:.3g}, above {most:g}"
+    diversity, duplicates = _level(history, DIVERSITY), _level(history, DUPLICATES)
     if diversity is not None and diversity < LEAST_DIVERSITY:
         highest = max(point.get(DIVERSITY, 0.0) for point in history)
-        if 2 * diversity > highest:
+        told = _level(history, _ACCURACY)
+        if 2 * diversity > highest and (told is None or told >= TOLD):
             return None  # young
         return (
-            f"samples are {diversity:.1%} as far apart as training images, less than "
-            f"{LEAST_DIVERSITY:.0%}; it has been {highest:.1%}"
+            f"few different images: samples are {diversity:.0%} as far apart as training images, "
+            f"less than {LEAST_DIVERSITY:.0%}"
         )
     if duplicates is not None and duplicates > MOST_DUPLICATES:
-        return f"{duplicates:.0%} of the samples have a near-duplicate, above {MOST_DUPLICATES:.0%}"
+        return (
+            f"few different images: {duplicates:.0%} of the samples have a near-duplicate, above "
+            f"{MOST_DUPLICATES:.0%}"
+        )
     return None
 
 
