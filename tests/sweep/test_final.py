@@ -1,0 +1,281 @@
+"""The final tests of a sweep: which are due, what they leave, and the command that makes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from raygan.cli import main
+from raygan.data import DatasetConfig, load, prepare
+from raygan.gan import checkpoint
+from raygan.gan.final_config import FinalConfig
+from raygan.gan.state import TrainState
+from raygan.records import LOSS
+from raygan.storage import Storage
+from raygan.sweep import final, plan, spec, state
+from raygan.sweep.study import Study
+from raygan.sweep.trial import job_of
+from raygan.sweep.yaml_loader import parse
+
+SWEEP = """
+name: a
+dataset: {name: digits, size: 16, running: 8, final: 20}
+grid: {norm: [bn, wn]}
+replicate: {seeds: 1}
+train: {features: 4, code_size: 4, batch_size: 8, iterations: 20, evaluate_every: 10}
+final: {steps: 2, images: 18, restarts: 2, audited: 5}
+"""
+CONFIG = FinalConfig(steps=2, images=18, restarts=2, audited=5)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    config = DatasetConfig(name="digits", size=16, running=8, final=20)
+    return prepare(config, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def study(tmp_path, prepared) -> Study:
+    """A sweep whose two replicates have ended: bn's best generator is not its last one."""
+    read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+    images = load(prepared)
+    made = Study(read, Storage(str(tmp_path)) / "a")
+    state.store(made.storage, read, {"id": "1", "folder": str(prepared), "digest": images.digest,
+                                     "baseline": images.baseline})  # fmt: skip
+    while (planned := made.next_trial()) is not None:
+        made.started(planned.id)
+        for step in (10, 20):
+            loss = step if planned.cell == "bn" else 1 / step
+            made.heard(planned.id, {"step": step, LOSS: float(loss)})
+            saved = TrainState.create(planned.config, images.shape)
+            saved.step = step
+            folder = made.storage.local / "trials" / planned.id / f"checkpoint_{step}"
+            checkpoint.save(saved.state_dict(), folder, step)
+        made.ended(planned.id)
+    return made
+
+
+@pytest.fixture
+def jobs(study):
+    """What is due, ready to be run."""
+
+    def jobs(config: FinalConfig = CONFIG, **options) -> list[final.Job]:
+        data = state.stored_data(study.storage)
+        return [
+            job_of(plan.of_record(study.records[job["trial"]]), study.spec, study.storage, data)
+            | job
+            for job in final.due(study.storage, final.tested(study), config, **options)
+        ]
+
+    return jobs
+
+
+def run_all(jobs: list[final.Job]) -> list[str]:
+    lines: list[str] = []
+    assert final.run(jobs, final.Here(), 1, lines.append) == 0
+    return lines
+
+
+def test_every_checkpoint_is_tested_once(jobs):
+    found = [(job["trial"], job["checkpoint"], job["which"]) for job in jobs()]
+    assert found == [
+        ("bn-seed1", "checkpoint_10", ["best"]),
+        ("bn-seed1", "checkpoint_20", ["last"]),
+        ("wn-seed1", "checkpoint_20", ["best", "last"]),
+    ]
+    assert jobs(FinalConfig(steps=0)) == []
+    assert [job["which"] for job in jobs(which=("last",))] == [["last"], ["last"]]
+
+
+def test_nothing_is_tested_before_all_trials_have_ended(tmp_path):
+    begun = Study(spec.validate(parse(SWEEP, "x")), Storage(str(tmp_path / "b")))
+    assert final.tested(begun) == []
+
+
+def test_only_trials_with_a_result_are_tested(study):
+    study.records["bn-seed1"].outcome = "diverged"
+    study.records["wn-seed1"].outcome = "collapsed"
+    assert [record.id for record in final.tested(study)] == ["wn-seed1"]
+
+
+def test_a_test_leaves_numbers_a_table_and_pictures(study, jobs):
+    lines = run_all(jobs())
+    assert len(lines) == 3
+    assert lines[2].startswith("final test 3/3, wn seed=1, best and last: loss 0.")
+    folder = study.storage.local / "trials" / "bn-seed1" / "final"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{which}{end}"
+        for which in ("best", "last")
+        for end in (".json", ".parquet", "-hardest.png", "-easiest.png")
+    )
+    found = json.loads((folder / "best.json").read_text())
+    asked = {name: found[name] for name in ("step", "images", "steps", "restarts", "audited")}
+    assert asked == {"step": 10, "images": 18, "steps": 2, "restarts": 2, "audited": 5}
+    rows = pq.read_table(folder / "best.parquet").to_pylist()
+    assert [row["index"] for row in rows] == list(range(18))
+    assert found["loss"] == pytest.approx(sum(row["loss"] for row in rows) / 18)
+    for row in rows[:5]:
+        searches = [row["loss"], row["restart_1"], row["restart_2"]]
+        assert row["winner"] == searches.index(min(searches))
+    lowest = [min(row["loss"], row["restart_1"], row["restart_2"]) for row in rows[:5]]
+    assert found["restarts_loss"] == pytest.approx(sum(lowest) / 5)
+    assert {row["winner"] for row in rows[5:]} == {row["restart_1"] for row in rows[5:]} == {None}
+    with Image.open(folder / "best-hardest.png") as picture:
+        assert picture.width / picture.height == pytest.approx(2, rel=0.1)  # 4 rows of 4 pairs
+
+
+def test_what_is_done_is_done_unless_the_budget_or_the_checkpoint_changes(study, jobs):
+    run_all(jobs())
+    assert jobs() == []
+    assert len(jobs(replace(CONFIG, steps=3))) == 3
+    study.storage.write("trials/bn-seed1/final/last.json", b"{")
+    assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
+    run_all(jobs())
+    study.storage.write("trials/wn-seed1/checkpoint_10/step-000000020.pt", b"")
+    study.storage.delete("trials/wn-seed1/checkpoint_20/step-000000020.pt")
+    assert [job["trial"] for job in jobs()] == ["wn-seed1"]
+
+
+def test_the_same_test_gives_the_same_numbers(jobs):
+    job = jobs()[0]
+    first, again = final.run_job(job), final.run_job(job)
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_checkpoints_are_read_from_addresses(study):
+    trial = study.storage / "trials" / "bn-seed1"
+    here = final._load_checkpoint(trial, "checkpoint_10")
+    trial.is_local = False
+    there = final._load_checkpoint(trial, "checkpoint_10")
+    assert here["step"] == there["step"] == 10
+    assert all((there["generator"][k] == v).all() for k, v in here["generator"].items())
+
+
+class Played:
+    """A runner that ends tests out of order, and some of them badly."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.stopped: list[str] = []
+        self.most = 0
+
+    def start(self, job):
+        self.started.append(job["title"])
+        return job
+
+    def ended(self, running):
+        self.most = max(self.most, len(running))
+        return running[-1:]
+
+    def result(self, running):
+        if running["title"] == "bad":
+            raise RuntimeError("out of memory\nand more")
+        return {"loss": 0.5, "images": 1, "steps": 2, "audited": 0}
+
+    def stop(self, running):
+        self.stopped.append(running["title"])
+
+
+def played(*titles: str) -> list[final.Job]:
+    return [{"title": title, "which": ["best"]} for title in titles]
+
+
+def test_one_that_fails_is_told_and_the_others_are_made():
+    runner, lines = Played(), []
+    assert final.run(played("one", "bad", "two"), runner, 2, lines.append) == 1
+    assert runner.started == ["one", "bad", "two"]
+    assert runner.most == 2
+    assert [line.partition(", ")[2] for line in lines] == [
+        "bad, best: failed (out of memory)",
+        "two, best: loss 0.50000 (1 images × 2 steps)",
+        "one, best: loss 0.50000 (1 images × 2 steps)",
+    ]
+    assert [line.split(",")[0] for line in lines] == [f"final test {n}/3" for n in (1, 2, 3)]
+
+
+def test_sweep_that_stops_gives_up_what_runs():
+    runner, lines = Played(), []
+    final.run(played("one", "two", "three"), runner, 2, lines.append, lambda: bool(lines))
+    assert len(lines) == 1
+    assert runner.started == ["one", "two"]
+    assert runner.stopped == ["one"]
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    def evaluate(*arguments: str, code: int = 0) -> str:
+        command = ["evaluate", *arguments, "--storage", str(tmp_path), "--device", "cpu"]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    return evaluate
+
+
+def test_command_tests_the_replicates_of_a_sweep(evaluate, study, jobs):
+    output = evaluate("a")
+    assert output.count("final test") == 3
+    assert jobs() == []
+    table = [
+        line.split() for line in output.splitlines() if "seed=1" in line and "test" not in line
+    ]
+    assert [row[2:4] for row in table] == [["best", "10"], ["last", "20"], ["best", "20"], ["last", "20"]]  # fmt: skip
+    assert "final test" not in evaluate("a")
+
+
+def test_command_tests_one_trial_with_another_budget(evaluate, study):
+    output = evaluate("a/wn-seed1", "--steps", "1", "--restarts", "0", "--which", "last")
+    assert output.count("final test") == 1
+    found = final.read(study.storage / "trials" / "wn-seed1", "last")
+    assert (found["steps"], found["restarts"], found["restarts_loss"]) == (1, 0, None)
+    assert final.read(study.storage / "trials" / "wn-seed1", "best") is None
+
+
+def test_command_tests_the_best_trial_of_a_cell_without_replicates(evaluate, study):
+    for record in study.records.values():
+        record.kind = "search"
+        record.save(study.storage)
+    read = study.spec.model_dump(exclude_unset=True) | {"replicate": {"seeds": 0}}
+    data = state.stored_data(study.storage)
+    state.store(study.storage, spec.SweepSpec.model_validate(read), data)
+    assert evaluate("a", "--steps", "1").count("final test") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["b"], "there is no sweep 'b'"),
+        (["a/vanilla"], "there is no trial 'vanilla'"),
+        (["a/vanilla"], "trials there: bn-seed1, wn-seed1"),
+        (["a/../a"], "there is no trial '../a'"),
+        (["a", "--steps", "0"], "switches the final test off"),
+        (["a", "--images", "-1"], "`final.images` (=-1)"),
+    ],
+)
+def test_mistakes_are_named(evaluate, study, arguments, says):
+    assert says in evaluate(*arguments, code=2)
+
+
+def test_trial_without_a_checkpoint_is_named(evaluate, study):
+    for file in (study.storage.local / "trials" / "bn-seed1").glob("*/step-*"):
+        file.unlink()
+    assert "no checkpoint of the best and the last generator" in evaluate("a/bn-seed1", code=2)
+
+
+def test_damaged_checkpoint_is_named_and_the_others_are_tested(evaluate, study):
+    (study.storage.local / "trials/bn-seed1/checkpoint_10/step-000000010.pt").write_bytes(b"x")
+    output = evaluate("a", code=3)
+    assert "bn seed=1, best: failed (no checkpoint is whole" in output
+    assert output.count(": loss 0.") == 2
+
+
+def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):
+    read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path)) / "a", read, {"id": "1", "digest": "d", "baseline": 0.1})
+    assert "no trial of 'a' has a result yet" in evaluate("a", code=2)
