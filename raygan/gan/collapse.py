@@ -7,8 +7,8 @@ What counts is the median over the last :data:`LAST` evaluations. A run has coll
   would not let that last; it lasts where they lead nowhere any more.
 * G makes **few different images**: diversity below :data:`LEAST_DIVERSITY`, or more near-duplicates
   than :data:`MOST_DUPLICATES` (:mod:`raygan.gan.variety`). A fresh G makes few different ones, too,
-  and may learn slowly: low diversity counts if D takes such images for real (it tells less than
-  :data:`TOLD` of them), or if diversity has been twice as high before.
+  and may learn slowly: low diversity counts if D takes most such images for real (it tells less
+  than :data:`TOLD` of them), or if diversity has been twice as high before.
 
 ``tests/bench/collapse.py`` makes runs collapse on purpose and shows where healthy and slow ones
 stand beside them. A run whose learning rate is so low that even D has not begun to learn may be
@@ -26,7 +26,7 @@ LAST, EARLIEST = 3, 500
 CERTAIN = 10.0
 """D takes fake images for real with a probability of e⁻¹⁰ or less, 1 in 20,000."""
 LEAST_DIVERSITY, MOST_DUPLICATES = 0.2, 0.5
-TOLD = 0.9
+TOLD = 0.5
 
 _LOSS_G, _ACCURACY = "train/loss_g", "train/accuracy_fake"
 _SATURATED = {"log": CERTAIN, "least-squares": (CERTAIN + 1) ** 2 / 2, "hinge": CERTAIN}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from raygan.gan.final_config import FinalConfig
 from raygan.gan.reconstruction import as_bytes, reconstruct
-from raygan.gan.sampling import start_codes
+from raygan.gan.sampling import RESTARTS, codes
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def final_test(
     audited = images[: config.audited]
     restarts = torch.empty(config.restarts, len(audited))
     for number in range(config.restarts):
-        start = start_codes(seed, number, len(audited), code_size)
-        parts = zip(audited.split(batch_size), start.split(batch_size), strict=True)
+        starts = codes(seed, RESTARTS, number, len(audited), code_size)
+        parts = zip(audited.split(batch_size), starts.split(batch_size), strict=True)
         again = [
             reconstruct(
-                generator, code_size, part, steps=config.steps, batch_size=batch_size, start=codes
+                generator, code_size, part, steps=config.steps, batch_size=batch_size, start=start
             )
-            for part, codes in parts
+            for part, start in parts
         ]
         restarts[number] = torch.cat([done.losses for done in again])
     return FinalTest(torch.cat(losses), restarts, torch.cat(found))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # one stream per use, so that no two uses ever share random numbers
-INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS = range(8)
+INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS, FID = range(9)
 
 Places = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -38,14 +38,14 @@ def derive_seed(seed: int, stream: int, index: int) -> int:
     return state >> 1
 
 
-def start_codes(seed: int, restart: int, count: int, code_size: int) -> Tensor:
-    """Standard normal codes [count, code_size] at which the reconstruction of the first ``count``
-    images begins again: a function of (seed, restart, image) alone; float32, on the CPU."""
+def codes(seed: int, stream: int, index: int, count: int, code_size: int) -> Tensor:
+    """Standard normal codes [count, code_size], each a function of (seed, stream, index, its
+    place) alone, so that more of them begin with the same; float32, on the CPU."""
     rng = torch.Generator()
-    base = derive_seed(seed, RESTARTS, restart)
-    seeds = (derive_seed(base, RESTARTS, image) for image in range(count))
-    codes = [torch.randn(code_size, generator=rng.manual_seed(each)) for each in seeds]
-    return torch.stack(codes) if codes else torch.empty(0, code_size)
+    base = derive_seed(seed, stream, index)
+    seeds = (derive_seed(base, stream, place) for place in range(count))
+    drawn = [torch.randn(code_size, generator=rng.manual_seed(each)) for each in seeds]
+    return torch.stack(drawn) if drawn else torch.empty(0, code_size)
 
 
 class Noise:

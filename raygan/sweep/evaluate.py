@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,7 +39,21 @@ from raygan.sweep.spec import SweepSpec
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
-def evaluate(name: str, storage: str, which: str | None, device: str, **budget: int | None) -> None:
+@click.option("--fid", is_flag=True, help="FID and KID, too; needs raygan[fid] and its weights.")
+@click.option(
+    "--fid-weights",
+    type=click.Path(path_type=Path),
+    help="torch-fidelity's InceptionV3 weights; nothing is downloaded.",
+)
+def evaluate(
+    name: str,
+    storage: str,
+    which: str | None,
+    device: str,
+    fid: bool,
+    fid_weights: Path | None,
+    **budget: int | None,
+) -> None:
     """Test the best and the last generator on the final held-out images.
 
     NAME is a sweep, or SWEEP/TRIAL. Of a sweep, the replicates are tested, or the best trial of
@@ -46,7 +62,8 @@ def evaluate(name: str, storage: str, which: str | None, device: str, **budget: 
     """
     try:
         try:
-            failed = _evaluate(name, storage, which, device, budget)
+            weights = _fid_weights(fid_weights) if fid else None
+            failed = _evaluate(name, storage, which, device, budget, weights)
         except OSError as error:
             raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
     except RayganError as error:
@@ -55,8 +72,19 @@ def evaluate(name: str, storage: str, which: str | None, device: str, **budget: 
     sys.exit(3 if failed else 0)
 
 
+def _fid_weights(weights: Path | None) -> Path:
+    from raygan.gan.fid import check
+
+    return check(weights)
+
+
 def _evaluate(
-    name: str, storage: str, which: str | None, device: str, budget: dict[str, int | None]
+    name: str,
+    storage: str,
+    which: str | None,
+    device: str,
+    budget: dict[str, int | None],
+    weights: Path | None,
 ) -> int:
     """Returns how many tests could not be made."""
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
@@ -71,13 +99,35 @@ def _evaluate(
     names = final.WHICH if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
     gpus = _gpus(device)
-    jobs = [
-        trial.job_of(plan.of_record(known[job["trial"]]), spec, sweep, data) | job | {"gpus": gpus}
-        for job in final.due(sweep, tested, config, names)
-    ]
-    failed = final.run(jobs, final.Here(), 1, lambda line: click.echo(line))
+
+    def whole(job: final.Job) -> final.Job:
+        planned = plan.of_record(known[job["trial"]])
+        return trial.job_of(planned, spec, sweep, data) | job | {"gpus": gpus}
+
+    jobs = [whole(job) for job in final.due(sweep, tested, config, names)]
+    failed = final.run(jobs, final.Here(), 1, click.echo)
     _show(sweep, tested, names)
+    if weights is not None:
+        for job in final.checkpoints(sweep, tested, names):
+            _fid(whole(job), weights)
     return failed
+
+
+def _fid(job: final.Job, weights: Path) -> None:
+    """Compute and write one generator's FID, beside its final test."""
+    from raygan.gan.fid import fid
+
+    state, images = final.load_generator(job)
+    config = state.config
+    found = fid(state.generator, config.code_size, images, weights, seed=config.seed)
+    written = json.dumps({**found, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
+    for which in job["which"]:
+        Storage(job["folder"]).write(f"final/{which}-fid.json", written.encode())
+    click.echo(
+        f"{job['title']}, {' and '.join(job['which'])}: FID {found['fid']:.3f}, KID "
+        f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
+        "training images)"
+    )
 
 
 def _trial(wanted: str, known: dict[str, TrialRecord], sweep: Storage) -> TrialRecord:

@@ -11,7 +11,7 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +25,9 @@ from raygan.sweep.worker import load_images
 from raygan.tracking.context import first_line
 
 if TYPE_CHECKING:
+    from raygan.data.images import ImageSet
     from raygan.gan.final import FinalTest
+    from raygan.gan.state import TrainState
     from raygan.sweep.study import Study
 
 WHICH = ("best", "last")
@@ -59,20 +61,26 @@ def due(
     sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
 ) -> list[Job]:
     """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
-    jobs = []
+    jobs = [{**job, "final": asdict(config)} for job in checkpoints(sweep, trials, which)]
+    return [
+        job for job in jobs if config.steps and not _is_done(sweep / "trials" / job["trial"], job)
+    ]
+
+
+def checkpoints(
+    sweep: Storage, trials: Iterable[TrialRecord], which: Iterable[str] = WHICH
+) -> Iterator[Job]:
+    """The checkpoints of ``trials`` that are kept, each with the generators that it is (``which``:
+    it may be both)."""
     for record in trials:
         kept = records.find_checkpoints(sweep, record)
         for checkpoint in dict.fromkeys(kept[name] for name in which if name in kept):
-            job = {
+            yield {
                 "trial": record.id,
                 "title": record.title,
                 "checkpoint": checkpoint,
                 "which": [name for name in which if kept.get(name) == checkpoint],
-                "final": asdict(config),
             }
-            if config.steps and not _is_done(sweep / "trials" / record.id, job):
-                jobs.append(job)
-    return jobs
 
 
 def _is_done(trial: Storage, job: Job) -> bool:
@@ -87,18 +95,10 @@ def run_job(job: Job) -> dict[str, Any]:
 
     Returns what is written. Raises RayganError if images or checkpoint cannot be used.
     """
-    import torch
-
-    from raygan.gan.config import TrainConfig
     from raygan.gan.final import final_test
-    from raygan.gan.state import TrainState
 
     trial, config = Storage(job["folder"]), FinalConfig(**job["final"])
-    images = load_images(job)
-    device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
-    saved = _load_checkpoint(trial, job["checkpoint"])
-    state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
-    state.load_state_dict(saved)
+    state, images = load_generator(job)
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
@@ -120,6 +120,21 @@ def run_job(job: Job) -> dict[str, Any]:
     for which in job["which"]:
         _write(trial, which, test, held_out, result)
     return result
+
+
+def load_generator(job: Job) -> tuple[TrainState, ImageSet]:
+    """The training state that a test is of, on the job's device, and the sweep's images."""
+    import torch
+
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.state import TrainState
+
+    images = load_images(job)
+    device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
+    saved = _load_checkpoint(Storage(job["folder"]), job["checkpoint"])
+    state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
+    state.load_state_dict(saved)
+    return state, images
 
 
 def _load_checkpoint(trial: Storage, name: str) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _run(
         if study.runnable:
             with Progress(study, console, tracker):
                 tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
-        _test(study, data, at_once, signals, console)
+        _test(study, data, at_once, signals, console, again)
         return finish(study, tracker, signals, data, console, again)
     except BaseException:
         signals.wait()
@@ -130,7 +130,12 @@ def _untested(study: Study) -> list[final.Job]:
 
 
 def _test(
-    study: Study, data: dict[str, Any], at_once: int, signals: StopSignals, console: Console
+    study: Study,
+    data: dict[str, Any],
+    at_once: int,
+    signals: StopSignals,
+    console: Console,
+    again: str,
 ) -> None:
     """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
     spec, sweep = study.spec, study.storage
@@ -142,13 +147,17 @@ def _test(
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    final.run(
+    if jobs:
+        say(f"{len(jobs)} generators are tested finally, {spec.final.steps} steps per image")
+    failed = final.run(
         jobs,
         final.OnRay(),
         at_once * spec.scale.workers,
         say,
         lambda: signals.first is not None,
     )
+    if failed:
+        say(f"{failed} final tests could not be made; {again} tries again")
 
 
 def _lost(holder: Holder) -> None:

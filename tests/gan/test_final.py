@@ -9,7 +9,7 @@ from torch import nn
 from raygan.errors import ConfigError
 from raygan.gan.final import FinalTest, final_test
 from raygan.gan.final_config import FinalConfig
-from raygan.gan.sampling import start_codes
+from raygan.gan.sampling import RESTARTS, codes
 
 SHAPE, CODE = (1, 4, 3), 6
 
@@ -115,15 +115,13 @@ def test_the_seed_decides_where_searches_begin_again(toy):
     assert torch.equal(one.losses, other.losses)
 
 
-def test_start_codes_are_normal_and_each_image_has_its_own():
-    codes = start_codes(1, 0, 400, 50)
-    assert abs(codes.mean()) < 0.03
-    assert abs(codes.std() - 1) < 0.03
-    assert torch.equal(start_codes(1, 0, 3, 50), codes[:3])
-    assert (
-        len({tuple(code) for code in torch.cat((codes, start_codes(1, 1, 400, 50))).tolist()})
-        == 800
-    )
+def test_codes_are_normal_and_each_has_its_own():
+    drawn = codes(1, RESTARTS, 0, 400, 50)
+    assert abs(drawn.mean()) < 0.03
+    assert abs(drawn.std() - 1) < 0.03
+    assert torch.equal(codes(1, RESTARTS, 0, 3, 50), drawn[:3])
+    both = torch.cat((drawn, codes(1, RESTARTS, 1, 400, 50)))
+    assert len({tuple(code) for code in both.tolist()}) == 800
 
 
 def test_the_hardest_and_the_easiest_come_in_order():

@@ -247,6 +247,22 @@ def test_command_tests_the_best_trial_of_a_cell_without_replicates(evaluate, stu
     assert evaluate("a", "--steps", "1").count("final test") == 3
 
 
+def test_fid_is_written_beside_the_final_test(evaluate, study, monkeypatch, tmp_path):
+    found = {"fid": 12.5, "kid": 0.01, "kid_std": 0.001, "n": 40}
+    monkeypatch.setattr("raygan.gan.fid.check", lambda path: path)
+    monkeypatch.setattr("raygan.gan.fid.fid", lambda *_, **__: found)
+    output = evaluate("a/bn-seed1", "--fid", "--fid-weights", "w.pth", "--which", "last")
+    assert "bn seed=1, last: FID 12.500, KID 0.01000" in output
+    written = study.storage.read("trials/bn-seed1/final/last-fid.json")
+    assert json.loads(written) == {**found, "step": 20, "checkpoint": "checkpoint_20"}
+
+
+def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, study, monkeypatch):
+    monkeypatch.setattr("raygan.gan.fid.find_spec", lambda _: None)
+    assert "pip install 'raygan[fid]'" in evaluate("a", "--fid", code=2)
+    assert study.storage.files("trials/bn-seed1/final") == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

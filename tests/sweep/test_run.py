@@ -1,10 +1,12 @@
 """A sweep from its start to its end, its trials trained by nobody: what is opened, closed, said."""
 
+import json
 import os
 import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from mlflow import MlflowClient
@@ -202,6 +204,97 @@ def test_journal_that_cannot_be_written_ends_no_sweep(sweep, tmp_path, caplog):
     code, _ = sweep(train_all)
     assert code == 0
     assert "is no longer kept for optuna-dashboard" in caplog.text
+
+
+REPLICATES = "replicate: {seeds: 1}\nfinal: {steps: 7}"
+
+
+def train_and_save(study) -> None:
+    train_all(study)
+    for trial in study.records:
+        study.storage.write(f"trials/{trial}/checkpoint_20/step-000000020.pt", b"")
+
+
+class Runner:
+    """Makes final tests in Ray's place; at the ``stops``-th, the sweep is stopped."""
+
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, stops: int | None = None) -> None:
+        self._stops = stops
+
+    def start(self, job):
+        return job
+
+    def ended(self, running):
+        return running[:1]
+
+    def result(self, running):
+        self.made.append(running["title"])
+        result = {"loss": 0.5, "images": 1, "steps": 7, "audited": 0, "asked": running["final"]}
+        written = json.dumps({**result, "checkpoint": running["checkpoint"]}).encode()
+        for which in running["which"]:
+            Storage(running["folder"]).write(f"final/{which}.json", written)
+        if len(self.made) == self._stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    def stop(self, running):
+        pass
+
+
+@pytest.fixture
+def tester(monkeypatch):
+    monkeypatch.setattr(Runner, "made", [])
+
+    def make(stops: int | None = None) -> None:
+        monkeypatch.setattr(running.final, "OnRay", lambda: Runner(stops))
+
+    make()
+    return make
+
+
+def test_final_tests_follow_the_replicates_and_are_made_once(sweep, tester, statuses):
+    code, output = sweep(train_and_save, REPLICATES)
+    assert code == 0
+    assert "final test 2/2, wn seed=1, best and last: loss 0.50000" in output
+    assert Runner.made == ["bn seed=1", "wn seed=1"]
+    code, output = sweep(lambda study: pytest.fail("nothing is left to run"), REPLICATES)
+    assert (code, len(Runner.made)) == (0, 2)
+    assert "final test" not in output
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+def test_changed_budget_of_the_final_test_makes_it_again(sweep, tester):
+    sweep(train_and_save, REPLICATES)
+    again = REPLICATES.replace("7", "8")
+    code, _ = sweep(lambda study: pytest.fail("no trial is left to run"), again)
+    assert (code, len(Runner.made)) == (0, 4)
+    off = REPLICATES.replace("7", "0")
+    sweep(lambda study: pytest.fail("no trial is left to run"), off)
+    assert len(Runner.made) == 4
+
+
+def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep, tester, statuses):
+    tester(stops=1)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)  # Tune's handler stays
+    try:
+        code, output = sweep(train_and_save, REPLICATES)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (code, Runner.made) == (143, ["bn seed=1"])
+    assert "Interrupted; the same command goes on from here." in output
+    assert statuses()["norms"] == "KILLED"
+    tester()
+    code, output = sweep(lambda study: pytest.fail("no trial is left to run"), REPLICATES)
+    assert (code, Runner.made) == (0, ["bn seed=1", "wn seed=1"])
+    assert "final test 1/1, wn seed=1" in output
+    assert statuses()["norms"] == "FINISHED"
+
+
+def test_no_final_test_where_the_budget_has_ended_the_sweep(sweep, tester):
+    code, _ = sweep(train_and_save, f"{REPLICATES}\nbudget: {{trials: 1}}")
+    assert (code, Runner.made) == (4, [])
 
 
 @contextmanager

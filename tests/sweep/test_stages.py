@@ -8,6 +8,7 @@ from raygan.errors import RayganError
 from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep import spec
+from raygan.sweep.conclude import _exit_code
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
 
@@ -408,3 +409,68 @@ def test_settings_of_another_search_are_named(storage):
     record.save(storage)
     with pytest.raises(RayganError, match=r"trial bn-000: its settings .* are not of this search"):
         open_study(storage)
+
+
+# no digit of it moves: every sample has its twin
+COLLAPSED = {"val/diversity": 0.5, "val/duplicates": 1.0}
+
+
+def play_collapsing(study: Study, planned, loss: float) -> None:
+    """Train a trial of norm bn to a G that makes two images; others to a healthy one."""
+    more = COLLAPSED if planned.cell == "bn" else {"val/diversity": 1.0, "val/duplicates": 0.0}
+    study.started(planned.id)
+    for step in (500, 1000, 1500, 2000):
+        assert not study.heard(planned.id, report(step, loss, **more))
+    study.ended(planned.id)
+
+
+LONG = SWEEP.replace("iterations: 40, evaluate_every: 10", "iterations: 2000, evaluate_every: 500")
+LONG = LONG.replace("stop: {rule: asha, grace: 10, reduction: 2}\n", "")
+
+
+def test_collapsed_is_an_outcome_with_a_reason_and_never_best(storage):
+    study = open_study(storage, LONG)
+    for planned in iter(study.next_trial, None):
+        play_collapsing(study, planned, 0.1)
+    record = study.records["bn-000"]
+    assert record.outcome == "collapsed"
+    assert record.reason.startswith("few different images: 100% of the samples")
+    assert record.end_loss == 0.1
+    assert study.best("bn") is None
+    assert study.best("wn").id == "wn-000"
+    assert _exit_code(study) == 0  # that a norm collapses is a result
+    assert open_study(storage, LONG).records["bn-000"].outcome == "collapsed"
+
+
+def test_collapsed_setting_is_replicated_only_if_there_is_no_other(storage):
+    study = open_study(storage, LONG + "replicate: {seeds: 1}\n")
+    healthy = study.next_trial()
+    assert healthy.cell == "bn"
+    play(study, healthy.id, 0.9)  # no step of it is judged: it ends at 40
+    study.records[healthy.id].outcome = "ok"
+    for planned in iter(study.next_trial, None):
+        play_collapsing(study, planned, 0.1)
+    assert study.records["bn-001"].outcome == "collapsed"
+    assert "bn-000-seed8" in study.records  # of the setting that did not collapse
+    assert study.records["bn-000-seed8"].outcome == "collapsed"
+    assert study.complete
+
+
+def test_cell_whose_trials_all_collapse_is_replicated_to_see_how_often(storage):
+    study = open_study(storage, LONG + "replicate: {seeds: 2}\n")
+    for planned in iter(study.next_trial, None):
+        play_collapsing(study, planned, 0.1)
+    verdict = study.cells["bn"].verdict()
+    assert [record.outcome for record in verdict] == ["collapsed"] * 2
+    assert study.best("bn") is None
+    assert _exit_code(study) == 0
+
+
+def test_trial_that_is_stopped_early_is_not_judged(storage):
+    study = open_study(storage, LONG + "stop: {rule: patience, patience: 500, grace: 500}\n")
+    trial = study.next_trial().id
+    for step, loss in ((500, 0.1), (1000, 0.2), (1500, 0.3)):
+        if study.heard(trial, report(step, loss, **COLLAPSED)):
+            break
+    study.ended(trial)
+    assert study.records[trial].outcome == "stopped"

@@ -1,0 +1,67 @@
+"""The final tests of a sweep's replicates on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+from tests.clusters import PATIENCE, Sweep, wait_until
+
+BUDGET = {"steps": 5, "images": 16, "restarts": 1, "audited": 4}
+
+
+def results(made: Sweep) -> dict[str, dict]:
+    """What each test left, by trial and generator."""
+    found = (made.storage / made.name / "trials").glob("*/final/*.json")
+    return {
+        f"{path.parent.parent.name}/{path.stem}": json.loads(path.read_text()) for path in found
+    }
+
+
+def times(made: Sweep) -> dict[Path, int]:
+    found = (made.storage / made.name / "trials").glob("*/final/*")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_replicates_are_tested_in_the_end_and_once(sweep):
+    made = sweep("final", grid={"norm": ["vanilla", "wn"]}, replicate={"seeds": 2}, final=BUDGET)
+    output = made.run()
+    found = results(made)
+    assert set(found) == {
+        f"{norm}-seed{seed}/{which}"
+        for norm in ("vanilla", "wn")
+        for seed in (1, 2)
+        for which in ("best", "last")
+    }
+    assert {(f["steps"], f["images"], f["audited"]) for f in found.values()} == {(5, 16, 4)}
+    assert all(f["step"] == 40 for name, f in found.items() if name.endswith("last"))
+    assert all(f["restarts_loss"] <= f["audited_loss"] for f in found.values())
+    assert "generators are tested finally, 5 steps per image" in output
+
+    before = times(made)
+    made.run()
+    assert times(made) == before
+    made.change(final={"steps": 6})
+    made.run()
+    assert {f["steps"] for f in results(made).values()} == {6}
+
+
+def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep):
+    made = sweep(
+        "finalstop",
+        grid={"norm": ["vanilla"]},
+        replicate={"seeds": 3},
+        scale={"max_concurrent": 1},
+        final={"steps": 1500, "images": 100, "restarts": 0},
+    )
+    with made.running() as process:
+        wait_until(lambda: results(made), "the first final test", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+    before = times(made)
+    assert "vanilla-seed3/last" not in results(made)
+    made.run()
+    assert len(results(made)) == 6
+    after = times(made)
+    assert {path: after[path] for path in before} == before
