@@ -144,7 +144,7 @@ def _write(study: Study, data: dict[str, Any], code: int, *, picture: bool) -> N
     summary = {
         "sweep": study.spec.name,
         "exit_code": code,
-        "finished": study.complete,
+        "finished": study.complete and code not in (EXIT_SIGINT, EXIT_SIGTERM),
         "data": data,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raygan import records
+from raygan.data.config import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.gan.rate import Rate
 from raygan.records import TrialRecord
@@ -86,6 +87,7 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         say(f"on {where}: {why_not}")
     _say_cost(spec, works, at_once or 1, say)
+    _say_final_tests(spec, works, say)
     console.print()
     console.print(state.dump(spec), highlight=False, markup=False, soft_wrap=True, end="")
 
@@ -115,6 +117,26 @@ def _say_cost(spec: SweepSpec, works: list[Work], at_once: int, say: _Lines) -> 
             say(f"about:      {_hours(expected)} (more where ranks last from rung to rung)")
     say(
         f"budget:     {', '.join(f'{key} {value}' for key, value in budget.caps.items()) or 'none'}"
+    )
+
+
+def _say_final_tests(spec: SweepSpec, works: list[Work], say: _Lines) -> None:
+    """What comes on top: a final test takes as long as so many running tests of fewer steps."""
+    final, dataset = spec.final_config(), spec.dataset_config()
+    generators = 2 * sum(work.replicates for work in works)
+    if not (generators and final.steps):
+        return
+    images = min(final.images or FINAL, dataset.final or FINAL)
+    searches = images + final.restarts * min(final.audited, images)
+    running = (dataset.running or RUNNING) * spec.train.reconstruction_steps
+    evaluations = searches * final.steps / running
+    took = ""
+    if all(work.rate is not None for work in works):
+        each = [2 * work.replicates * work.rate.evaluation_seconds for work in works if work.rate]
+        took = f"; {sum(each) * evaluations / 3600:.2f} hours of one worker in all"
+    say(
+        f"final tests: {generators} generators at the most, on up to {images} images, each as long "
+        f"as about {evaluations:,.0f} evaluations{took}"
     )
 
 

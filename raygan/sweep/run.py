@@ -139,14 +139,19 @@ def _test(
 ) -> None:
     """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
     spec, sweep = study.spec, study.storage
-    jobs = [
-        trial.job_of(plan.of_record(study.records[job["trial"]]), spec, sweep, data) | job
-        for job in _untested(study)
-    ]
 
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
+    try:
+        due = _untested(study)
+    except OSError as error:
+        say(f"The final tests cannot be prepared ({error}); {again} makes them.")
+        return
+    jobs = [
+        trial.job_of(plan.of_record(study.records[job["trial"]]), spec, sweep, data) | job
+        for job in due
+    ]
     if jobs:
         say(f"{len(jobs)} generators are tested finally, {spec.final.steps} steps per image")
     failed = final.run(

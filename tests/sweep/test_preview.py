@@ -47,6 +47,10 @@ def test_plan_counts_what_will_run(shown):
     assert "iterations: at most 216,000; about " in output
     assert "time, GPU-hours and cost: unknown; --calibrate measures" in output
     assert "budget:     gpu_hours 40" in output
+    assert (
+        "final tests: 12 generators at the most, on up to 2000 images, each as long as about 520 "
+        "evaluations\n"
+    ) in output
     assert "name: norms" in output
 
 
@@ -58,6 +62,7 @@ def test_measured_rates_give_time_and_money(shown, sweep):
     hours = 24 * 116 / 3600
     assert f"at most:    23m, {hours:.2f} trial-hours, {hours / 2:.2f} GPU-hours, $0.97" in output
     assert "3200" in output  # images per second
+    assert f"evaluations; {12 * 520 * 2 / 3600:.2f} hours of one worker in all" in output
 
 
 def test_trials_that_have_run_are_what_is_believed(shown, sweep):
