@@ -100,14 +100,19 @@ HEALTHY = {"diversity": [0.1, 0.6, 1.1, 1.0, 0.9], "duplicates": [1.0, 0.1, 0, 0
         ({**HEALTHY, "loss_g": [0.7, 1.0, 2.0, 4.0, 5.0]}, None),
         ({**HEALTHY, "loss_g": [0.7, 1.0, 2.0, 12.0, 18.0]}, "D is saturated: G's loss is 12"),
         ({**HEALTHY, "loss_g": [0.7, 90.0, 2.0, 4.0, 50.0]}, None),  # spikes
-        ({"diversity": [0.1, 1.0, 0.9, 0.1, 0.05]}, "samples are 10% as far apart"),
-        ({"diversity": [0.1, 1.0, 0.9, 0.1, 1.0]}, None),
-        # a fresh generator that is slow: D tells its images from real ones
-        ({"diversity": [0.08, 0.09, 0.13], "duplicates": [1] * 3, "accuracy": [0.3, 1, 1]}, None),
-        ({"diversity": [0.13, 0.11, 0.16], "duplicates": [1] * 3, "accuracy": [0.6, 0.2, 0.1]}, "few different"),
+        # lost, for good or for a moment
+        ({"diversity": [0.1, 1.0, 0.9, 0.1, 0.05], "duplicates": [1, 0, 0, 0, 0]}, "samples are 10% as far apart"),
+        ({"diversity": [0.1, 1.0, 0.9, 0.1, 1.0], "duplicates": [1, 0, 0, 0, 0]}, None),
+        # two modes
         ({"diversity": [0.9] * 4, "duplicates": [0, 1, 1, 0.8]}, "100% of the samples have a near"),
         ({"diversity": [0.9] * 4, "duplicates": [1, 1, 0, 0]}, None),
-        ({"diversity": [1.0, 0.0]}, None),  # too short to say
+        ({"diversity": [0.5] * 3, "duplicates": [1] * 3, "accuracy": [0.9, 0.4, 0.3]}, "few different"),
+        # a fresh generator that is slow: D tells its images from real ones
+        ({"diversity": [0.08, 0.09, 0.13], "duplicates": [1] * 3, "accuracy": [0.3, 1, 1]}, None),
+        ({"diversity": [0.08, 0.12, 0.15], "duplicates": [0.1, 0, 0], "accuracy": [1] * 3}, None),
+        ({"diversity": [0.1, 0.2, 0.3, 0.4], "duplicates": [1, 0.9, 0.8, 0.6], "accuracy": [0.7] * 4}, None),
+        ({"diversity": [0.13, 0.11, 0.16], "duplicates": [1] * 3, "accuracy": [0.6, 0.2, 0.1]}, "few different"),
+        ({"diversity": [1.0, 0.0], "duplicates": [0, 1]}, None),  # too short to say
     ],
 )  # fmt: skip
 def test_collapse_is_told_from_samples_and_from_d(curves, says):
@@ -117,8 +122,9 @@ def test_collapse_is_told_from_samples_and_from_d(curves, says):
 
 
 def test_what_has_hardly_begun_has_not_collapsed():
-    young = [{**p, "step": p["step"] / 10} for p in history(diversity=[1.0, 0.0, 0.0, 0.0])]
-    assert find_collapse(young) is None
+    lost = history(diversity=[1.0, 0.0, 0.0, 0.0], duplicates=[0, 1, 1, 1])
+    assert find_collapse(lost)
+    assert find_collapse([{**point, "step": point["step"] / 10} for point in lost]) is None
 
 
 def test_reconstruction_loss_decides_nothing():
