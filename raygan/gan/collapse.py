@@ -57,13 +57,14 @@ def find_collapse(history: History, loss: str = "log") -> str | None:
         return None
     told = _level(history, _ACCURACY)
     fooled = told is not None and told < TOLD
-    most_varied = max(point.get(DIVERSITY, 0.0) for point in history)
+    before = history[:-LAST]
+    most_varied = max((point.get(DIVERSITY, 0.0) for point in before), default=0.0)
     if diversity < LEAST_DIVERSITY and (fooled or 2 * diversity <= most_varied):
         return (
             f"few different images: samples are {diversity:.0%} as far apart as training images, "
             f"less than {LEAST_DIVERSITY:.0%}"
         )
-    fewest = min(point.get(DUPLICATES, 1.0) for point in history)
+    fewest = min((point.get(DUPLICATES, 1.0) for point in before), default=1.0)
     if duplicates > MOST_DUPLICATES and (fooled or 2 * fewest <= duplicates):
         return (
             f"few different images: {duplicates:.0%} of the samples have a near-duplicate, above "

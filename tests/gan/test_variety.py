@@ -110,6 +110,7 @@ HEALTHY = {"diversity": [0.1, 0.6, 1.1, 1.0, 0.9], "duplicates": [1.0, 0.1, 0, 0
         # a fresh generator that is slow: D tells its images from real ones
         ({"diversity": [0.08, 0.09, 0.13], "duplicates": [1] * 3, "accuracy": [0.3, 1, 1]}, None),
         ({"diversity": [0.08, 0.12, 0.15], "duplicates": [0.1, 0, 0], "accuracy": [1] * 3}, None),
+        ({"diversity": [0.1, 0.13, 0.16], "duplicates": [1, 0.8, 0.25], "accuracy": [1] * 3}, None),
         ({"diversity": [0.1, 0.2, 0.3, 0.4], "duplicates": [1, 0.9, 0.8, 0.6], "accuracy": [0.7] * 4}, None),
         ({"diversity": [0.13, 0.11, 0.16], "duplicates": [1] * 3, "accuracy": [0.6, 0.2, 0.1]}, "few different"),
         ({"diversity": [1.0, 0.0], "duplicates": [0, 1]}, None),  # too short to say

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from click.testing import CliRunner
 from PIL import Image
+from ray.exceptions import RayTaskError
 
 from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
+from raygan.errors import CheckpointError
 from raygan.gan import checkpoint
 from raygan.gan.final_config import FinalConfig
 from raygan.gan.state import TrainState
@@ -20,7 +24,7 @@ from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep import final, plan, spec, state
 from raygan.sweep.study import Study
-from raygan.sweep.trial import job_of
+from raygan.sweep.trial import WORKER_FAILURES, job_of
 from raygan.sweep.yaml_loader import parse
 
 SWEEP = """
@@ -205,6 +209,25 @@ def test_sweep_that_stops_gives_up_what_runs():
     assert len(lines) == 1
     assert runner.started == ["one", "two"]
     assert runner.stopped == ["one"]
+
+
+def test_tasks_take_a_workers_resources_and_raise_what_was_raised(monkeypatch):
+    asked: dict = {}
+
+    def remote(**options):
+        asked.update(options)
+        return lambda function: SimpleNamespace(remote=lambda job: (function, job))
+
+    def get(reference):
+        raise RayTaskError("run_job", "traceback", CheckpointError("it is damaged"))
+
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(ray, "get", get)
+    runner, job = final.OnRay(), {"cpus": 2.0, "gpus": 0.5}
+    assert runner.start(job) == (final.run_job, job)
+    assert asked == {"num_cpus": 2.0, "num_gpus": 0.5, "max_retries": WORKER_FAILURES}
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        runner.result("reference")
 
 
 @pytest.fixture
