@@ -2,7 +2,8 @@
 
 2,000 images, disjoint from those of the running test (arXiv 1704.03971, section 5.2). The search
 from z = 0 is what is reported; that it has not stuck is audited by searches of the same length
-from z ~ N(0, 1), of which an image's best counts.
+from z ~ N(0, 1), of which an image's best counts. ``tests/bench/audit.py`` (digits, 1,000
+iterations, 100 images): three of them lower the mean by 4% for vanilla, 2% for bn, 18% for wn.
 """
 
 from __future__ import annotations
