@@ -119,7 +119,7 @@ def _fid(job: final.Job, weights: Path) -> None:
 
     state, images = final.load_generator(job)
     config = state.config
-    found = fid(state.generator, config.code_size, images, weights, seed=config.seed)
+    found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
     written = json.dumps({**found, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
     for which in job["which"]:
         Storage(job["folder"]).write(f"final/{which}-fid.json", written.encode())

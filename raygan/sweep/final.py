@@ -102,7 +102,7 @@ def run_job(job: Job) -> dict[str, Any]:
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
-        state.generator, state.config.code_size, held_out, config, seed=state.config.seed
+        state.judged, state.config.code_size, held_out, config, seed=state.config.seed
     )
     result = {
         "loss": test.loss,
