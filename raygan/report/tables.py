@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raygan.records import LAST, LOSS, STEP, WHOLE, TrialRecord
+from raygan.report import stability
+from raygan.report.tabular import parquet_bytes
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
 OVERVIEW = "overview.png"
+STABILITY = ("last_over_best", "drawup", "roughness", "log_area")
+"""Measures of :mod:`raygan.report.stability` in a trial's row."""
 
 STYLES = {
     "ok": "green",
@@ -31,8 +33,9 @@ STYLES = {
 
 
 def trial_row(record: TrialRecord) -> dict[str, Any]:
-    """One trial as a flat row: identity, configuration, outcome, losses, cost."""
+    """One trial as a flat row: identity, configuration, outcome, losses, stability, cost."""
     best = record.best
+    measures = stability.summary(record.curve)
     return {
         "trial": record.id,
         "cell": record.cell,
@@ -46,6 +49,7 @@ def trial_row(record: TrialRecord) -> dict[str, Any]:
         "best_step": best[0] if best else None,
         "last_loss": record.curve[-1][1] if record.history else None,
         "end_loss": record.end_loss,
+        **{name: measures.get(name) for name in STABILITY},
         "seconds": record.seconds,
         "gpu_seconds": record.gpu_seconds,
         **{
@@ -66,8 +70,10 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
         for point in record.history
     ]
     results = results_table(records)
-    storage.write(RESULTS, _parquet(results))
-    storage.write(CURVES, _parquet(pa.Table.from_pylist(points, None if points else _NO_CURVES)))
+    storage.write(RESULTS, parquet_bytes(results))
+    storage.write(
+        CURVES, parquet_bytes(pa.Table.from_pylist(points, None if points else _NO_CURVES))
+    )
     content = {**summary, "trials": results.to_pylist()}
     storage.write(SUMMARY, json.dumps(content, indent=1).encode())
 
@@ -81,12 +87,6 @@ _NO_CURVES = pa.schema(
     [("trial", pa.string()), ("cell", pa.string()), (STEP, pa.int64()), (LOSS, pa.float64())]
 )
 """Columns of a table of curves without a row."""
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
 
 
 def show(
@@ -144,8 +144,8 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
     for name in (*names, "mean best loss", "failed"):
         table.add_column(name, justify="left" if name in ("cell", "setting") else "right")
     for cell, records in replicates.items():
-        for setting in dict.fromkeys(_setting(record) for record in records):
-            mine = [record for record in records if _setting(record) == setting]
+        for chosen in dict.fromkeys(setting(record) for record in records):
+            mine = [record for record in records if setting(record) == chosen]
             whole = [r for r in mine if r.outcome in WHOLE]
             ends = [r.end_loss for r in whole if r.end_loss is not None]
             numbers = [""] * 5
@@ -155,12 +155,13 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
                 numbers = [f"{statistics.fmean(ends):.5f}", spread]
                 numbers += [f"{value:.5f}" for value in (min(ends), max(ends), best)]
             failed = sum(r.outcome not in (None, *WHOLE) for r in mine)
-            table.add_row(cell, setting, str(len(ends)), *numbers, str(failed))
+            table.add_row(cell, chosen, str(len(ends)), *numbers, str(failed))
     console.print(table)
     console.print()
 
 
-def _setting(record: TrialRecord) -> str:
+def setting(record: TrialRecord) -> str:
+    """A trial's searched values in words: ``lr=0.0001``."""
     return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
                     for name, value in record.params.items()) or "as given"  # fmt: skip
 

@@ -1,8 +1,7 @@
-"""``raygan status``, ``stop`` and ``results``: a sweep from another shell or machine."""
+"""``raygan status``, ``stop``, ``results``, ``report``: a sweep from another shell or machine."""
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import pyarrow.csv
-import pyarrow.parquet
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +19,7 @@ from raygan import records
 from raygan.errors import ConfigError, RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
+from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
 from raygan.storage import Storage
 from raygan.sweep import lock, plan, state
 from raygan.sweep.cell import best, verdict
@@ -30,6 +29,11 @@ from raygan.sweep.spec import NAME, SweepSpec, load
 
 STOP_SECONDS = 120.0
 """How long ``raygan stop`` waits until the sweep has stopped."""
+
+FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
+    "parquet": parquet_bytes, "csv": csv_bytes, "json": json_bytes,
+}  # fmt: skip
+"""What rows can be written as."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -145,15 +149,46 @@ def stop(sweep: Storage, spec: SweepSpec) -> None:
 @click.command()
 @_of_a_sweep
 @click.option(
+    "--format",
+    "kind",
+    type=click.Choice(list(FORMATS)),
+    help="Write a row per trial instead of printing tables; to --out, or else to the output.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write a row per trial to this .parquet or .csv file.",
+    help="Also write a row per trial to this .parquet, .csv or .json file.",
 )
-def results(sweep: Storage, spec: SweepSpec, out: Path | None) -> None:
-    """Print the trials of the sweep NAME, running or done, as tables."""
-    if out is not None and out.suffix not in (".parquet", ".csv"):
-        raise ConfigError(f"--out (={str(out)!r}) must end in .parquet or .csv")
+def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None) -> None:
+    """Print the trials of the sweep NAME, running or done, as tables, or write them as data."""
+    if out is not None:
+        kind = kind or out.suffix.removeprefix(".")
+        if kind not in FORMATS:
+            endings = ", ".join(f".{name}" for name in FORMATS)
+            raise ConfigError(f"--out (={str(out)!r}) must end in one of {endings}, or give "
+                              "--format, too")  # fmt: skip
     known = records.load_all(sweep)
+    if kind is not None:
+        _write_rows(FORMATS[kind](tables.results_table(known.values())), kind, out)
+    if kind is None or out is not None:
+        _show(sweep, spec, known)
+    if out is not None:
+        click.echo(f"Written: {out}")
+
+
+def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
+    if out is not None:
+        try:
+            out.write_bytes(data)
+        except OSError as error:
+            raise ConfigError(f"--out (={str(out)!r}) cannot be written ({error})") from error
+        return
+    if kind == "parquet" and sys.stdout.isatty():
+        raise ConfigError("Parquet is nothing to look at: give --out FILE, or send it into a pipe")
+    click.echo(data, nl=False)
+
+
+def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> None:
     data = state.stored_data(sweep)
     console = _console()
     cells = [cell.name for cell in plan.cells(spec)]
@@ -162,17 +197,30 @@ def results(sweep: Storage, spec: SweepSpec, out: Path | None) -> None:
         console,
         {c.name: verdict(spec, c, _of(c, known)) for c in plan.cells(spec)},
     )
-    if out is None:
-        return
-    table = tables.results_table(known.values())
+
+
+@click.command()
+@_of_a_sweep
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    help="Write it there; by default into the sweep's own folder.",
+)
+def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
+    """Make report.html and report.md of the sweep NAME, running or done, from what is stored."""
+    from raygan.report.make import HTML
+    from raygan.sweep.evidence import make_report
+
+    found = make_report(sweep, spec, records.load_all(sweep), state.stored_data(sweep))
+    target = sweep if out is None else Storage(out)
     try:
-        if out.suffix == ".csv":
-            pyarrow.csv.write_csv(table, out)
-        else:
-            pyarrow.parquet.write_table(table, out)
+        found.write(target)
     except OSError as error:
-        raise ConfigError(f"--out (={str(out)!r}) cannot be written ({error})") from error
-    click.echo(f"Written: {out}")
+        raise ConfigError(
+            f"{target.uri} cannot be written ({error}); give another place with --out"
+        ) from error
+    click.echo(found.verdict)
+    click.echo(f"\nReport: {target.uri}/{HTML}")
 
 
 def _is_alive(sweep: Storage, holder: Holder) -> bool:
@@ -192,12 +240,8 @@ def _who(holder: Holder | None, alive: bool, done: bool) -> str:
 
 
 def _is_done(sweep: Storage, known: dict[str, TrialRecord]) -> bool:
-    try:
-        summary = json.loads(sweep.read(tables.SUMMARY) or b"{}")
-    except ValueError:  # cut off; made again by the sweep's command
-        summary = {}
     ended = all(record.outcome is not None for record in known.values())
-    return bool(ended and summary.get("finished"))
+    return bool(ended and state.summary(sweep).get("finished"))
 
 
 def _of(cell: Cell, known: dict[str, TrialRecord]) -> list[TrialRecord]:

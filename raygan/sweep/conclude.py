@@ -1,7 +1,8 @@
-"""The end of a run of a sweep: tables, picture, MLflow's parent run, and the exit code."""
+"""The end of a run of a sweep: tables, picture, report, MLflow's parent run, and the exit code."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -12,13 +13,17 @@ from rich.console import Console
 from raygan.errors import TrackingError
 from raygan.records import STEP, WHOLE
 from raygan.report import tables
+from raygan.report.make import HTML, MARKDOWN
 from raygan.report.overview import overview_png
+from raygan.sweep import state
+from raygan.sweep.evidence import make_report
 from raygan.sweep.progress import describe_spent
 from raygan.sweep.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
-from raygan.sweep.state import dump
 from raygan.sweep.study import Study, outcomes
 from raygan.tracking.context import Status, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
+
+logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
 
@@ -69,7 +74,7 @@ def finish(
     else:
         tell_interrupted(study, tracker)
     try:
-        _write(study, data, code, picture=not stopped)
+        _write(study, data, code, run_tags(data["digest"]), pictures=not stopped)
     except OSError as error:
         _warn(console, f"The tables cannot be written ({error}); {again} makes them.")
     _show(study, data, console)
@@ -93,14 +98,15 @@ def show_again(
     Returns the exit code of the run that ended it.
     """
     code = _exit_code(study)
-    _write(study, data, code, picture=True)
+    before = state.summary(study.storage)
+    _write(study, data, code, before.get(state.VERSIONS, {}), pictures=True)
     _show(study, data, console)
     if code == EXIT_FAILED:
         _explain_failures(study, console)
     try:
         tracker.connect()
         if tracker.status(data["id"]) != _status(code):
-            tracker.open(data["id"], dump(study.spec), run_tags(data["digest"]))
+            tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]))
             catch_up(study, tracker)
             _close(study, tracker, code)
     except TrackingError as error:
@@ -137,7 +143,9 @@ def _warn(console: Console, text: str) -> None:
     console.print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
-def _write(study: Study, data: dict[str, Any], code: int, *, picture: bool) -> None:
+def _write(
+    study: Study, data: dict[str, Any], code: int, versions: dict[str, str], *, pictures: bool
+) -> None:
     best = {name: study.best(name) for name in study.cells}
     records = list(study.records.values())
     spent = spent_metrics(study)
@@ -146,16 +154,25 @@ def _write(study: Study, data: dict[str, Any], code: int, *, picture: bool) -> N
         "exit_code": code,
         "finished": study.complete and code not in (EXIT_SIGINT, EXIT_SIGTERM),
         "data": data,
+        state.VERSIONS: versions,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},
         "replicates": {n: [r.id for r in cell.verdict()] for n, cell in study.cells.items()},
         "spent": {key.removeprefix("spent/"): spent[key] for key in spent if key != STEP},
     }
     tables.write(study.storage, records, summary)
-    if picture:
+    if pictures:
         title = f"{study.spec.name}: reconstruction loss on held-out images"
         drawn = overview_png(study.storage, title, records, best, data["baseline"])
         study.storage.write(tables.OVERVIEW, drawn)
+        _report(study, data)
+
+
+def _report(study: Study, data: dict[str, Any]) -> None:
+    try:
+        make_report(study.storage, study.spec, study.records, data).write(study.storage)
+    except Exception:  # a report that cannot be made must not lose a sweep its end
+        logger.exception("the report cannot be made; `raygan report` tries again")
 
 
 def _status(code: int) -> Status:
@@ -169,7 +186,8 @@ def _close(study: Study, tracker: Tracker, code: int) -> bool:
     metrics |= {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
     with tempfile.TemporaryDirectory() as folder:
         files = []
-        for name in (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW):
+        written = (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW, HTML, MARKDOWN)
+        for name in written:
             (Path(folder) / name).write_bytes(study.storage.read(name) or b"")
             files.append(Path(folder) / name)
         spent = spent_metrics(study)
@@ -211,6 +229,8 @@ def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
     say(f"Results: {study.storage.uri}/{tables.RESULTS}")
     if tables.OVERVIEW in study.storage.files():
         say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
+    if HTML in study.storage.files():
+        say(f"Report:  {study.storage.uri}/{HTML}")
     if not is_file(tracker.uri):
         say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:

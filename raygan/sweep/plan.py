@@ -27,14 +27,16 @@ class Cell:
 def cells(spec: SweepSpec) -> list[Cell]:
     """The product of the grid's axes, the first axis slowest."""
     axes = spec.axes()
-    if not axes:
+    points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    return [Cell(cell_name(spec, values), values) for values in points]
+
+
+def cell_name(spec: SweepSpec, values: dict[str, Scalar]) -> str:
+    """What the cell with these values of the grid's axes is called."""
+    if not values:
         # a searched norm is no cell
-        return [Cell("all" if "norm" in spec.space() else spec.train.norm, {})]
-    return [
-        Cell("_".join(_word(name, value) for name, value in zip(axes, point, strict=True)),
-             dict(zip(axes, point, strict=True)))
-        for point in itertools.product(*axes.values())
-    ]  # fmt: skip
+        return "all" if "norm" in spec.space() else str(spec.train.norm)
+    return "_".join(_word(name, value) for name, value in values.items())
 
 
 def _word(name: str, value: Scalar) -> str:

@@ -15,6 +15,8 @@ from raygan.sweep.spec import SweepSpec, validate
 from raygan.sweep.yaml_loader import Document
 
 SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
+VERSIONS = "versions"
+"""Key of ``result.json``: the versions of the code that trained last."""
 _END = "...\n"
 """YAML's end of a document: half of one is often valid, too."""
 MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final")
@@ -61,6 +63,15 @@ def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
     for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, json.dumps(data))):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
+
+
+def summary(sweep: Storage) -> dict[str, Any]:
+    """What the last run of the sweep wrote in its end; empty if that is cut off or yet to come."""
+    try:
+        found = json.loads(sweep.read(SUMMARY) or b"{}")
+    except ValueError:  # the sweep's command makes it again
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:

@@ -1,0 +1,167 @@
+"""What a verdict stands on: each cell's runs by seed, and the loss that they are compared by."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from raygan.records import LAST, TrialRecord
+from raygan.report.tables import setting
+from raygan.storage import Storage
+
+RETRY = "-warmup"
+"""Ends the id of the retry of an early failure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One recipe that is compared: a point of the sweep's grid, over all its seeds."""
+
+    name: str
+    values: dict[str, Any]
+    """The grid's values but the seed."""
+    records: list[TrialRecord]
+    """All its trials."""
+    replicates: list[TrialRecord]
+    """Its best settings with several seeds, whatever their outcome; empty if the sweep has none."""
+    best: TrialRecord | None
+    """The trial that ended lowest, of the replicates if there are some."""
+
+    @cached_property
+    def runs(self) -> dict[int, TrialRecord]:
+        """The runs that carry the verdict, by seed: of a setting's replicates the last attempt.
+
+        Of several replicated settings the one counts of which most runs ended ok, and of these the
+        one with the lowest mean end loss. Without replicates, the best trial alone.
+        """
+        if not self.replicates:
+            return {int(self.best.config["seed"]): self.best} if self.best else {}
+        by_setting: dict[str, dict[int, TrialRecord]] = {}
+        for record in sorted(self.replicates, key=lambda record: record.id.endswith(RETRY)):
+            # where the seed is an axis of the grid, each seed was searched by itself
+            chosen = setting(record) if record.kind == "replicate" else ""
+            by_setting.setdefault(chosen, {})[int(record.config["seed"])] = record
+        return min(by_setting.values(), key=_rank)
+
+    @property
+    def ended(self) -> list[TrialRecord]:
+        """The runs that have their outcome."""
+        return [record for record in self.runs.values() if record.outcome is not None]
+
+    @property
+    def failed(self) -> list[TrialRecord]:
+        """The runs that ended without a result."""
+        return [record for record in self.ended if record.outcome not in ("ok", "stopped")]
+
+    @property
+    def setting(self) -> str:
+        """The searched values of its runs, in words."""
+        found = list(dict.fromkeys(setting(record) for record in self.runs.values()))
+        return found[0] if len(found) == 1 else "one per seed" if found else ""
+
+
+def _rank(runs: dict[int, TrialRecord]) -> tuple[int, float]:
+    ends = [r.end_loss for r in runs.values() if r.outcome == "ok" and r.end_loss is not None]
+    return -len(ends), statistics.fmean(ends) if ends else math.inf
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A sweep's results, as far as there are some."""
+
+    name: str
+    cells: list[Cell]
+    baseline: float | None = None
+    """Loss of the mean training image."""
+    expected_trials: int | None = None
+    """Trials that the sweep takes in all, as far as is known."""
+    finished: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
+    """What the images are, for people."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the code that trained."""
+    spent: dict[str, float] = field(default_factory=dict)
+    recipe: str = ""
+    """The sweep's resolved YAML."""
+    finals: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Results of the final test, by trial and by ``best`` or ``last`` generator."""
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials."""
+        return [record for cell in self.cells for record in cell.records]
+
+    @property
+    def replicated(self) -> bool:
+        """Whether any cell has runs with several seeds."""
+        return any(len(cell.runs) > 1 for cell in self.cells)
+
+    @cached_property
+    def by_final_test(self) -> bool:
+        """Whether the verdict stands on the final test: every run that ended ok has taken it."""
+        whole = [r for cell in self.cells for r in cell.runs.values() if r.outcome == "ok"]
+        return bool(whole) and all(self.final_loss(r, "best") is not None for r in whole)
+
+    @property
+    def measure(self) -> str:
+        """What the loss is that runs are compared by."""
+        if not self.by_final_test:
+            return f"end loss of the running test (median of the last {LAST} evaluations)"
+        tests = [found["best"] for found in self.finals.values() if "best" in found]
+        images, steps = tests[0].get("images"), tests[0].get("steps")
+        size = f" ({images:,} images, {steps:,} steps)" if images and steps else ""
+        return f"final test's loss of the best generator{size}"
+
+    def final_loss(self, record: TrialRecord, which: str) -> float | None:
+        """The final test's loss of a trial's ``best`` or ``last`` generator, if it was taken."""
+        found = self.finals.get(record.id, {}).get(which, {}).get("loss")
+        if not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
+            return None
+        return float(found)
+
+    def losses(self, cell: Cell) -> dict[int, float]:
+        """The loss by seed of the cell's runs that ended ok."""
+        found = {}
+        for seed, record in cell.runs.items():
+            loss = self.final_loss(record, "best") if self.by_final_test else record.end_loss
+            if record.outcome == "ok" and loss:
+                found[seed] = loss
+        return found
+
+    @cached_property
+    def ranked(self) -> list[Cell]:
+        """The cells with a loss, that with the lowest mean first."""
+        usable = [cell for cell in self.cells if self.losses(cell)]
+        return sorted(usable, key=self.mean)
+
+    def mean(self, cell: Cell) -> float:
+        """Mean loss over the runs of a cell that has one."""
+        return statistics.fmean(self.losses(cell).values())
+
+    def reference(self, cell: Cell) -> Cell | None:
+        """What ``cell`` is held against: the same without a normalisation, else the first cell."""
+        plain = {**cell.values, "norm": "vanilla"}
+        twin = next((other for other in self.cells if other.values == plain), None)
+        return twin or next(iter(self.cells), None)
+
+
+def read_finals(
+    storage: Storage, records: Iterable[TrialRecord]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The results of the final test that lie beside the trials' records; damaged ones are none."""
+    finals: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in records:
+        for which in ("best", "last"):
+            data = storage.read(f"trials/{record.id}/final/{which}.json")
+            try:
+                found = json.loads(data) if data is not None else None
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                finals.setdefault(record.id, {})[which] = found
+    return finals

@@ -1,0 +1,205 @@
+"""The report's figures: drawn once, as SVG for light and dark pages and as PNG for Markdown."""
+
+from __future__ import annotations
+
+import io
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from raygan.records import TrialRecord
+from raygan.report import rates, stability
+from raygan.report.compare import mean_interval
+from raygan.report.evidence import Cell, Evidence
+
+COLORS = (
+    "#2f7fd6", "#d9690f", "#1f9d57", "#d6457f", "#8a63d2", "#0f95a5", "#a8743a", "#7d8590",
+)  # fmt: skip
+"""One per cell; each has a contrast of 3:1 or more with a white and with a black page."""
+INK = "#010203"
+"""Stands for the page's own text colour until the SVG is written."""
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none",
+    "svg.hashsalt": "raygan", "text.parse_math": False, "text.color": INK,
+    "axes.edgecolor": INK, "axes.labelcolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.framealpha": 0,
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
+}  # fmt: skip
+_SIZE = (5.6, 3.7)
+_MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure."""
+
+    key: str
+    title: str
+    caption: str
+    svg: str
+    """An ``svg`` element whose lines and words have the page's text colour."""
+    png: bytes
+    """On white."""
+
+
+def drawings(evidence: Evidence) -> list[Drawing]:
+    """All figures for which there are data."""
+    shown = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
+    shown = sorted(shown[: len(COLORS)], key=evidence.cells.index)
+    left_out = len(evidence.cells) - len(shown)
+    tail = f" The {len(shown)} best of {len(evidence.cells)} cells." if left_out else ""
+    band = "Thick: median over seeds; band: lowest to highest; thin: each seed."
+    parts: list[tuple[str, str, str, Callable[[Axes, Evidence, list[Cell]], bool]]] = [
+        ("curves", "Loss over iterations", f"Running reconstruction test. {band}", _curves),
+        ("losses", "Loss by cell", f"The {evidence.measure}: each seed, the mean, and its 95% CI "
+         "(bootstrap over seeds; from 3 seeds on).", _losses),
+        ("drawup", "How far above its lowest loss so far", f"1: the run has not got worse. {band}",
+         _drawups),
+        ("rates", "Loss against learning rate", "Each point: a trial that ended ok; line: the "
+         "median; thick: all trials ok and within 10% of the best. Along the top, trials without a "
+         "usable loss: + stopped early, × failed.", _rates),
+    ]  # fmt: skip
+    found = (_draw(k, t, f"{c}{tail}", plot, evidence, shown) for k, t, c, plot in parts)
+    return [drawing for drawing in found if drawing is not None]
+
+
+def _draw(
+    key: str,
+    title: str,
+    caption: str,
+    plot: Callable[[Axes, Evidence, list[Cell]], bool],
+    evidence: Evidence,
+    cells: list[Cell],
+) -> Drawing | None:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        FigureCanvasAgg(figure)
+        if not plot(figure.subplots(), evidence, cells):
+            return None
+        svg, png = io.StringIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=130, facecolor="white")
+    return Drawing(key, title, caption, _inline(svg.getvalue(), key, title), png.getvalue())
+
+
+def _inline(document: str, key: str, title: str) -> str:
+    """The ``svg`` element alone, in the page's colours, its ids told from other figures'."""
+    element = document[document.index("<svg") :].replace(INK, "currentColor")
+    # a style sheet in it would hold for the whole page
+    element = re.sub(r"<(metadata|style)\b.*?</\1>", "", element, flags=re.DOTALL)
+    element = re.sub(r'\bid="', f'id="{key}-', element)
+    element = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{key}-", element)
+    # the viewBox says the proportions, the page the size
+    element = re.sub(r'\b(width|height)="[\d.]+pt"', "", element, count=2)
+    return element.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+def _curves(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
+    if not _bands(axis, cells, lambda record: record.curve):
+        return False
+    if evidence.baseline:
+        axis.axhline(evidence.baseline, color=INK, ls=":", lw=1, label="mean image")
+    axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
+    _finish(axis)
+    return True
+
+
+def _drawups(axis: Axes, _: Evidence, cells: list[Cell]) -> bool:
+    if not _bands(axis, cells, lambda record: stability.drawups(record.curve)):
+        return False
+    axis.set(xlabel="iteration", ylabel="loss / lowest loss so far", yscale="log")
+    _finish(axis)
+    return True
+
+
+def _bands(
+    axis: Axes, cells: list[Cell], curve: Callable[[TrialRecord], list[tuple[int, float]]]
+) -> bool:
+    drawn = False
+    for number, cell in enumerate(cells):
+        found = [dict(curve(record)) for record in cell.runs.values() if record.history]
+        if not found:
+            continue
+        drawn, color = True, COLORS[number]
+        for one in found:
+            axis.plot(list(one), list(one.values()), color=color, lw=0.7, alpha=0.45)
+        # where a seed has ended early, the median is over the others
+        steps = sorted(set().union(*found))
+        at = [[one[step] for one in found if step in one] for step in steps]
+        axis.plot(steps, [statistics.median(v) for v in at], color=color, lw=2.2, label=cell.name)
+        axis.fill_between(
+            steps, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.15, lw=0
+        )
+    return drawn
+
+
+def _losses(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
+    ranked = [cell for cell in reversed(evidence.ranked) if cell in cells]
+    for row, cell in enumerate(ranked):
+        values = list(evidence.losses(cell).values())
+        color = COLORS[cells.index(cell)]
+        axis.plot(values, [row] * len(values), "o", color=color, alpha=0.6, ms=7, mew=0)
+        axis.plot([evidence.mean(cell)], [row], "|", color=INK, ms=18, mew=2)
+        if (interval := mean_interval(values)) is not None:
+            axis.plot([interval.low, interval.high], [row, row], color=INK, lw=1.6)
+    axis.set_yticks(range(len(ranked)), [cell.name for cell in ranked])
+    axis.set(xlabel="loss (MSE per pixel)", ylim=(-0.6, len(ranked) - 0.4))
+    axis.grid(visible=True, axis="x")
+    return bool(ranked)
+
+
+def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
+    drawn = False
+    lost: list[tuple[float, str, str]] = []
+    # cells that differ in their learning rate alone are one line
+    recipes = rates.recipes(evidence.cells)
+    names = (
+        list(recipes)[: len(COLORS)]
+        if len(recipes) < len(evidence.cells)
+        else [c.name for c in cells]
+    )
+    for color, marker, name in zip(COLORS, _MARKERS, names, strict=False):
+        records = recipes[name]
+        found = rates.by_rate(records)
+        medians = [(rate.lr, rate.loss) for rate in found if rate.loss is not None]
+        for record in records:
+            lr = float(record.config["lr"])
+            if record.outcome == "ok" and record.end_loss is not None:
+                axis.plot(lr, record.end_loss, marker, color=color, ms=5, alpha=0.6, mew=0)
+            elif record.outcome is not None:
+                lost.append((lr, "+" if record.outcome == "stopped" else "x", color))
+        if medians:
+            drawn = True
+            axis.plot(*zip(*medians, strict=True), color=color, lw=1.2, marker=marker, ms=0)
+            axis.plot([], [], marker=marker, color=color, lw=1.2, ms=5, label=name)
+        if (width := rates.width(found)) is not None:
+            good = [point for point in medians if width.low <= point[0] <= width.high]
+            axis.plot(*zip(*good, strict=True), color=color, lw=6, alpha=0.3, marker=marker, ms=0)
+    for index, (lr, marker, color) in enumerate(lost):
+        level = 1.0 - 0.03 * (index % 4)
+        axis.plot(lr, level, marker, color=color, ms=6, transform=axis.get_xaxis_transform())
+    if not drawn:
+        return False
+    axis.set(xlabel="learning rate", ylabel="end loss (MSE per pixel)", xscale="log", yscale="log")
+    _finish(axis)
+    return True
+
+
+def _finish(axis: Axes) -> None:
+    axis.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0]))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    if axis.get_ylim()[1] / axis.get_ylim()[0] < 2:  # fewer than two of them would be seen
+        axis.set_yscale("linear")
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    axis.grid(visible=True)
+    axis.legend(fontsize="small")

@@ -1,0 +1,147 @@
+"""The report of a sweep: ``report.html``, ``report.md``, and its tables and figures as files."""
+
+from __future__ import annotations
+
+import base64
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from raygan import __version__
+from raygan.report import pictures, words
+from raygan.report.evidence import Evidence
+from raygan.report.figures import Drawing, drawings
+from raygan.report.pictures import Picture, Strip
+from raygan.report.questions import Question, questions
+from raygan.report.sheets import sheets
+from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
+from raygan.report.verdict import verdict
+from raygan.storage import Storage
+
+HTML, MARKDOWN, FOLDER = "report.html", "report.md", "report"
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says, before it is written."""
+
+    evidence: Evidence
+    verdict: str
+    questions: list[Question]
+    sheets: list[Sheet]
+    drawings: list[Drawing]
+    samples: list[Strip]
+    reconstructions: list[Strip]
+
+    @classmethod
+    def of(cls, storage: Storage, evidence: Evidence) -> Report:
+        """The report of ``evidence``, with the pictures that lie in the sweep's ``storage``."""
+        return cls(
+            evidence,
+            verdict(evidence),
+            questions(evidence),
+            sheets(evidence),
+            drawings(evidence),
+            pictures.samples(storage, evidence),
+            pictures.reconstructions(storage, evidence),
+        )
+
+    def html(self) -> str:
+        """One file that needs no other: figures and pictures are in it, and no script."""
+        environment = _environment()
+        # drawn here; matplotlib escapes the names in it
+        environment.filters |= {"svg": Markup, "uri": _uri}
+        return environment.get_template("report.html.j2").render(self._content())
+
+    def markdown(self) -> str:
+        """The same in Markdown, for the files of :data:`FOLDER` beside it."""
+        environment = _environment(finalize=_escape)
+        environment.filters |= {"raw": Markup, "block": _block}
+        return environment.get_template("report.md.j2").render(self._content(), folder=FOLDER)
+
+    def write(self, storage: Storage) -> None:
+        """Write everything; the two documents last, when what they name is there."""
+        for sheet in self.sheets:
+            table = sheet.arrow()
+            storage.write(f"{FOLDER}/{sheet.key}.parquet", parquet_bytes(table))
+            storage.write(f"{FOLDER}/{sheet.key}.csv", csv_bytes(table))
+        for drawing in self.drawings:
+            storage.write(f"{FOLDER}/{drawing.key}.png", drawing.png)
+        for strip in (*self.samples, *self.reconstructions):
+            for picture in strip.pictures:
+                storage.write(f"{FOLDER}/{picture.name}", picture.jpeg)
+        storage.write(MARKDOWN, self.markdown().encode())
+        storage.write(HTML, self.html().encode())
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "evidence": self.evidence,
+            "progress": _progress(self.evidence),
+            "verdict": self.verdict,
+            "questions": self.questions,
+            "sheets": self.sheets,
+            "drawings": {drawing.key: drawing for drawing in self.drawings},
+            "samples": self.samples,
+            "reconstructions": self.reconstructions,
+            "facts": _facts(self.evidence),
+            "how": _how(self.evidence),
+            "command": f"python -m raygan.sweep {self.evidence.name}.yaml",
+        }
+
+
+def _environment(finalize: Callable[[object], Markup] | None = None) -> Environment:
+    return Environment(
+        loader=PackageLoader("raygan.report"),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+
+
+def _progress(evidence: Evidence) -> str:
+    ended = sum(record.outcome is not None for record in evidence.records)
+    total = max(evidence.expected_trials or 0, len(evidence.records))
+    state = "finished" if evidence.finished else "not finished"
+    return f"{words.times(len(evidence.cells), 'cell')}, {ended} of {total} trials ended, {state}."
+
+
+def _facts(evidence: Evidence) -> list[tuple[str, str]]:
+    facts = list(evidence.data.items())
+    if evidence.baseline is not None:
+        facts.append(("loss of the mean training image", words.loss(evidence.baseline)))
+    versions = evidence.versions or {"code that trained": "not recorded"}
+    facts += [(name.removeprefix("version."), value) for name, value in versions.items()]
+    facts += [(name, f"{value:.2f}") for name, value in evidence.spent.items()]
+    facts.append(("report made by", f"raygan {__version__}"))
+    return [(name, str(value)) for name, value in facts]
+
+
+def _how(evidence: Evidence) -> str:
+    commit = evidence.versions.get("git_commit")
+    at = f" of commit {commit}" if commit else ""
+    return (
+        f"Save the resolved YAML as {evidence.name}.yaml and run, with the code{at} and images of "
+        "the same digest:"
+    )
+
+
+def _uri(picture: Picture) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"
+
+
+def _escape(value: object) -> Markup:
+    """One line of text that says in Markdown what it is; what is Markdown already passes."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(_SPECIAL.sub(r"\\\1", " ".join(str(value).split())))  # noqa: S704 - escaped
+
+
+def _block(text: str) -> Markup:
+    return Markup(textwrap.indent(text, "    ", lambda _: True))  # noqa: S704 - a block of code

@@ -1,0 +1,128 @@
+"""What generators make: pictures that a sweep has stored, small enough for a report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from raygan.records import TrialRecord
+from raygan.report.evidence import Cell, Evidence
+from raygan.storage import Storage
+
+MOST_CELLS, MOST_STEPS = 6, 5
+SIDE = 288
+"""Pixels of the longer side, at most."""
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture with what it shows."""
+
+    caption: str
+    name: str
+    """Names its file."""
+    jpeg: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The pictures of one cell, side by side."""
+
+    cell: str
+    pictures: list[Picture]
+
+
+def samples(storage: Storage, evidence: Evidence) -> list[Strip]:
+    """Per cell, samples from the same codes over the iterations, of one run with the same seed."""
+    strips = []
+    for cell, record in _chosen(evidence):
+        steps = _spread(_steps(storage, record, "samples"))
+        names = [(f"iteration {step:,}", f"images/samples-{step:09d}.png") for step in steps]
+        strips.append(_strip(storage, cell, record, names))
+    return [strip for strip in strips if strip.pictures]
+
+
+def reconstructions(storage: Storage, evidence: Evidence) -> list[Strip]:
+    """Per cell, held-out images beside their reconstructions: by the best and by the last
+    generator, and the hardest and easiest of the final test where it was taken."""
+    strips = []
+    for cell, record in _chosen(evidence):
+        steps = _steps(storage, record, "reconstructions")
+        names = []
+        for what, step in (
+            ("best", record.best[0] if record.best else None),
+            ("last", record.step),
+        ):
+            if step in steps:
+                path = f"images/reconstructions-{step:09d}.png"
+                names.append((f"{what}, iteration {step:,}", path))
+        names += [
+            (f"final test, {which} generator: {how}", f"final/{which}-{how}.png")
+            for which in ("best", "last")
+            for how in ("hardest", "easiest")
+        ]
+        strips.append(_strip(storage, cell, record, names))
+    return [strip for strip in strips if strip.pictures]
+
+
+def _chosen(evidence: Evidence) -> list[tuple[Cell, TrialRecord]]:
+    """One run of each cell, with the seed that most cells have a result with."""
+    cells = [cell for cell in (evidence.ranked or evidence.cells) if cell.runs][:MOST_CELLS]
+    seeds = [seed for cell in cells for seed in (evidence.losses(cell) or cell.runs)]
+    if not seeds:
+        return []
+    seed = max(sorted(set(seeds)), key=seeds.count)
+    return [(c, c.runs.get(seed) or next(iter(c.runs.values()))) for c in cells]
+
+
+def _steps(storage: Storage, record: TrialRecord, kind: str) -> list[int]:
+    """The iterations of which there is a picture, as far as the record knows them."""
+    found = []
+    for name in storage.files(f"trials/{record.id}/images"):
+        number = name.removeprefix(f"{kind}-").removesuffix(".png")
+        if number.isdecimal() and int(number) <= record.step:
+            found.append(int(number))
+    return sorted(found)
+
+
+def _spread(steps: list[int]) -> list[int]:
+    """At most :data:`MOST_STEPS` of ``steps``: the first, the last, and between by equal ratios."""
+    if len(steps) <= MOST_STEPS:
+        return steps
+    count = len(steps)
+    ranks = {round(count ** (k / (MOST_STEPS - 1))) - 1 for k in range(MOST_STEPS)}
+    return [steps[rank] for rank in sorted(ranks)]
+
+
+def _strip(
+    storage: Storage, cell: Cell, record: TrialRecord, names: Iterable[tuple[str, str]]
+) -> Strip:
+    pictures = []
+    for caption, path in names:
+        data = storage.read(f"trials/{record.id}/{path}")
+        small = _small(data) if data is not None else None
+        if small is not None:
+            file = f"{record.id}-{path.rpartition('/')[2].removesuffix('.png')}.jpg"
+            pictures.append(Picture(caption, file, *small))
+    return Strip(
+        f"{cell.name}, {record.title.removeprefix(cell.name).strip() or 'as given'}", pictures
+    )
+
+
+def _small(data: bytes) -> tuple[bytes, int, int] | None:
+    """JPEG, width and height of a stored PNG; None if it is damaged."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            image = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return None
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    sink = io.BytesIO()
+    image.save(sink, format="JPEG", quality=QUALITY, optimize=True)
+    return sink.getvalue(), image.width, image.height

@@ -1,0 +1,198 @@
+"""The four questions of Xiang & Li 2017 (arXiv 1704.03971), put to a sweep.
+
+Speed, quality, stability and robustness to the learning rate: each with an answer in words, or
+with what the sweep lacks to answer it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raygan.report import rates, stability, words
+from raygan.report.compare import paired, wilson
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.verdict import comparisons
+
+TARGET = 1.05
+"""Times the reference's best loss: what a cell has to reach for its speed to be compared."""
+WORSE = 1.1
+"""Times its own lowest loss: a run that ends above this has got worse again."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of the four, and what this sweep says to it."""
+
+    key: str
+    title: str
+    text: str
+    answer: str
+    figure: str
+    """Key of the figure that shows it."""
+    answered: bool = True
+
+
+def questions(evidence: Evidence) -> list[Question]:
+    """RQ1 to RQ4, in order."""
+    return [
+        _ask("RQ1", "Speed", "Which trains fastest?", "curves", _speed, evidence),
+        _ask("RQ2", "Quality", "Which ends lowest?", "losses", _quality, evidence),
+        _ask("RQ3", "Stability", "Which gets worse again, or fails?", "drawup", _stability,
+             evidence),
+        _ask("RQ4", "Learning rate", "Which bears the widest range of learning rates?", "rates",
+             _robustness, evidence),
+    ]  # fmt: skip
+
+
+def _ask(
+    key: str,
+    title: str,
+    text: str,
+    figure: str,
+    answer: Callable[[Evidence], tuple[bool, str]],
+    evidence: Evidence,
+) -> Question:
+    answered, found = answer(evidence)
+    if not answered:
+        found = f"Not answered by this sweep: {found}"
+    return Question(key, title, text, found, figure, answered)
+
+
+def target(evidence: Evidence) -> tuple[Cell, float] | None:
+    """The reference cell and :data:`TARGET` times the median over its seeds of its best loss."""
+    reference = evidence.reference(evidence.cells[0]) if evidence.cells else None
+    curves = _curves(reference) if reference else {}
+    if reference is None or not curves:
+        return None
+    return reference, TARGET * statistics.median(stability.best(c) for c in curves.values())
+
+
+def iterations_to_target(evidence: Evidence, cell: Cell) -> dict[int, int | None]:
+    """By seed, the iterations that the cell's runs took to the target; empty without a target."""
+    if (found := target(evidence)) is None:
+        return {}
+    return {s: stability.iterations_to(c, found[1]) for s, c in _curves(cell).items()}
+
+
+def _curves(cell: Cell) -> dict[int, list[tuple[int, float]]]:
+    return {seed: r.curve for seed, r in cell.runs.items() if r.outcome == "ok" and r.history}
+
+
+def _speed(evidence: Evidence) -> tuple[bool, str]:
+    if (aim := target(evidence)) is None:
+        return False, "the cell that the target comes from has no result."
+    if len(evidence.ranked) < 2:
+        return False, "fewer than two cells have a result."
+    reference, loss = aim
+    sentences = [
+        f"The target is {words.loss(loss)}, {TARGET - 1:.0%} above the best of {reference.name} "
+        "in the running test."
+    ]
+    arrived: dict[str, dict[int, int]] = {}
+    never = []
+    for cell in evidence.ranked:
+        found = iterations_to_target(evidence, cell)
+        steps = {seed: step for seed, step in found.items() if step is not None}
+        if len(steps) == len(found):
+            arrived[cell.name] = steps
+        else:
+            never.append(f"{cell.name} reaches it with {len(steps)} of "
+                         f"{words.times(len(found), 'seed')}")  # fmt: skip
+    order = sorted(arrived, key=lambda name: statistics.median(arrived[name].values()))
+    medians = [f"{name} after {statistics.median(arrived[name].values()):,.0f}" for name in order]
+    if medians:
+        sentences.append(f"Median iterations to it: {words.listed(medians)}.")
+    if never:
+        sentences.append(f"{words.listed(never)}.")
+    if len(order) > 1:
+        first, second = order[:2]
+        gap = paired(arrived[first], arrived[second])
+        sentences.append(words.difference(first, second, gap, "number of iterations"))
+    return True, " ".join(sentences)
+
+
+def _quality(evidence: Evidence) -> tuple[bool, str]:
+    if len(evidence.ranked) < 2:
+        return False, "fewer than two cells have a result."
+    if not evidence.replicated:
+        return False, "there is one run per cell, the best of its search; it takes replicates."
+    best = evidence.ranked[0]
+    found = [(b, difference) for a, b, difference in comparisons(evidence) if a is best]
+    lower = [b.name for b, difference in found if difference is not None and difference.claimed]
+    others = [b.name for b, _ in found if b.name not in lower]
+    sentences = [f"{best.name} has the lowest mean loss, {words.loss(evidence.mean(best))}."]
+    if lower:
+        sentences.append(f"It is lower than that of {words.listed(lower)}.")
+    if others:
+        sentences.append(f"No difference from {words.listed(others, 'or')} can be claimed.")
+    return True, " ".join(sentences)
+
+
+def _stability(evidence: Evidence) -> tuple[bool, str]:
+    cells = [cell for cell in evidence.cells if cell.ended]
+    if not cells:
+        return False, "no run has ended."
+    if not evidence.replicated:
+        return False, "there is one run per cell, the best of its search; it takes replicates."
+    sentences, worse = [], {}
+    for cell in cells:
+        count, n = len(cell.failed), len(cell.ended)
+        if count:
+            rate = words.share(count, n, wilson(count, n))
+            how = words.outcomes(record.outcome for record in cell.failed)
+            sentences.append(f"{cell.name}: {rate} of the runs gave no result ({how}).")
+        if curves := _curves(cell):
+            worse[cell.name] = {s: stability.last_over_best(c) for s, c in curves.items()}
+    if not sentences:
+        sentences.append("Every run gave a result.")
+    medians = {name: statistics.median(found.values()) for name, found in worse.items()}
+    order = sorted(medians, key=lambda name: medians[name])
+    ends = [f"{name} {words.percent(100 * (medians[name] - 1))}" for name in order]
+    if ends:
+        sentences.append(f"In the median over seeds, the last evaluation lies above the run's own "
+                         f"best by: {words.listed(ends)}.")  # fmt: skip
+    regressed = [
+        f"{name} ({sum(v > WORSE for v in worse[name].values())} of {len(worse[name])})"
+        for name in order
+        if any(value > WORSE for value in worse[name].values())
+    ]
+    sentences.append(
+        f"Runs that end more than {WORSE - 1:.0%} above their best: {words.listed(regressed)}."
+        if regressed
+        else f"No run ends more than {WORSE - 1:.0%} above its best."
+    )
+    if len(order) > 1:
+        gap = paired(worse[order[0]], worse[order[-1]])
+        sentences.append(words.difference(order[0], order[-1], gap, "last loss over its best"))
+    return True, " ".join(sentences)
+
+
+def _robustness(evidence: Evidence) -> tuple[bool, str]:
+    widths = {}
+    tried = 0
+    for name, records in rates.recipes(evidence.cells).items():
+        found = rates.by_rate(records)
+        tried = max(tried, len(found))
+        widths[name] = rates.width(found)
+    if tried < 2:
+        return False, "no cell has ended trials at two learning rates."
+    known = {name: width for name, width in widths.items() if width is not None}
+    order = sorted(known, key=lambda name: -known[name].decades)
+    parts = []
+    for name in order:
+        width = known[name]
+        ends = " and ".join(
+            side for side, is_open in (("lower", width.open_below), ("higher", width.open_above))
+            if is_open
+        )  # fmt: skip
+        tail = f", no {ends} one was tried" if ends else ""
+        parts.append(f"{name} {width.decades:.2g} decades ({width.low:g} to {width.high:g}{tail})")
+    without = [f"{name} has no trial that ended ok" for name in widths if name not in known]
+    text = (
+        f"Learning rates at which all trials end ok and within {rates.NEAR - 1:.0%} of the cell's "
+        f"best: {'; '.join([*parts, *without])}. Each width is a lower bound from the rates that "
+        "were tried, mostly with one seed each: no interval belongs to it."
+    )
+    return True, text

@@ -1,0 +1,101 @@
+"""Robustness to the learning rate: over how many decades a recipe stays ok and near its best."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from raygan.records import TrialRecord
+from raygan.report.evidence import Cell
+
+NEAR = 1.1
+"""Times its lowest loss at any rate: up to here, a recipe is near its best."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a recipe did at one learning rate."""
+
+    lr: float
+    trials: int
+    """Trials that have ended."""
+    ok: int
+    stopped: int
+    """Trials that were stopped early: where they would have ended is not known."""
+    loss: float | None
+    """Median end loss of those that ended ok."""
+
+    @property
+    def bad(self) -> int:
+        """Trials without a result."""
+        return self.trials - self.ok - self.stopped
+
+
+@dataclass(frozen=True)
+class Width:
+    """The rates around its best at which all of a recipe's trials ended ok and near its best."""
+
+    low: float
+    high: float
+    open_below: bool
+    """No lower rate was tried: the true width may be larger."""
+    open_above: bool
+
+    @property
+    def decades(self) -> float:
+        """log10(high / low); 0 if only the best rate itself is good."""
+        return math.log10(self.high / self.low)
+
+
+def recipes(cells: Iterable[Cell]) -> dict[str, list[TrialRecord]]:
+    """Trials by what the cells are besides the learning rate, which may be an axis of the grid."""
+    found: dict[str, list[TrialRecord]] = {}
+    for cell in cells:
+        rest = {name: value for name, value in cell.values.items() if name != "lr"}
+        name = cell.name
+        if "lr" in cell.values:
+            name = " ".join(str(value) for value in rest.values()) or "all"
+        found.setdefault(name, []).extend(cell.records)
+    return found
+
+
+def by_rate(records: Iterable[TrialRecord]) -> list[Rate]:
+    """Ended trials by learning rate, ascending."""
+    ended: dict[float, list[TrialRecord]] = {}
+    for record in records:
+        if record.outcome is not None:
+            ended.setdefault(float(record.config["lr"]), []).append(record)
+    return [_rate(lr, ended[lr]) for lr in sorted(ended)]
+
+
+def _rate(lr: float, records: list[TrialRecord]) -> Rate:
+    outcomes = [record.outcome for record in records]
+    ends = [r.end_loss for r in records if r.outcome == "ok" and r.end_loss is not None]
+    loss = statistics.median(ends) if ends else None
+    return Rate(lr, len(records), outcomes.count("ok"), outcomes.count("stopped"), loss)
+
+
+def width(rates: list[Rate]) -> Width | None:
+    """The stretch of neighbouring good rates around the best one; None if no trial ended ok.
+
+    A rate is good if all trials there ended ok, with a median end loss up to :data:`NEAR` times
+    the lowest. Only rates that were tried count, so the width is a lower bound; a rate at which
+    trials were stopped early counts as not good. The best rate itself counts however others fared.
+    """
+    losses = [math.inf if rate.loss is None else rate.loss for rate in rates]
+    if not any(map(math.isfinite, losses)):
+        return None
+    best = losses.index(min(losses))
+    limit = NEAR * losses[best]
+    low = high = best
+    while low > 0 and _is_good(rates[low - 1], limit):
+        low -= 1
+    while high < len(rates) - 1 and _is_good(rates[high + 1], limit):
+        high += 1
+    return Width(rates[low].lr, rates[high].lr, low == 0, high == len(rates) - 1)
+
+
+def _is_good(rate: Rate, limit: float) -> bool:
+    return rate.ok == rate.trials and rate.loss is not None and rate.loss <= limit

@@ -1,0 +1,105 @@
+"""The verdict in words that the numbers carry, and no further."""
+
+from __future__ import annotations
+
+from raygan.report import words
+from raygan.report.compare import LEAST, Difference, mean_interval, paired, wilson
+from raygan.report.evidence import Cell, Evidence
+
+MOST = 5
+"""Cells that the best one is compared with in words; the others are in the table."""
+
+
+def verdict(evidence: Evidence) -> str:
+    """One paragraph: which cell reaches the lowest loss, by how much, and how sure that is."""
+    if not evidence.ranked:
+        return " ".join(
+            ["There is no verdict: no trial has ended with a result.", *_lost(evidence)]
+        )
+    best, others = evidence.ranked[0], evidence.ranked[1:]
+    sentences = [_lead(evidence, best, alone=not others)]
+    if others:
+        sentences += _comparisons(evidence, best, others)
+    sentences += _lost(evidence)
+    sentences += _caveats(evidence, best)
+    return " ".join(sentences)
+
+
+def comparisons(evidence: Evidence) -> list[tuple[Cell, Cell, Difference | None]]:
+    """The best cell with each other one, then each cell with its reference, none twice."""
+    ranked = evidence.ranked
+    pairs = [(ranked[0], other) for other in ranked[1:]]
+    for cell in ranked:
+        reference = evidence.reference(cell)
+        if reference in ranked and reference is not cell and (reference, cell) not in pairs:
+            pairs.append((cell, reference))
+    unique = list({(a.name, b.name): (a, b) for a, b in pairs}.values())
+    return [(a, b, paired(evidence.losses(a), evidence.losses(b))) for a, b in unique]
+
+
+def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
+    losses = list(evidence.losses(best).values())
+    found = [f"n = {words.times(len(losses), 'seed')}"]
+    if (interval := mean_interval(losses)) is not None:
+        found.insert(0, f"95% CI {words.loss(interval.low)}–{words.loss(interval.high)}")
+    if best.setting not in ("", "as given"):
+        found.append(best.setting)
+    mean = "mean loss" if len(losses) > 1 else "loss"
+    start, detail = f"By the {evidence.measure}, {best.name}", f"{words.loss(evidence.mean(best))}"
+    detail += f" ({', '.join(found)})"
+    if alone:
+        return f"{start} has a {mean} of {detail}; no other cell has a result to compare it with."
+    return f"{start} has the lowest {mean}, {detail}."
+
+
+def _comparisons(evidence: Evidence, best: Cell, others: list[Cell]) -> list[str]:
+    if not evidence.replicated:
+        other = others[0]
+        gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
+        return [
+            f"That is {words.percent(gap)} below {other.name}'s, but no difference between cells "
+            "can be claimed: there is one run of each, the luckiest of its search. Replicates "
+            "(`replicate.seeds`, 5 or more) would say how far that is chance."
+        ]
+    sentences = []
+    for other in others[:MOST]:
+        found = paired(evidence.losses(best), evidence.losses(other))
+        sentences.append(words.difference(best.name, other.name, found, "loss"))
+    if len(others) > MOST:
+        sentences.append(f"{len(others) - MOST} more cells are in the table of comparisons.")
+    return sentences
+
+
+def _lost(evidence: Evidence) -> list[str]:
+    """What the losses do not show: runs that gave none."""
+    sentences = []
+    for cell in evidence.cells:
+        failed, ended = cell.failed, cell.ended
+        if cell.runs and failed and cell.replicates:
+            rate = words.share(len(failed), len(ended), wilson(len(failed), len(ended)))
+            how = words.outcomes(record.outcome for record in failed)
+            tail = "" if len(failed) == len(ended) else "; its mean is that of the others"
+            sentences.append(f"{rate} of {cell.name}'s replicates gave no result: {how}{tail}.")
+        elif not evidence.losses(cell):
+            how = words.outcomes(record.outcome for record in cell.records)
+            sentences.append(f"{cell.name} has no result{f': {how}' if how else ''}.")
+    return sentences
+
+
+def _caveats(evidence: Evidence, best: Cell) -> list[str]:
+    sentences = []
+    if evidence.baseline is not None and evidence.mean(best) >= evidence.baseline:
+        sentences.append(
+            "Nothing has been learned: answering with the mean training image scores "
+            f"{words.loss(evidence.baseline)}."
+        )
+    fewest = min(len(evidence.losses(cell)) for cell in evidence.ranked)
+    if evidence.replicated and len(evidence.ranked) > 1 and LEAST <= fewest <= 5:
+        least = 2.0 ** (1 - fewest)
+        sentences.append(
+            f"The intervals take the seeds' log ratios as normal: with n = {fewest}, the "
+            f"permutation test, which does not, cannot give a p below {least:.3g}."
+        )
+    if not evidence.finished:
+        sentences.append("The sweep has not finished: this may change.")
+    return sentences

@@ -1,0 +1,81 @@
+"""From a sweep's plan and records to what its report stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raygan.records import TrialRecord
+from raygan.report.evidence import Cell, Evidence, read_finals
+from raygan.report.make import Report
+from raygan.storage import Storage
+from raygan.sweep import plan, state
+from raygan.sweep.cell import best, verdict
+from raygan.sweep.spec import SweepSpec
+
+
+def make_report(
+    sweep: Storage,
+    spec: SweepSpec,
+    known: Mapping[str, TrialRecord],
+    data: Mapping[str, Any] | None,
+) -> Report:
+    """The report of the sweep that lies in ``sweep``, running or done.
+
+    ``data``: what is known of its images, or None if none of them has been looked at.
+    """
+    summary = state.summary(sweep)
+    each = plan.trials_per_cell(spec) + plan.replicates_per_cell(spec)
+    retries = sum(plan.is_retry(id) for id in known)
+    evidence = Evidence(
+        name=spec.name,
+        cells=cells(spec, known),
+        baseline=data["baseline"] if data else None,
+        expected_trials=len(plan.cells(spec)) * each + retries,
+        finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
+        data=_describe(spec, data),
+        versions=summary.get(state.VERSIONS, {}),
+        spent=summary.get("spent", {}),
+        recipe=state.dump(spec),
+        finals=read_finals(sweep, known.values()),
+    )
+    return Report.of(sweep, evidence)
+
+
+def cells(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> list[Cell]:
+    """The grid's points; those that differ in their seed alone are one, replicated by it."""
+    groups: dict[str, list[plan.Cell]] = {}
+    for cell in plan.cells(spec):
+        rest = {name: value for name, value in cell.values.items() if name != "seed"}
+        groups.setdefault(repr(rest), []).append(cell)
+    return [_cell(spec, group, known) for group in groups.values()]
+
+
+def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialRecord]) -> Cell:
+    values = {name: value for name, value in group[0].values.items() if name != "seed"}
+    records: list[TrialRecord] = []
+    replicates: list[TrialRecord] = []
+    winners: list[TrialRecord] = []
+    for cell in group:
+        mine = [record for record in known.values() if record.cell == cell.name]
+        records += mine
+        replicates += verdict(spec, cell, mine)
+        winner = best(spec, cell, mine)
+        if winner is not None:
+            winners.append(winner)
+        if "seed" in cell.values:
+            # without a winner, any of its trials stands for the seed that gave no result
+            replicates += [winner] if winner is not None else mine[-1:]
+    lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
+    return Cell(plan.cell_name(spec, values), values, records, replicates, lowest)
+
+
+def _describe(spec: SweepSpec, data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the images are, in words."""
+    found: dict[str, Any] = {"images": spec.dataset.name}
+    if spec.dataset.path:
+        found["path"] = spec.dataset.path
+    for key, name in (("shape", "shape"), ("train", "training images"), ("digest", "digest")):
+        if data and key in data:
+            found[name] = data[key]
+    return found
