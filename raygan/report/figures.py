@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "legend.framealpha": 0,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
-_SIZE = (5.6, 3.7)
+_SIZE = (4.7, 3.4)
 _MARKERS = "osD^vPX*"
 
 
@@ -190,6 +190,8 @@ def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
     if not drawn:
         return False
     axis.set(xlabel="learning rate", ylabel="end loss (MSE per pixel)", xscale="log", yscale="log")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     _finish(axis)
     return True
 

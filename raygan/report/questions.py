@@ -188,7 +188,9 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
             if is_open
         )  # fmt: skip
         tail = f", no {ends} one was tried" if ends else ""
-        parts.append(f"{name} {width.decades:.2g} decades ({width.low:g} to {width.high:g}{tail})")
+        where = f"{width.low:g} to {width.high:g}" if width.decades else f"only {width.low:g}"
+        unit = "decade" if f"{width.decades:.2g}" == "1" else "decades"
+        parts.append(f"{name} {width.decades:.2g} {unit} ({where}{tail})")
     without = [f"{name} has no trial that ended ok" for name in widths if name not in known]
     text = (
         f"Learning rates at which all trials end ok and within {rates.NEAR - 1:.0%} of the cell's "

@@ -1,0 +1,63 @@
+"""Sweeps' results that are made up, for the tests of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from raygan.gan.config import TrainConfig
+from raygan.records import LOSS, TrialRecord
+from raygan.report.evidence import Cell, Evidence
+
+STEPS = 10
+"""Iterations between evaluations."""
+
+
+def trial(
+    norm: str,
+    losses: Sequence[float],
+    outcome: str | None = "ok",
+    *,
+    seed: int = 0,
+    lr: float = 1e-4,
+    kind: str = "search",
+    suffix: str = "",
+) -> TrialRecord:
+    config = TrainConfig(norm="bn", seed=seed, lr=lr, iterations=STEPS * 6).to_dict()
+    history = [{"step": float(STEPS * (i + 1)), LOSS: loss} for i, loss in enumerate(losses)]
+    id = f"{norm}-lr{lr:g}-{kind}{seed}{suffix}"
+    title, reason = f"{norm} lr={lr:g}", None if outcome in (None, "ok") else f"{outcome}: why"
+    return TrialRecord(
+        id, norm, seed, title, {"lr": lr}, config, outcome, reason, history, 36.0, kind=kind
+    )
+
+
+def cell(
+    norm: str, ends: Sequence[float | str | None], searched: Sequence[TrialRecord] = ()
+) -> Cell:
+    """A cell with a replicate per item of ``ends``: its loss, or its outcome if that is not ok."""
+    replicates = [_replicate(norm, seed, end) for seed, end in enumerate(ends, start=1)]
+    whole = [r for r in [*replicates, *searched] if r.outcome == "ok"]
+    best = min(whole, key=lambda r: r.end_loss, default=None)
+    return Cell(norm, {"norm": norm}, [*searched, *replicates], replicates, best)
+
+
+def _replicate(norm: str, seed: int, end: float | str | None) -> TrialRecord:
+    if isinstance(end, float):
+        return trial(norm, [4 * end, 2 * end, end, end, end, end], seed=seed, kind="replicate")
+    return trial(norm, [0.05, 0.04], end, seed=seed, kind="replicate")
+
+
+def searched_cell(norm: str, losses: Mapping[float, float | str]) -> Cell:
+    """A cell without replicates: the end loss, or the outcome, of one trial per learning rate."""
+    trials = [
+        trial(norm, [0.05] if isinstance(end, str) else [end] * 6,
+              end if isinstance(end, str) else "ok", lr=lr)
+        for lr, end in losses.items()
+    ]  # fmt: skip
+    whole = [record for record in trials if record.outcome == "ok"]
+    best = min(whole, key=lambda r: r.end_loss, default=None)
+    return Cell(norm, {"norm": norm}, trials, [], best)
+
+
+def evidence(*cells: Cell, finished: bool = True, **more) -> Evidence:
+    return Evidence("made-up", list(cells), finished=finished, **more)

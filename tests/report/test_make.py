@@ -1,0 +1,234 @@
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from raygan.report import figures, pictures
+from raygan.report.evidence import Cell, read_finals
+from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
+from raygan.storage import Storage
+from tests.report.builders import STEPS, cell, evidence, searched_cell, trial
+from tests.report.chromium import PROGRAM, Chromium
+
+EVIL = '<script>alert("1")</script>|`*_'
+
+
+def png(side: int = 600) -> bytes:
+    sink = io.BytesIO()
+    Image.linear_gradient("L").resize((side, side)).save(sink, format="PNG")
+    return sink.getvalue()
+
+
+def made_up():
+    """A sweep of three cells with everything that a report may show."""
+    searched = [trial("bn", [0.03] * 6, lr=1e-3), trial("bn", [0.05], "stopped", lr=1e-5)]
+    return evidence(
+        cell("vanilla", [0.014, 0.013, "diverged"]),
+        cell("bn", [0.012, 0.0125, 0.0118], searched),
+        cell("wn", [0.0108, 0.0112, 0.011], [trial("wn", [0.02] * 6, lr=1e-3)]),
+        baseline=0.05,
+        data={"images": EVIL},
+        recipe=f"name: made-up\nnote: {EVIL}\n",
+    )
+
+
+def store_pictures(storage: Storage) -> None:
+    picture = png()
+    for record in made_up().records:
+        for point in record.history:
+            for kind in ("samples", "reconstructions"):
+                name = f"{kind}-{int(point['step']):09d}.png"
+                storage.write(f"trials/{record.id}/images/{name}", picture)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory) -> Storage:
+    """Where the made-up sweep has left its pictures."""
+    found = Storage(str(tmp_path_factory.mktemp("sweep")))
+    store_pictures(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def report(storage) -> Report:
+    made = Report.of(storage, made_up())
+    made.write(storage)
+    return made
+
+
+SHOWN = 4
+"""Pictures of samples per cell: iterations 10, 20, 40 and 60 of 60."""
+
+
+class Links(HTMLParser):
+    """Where a page would load anything from, and its elements."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found, self.elements = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.found += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "action")
+        ]
+
+
+def test_report_and_all_its_files_are_written(storage, report):
+    files = storage.files(FOLDER)
+    for sheet in report.sheets:
+        table = pq.read_table(storage.local / FOLDER / f"{sheet.key}.parquet")
+        assert table.num_rows == len(sheet.rows) > 0, sheet.key
+        if sheet.key != "ended_early":
+            written = pyarrow.csv.read_csv(storage.local / FOLDER / f"{sheet.key}.csv")
+            assert (written.num_rows, written.column_names) == (table.num_rows, table.column_names)
+    markdown = (storage.local / MARKDOWN).read_text()
+    linked = re.findall(rf"\]\({FOLDER}/([^)]+)\)", markdown)
+    assert {"curves.png", "losses.png", "drawup.png", "rates.png"} <= set(linked) <= set(files)
+    assert len([name for name in linked if "samples" in name]) == 3 * SHOWN
+    assert (storage.local / HTML).stat().st_size < 5_000_000
+
+
+def test_both_documents_have_the_same_words(report):
+    plain = report.markdown().replace("\\", "")
+    page = report.html().replace("&#39;", "'")
+    for words in (report.verdict, *(question.answer for question in report.questions)):
+        assert words in plain
+        assert words in page
+
+
+def test_page_needs_nothing_but_itself(report):
+    page = report.html()
+    links = Links(page)
+    assert all(link.startswith(("data:", "#")) for link in links.found)
+    assert "script" not in links.elements
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for target in re.findall(r'(?:href="#|url\(#)([^")]+)', page):
+        assert target in ids
+
+
+def test_names_cannot_become_markup(tmp_path):
+    record = trial("wn", [0.01] * 6, kind="replicate")
+    stopped = trial("wn", [0.01], "failed")
+    stopped.reason = stopped.title = EVIL
+    nasty = Cell(EVIL, {"norm": EVIL}, [record, stopped], [record], record)
+    report = Report.of(Storage(str(tmp_path)), evidence(nasty, made_up().cells[1], recipe=EVIL))
+    assert "script" not in Links(report.html()).elements
+    markdown = report.markdown()
+    assert EVIL in markdown  # in the block of code, as it is
+    outside = "\n".join(line for line in markdown.splitlines() if not line.startswith("    "))
+    assert "<script" not in outside.replace("\\<", "")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [],
+        [searched_cell("wn", {})],
+        [cell("bn", [None, None]), searched_cell("wn", {1e-4: "failed"})],
+    ],
+)
+def test_without_any_finished_trial_there_is_a_report_all_the_same(tmp_path, cells):
+    storage = Storage(str(tmp_path))
+    Report.of(storage, evidence(*cells, finished=False)).write(storage)
+    assert "There is no verdict" in (tmp_path / HTML).read_text()
+    assert pq.read_table(tmp_path / FOLDER / "cells.parquet").num_rows == len(cells)
+
+
+def test_damaged_pictures_and_results_of_the_final_test_are_passed_over(tmp_path):
+    known, storage = made_up(), Storage(str(tmp_path))
+    store_pictures(storage)
+    home = f"trials/{known.cells[2].best.id}"
+    storage.write(f"{home}/images/samples-{STEPS:09d}.png", b"no picture")
+    storage.write(f"{home}/final/best.json", b"{")
+    storage.write(f"{home}/final/last.json", json.dumps({"loss": 0.2}).encode())
+    storage.write(f"{home}/final/best-hardest.png", png())
+    assert read_finals(storage, known.records) == {known.cells[2].best.id: {"last": {"loss": 0.2}}}
+    strips = pictures.reconstructions(storage, known)
+    captions = [picture.caption for strip in strips for picture in strip.pictures]
+    assert captions.count("final test, best generator: hardest") == 1
+    counts = {strip.cell[:2]: len(strip.pictures) for strip in pictures.samples(storage, known)}
+    assert counts == {"wn": SHOWN - 1, "bn": SHOWN, "va": SHOWN}
+
+
+def test_more_cells_than_colours_show_the_best_ones(tmp_path):
+    cells = [cell(f"c{number}", [0.01 + number / 1000] * 3) for number in range(12)]
+    report = Report.of(Storage(str(tmp_path)), evidence(*cells))
+    curves = next(drawing for drawing in report.drawings if drawing.key == "curves")
+    assert ">c7<" in curves.svg
+    assert ">c8<" not in curves.svg
+    assert "8 best of 12 cells" in curves.caption
+
+
+def _contrast(one: str, other: str) -> float:
+    """WCAG 2.2, contrast ratio of two colours #rrggbb."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_of_curves_are_seen_in_both_themes(report):
+    page = report.html()
+    cards = re.findall(r"--card: (#\w{6})", page)
+    assert len(cards) == 2
+    for card in cards:
+        assert all(_contrast(color, card) >= 3 for color in figures.COLORS), card
+
+
+def test_report_takes_neither_ray_nor_mlflow_nor_torch():
+    code = """
+import sys
+class Nothing:
+    def find_spec(name, *_):
+        if name.partition(".")[0] in ("ray", "mlflow", "torch"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Nothing)
+import raygan, raygan.report.make
+print(raygan.results.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "results\n", done.stderr
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+def test_report_opens_in_a_browser_without_a_complaint_in_both_themes_and_on_a_phone(
+    storage, tmp_path
+):
+    Report.of(storage, made_up()).write(storage)
+    url = (storage.local / HTML).as_uri()
+    seen = {}
+    with Chromium(tmp_path / "profile") as browser:
+        for theme, width in (("light", 1280), ("dark", 390)):
+            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800,
+                         deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
+            features = [{"name": "prefers-color-scheme", "value": theme}]
+            browser.call("Emulation.setEmulatedMedia", features=features)
+            browser.open(url)
+            color = "getComputedStyle(document.querySelector('#curves-figure_1 text')).fill"
+            seen[theme] = browser.evaluate(
+                f"[getComputedStyle(document.body).backgroundColor, {color}]"
+            )
+            images = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+            assert len(images) == 3 * (SHOWN + 2)  # and the best and last reconstructions
+            assert all(images)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.named("Log.entryAdded") == browser.named("Runtime.consoleAPICalled") == []
+    assert browser.named("Runtime.exceptionThrown") == []
+    requests = {request["request"]["url"] for request in browser.named("Network.requestWillBeSent")}
+    assert {r for r in requests if not r.startswith("data:")} == {url}
+    assert seen["light"][0] != seen["dark"][0]
+    assert seen["light"][1] != seen["dark"][1]
