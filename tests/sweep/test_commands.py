@@ -1,3 +1,4 @@
+import io
 import json
 
 import pyarrow.csv
@@ -5,11 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+import raygan
 from raygan.cli import main
+from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import lock, spec, state
+from raygan.sweep import evidence, lock, plan, spec, state
 from raygan.sweep.lock import Lock
 from raygan.sweep.yaml_loader import parse
 
@@ -94,6 +97,65 @@ def test_results_are_a_table(run, tmp_path):
     assert [row["trial"] for row in rows] == ["bn-000", "wn-000"]
     run("results", "norms", "--out", str(tmp_path / "a.csv"))
     assert pyarrow.csv.read_csv(tmp_path / "a.csv").num_rows == 2
+    run("results", "norms", "--out", str(tmp_path / "a"), "--format", "json")
+    assert json.loads((tmp_path / "a").read_text()) == rows
+
+
+def test_results_go_into_a_pipe(storage):
+    arguments = ["results", "norms", "--storage", storage.uri, "--format"]
+    written = {kind: CliRunner().invoke(main, [*arguments, kind]).stdout_bytes
+               for kind in ("parquet", "csv", "json")}  # fmt: skip
+    rows = pq.read_table(io.BytesIO(written["parquet"])).to_pylist()
+    assert json.loads(written["json"]) == rows
+    assert pyarrow.csv.read_csv(io.BytesIO(written["csv"])).column_names == list(rows[0])
+
+
+def test_results_are_a_data_frame_in_python(storage):
+    frame = raygan.results(f"{storage.uri}/norms")
+    assert frame.set_index("trial").loc["bn-000", ["cell", "outcome"]].tolist() == ["bn", "ok"]
+    with pytest.raises(ConfigError, match=r"give a sweep's own folder"):
+        raygan.results(storage.uri)
+
+
+def test_report_of_a_running_sweep(run, storage, tmp_path):
+    output = run("report", "norms", "--out", str(tmp_path / "elsewhere"))
+    assert "The sweep has not finished: this may change." in output
+    assert "bn has a loss of 0.02000" in output
+    assert not (storage / "norms").files("report")
+    page = (tmp_path / "elsewhere" / "report.html").read_text()
+    assert "1 of 6 trials ended, not finished" in page
+    run("report", "norms")
+    assert {"report.html", "report.md"} <= set((storage / "norms").files())
+
+
+def test_report_says_what_trained(run, storage):
+    summary = {"versions": {"version.torch": "9.8.7", "git_commit": "abc123"}}
+    (storage / "norms").write("result.json", json.dumps(summary).encode())
+    run("report", "norms")
+    text = (storage / "norms").read("report.md").decode()
+    assert "torch: 9.8.7" in text
+    assert "of commit abc123" in text
+    assert "lr:\n      - 0.0001" in text  # the resolved YAML
+
+
+def test_cells_that_differ_in_their_seed_are_one(storage):
+    text = "name: a\ngrid: {norm: [bn, wn], seed: [1, 2]}\nsearch: {lr: [1e-4, 1e-3]}\n"
+    read, known = spec.validate(parse(text, "x")), {}
+    for cell in plan.cells(read):
+        for index, lr in enumerate((1e-4, 1e-3)):
+            planned = plan.trial(read, cell, index, {"lr": lr})
+            record = TrialRecord(
+                planned.id, cell.name, index, "", {"lr": lr}, planned.config.to_dict()
+            )
+            record.merge([{"step": 10.0, LOSS: 0.02 + lr}])
+            # wn's second seed gives no result
+            record.outcome = "failed" if cell.values == {"norm": "wn", "seed": 2} else "ok"
+            known[record.id] = record
+    bn, wn = evidence.cells(read, known)
+    assert (bn.name, bn.values, sorted(bn.runs)) == ("bn", {"norm": "bn"}, [1, 2])
+    assert {record.config["lr"] for record in bn.runs.values()} == {1e-4}
+    assert len(bn.records) == 4
+    assert [record.config["seed"] for record in wn.failed] == [2]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +166,7 @@ def test_results_are_a_table(run, tmp_path):
         (["stop", "../norms"], "is no sweep's name"),
         (["results", "a\0b"], "is no sweep's name"),
         (["results", "n" * 300], "is no sweep's name"),
-        (["results", "norms", "--out", "x.txt"], "must end in .parquet or .csv"),
+        (["results", "norms", "--out", "x.txt"], "must end in one of .parquet, .csv, .json"),
         (["results", "norms", "--out", "/nowhere/x.csv"], "cannot be written"),
     ],
 )
