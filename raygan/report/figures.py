@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from raygan.records import TrialRecord
 from raygan.report import rates, stability
@@ -35,6 +35,8 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
 _SIZE = (4.7, 3.4)
+MOST_TICKS = 5
+"""Of an axis whose numbers are long."""
 _MARKERS = "osD^vPX*"
 
 
@@ -83,8 +85,11 @@ def _draw(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         FigureCanvasAgg(figure)
-        if not plot(figure.subplots(), evidence, cells):
+        axis = figure.subplots()
+        if not plot(axis, evidence, cells):
             return None
+        if axis.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside upper left", ncols=4, fontsize="small")
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=130, facecolor="white")
@@ -129,6 +134,7 @@ def _bands(
         found = [dict(curve(record)) for record in cell.runs.values() if record.history]
         if not found:
             continue
+        axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
         drawn, color = True, COLORS[number]
         for one in found:
             axis.plot(list(one), list(one.values()), color=color, lw=0.7, alpha=0.45)
@@ -152,6 +158,7 @@ def _losses(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
         if (interval := mean_interval(values)) is not None:
             axis.plot([interval.low, interval.high], [row, row], color=INK, lw=1.6)
     axis.set_yticks(range(len(ranked)), [cell.name for cell in ranked])
+    axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     axis.set(xlabel="loss (MSE per pixel)", ylim=(-0.6, len(ranked) - 0.4))
     axis.grid(visible=True, axis="x")
     return bool(ranked)
@@ -181,15 +188,18 @@ def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
             drawn = True
             axis.plot(*zip(*medians, strict=True), color=color, lw=1.2, marker=marker, ms=0)
             axis.plot([], [], marker=marker, color=color, lw=1.2, ms=5, label=name)
-        if (width := rates.width(found)) is not None:
-            good = [point for point in medians if width.low <= point[0] <= width.high]
+        if (width := rates.width(found)) is not None and width.holds:
+            good = [point for point in medians if point[0] in width]
             axis.plot(*zip(*good, strict=True), color=color, lw=6, alpha=0.3, marker=marker, ms=0)
     for index, (lr, marker, color) in enumerate(lost):
-        level = 1.0 - 0.03 * (index % 4)
+        level = 0.98 - 0.03 * (index % 4)
         axis.plot(lr, level, marker, color=color, ms=6, transform=axis.get_xaxis_transform())
     if not drawn:
         return False
     axis.set(xlabel="learning rate", ylabel="end loss (MSE per pixel)", xscale="log", yscale="log")
+    tried = sorted({float(record.config["lr"]) for record in evidence.records})
+    if len(tried) <= MOST_TICKS:
+        axis.xaxis.set_major_locator(FixedLocator(tried))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     _finish(axis)
@@ -204,4 +214,3 @@ def _finish(axis: Axes) -> None:
         axis.set_yscale("linear")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     axis.grid(visible=True)
-    axis.legend(fontsize="small")

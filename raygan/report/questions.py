@@ -183,6 +183,9 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
     parts = []
     for name in order:
         width = known[name]
+        if not width.holds:
+            parts.append(f"{name} none: not all trials end ok even at its best, {width.low:g}")
+            continue
         ends = " and ".join(
             side for side, is_open in (("lower", width.open_below), ("higher", width.open_above))
             if is_open

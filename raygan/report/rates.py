@@ -42,11 +42,16 @@ class Width:
     open_below: bool
     """No lower rate was tried: the true width may be larger."""
     open_above: bool
+    holds: bool
+    """Whether all trials ended ok at the best rate itself; if not, no rate is good."""
 
     @property
     def decades(self) -> float:
-        """log10(high / low); 0 if only the best rate itself is good."""
+        """log10(high / low); 0 if only the best rate itself is good, or not even that."""
         return math.log10(self.high / self.low)
+
+    def __contains__(self, lr: float) -> bool:
+        return self.holds and self.low <= lr <= self.high
 
 
 def recipes(cells: Iterable[Cell]) -> dict[str, list[TrialRecord]]:
@@ -82,7 +87,7 @@ def width(rates: list[Rate]) -> Width | None:
 
     A rate is good if all trials there ended ok, with a median end loss up to :data:`NEAR` times
     the lowest. Only rates that were tried count, so the width is a lower bound; a rate at which
-    trials were stopped early counts as not good. The best rate itself counts however others fared.
+    trials were stopped early counts as not good.
     """
     losses = [math.inf if rate.loss is None else rate.loss for rate in rates]
     if not any(map(math.isfinite, losses)):
@@ -90,11 +95,13 @@ def width(rates: list[Rate]) -> Width | None:
     best = losses.index(min(losses))
     limit = NEAR * losses[best]
     low = high = best
+    if rates[best].ok < rates[best].trials:
+        return Width(rates[best].lr, rates[best].lr, False, False, holds=False)
     while low > 0 and _is_good(rates[low - 1], limit):
         low -= 1
     while high < len(rates) - 1 and _is_good(rates[high + 1], limit):
         high += 1
-    return Width(rates[low].lr, rates[high].lr, low == 0, high == len(rates) - 1)
+    return Width(rates[low].lr, rates[high].lr, low == 0, high == len(rates) - 1, holds=True)
 
 
 def _is_good(rate: Rate, limit: float) -> bool:

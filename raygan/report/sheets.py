@@ -191,7 +191,7 @@ def learning_rates(evidence: Evidence) -> Sheet:
                 "stopped": rate.stopped,
                 "bad": rate.bad,
                 "loss": rate.loss,
-                "good": width is not None and width.low <= rate.lr <= width.high,
+                "good": width is not None and rate.lr in width,
             }
             for rate in found
         ]
@@ -289,11 +289,11 @@ def _compute_row(name: str, records: list[TrialRecord]) -> dict[str, Any]:
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _two(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _three(value: float) -> str:

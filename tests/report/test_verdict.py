@@ -173,6 +173,13 @@ def test_width_of_good_learning_rates(losses, says):
     assert says in answers(evidence(searched_cell("wn", losses)))["RQ4"].answer
 
 
+def test_a_best_rate_at_which_a_trial_failed_is_not_good():
+    found = searched_cell("wn", {1e-4: 0.01, 1e-3: 0.0105})
+    found.records.append(trial("wn", [0.01], "diverged", seed=1, lr=1e-4))
+    robust = answers(evidence(found))["RQ4"].answer
+    assert "wn none: not all trials end ok even at its best, 0.0001" in robust
+
+
 def test_one_learning_rate_answers_nothing():
     assert not answers(evidence(searched_cell("wn", {1e-4: 0.01})))["RQ4"].answered
 

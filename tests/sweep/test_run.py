@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from raygan import __version__
 from raygan.errors import LockedError
 from raygan.storage import Storage
 from raygan.sweep import run as running
@@ -42,6 +43,7 @@ def sweep(tmp_path, monkeypatch, database):
     shutil.copy(database, tmp_path)
     # drawn in tests of its own
     monkeypatch.setattr("raygan.sweep.conclude.overview_png", lambda *_: b"")
+    monkeypatch.setattr("raygan.report.make.drawings", lambda _: [])
     monkeypatch.setattr("raygan.sweep.lock.SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 20.0)
     monkeypatch.setattr(running, "_start", lambda *_: 1)
@@ -96,6 +98,25 @@ def test_whole_sweep_is_finished(sweep, statuses):
     assert code == 0
     assert statuses() == dict.fromkeys(("norms", "bn-000", "wn-000"), "FINISHED")
     assert "Results: " in output
+
+
+def test_whole_sweep_has_a_report_with_what_trained(sweep, tmp_path):
+    _, output = sweep(train_all)
+    assert f"Report:  {tmp_path}/norms/report.html" in output
+    text = (tmp_path / "norms" / "report.md").read_text()
+    assert "2 of 2 trials ended, finished." in text
+    assert f"raygan: {__version__}" in text
+    (tmp_path / "norms" / "report.md").unlink()
+    sweep(train_all)  # shown again, with the versions that trained
+    assert (tmp_path / "norms" / "report.md").read_text() == text
+
+
+def test_report_that_cannot_be_made_fails_no_sweep(sweep, monkeypatch, caplog):
+    monkeypatch.setattr("raygan.report.make.drawings", lambda _: 1 / 0)
+    code, output = sweep(train_all)
+    assert code == 0
+    assert "Report:" not in output
+    assert "`raygan report` tries again" in caplog.text
 
 
 def test_one_that_ended_too_soon_is_no_success_and_goes_on(sweep, statuses):
