@@ -110,4 +110,4 @@ def _parser() -> argparse.ArgumentParser:
 def _type(annotation: str) -> type:
     if annotation.startswith("int"):
         return int
-    return float if annotation == "float" else str
+    return float if annotation.startswith("float") else str

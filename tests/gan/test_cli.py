@@ -130,6 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
         (["--batch-size", "0"], "error: `batch_size` (=0) must be a whole number from 1 to "),
         (["--lr", "-1"], "error: `lr` (=-1.0) must be a positive number"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--lr-d", "-1"], "error: `lr_d` (=-1.0) must be a positive number"),
         (["--norm", "no-such"], "argument --norm: invalid choice: 'no-such'"),
         (["--no-such-option", "1"], "unrecognized arguments"),
         (["--data-size", "15"], "error: `dataset.size` (=15) must be even"),
