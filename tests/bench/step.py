@@ -11,7 +11,7 @@ round every contender runs the same number of steps, in an order drawn anew, so 
 moment of the machine hits all alike; ratios are taken round by round.
 
 Other precisions and compiled networks are compared with `alternating` in float32, not compiled;
-so is the ResNet, which has no textbook.
+so are the ResNet and `sn`, which have no textbook.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def build(norm: str, options: argparse.Namespace, device: torch.device) -> dict[
         return play
 
     contenders: dict[str, Contender] = {}
-    if options.architecture == "dcgan":
+    if options.architecture == "dcgan" and norm != "sn":
         networks = game()
         plain = textbook.Game(
             *(
@@ -185,8 +185,10 @@ def report(times: dict[str, list[float]], options: argparse.Namespace) -> None:
         line = (
             f"{name:34}{median * 1e3:9.1f}{useful / rate * 1e3:10.1f}{useful / median / rate:11.0%}"
         )
-        reference = f"{norm} alternating" if variant else f"{norm} textbook"
-        if reference != name and reference in times:
+        textbook_ = f"{norm} textbook"
+        plain = not variant and textbook_ in times
+        reference = textbook_ if plain else f"{norm} alternating"
+        if reference != name:
             line += f"   {ratio(times[reference], seconds)}"
         print(line)
     if {"wn", "vanilla"} <= set(options.norms):

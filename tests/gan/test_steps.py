@@ -15,6 +15,7 @@ from raygan.gan.config import CHOICES
 from raygan.gan.losses import LOSSES
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
+from tests.bench import step as bench
 from tests.gan import textbook
 
 NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
@@ -308,3 +309,23 @@ def test_the_textbook_loop_takes_fifteen_passes(fresh):
     plain = textbook.Game(*networks(ours), loss="log", optimizer="rmsprop", lr=1e-3)
     expected = (2 + 2 * 2) * g - 2 * linear + (3 + 2 * 3) * d - first
     assert flops(plain.step, *batch(0)) == expected
+
+
+@NORMS
+def test_the_benchmark_plays_every_norm(norm, monkeypatch, capsys):
+    arguments = [
+        "--features",
+        "2",
+        "--size",
+        "8",
+        "--code-size",
+        "3",
+        "--batch",
+        "2",
+        "--norms",
+        norm,
+    ]
+    monkeypatch.setattr("sys.argv", ["step.py", *arguments, "--rounds", "1", "--steps", "1"])
+    bench.main()
+    printed = capsys.readouterr().out
+    assert all(f"{norm} {update} " in printed for update in CHOICES["update"])
