@@ -144,14 +144,33 @@ def _check_places(spec: SweepSpec) -> None:
 def _check_cells(
     spec: SweepSpec, axes: dict[str, list[Scalar]], space: dict[str, list[Scalar] | Range]
 ) -> None:
-    """Values that can be trained each by itself may exclude each other."""
+    """Values that can be trained each by itself may exclude each other, two by two."""
+    architectures = {*axes.get("architecture", []), *_ends(space.get("architecture", []))}
+    if "blocks" in axes.keys() | space.keys() and (
+        "dcgan" in (architectures or {spec.train.architecture})
+    ):
+        raise ValueError(
+            "`blocks` is of `architecture: resnet` only: trials of dcgan that differ in it would "
+            "be the same; fix `blocks`, or leave out dcgan"
+        )
+    searched = [(name, value) for name, values in space.items() for value in _ends(values)]
     for point in itertools.product(*axes.values()):
         cell = dict(zip(axes, point, strict=True))
         if len(cell) > 1:
             _check_point(spec, cell, "grid")
-        for name, values in space.items():
-            for value in [values.min, values.max] if isinstance(values, Range) else values:
-                _check_point(spec, {**cell, name: value}, f"search.{name}")
+        for name, value in searched:
+            _check_point(spec, {**cell, name: value}, f"search.{name}")
+        for (name, value), (other, second) in itertools.combinations(searched, 2):
+            if name != other:
+                _check_point(spec, {**cell, name: value, other: second}, f"search.{other}")
+
+
+def _ends(values: list[Scalar] | Range) -> list[Scalar]:
+    """The least and the greatest number, which are refused if any number is; or all words."""
+    if isinstance(values, Range):
+        return [values.min, values.max]
+    numbers = [value for value in values if not isinstance(value, str)]
+    return [min(numbers), max(numbers)] if numbers else values
 
 
 def _grid_size(space: dict[str, list[Scalar] | Range]) -> int:
