@@ -44,6 +44,8 @@ CURVES: dict[str, dict[str, Any]] = {
     "bn": {"norm": "bn", "ema": 0.5},
     "wn": {"norm": "wn"},
     "wgan-gp": {"norm": "wn", "loss": "wgan-gp", "d_steps": 2},
+    "sn": {"norm": "sn", "loss": "hinge", "d_steps": 2, "ema": 0.5},
+    "bf16": {"norm": "bn", "precision": "bf16"},
 }
 
 
@@ -86,7 +88,7 @@ def play(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def curve(fields: dict[str, Any]) -> list[dict[str, float]]:
-    """A whole run in single precision; its metrics."""
+    """A whole run in single precision or bfloat16; its metrics."""
     rng = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (60, *SHAPE[1:], SHAPE[0]), dtype=torch.uint8, generator=rng)
     held_out = torch.arange(40, 60).split([13, 7])

@@ -57,12 +57,15 @@ def test_all_workers_hold_the_same_networks(together, count, game):
 
 
 @pytest.mark.parametrize("name", data_parallel.CURVES)
-def test_training_has_the_same_curve_in_single_precision(alone, together, name):
+def test_training_has_the_same_curve_up_to_rounding(alone, together, name):
     for result in together[2]:
         for got, expected in zip(result["curves"][name], alone["curves"][name], strict=True):
             assert set(got) == set(expected)
-            for metric in set(got) - {"perf/images_per_second"}:
-                assert got[metric] == pytest.approx(expected[metric], rel=2e-3), metric
+            compared, tolerance = set(got) - {"perf/images_per_second"}, 2e-3
+            if name == "bf16":  # of three digits; an image more or less is on D's right side
+                compared, tolerance = {m for m in got if "loss" in m}, 1e-2
+            for metric in compared:
+                assert got[metric] == pytest.approx(expected[metric], rel=tolerance), metric
 
 
 @WIDTH
