@@ -143,6 +143,14 @@ class Evidence:
         """Mean loss over the runs of a cell that has one."""
         return statistics.fmean(self.losses(cell).values())
 
+    @property
+    def champion(self) -> TrialRecord | None:
+        """Of the cell with the lowest mean loss, the run with the lowest."""
+        if not self.ranked:
+            return None
+        losses = self.losses(self.ranked[0])
+        return self.ranked[0].runs[min(losses, key=losses.__getitem__)]
+
     def reference(self, cell: Cell) -> Cell | None:
         """What ``cell`` is held against: the same without a normalisation, else the first cell."""
         plain = {**cell.values, "norm": "vanilla"}

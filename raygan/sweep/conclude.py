@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from rich.console import Console
 from raygan.errors import TrackingError
 from raygan.records import STEP, WHOLE
 from raygan.report import tables
-from raygan.report.make import HTML, MARKDOWN
+from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
 from raygan.report.overview import overview_png
-from raygan.sweep import state
+from raygan.storage import Storage
+from raygan.sweep import publish, state
 from raygan.sweep.evidence import make_report
 from raygan.sweep.progress import describe_spent
 from raygan.sweep.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
 from raygan.sweep.study import Study, outcomes
 from raygan.tracking.context import Status, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
+from raygan.tracking.runs import Ending
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def tell_interrupted(study: Study, tracker: Tracker) -> None:
 def close_interrupted(study: Study, tracker: Tracker) -> bool:
     """Close all of the sweep's runs in MLflow; returns whether it has everything."""
     tell_interrupted(study, tracker)
-    return tracker.close("KILLED", [], {})
+    return tracker.close("KILLED")
 
 
 def finish(
@@ -73,15 +76,16 @@ def finish(
         copied = close_interrupted(study, tracker)
     else:
         tell_interrupted(study, tracker)
+    report = None
     try:
-        _write(study, data, code, run_tags(data["digest"]), pictures=not stopped)
+        report = _write(study, data, code, run_tags(data["digest"]), pictures=not stopped)
     except OSError as error:
         _warn(console, f"The tables cannot be written ({error}); {again} makes them.")
     _show(study, data, console)
     if code == EXIT_FAILED:
         _explain_failures(study, console)
     if not stopped:
-        copied = _close(study, tracker, code)
+        copied = _close(study, tracker, data, code, report)
     _say_where(study, tracker, console)
     if not copied:
         problem = tracker.last_error or "too slow"
@@ -99,7 +103,7 @@ def show_again(
     """
     code = _exit_code(study)
     before = state.summary(study.storage)
-    _write(study, data, code, before.get(state.VERSIONS, {}), pictures=True)
+    report = _write(study, data, code, before.get(state.VERSIONS, {}), pictures=True)
     _show(study, data, console)
     if code == EXIT_FAILED:
         _explain_failures(study, console)
@@ -108,7 +112,7 @@ def show_again(
         if tracker.status(data["id"]) != _status(code):
             tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]))
             catch_up(study, tracker)
-            _close(study, tracker, code)
+            _close(study, tracker, data, code, report)
     except TrackingError as error:
         _warn(console, f"{error}")
     _say_where(study, tracker, console)
@@ -120,7 +124,7 @@ def catch_up(study: Study, tracker: Tracker) -> None:
     """What MLflow may have missed of earlier runs."""
     for record in study.records.values():
         if record.outcome is not None:
-            tracker.update(record, ended=True)
+            tracker.update(record, ended=True, summary=publish.summary(record))
 
 
 def _show(study: Study, data: dict[str, Any], console: Console) -> None:
@@ -145,7 +149,7 @@ def _warn(console: Console, text: str) -> None:
 
 def _write(
     study: Study, data: dict[str, Any], code: int, versions: dict[str, str], *, pictures: bool
-) -> None:
+) -> Report | None:
     best = {name: study.best(name) for name in study.cells}
     records = list(study.records.values())
     spent = spent_metrics(study)
@@ -161,38 +165,62 @@ def _write(
         "spent": {key.removeprefix("spent/"): spent[key] for key in spent if key != STEP},
     }
     tables.write(study.storage, records, summary)
-    if pictures:
-        title = f"{study.spec.name}: reconstruction loss on held-out images"
-        drawn = overview_png(study.storage, title, records, best, data["baseline"])
-        study.storage.write(tables.OVERVIEW, drawn)
-        _report(study, data)
+    if not pictures:
+        return None
+    title = f"{study.spec.name}: reconstruction loss on held-out images"
+    drawn = overview_png(study.storage, title, records, best, data["baseline"])
+    study.storage.write(tables.OVERVIEW, drawn)
+    return _report(study, data)
 
 
-def _report(study: Study, data: dict[str, Any]) -> None:
+def _report(study: Study, data: dict[str, Any]) -> Report | None:
     try:
-        make_report(study.storage, study.spec, study.records, data).write(study.storage)
+        report = make_report(study.storage, study.spec, study.records, data)
+        report.write(study.storage)
     except Exception:  # a report that cannot be made must not lose a sweep its end
         logger.exception("the report cannot be made; `raygan report` tries again")
+        return None
+    return report
 
 
 def _status(code: int) -> Status:
     return {EXIT_OK: "FINISHED", EXIT_FAILED: "FAILED"}.get(code, "KILLED")  # type: ignore[return-value]
 
 
-def _close(study: Study, tracker: Tracker, code: int) -> bool:
-    best = {name: study.best(name) for name in study.cells}
-    metrics = {f"best/{c}": r.best[1] for c, r in best.items() if r and r.best}
-    metrics |= {f"end/{c}": r.end_loss for c, r in best.items() if r and r.end_loss}
-    metrics |= {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        written = (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW, HTML, MARKDOWN)
-        for name in written:
-            (Path(folder) / name).write_bytes(study.storage.read(name) or b"")
-            files.append(Path(folder) / name)
-        spent = spent_metrics(study)
-        final = {key: value for key, value in spent.items() if key != STEP}
-        return tracker.close(_status(code), files, metrics | final, step=int(spent[STEP]))
+def _close(
+    study: Study, tracker: Tracker, data: dict[str, Any], code: int, report: Report | None
+) -> bool:
+    """Bring MLflow everything that stands at the end of a sweep."""
+    spent = spent_metrics(study)
+    metrics = {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
+    metrics |= {key: value for key, value in spent.items() if key != STEP}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ending = Ending(metrics, int(spent[STEP]), _artifacts(study.storage, folder))
+        if report is not None:
+            evidence = report.evidence
+            for record in study.records.values():
+                if record.outcome is not None:
+                    summary = publish.summary(record, evidence)
+                    tracker.update(record, ended=True, summary=summary)
+            ending = replace(
+                ending,
+                metrics=metrics | publish.aggregates(evidence),
+                note=publish.note(report.verdict, evidence),
+                champion=publish.champion(study.storage, evidence, data["shape"], folder),
+            )
+        return tracker.close(_status(code), ending)
+
+
+def _artifacts(sweep: Storage, folder: Path) -> tuple[Path, ...]:
+    """Copies of the sweep's tables and report in ``folder``."""
+    written = (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW, HTML, MARKDOWN)
+    names = [name for name in written if name in sweep.files()]
+    names += [f"{FOLDER}/{name}" for name in sweep.files(FOLDER)]
+    (folder / FOLDER).mkdir()
+    for name in names:
+        (folder / name).write_bytes(sweep.read(name) or b"")
+    return (*(folder / name for name in names if name in written), folder / FOLDER)
 
 
 def _exit_code(study: Study) -> int:

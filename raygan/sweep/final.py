@@ -131,13 +131,14 @@ def load_generator(job: Job) -> tuple[TrainState, ImageSet]:
 
     images = load_images(job)
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
-    saved = _load_checkpoint(Storage(job["folder"]), job["checkpoint"])
+    saved = load_checkpoint(Storage(job["folder"]), job["checkpoint"])
     state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
     state.load_state_dict(saved)
     return state, images
 
 
-def _load_checkpoint(trial: Storage, name: str) -> dict[str, Any]:
+def load_checkpoint(trial: Storage, name: str) -> dict[str, Any]:
+    """The training state in a trial's checkpoint ``name``; raises CheckpointError."""
     from raygan.errors import CheckpointError
     from raygan.gan import checkpoint
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import final, plan, state, trial, tune
+from raygan.sweep import final, plan, publish, state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
     close_interrupted,
@@ -120,7 +120,7 @@ def _run(
         signals.wait()
         study.close()
         tell_interrupted(study, tracker)
-        tracker.close("FAILED" if signals.first is None else "KILLED", [], {})
+        tracker.close("FAILED" if signals.first is None else "KILLED")
         raise
 
 
@@ -178,7 +178,11 @@ def _journal(sweep: Storage) -> Journal | None:
 
 def _copy(study: Study, tracker: Tracker, event: Event, record: TrialRecord) -> None:
     ended = event in ("ended", "paused")
-    tracker.update(record, ended=ended, spent=spent_metrics(study) if ended else None)
+    if ended:
+        summary, spent = publish.summary(record), spent_metrics(study)
+        tracker.update(record, ended=True, spent=spent, summary=summary)
+    else:
+        tracker.update(record)
 
 
 def _open_storage(spec: SweepSpec) -> Storage:

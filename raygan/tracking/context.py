@@ -22,9 +22,16 @@ STATUS_OF: dict[str | None, Status] = {
     "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
 }  # fmt: skip
 PARAMS = (
-    "norm", "architecture", "features", "levels", "code_size", "loss", "update", "optimizer", "lr",
-    "lr_d", "warmup", "batch_size", "iterations", "evaluate_every", "reconstruction_steps", "seed",
+    "norm", "architecture", "features", "batch_size", "iterations", "loss", "optimizer", "lr",
+    "seed",
 )  # fmt: skip
+"""Fields of the training configuration that every trial's run has; others if not the default."""
+EXPERIMENT_NOTE = (
+    "GANs trained by raygan. A run per sweep, whose description is its verdict and whose artifacts "
+    "hold report.html; its children are the trials. Compare trials by `final/*` and `stability/*`, "
+    "group them by the parameters `cell` and `outcome`."
+)
+"""Description of an experiment that raygan makes."""
 
 
 def default_uri(storage: Storage) -> str:

@@ -173,7 +173,7 @@ def in_sweep(load: Load, *, tracked: bool = True, ended: Ended = lambda: None) -
         study.close()
         trained = time.perf_counter()
         if tracker is not None:
-            copied = tracker.close("FINISHED", [], {})
+            copied = tracker.close("FINISHED")
             assert copied, f"MLflow is behind: {tracker.last_error}"
         done = time.perf_counter()
         assert outcomes(study) == {"ok": load.trials}, outcomes(study)

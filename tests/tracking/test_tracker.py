@@ -1,16 +1,22 @@
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from raygan.errors import TrackingError
 from raygan.gan.config import TrainConfig
 from raygan.gan.pictures import grid_png
+from raygan.gan.state import TrainState
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking.context import default_uri, run_tags
-from raygan.tracking.mlflow_tracker import PARAMS, Tracker
+from raygan.tracking.champion import Champion, save_model
+from raygan.tracking.context import PARAMS, default_uri, run_tags
+from raygan.tracking.mlflow_tracker import Tracker
+from raygan.tracking.runs import NOTE, Ending
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +69,18 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     ended.checkpoints["best"] = "c"
     for partly in (record(), record(10), record(10, 20)):
         tracker.update(partly)
-    tracker.update(ended, ended=True)
+    tracker.update(ended, ended=True, summary={"stability/best": 0.05})
     table = tmp_path / "results.parquet"
     table.write_bytes(b"x")
-    assert tracker.close("FINISHED", [table], {"best/wn_features=4": 0.05})
+    assert tracker.close("FINISHED", Ending({"loss/wn_features=4": 0.05}, files=(table,)))
 
     found = runs(database, sweep)
     assert set(found) == {"sweep", "wn lr=1e-4"}
     parent, child = found["sweep"], found["wn lr=1e-4"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
-    assert set(child.data.params) == {"cell", *PARAMS}
+    assert set(child.data.params) == {"cell", "kind", "outcome", *PARAMS}
+    assert (child.data.params["cell"], child.data.params["outcome"]) == ("wn", "ok")
     assert child.data.params["lr"] == "0.0001"
     tags = child.data.tags
     assert (tags["sweep"], tags["cell"], tags["seed"], tags["outcome"]) == (
@@ -84,8 +91,9 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     )
     assert tags["data_digest"] == "abc"
     assert logged(database, child) == [(10, 0.1), (20, 0.05)]
-    assert child.data.metrics["best/reconstruction_loss"] == 0.05
-    assert parent.data.metrics["best/wn_features:4"] == 0.05
+    assert child.data.metrics["stability/best"] == 0.05
+    assert len(child.data.metrics) + len(child.data.params) < 30
+    assert parent.data.metrics["loss/wn_features:4"] == 0.05
     client = MlflowClient(database)
     assert {a.path for a in client.list_artifacts(parent.info.run_id)} == {
         "sweep.yaml",
@@ -99,35 +107,115 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
 
 
 def record_images():
-    import torch
-
     return torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
 
 
 def test_second_tracker_goes_on_with_the_same_runs_and_repeats_nothing(database, sweep):
     first = open_tracker(database, sweep)
     first.update(record(10, 20), ended=True)  # interrupted
-    assert first.close("KILLED", [], {})
+    assert first.close("KILLED")
     assert {r.info.status for r in runs(database, sweep).values()} == {"KILLED"}
     assert runs(database, sweep)["wn lr=1e-4"].data.tags["outcome"] == "interrupted"
 
     second = open_tracker(database, sweep)
     second.update(record(10, 20, 30))
     second.update(record(10, 20, 30, 40, outcome="stopped"), ended=True)
-    assert second.close("FINISHED", [], {})
+    assert second.close("FINISHED")
     child = runs(database, sweep)["wn lr=1e-4"]
     assert [step for step, _ in logged(database, child)] == [10, 20, 30, 40]
     assert (child.info.status, child.data.tags["outcome"]) == ("KILLED", "stopped")
 
 
-def test_ended_trial_is_left_alone(database, sweep):
-    for _ in range(2):
+def test_summaries_of_an_ended_trial_are_added_and_never_repeated(database, sweep):
+    for summary in ({"stability/best": 0.1}, {"stability/best": 0.1, "final/best": 0.2}):
         tracker = open_tracker(database, sweep)
-        tracker.update(record(10, outcome="ok"), ended=True)
-        assert tracker.close("FINISHED", [], {})
+        tracker.update(record(10, outcome="ok"), ended=True, summary=summary)
+        assert tracker.close("FINISHED")
     child = runs(database, sweep)["wn lr=1e-4"]
-    history = MlflowClient(database).get_metric_history(child.info.run_id, "best/step")
-    assert len(history) == 1
+    assert child.data.metrics["final/best"] == 0.2
+    for key in ("stability/best", "final/best"):
+        assert len(MlflowClient(database).get_metric_history(child.info.run_id, key)) == 1
+
+
+def test_summaries_that_wait_are_put_together(database, sweep):
+    tracker = open_tracker(database, sweep)
+    with tracker._changed:  # the thread that copies waits for this
+        for summary in ({"stability/best": 0.1}, {"final/best": 0.2}):
+            tracker.update(record(10, outcome="ok"), ended=True, summary=summary)
+    assert tracker.close("FINISHED")
+    found = runs(database, sweep)["wn lr=1e-4"].data.metrics
+    assert (found["stability/best"], found["final/best"]) == (0.1, 0.2)
+
+
+def test_outcome_is_a_parameter_only_when_it_cannot_change(database, sweep):
+    for outcome, known in (("failed", None), ("ok", "ok")):
+        tracker = open_tracker(database, sweep)
+        tracker.update(record(10))
+        tracker.update(record(10, outcome=outcome), ended=True)
+        assert tracker.close("FINISHED")
+        child = runs(database, sweep)["wn lr=1e-4"]
+        assert child.data.tags["outcome"] == outcome
+        assert child.data.params.get("outcome") == known
+
+
+def test_only_fields_that_are_not_the_default_are_added_to_the_parameters(database, sweep):
+    changed = record(10)
+    changed.config |= {"loss": "hinge", "d_steps": 5, "ema": 0.999}
+    tracker = open_tracker(database, sweep)
+    tracker.update(changed, ended=True)
+    assert tracker.close("FINISHED")
+    params = runs(database, sweep)["wn lr=1e-4"].data.params
+    assert set(params) == {"cell", "kind", *PARAMS, "d_steps", "ema"}
+    assert (params["d_steps"], params["ema"]) == ("5", "0.999")
+
+
+@pytest.mark.cluster  # exporting takes seconds
+def test_parent_has_description_folders_and_champion(database, sweep, tmp_path):
+    state = TrainState.create(TrainConfig(norm="bn", features=2, code_size=6), (1, 8, 8))
+    save_model(state.generator, 6, state.shape, tmp_path / "model")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "cells.csv").write_text("a")
+    name = f"raygan-{tmp_path.name}"
+    for key in ("wn-000/a", "wn-000/a", "wn-001/b"):
+        ending = Ending(
+            files=(folder,), note="verdict " * 999, champion=Champion(key, tmp_path / "model")
+        )
+        tracker = Tracker(database, "experiment", tmp_path.name, sweep)
+        tracker.connect()
+        tracker.open(sweep.uri, "name: sweep\n", run_tags("abc"))
+        assert tracker.close("FINISHED", ending)
+    client = MlflowClient(database)
+    parent = runs(database, sweep)[tmp_path.name]
+    assert parent.data.tags[NOTE].startswith("verdict verdict")
+    assert [a.path for a in client.list_artifacts(parent.info.run_id, "report")] == [
+        "report/cells.csv"
+    ]
+    versions = client.search_model_versions(f"name = '{name}'")
+    assert len(versions) == 2  # that which is there is not made again
+    assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
+    experiment = client.get_experiment_by_name("experiment")
+    assert "raygan" in experiment.tags[NOTE]
+
+
+@pytest.mark.cluster  # a process of its own
+def test_saved_generator_is_the_generator_and_needs_no_code_of_ours(tmp_path):
+    config = TrainConfig(norm="wn", features=2, code_size=6)
+    generator = TrainState.create(config, (3, 12, 10)).generator.eval()
+    save_model(generator, 6, (3, 12, 10), tmp_path / "model")
+    codes = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    torch.save(codes, tmp_path / "codes.pt")
+    code = (
+        "import sys, torch, mlflow.pytorch\n"
+        "sys.modules['raygan'] = None\n"  # an import of it would fail
+        f"model = mlflow.pytorch.load_model({str(tmp_path / 'model')!r})\n"
+        f"codes = torch.load({str(tmp_path / 'codes.pt')!r}, weights_only=True)\n"
+        f"torch.save(model(codes), {str(tmp_path / 'images.pt')!r})\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    images = torch.load(tmp_path / "images.pt", weights_only=True)
+    torch.testing.assert_close(images, generator(codes))
+    assert not any("pickle" in path.name for path in (tmp_path / "model").rglob("*"))
 
 
 def test_non_finite_is_never_logged(database, sweep):
@@ -136,7 +224,7 @@ def test_non_finite_is_never_logged(database, sweep):
     bad.history[0]["train/loss_d"] = float("nan")
     bad.outcome, bad.reason = "diverged", "train/loss_d not finite"
     tracker.update(bad, ended=True)
-    assert tracker.close("FINISHED", [], {"best/wn": float("inf")})
+    assert tracker.close("FINISHED", Ending({"loss/wn": float("inf")}))
     child = runs(database, sweep)["wn lr=1e-4"]
     assert "train/loss_d" not in child.data.metrics
     assert (child.info.status, child.data.tags["outcome"]) == ("FAILED", "diverged")
@@ -170,5 +258,5 @@ def test_embedded_store_lies_in_local_storage_only(tmp_path, monkeypatch):
 def test_artifacts_of_the_embedded_store_lie_in_the_storage(database, sweep, tmp_path):
     own = f"sqlite:///{tmp_path}/own.db"
     tracker = open_tracker(own, sweep)
-    assert tracker.close("FINISHED", [], {})
+    assert tracker.close("FINISHED")
     assert list((Path(sweep.uri).parent / "mlartifacts").rglob("sweep.yaml"))

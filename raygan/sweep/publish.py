@@ -1,0 +1,108 @@
+"""What of a sweep's results goes to MLflow: each trial's summary, the parent run's end, the
+champion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from raygan import records
+from raygan.errors import RayganError
+from raygan.records import WHOLE, TrialRecord
+from raygan.report import stability
+from raygan.report.evidence import Evidence
+from raygan.report.questions import target
+from raygan.report.words import loss
+from raygan.storage import Storage
+from raygan.tracking.champion import ALIAS, Champion
+from raygan.tracking.runs import model_name
+
+logger = logging.getLogger(__name__)
+
+
+def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, float]:
+    """A trial as a whole, in the metrics by which MLflow's table is sorted and filtered.
+
+    ``stability/*`` from its curve, ``final/*`` from its final tests. What needs other trials, or
+    tests made later, is there once the sweep's ``evidence`` is. Empty for a trial that gave no
+    result: its lowest loss must not lead a table.
+    """
+    if record.outcome not in (*WHOLE, "stopped"):
+        return {}
+    found = {f"stability/{key}": v for key, v in stability.summary(record.curve).items()}
+    if evidence is None:
+        return found
+    if (aim := target(evidence)) is not None:
+        steps = stability.iterations_to(record.curve, aim[1])
+        if steps is not None:
+            found["stability/iterations_to_target"] = float(steps)
+    for which in ("best", "last"):
+        if (value := evidence.final_loss(record, which)) is not None:
+            found[f"final/{which}"] = value
+    return found
+
+
+def aggregates(evidence: Evidence) -> dict[str, float]:
+    """Metrics of the parent run: per cell the loss that the verdict compares, and how many of its
+    runs gave none."""
+    found = {f"loss/{cell.name}": evidence.mean(cell) for cell in evidence.ranked}
+    for cell in evidence.cells:
+        if cell.ended:
+            found[f"failed/{cell.name}"] = len(cell.failed) / len(cell.ended)
+    return found
+
+
+def note(verdict: str, evidence: Evidence) -> str:
+    """The description of the parent run, in Markdown."""
+    rows = [
+        f"| `{cell.name}` | {cell.setting} | {loss(evidence.mean(cell))} | "
+        f"{len(evidence.losses(cell))} | {len(cell.failed)} of {len(cell.ended)} |"
+        for cell in evidence.ranked
+    ]
+    table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
+    lines = [verdict, "", *(table + rows if rows else []), "", "More: artifact `report.html`."]
+    if evidence.champion is not None:
+        address = f"models:/{model_name(evidence.name)}@{ALIAS}"
+        lines += ["", f'The best generator: `mlflow.pytorch.load_model("{address}")`.']
+    return "\n".join(lines)
+
+
+def champion(
+    sweep: Storage, evidence: Evidence, shape: Iterable[int], folder: Path
+) -> Champion | None:
+    """The best generator, saved as a model in the empty ``folder``.
+
+    None if there is none, or, with a line in the log, if it cannot be saved.
+    """
+    try:
+        return _champion(sweep, evidence, shape, folder)
+    except (RayganError, OSError, RuntimeError) as error:
+        logger.warning("the best generator cannot be registered as a model: %s", error)
+        return None
+
+
+def _champion(
+    sweep: Storage, evidence: Evidence, shape: Iterable[int], folder: Path
+) -> Champion | None:
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.state import TrainState
+    from raygan.sweep.final import load_checkpoint
+    from raygan.tracking.champion import save_model
+
+    record = evidence.champion
+    kept = records.find_checkpoints(sweep, record).get("best") if record else None
+    if record is None or kept is None:
+        return None
+    channels, height, width = shape
+    state = TrainState.create(TrainConfig(**record.config), (channels, height, width))
+    state.load_state_dict(load_checkpoint(sweep / "trials" / record.id, kept))
+    model = folder / "model"
+    save_model(state.judged, state.config.code_size, state.shape, model)
+    words = (
+        f"Generator of {record.title} after {state.step:,} iterations, the best of its run and "
+        f"that the best of the cell {record.cell}. Codes z ~ N(0, 1), float32 (N, "
+        f"{state.config.code_size}), to images, float32 (N, {channels}, {height}, {width}) in "
+        "[0, 1]."
+    )
+    return Champion(f"{record.id}/{kept}", model, words, {"trial": record.id, "cell": record.cell})
