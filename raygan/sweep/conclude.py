@@ -85,7 +85,7 @@ def finish(
     if code == EXIT_FAILED:
         _explain_failures(study, console)
     if not stopped:
-        copied = _close(study, tracker, data, code, report)
+        copied = _close(study, tracker, code, report)
     _say_where(study, tracker, console)
     if not copied:
         problem = tracker.last_error or "too slow"
@@ -112,7 +112,7 @@ def show_again(
         if tracker.status(data["id"]) != _status(code):
             tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]))
             catch_up(study, tracker)
-            _close(study, tracker, data, code, report)
+            _close(study, tracker, code, report)
     except TrackingError as error:
         _warn(console, f"{error}")
     _say_where(study, tracker, console)
@@ -187,9 +187,7 @@ def _status(code: int) -> Status:
     return {EXIT_OK: "FINISHED", EXIT_FAILED: "FAILED"}.get(code, "KILLED")  # type: ignore[return-value]
 
 
-def _close(
-    study: Study, tracker: Tracker, data: dict[str, Any], code: int, report: Report | None
-) -> bool:
+def _close(study: Study, tracker: Tracker, code: int, report: Report | None) -> bool:
     """Bring MLflow everything that stands at the end of a sweep."""
     spent = spent_metrics(study)
     metrics = {f"trials/{outcome}": float(n) for outcome, n in outcomes(study).items()}
@@ -207,7 +205,7 @@ def _close(
                 ending,
                 metrics=metrics | publish.aggregates(evidence),
                 note=publish.note(report.verdict, evidence),
-                champion=publish.champion(study.storage, evidence, data["shape"], folder),
+                champion=publish.champion(study.storage, evidence, folder),
             )
         return tracker.close(_status(code), ending)
 

@@ -4,7 +4,6 @@ champion."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 from raygan import records
@@ -68,23 +67,19 @@ def note(verdict: str, evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def champion(
-    sweep: Storage, evidence: Evidence, shape: Iterable[int], folder: Path
-) -> Champion | None:
+def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
     """The best generator, saved as a model in the empty ``folder``.
 
     None if there is none, or, with a line in the log, if it cannot be saved.
     """
     try:
-        return _champion(sweep, evidence, shape, folder)
+        return _champion(sweep, evidence, folder)
     except (RayganError, OSError, RuntimeError) as error:
         logger.warning("the best generator cannot be registered as a model: %s", error)
         return None
 
 
-def _champion(
-    sweep: Storage, evidence: Evidence, shape: Iterable[int], folder: Path
-) -> Champion | None:
+def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
     from raygan.sweep.final import load_checkpoint
@@ -94,9 +89,10 @@ def _champion(
     kept = records.find_checkpoints(sweep, record).get("best") if record else None
     if record is None or kept is None:
         return None
-    channels, height, width = shape
+    saved = load_checkpoint(sweep / "trials" / record.id, kept)
+    channels, height, width = saved["shape"]
     state = TrainState.create(TrainConfig(**record.config), (channels, height, width))
-    state.load_state_dict(load_checkpoint(sweep / "trials" / record.id, kept))
+    state.load_state_dict(saved)
     model = folder / "model"
     save_model(state.judged, state.config.code_size, state.shape, model)
     words = (

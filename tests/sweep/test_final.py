@@ -154,9 +154,9 @@ def test_the_same_test_gives_the_same_numbers(jobs):
 
 def test_checkpoints_are_read_from_addresses(study):
     trial = study.storage / "trials" / "bn-seed1"
-    here = final._load_checkpoint(trial, "checkpoint_10")
+    here = final.load_checkpoint(trial, "checkpoint_10")
     trial.is_local = False
-    there = final._load_checkpoint(trial, "checkpoint_10")
+    there = final.load_checkpoint(trial, "checkpoint_10")
     assert here["step"] == there["step"] == 10
     assert all((there["generator"][k] == v).all() for k, v in here["generator"].items())
 
@@ -246,7 +246,7 @@ def test_command_tests_the_replicates_of_a_sweep(evaluate, study, jobs):
     assert output.count("final test") == 3
     assert jobs() == []
     table = [
-        line.split() for line in output.splitlines() if "seed=1" in line and "test" not in line
+        line.split() for line in output.splitlines() if " s1 " in line and "test" not in line
     ]
     assert [row[2:4] for row in table] == [["best", "10"], ["last", "20"], ["best", "20"], ["last", "20"]]  # fmt: skip
     assert "final test" not in evaluate("a")
