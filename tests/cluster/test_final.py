@@ -6,7 +6,11 @@ import json
 import signal
 from pathlib import Path
 
-from tests.clusters import PATIENCE, Sweep, wait_until
+import mlflow.pytorch
+import torch
+from mlflow import MlflowClient
+
+from tests.clusters import PATIENCE, Sweep, mlflow_runs, wait_until
 
 BUDGET = {"steps": 5, "images": 16, "restarts": 1, "audited": 4}
 
@@ -24,6 +28,30 @@ def times(made: Sweep) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
+def check_mlflow(made: Sweep, found: dict[str, dict]) -> None:
+    """MLflow has the tests' losses, the verdict, the report, and a champion that can be loaded."""
+    runs = mlflow_runs(made.tracking, made.name)
+    for trial, run in runs.items():
+        if "-seed" in trial:
+            for which in ("best", "last"):
+                assert run.data.metrics[f"final/{which}"] == found[f"{trial}/{which}"]["loss"]
+        if trial != made.name:
+            assert run.data.metrics["stability/drawup"] >= 1
+            assert len(run.data.metrics) < 30
+            assert len(run.data.params) < 30
+    parent = runs[made.name]
+    assert parent.data.tags["mlflow.note.content"].startswith("By the final test's loss")
+    assert {"loss/wn", "failed/wn"} < set(parent.data.metrics)
+    client = MlflowClient(made.tracking)
+    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "report.md", "report", "results.parquet"} <= artifacts
+    version = client.get_model_version_by_alias(f"raygan-{made.name}", "champion")
+    model = mlflow.pytorch.load_model(version.source)
+    images = model(torch.zeros(3, 8))
+    assert images.shape == (3, 1, 16, 16)
+    assert 0 <= images.min() <= images.max() <= 1
+
+
 def test_replicates_are_tested_in_the_end_and_once(sweep):
     made = sweep("final", grid={"norm": ["vanilla", "wn"]}, replicate={"seeds": 2}, final=BUDGET)
     output = made.run()
@@ -38,6 +66,8 @@ def test_replicates_are_tested_in_the_end_and_once(sweep):
     assert all(f["step"] == 40 for name, f in found.items() if name.endswith("last"))
     assert all(f["restarts_loss"] <= f["audited_loss"] for f in found.values())
     assert "generators are tested finally, 5 steps per image" in output
+
+    check_mlflow(made, found)
 
     before = times(made)
     made.run()

@@ -245,9 +245,7 @@ def test_command_tests_the_replicates_of_a_sweep(evaluate, study, jobs):
     output = evaluate("a")
     assert output.count("final test") == 3
     assert jobs() == []
-    table = [
-        line.split() for line in output.splitlines() if " s1 " in line and "test" not in line
-    ]
+    table = [line.split() for line in output.splitlines() if " s1 " in line and "test" not in line]
     assert [row[2:4] for row in table] == [["best", "10"], ["last", "20"], ["best", "20"], ["last", "20"]]  # fmt: skip
     assert "final test" not in evaluate("a")
 
