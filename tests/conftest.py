@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `from tests.gan import textbook`, however pytest was started
@@ -17,8 +17,10 @@ sys.path.insert(0, str(ROOT))  # `from tests.gan import textbook`, however pytes
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
 
-# no deadline: wall-clock time is no test's business
-settings.register_profile("raygan", deadline=None, max_examples=30)
+# no deadline, and no complaint of a busy machine: wall-clock time is no test's business
+settings.register_profile(
+    "raygan", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("raygan")
 
 

@@ -124,7 +124,10 @@ def test_a_bomb_of_text_beside_the_pixels():
     changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
     length=st.floats(0, 1),
 )
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_any_damage_is_decoded_or_a_data_error(encode, kind, changes, length):
     data = bytearray(encode(3, (16, 16), kind))
     for place, value in changes:

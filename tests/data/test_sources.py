@@ -267,7 +267,10 @@ def test_absurd_row_groups_are_named(tmp_path, encode, claimed):
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),
     length=st.sampled_from([1.0, 0.999, 0.5]),
 )
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_any_damage_to_a_table_is_read_or_a_data_error(tmp_path, encode, changes, length):
     path = tmp_path / "table.parquet"
     pq.write_table(table("img", [encode(i, (4, 4)) for i in range(20)]), path)

@@ -160,7 +160,10 @@ def test_what_is_no_training_state_is_refused(tmp_path):
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_any_rubbish_with_a_right_checksum_is_refused(tmp_path, data):
     path = tmp_path / checkpoint.file_name(1)
     path.write_bytes(data)

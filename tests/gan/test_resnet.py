@@ -46,7 +46,7 @@ def test_it_has_the_layers_and_widths_of_the_paper_at_160_pixels():
     assert [layer.weight.shape[0] for layer in layers[::4]] == [64, 128, 256, 384, 512]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.sampled_from(CHOICES["norm"]),
     st.integers(1, 24).map(lambda half: 2 * half),

@@ -182,7 +182,7 @@ sections = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from([*spec.SweepSpec.model_fields, "other"]), sections, max_size=4)
 )

@@ -81,7 +81,7 @@ yamlish = st.text(
 )
 
 
-@settings(deadline=2000, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(yamlish, st.text(max_size=60)))
 def test_any_text_is_read_or_refused_in_our_own_words(text):
     try:
