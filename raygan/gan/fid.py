@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
+from raygan.gan.arithmetic import arithmetic
 from raygan.gan.layers import frozen
 from raygan.gan.reconstruction import as_bytes
 from raygan.gan.sampling import FID, codes
@@ -60,6 +61,7 @@ def check(weights: Path | None) -> Path:
     return weights
 
 
+@arithmetic("fp32")
 def fid(
     generator: nn.Module, code_size: int, images: ImageSet, weights: Path, *, seed: int
 ) -> dict[str, Any]:

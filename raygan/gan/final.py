@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from raygan.errors import RayganError
+from raygan.gan.arithmetic import arithmetic
 from raygan.gan.final_config import FinalConfig
 from raygan.gan.reconstruction import as_bytes, reconstruct
 from raygan.gan.sampling import RESTARTS, codes
@@ -25,7 +27,8 @@ class FinalTest:
     losses: Tensor
     """Mean squared error per pixel in [0, 1] of each image, searched from z = 0; float32 [N]."""
     restarts: Tensor
-    """The same of the first n images, searched from random codes; float32 [restarts, n]."""
+    """The same of the first n images, searched from random codes; float32 [restarts, n]. Not finite
+    where a search left the numbers: it has found nothing."""
     found: Tensor
     """Reconstructions from z = 0, uint8 [N, C, H, W]. All tensors are on the CPU."""
 
@@ -56,7 +59,8 @@ class FinalTest:
 
     @property
     def _searches(self) -> Tensor:
-        return torch.cat((self.losses[None, : self.restarts.shape[1]], self.restarts))
+        searches = torch.cat((self.losses[None, : self.restarts.shape[1]], self.restarts))
+        return searches.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
     def hardest(self, count: int) -> Tensor:
         """Indices of the ``count`` images with the highest losses, the highest first."""
@@ -67,6 +71,7 @@ class FinalTest:
         return self.losses.argsort(stable=True)[:count]
 
 
+@arithmetic("fp32")
 def final_test(
     generator: nn.Module,
     code_size: int,
@@ -79,7 +84,8 @@ def final_test(
     """Test ``generator``, frozen and in eval mode, on ``images`` (uint8 [N, C, H, W]).
 
     ``seed`` and an image's place fix its restarts. ``batch_size`` images are on the device at
-    once; a loss does not depend on it, up to float rounding.
+    once; a loss does not depend on it, up to float rounding. Raises
+    :class:`~raygan.errors.RayganError` if a loss from z = 0 is not finite.
     """
     images = images[: config.images]
     losses, found = [], []
@@ -87,6 +93,12 @@ def final_test(
         done = reconstruct(generator, code_size, part, steps=config.steps, batch_size=batch_size)
         losses.append(done.losses)
         found.append(as_bytes(done.images))
+    lost = int((~torch.cat(losses).isfinite()).sum())
+    if lost:
+        raise RayganError(
+            f"the searches from z = 0 of {lost} of {len(images)} images left the finite numbers: "
+            "this generator has no final loss"
+        )
     audited = images[: config.audited]
     restarts = torch.empty(config.restarts, len(audited))
     for number in range(config.restarts):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, RayganError
 from raygan.gan.final import FinalTest, final_test
 from raygan.gan.final_config import FinalConfig
 from raygan.gan.sampling import RESTARTS, codes
@@ -139,6 +139,42 @@ def test_the_generator_is_left_as_it_was(fresh, images):
     assert generator.training
     assert all(p.requires_grad and p.grad is None for p in generator.parameters())
     assert all(torch.equal(now, before[name]) for name, now in generator.state_dict().items())
+
+
+class Fragile(Affine):
+    """No number for codes longer than ``limit``; notes how convolutions are computed."""
+
+    limit, tf32 = float("inf"), None
+
+    def forward(self, codes):
+        self.tf32 = torch.backends.cudnn.allow_tf32
+        found = super().forward(codes)
+        long = codes.norm(dim=1) > self.limit
+        return torch.where(long[:, None, None, None], float("nan"), found)
+
+
+def test_restart_that_leaves_the_numbers_has_found_nothing(toy):
+    generator, images = toy(Fragile)
+    generator.limit = 2.0
+    test = run(generator, images, steps=2, restarts=2)
+    assert test.restarts.isnan().any()
+    assert test.restarts_loss <= test.loss
+    assert (test.winners == 0).any()
+
+
+def test_search_from_zero_that_leaves_the_numbers_is_no_result(toy):
+    generator, images = toy(Fragile)
+    generator.limit = 0.2
+    with pytest.raises(RayganError, match="of 7 of 7 images left the finite numbers"):
+        run(generator, images)
+
+
+def test_final_test_is_in_full_precision(toy, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    generator, images = toy(Fragile)
+    run(generator, images, steps=1)
+    assert generator.tf32 is False
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(
