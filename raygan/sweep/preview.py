@@ -131,9 +131,12 @@ def _say_final_tests(spec: SweepSpec, works: list[Work], say: _Lines) -> None:
     running = (dataset.running or RUNNING) * spec.train.reconstruction_steps
     evaluations = searches * final.steps / running
     took = ""
-    if all(work.rate is not None for work in works):
+    # without a calibration, evaluations are known only together with what was trained
+    if all(work.rate is not None and work.rate.evaluation_seconds > 0 for work in works):
+        # a test has one worker, where all of a trial's shared an evaluation
         each = [2 * work.replicates * work.rate.evaluation_seconds for work in works if work.rate]
-        took = f"; {sum(each) * evaluations / 3600:.2f} hours of one worker in all"
+        hours = sum(each) * evaluations * spec.scale.workers / 3600
+        took = f"; on top of that, {hours:.2f} hours of one worker in all"
     say(
         f"final tests: {generators} generators at the most, on up to {images} images, each as long "
         f"as about {evaluations:,.0f} evaluations{took}"

@@ -62,7 +62,16 @@ def test_measured_rates_give_time_and_money(shown, sweep):
     hours = 24 * 116 / 3600
     assert f"at most:    23m, {hours:.2f} trial-hours, {hours / 2:.2f} GPU-hours, $0.97" in output
     assert "3200" in output  # images per second
-    assert f"evaluations; {12 * 520 * 2 / 3600:.2f} hours of one worker in all" in output
+    assert f"evaluations; on top of that, {12 * 520 * 2 / 3600:.2f} hours of one worker" in output
+
+
+def test_final_test_has_one_worker(sweep, monkeypatch, capsys):
+    spread = sweep.model_copy(update={"scale": sweep.scale.model_copy(update={"workers": 4})})
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    rates = {cell: asdict(Rate(100.0, 0.5)) for cell in ("bn", "wn")}  # four together
+    Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
+    preview.show_plan(spread, Console(width=160), None, calibrate=False)
+    assert f"{12 * 520 * 2 / 3600:.2f} hours of one worker" in capsys.readouterr().out
 
 
 def test_trials_that_have_run_are_what_is_believed(shown, sweep):
@@ -73,6 +82,7 @@ def test_trials_that_have_run_are_what_is_believed(shown, sweep):
         study.ended(planned.id)
     output = shown()
     assert f"≤ {12 * 98 / 3600:.2f}" in output
+    assert "about 520 evaluations\n" in output  # which are not known by themselves
 
 
 def test_nothing_is_written(shown, tmp_path):
