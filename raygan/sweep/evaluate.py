@@ -62,7 +62,7 @@ def evaluate(
     """
     try:
         try:
-            weights = _fid_weights(fid_weights) if fid else None
+            weights = _fid_weights(fid_weights, asked=fid)
             failed = _evaluate(name, storage, which, device, budget, weights)
         except OSError as error:
             raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
@@ -72,10 +72,14 @@ def evaluate(
     sys.exit(3 if failed else 0)
 
 
-def _fid_weights(weights: Path | None) -> Path:
+def _fid_weights(weights: Path | None, *, asked: bool) -> Path | None:
     from raygan.gan.fid import check
 
-    return check(weights)
+    if asked:
+        return check(weights)
+    if weights is not None:
+        raise ConfigError(f"--fid-weights (={str(weights)!r}) without --fid: give both, or none")
+    return None
 
 
 def _evaluate(
@@ -105,11 +109,17 @@ def _evaluate(
         return trial.job_of(planned, spec, sweep, data) | job | {"gpus": gpus}
 
     jobs = [whole(job) for job in final.due(sweep, tested, config, names)]
+    if jobs:
+        click.echo(f"{len(jobs)} generators are tested, {config.steps} steps per image")
     failed = final.run(jobs, final.Here(), 1, click.echo)
     _show(sweep, tested, names)
     if weights is not None:
         for job in final.checkpoints(sweep, tested, names):
-            _fid(whole(job), weights)
+            try:
+                _fid(whole(job), weights)
+            except CheckpointError as error:  # the others can be judged all the same
+                click.echo(f"{job['title']}: no FID ({error})")
+                failed += 1
     return failed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from raygan.records import TrialRecord
@@ -12,6 +13,9 @@ from raygan.storage import Storage
 from raygan.sweep import plan, state
 from raygan.sweep.cell import best, verdict
 from raygan.sweep.spec import SweepSpec
+
+Finals = dict[str, dict[str, dict[str, Any]]]
+"""Results of the final test, by trial and by ``best`` or ``last`` generator."""
 
 
 def make_report(
@@ -27,9 +31,10 @@ def make_report(
     summary = state.summary(sweep)
     each = plan.trials_per_cell(spec) + plan.replicates_per_cell(spec)
     retries = sum(plan.is_retry(id) for id in known)
+    compared = cells(spec, known)
     evidence = Evidence(
         name=spec.name,
-        cells=cells(spec, known),
+        cells=compared,
         baseline=data["baseline"] if data else None,
         expected_trials=len(plan.cells(spec)) * each + retries,
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
@@ -37,9 +42,22 @@ def make_report(
         versions=summary.get(state.VERSIONS, {}),
         spent=summary.get("spent", {}),
         recipe=state.dump(spec),
-        finals=read_finals(sweep, known.values()),
+        finals=_of_one_budget(read_finals(sweep, known.values()), compared, spec),
     )
     return Report.of(sweep, evidence)
+
+
+def _of_one_budget(finals: Finals, compared: list[Cell], spec: SweepSpec) -> Finals:
+    """Those of ``finals`` that compare: made with the budget that the best generators of all runs
+    of the verdict share, or else with the sweep's own."""
+    runs = [run.id for cell in compared for run in cell.runs.values()]
+    asked = [finals[run]["best"].get("asked") for run in runs if "best" in finals.get(run, {})]
+    shared = bool(asked) and all(budget == asked[0] for budget in asked)
+    budget = asked[0] if shared else asdict(spec.final_config())
+    return {
+        trial: {which: test for which, test in tests.items() if test.get("asked") == budget}
+        for trial, tests in finals.items()
+    }
 
 
 def cells(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> list[Cell]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,10 +43,11 @@ Job = dict[str, Any]
 def read(trial: Storage, which: str) -> dict[str, Any] | None:
     """The result of the final test of a trial's ``which`` generator, if it has been made."""
     try:
-        found: dict[str, Any] = json.loads(trial.read(f"final/{which}.json") or b"null")
-    except ValueError:  # not of ours: to be made again
+        found = json.loads(trial.read(f"final/{which}.json") or b"null")
+    except ValueError:
         return None
-    return found
+    # what is damaged or not of ours is to be made again
+    return found if isinstance(found, dict) and "asked" in found else None
 
 
 def tested(study: Study) -> list[TrialRecord]:
@@ -161,6 +163,7 @@ def _write(
 
     from raygan.gan.pictures import grid_png, side_by_side
 
+    trial.delete(f"final/{which}.json")  # of another budget: nothing below is its own any more
     rows = pa.table(_columns(test))
     sink = io.BytesIO()
     pq.write_table(rows, sink)
@@ -173,11 +176,11 @@ def _write(
 
 def _columns(test: FinalTest) -> dict[str, Any]:
     """A row per image: ``index`` within the final images, ``loss`` from z = 0, of audited images
-    ``restart_1`` … and ``winner`` (0: z = 0), null of others."""
+    ``restart_1`` … and ``winner`` (0: z = 0), null of others and where a loss is not finite."""
     count = len(test.losses)
     blank = [None] * (count - test.audited)
     restarts = {
-        f"restart_{number}": losses.tolist() + blank
+        f"restart_{number}": [x if math.isfinite(x) else None for x in losses.tolist()] + blank
         for number, losses in enumerate(test.restarts, 1)
     }
     return {

