@@ -323,7 +323,7 @@ def test_damaged_checkpoint_keeps_no_other_from_its_fid(evaluate, study, jobs, m
     monkeypatch.setattr("raygan.gan.fid.check", lambda path: path)
     monkeypatch.setattr("raygan.gan.fid.fid", lambda *_, **__: found)
     output = evaluate("a", "--fid", "--fid-weights", "w.pth", code=3)
-    assert "bn seed=1: no FID (no checkpoint is whole" in output
+    assert "bn s1: no FID (no checkpoint is whole" in output
     assert output.count("FID 12.500") == 2
 
 
