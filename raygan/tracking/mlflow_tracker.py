@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from raygan.tracking.runs import NOTE, Ending, Runs
 
 RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
+"""How long is waited for MLflow in the end."""
 # the UI opens such an experiment on its runs, not on traces of language models
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
 
@@ -41,6 +42,8 @@ class _Pending:
     changes: dict[str, _Change] = field(default_factory=dict)
     """By trial, what is to be copied."""
     busy: bool = False
+    done: int = 0
+    """Changes that were copied."""
 
 
 class Tracker:
@@ -122,32 +125,39 @@ class Tracker:
         self._pending.changes[change.record.id] = change
 
     def close(self, status: Status, ending: Ending | None = None) -> bool:
-        """Wait for the rest, bounded; end the parent run. Returns whether all was copied.
+        """Wait for the rest, and end the parent run. Returns whether all was copied.
 
-        Closed is closed: another call changes nothing.
+        It waits :data:`CLOSE_SECONDS`; with an ``ending``, these begin anew with each change that
+        is copied. Closed is closed: another call changes nothing.
         """
         if self._closed is None:
-            self._closed = self._close(status, ending or Ending())
+            self._closed = self._close(status, ending)
         return self._closed
 
-    def _close(self, status: Status, ending: Ending) -> bool:
-        deadline = time.monotonic() + CLOSE_SECONDS
+    def _close(self, status: Status, ending: Ending | None) -> bool:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(self._idle, timeout=CLOSE_SECONDS)
-            done = self._idle()
-        while done:
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while not self._idle():
+                more = self._has_copied(self._pending.done)
+                if not self._changed.wait_for(more, timeout=deadline - time.monotonic()):
+                    return False
+                if ending is not None:
+                    deadline = time.monotonic() + CLOSE_SECONDS
+        while True:
             try:
                 with quiet():
-                    self._runs.close(status, ending)
+                    self._runs.close(status, ending or Ending())
                 return True
             except Exception as error:
                 self.last_error = first_line(error)
                 if time.monotonic() > deadline:
-                    break
+                    return False
                 time.sleep(RETRY_SECONDS)
-        return False
+
+    def _has_copied(self, before: int) -> Callable[[], bool]:
+        return lambda: self._idle() or self._pending.done > before
 
     def _idle(self) -> bool:
         return not self._pending.changes and not self._pending.busy
@@ -175,8 +185,10 @@ class Tracker:
                         if one is not None:
                             self._add(one)
                     self._runs.forget(change.record.id)
-                elif not self._pending.changes:
-                    self.last_error = None
+                else:
+                    self._pending.done += 1
+                    if not self._pending.changes:
+                        self.last_error = None
                 self._pending.busy = False
                 self._changed.notify_all()
             if failed:
