@@ -21,11 +21,10 @@ STATUS_OF: dict[str | None, Status] = {
     "ok": "FINISHED", "stopped": "KILLED", "collapsed": "FINISHED", "diverged": "FAILED",
     "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
 }  # fmt: skip
-PARAMS = (
-    "norm", "architecture", "features", "batch_size", "iterations", "loss", "optimizer", "lr",
-    "seed",
-)  # fmt: skip
+PARAMS = ("norm", "architecture", "features", "iterations", "lr", "seed")
 """Fields of the training configuration that every trial's run has; others if not the default."""
+NO_PARAMS = ("evaluate_every", "reconstruction_steps")
+"""Fields that no trial's run has: they say how is measured, not what is trained."""
 EXPERIMENT_NOTE = (
     "GANs trained by raygan. A run per sweep, whose description is its verdict and whose artifacts "
     "hold report.html; its children are the trials. Compare trials by `final/*` and `stability/*`, "

@@ -16,7 +16,7 @@ from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking.champion import Champion, register
-from raygan.tracking.context import PARAMS, STATUS_OF, Status
+from raygan.tracking.context import NO_PARAMS, PARAMS, STATUS_OF, Status
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -197,7 +197,7 @@ class Runs:
         known = dict(run.data.metrics), run.data.params
         if ended and run.info.status != "RUNNING":
             return _Child(run_id, last, run.data.tags.get("outcome"), *known)
-        params = {"cell": record.cell, "kind": record.kind} | _params(record.config)
+        params = {"cell": record.cell} | _params(record.config)
         self._client.log_batch(run_id, params=[Param(*item) for item in params.items()])
         self._client.update_run(run_id, status="RUNNING")
         return _Child(run_id, last, None, *known)
@@ -235,7 +235,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in config.items()
-        if name in PARAMS or value != default.get(name)
+        if name in PARAMS or (name not in NO_PARAMS and value != default.get(name))
     }
 
 

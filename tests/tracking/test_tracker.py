@@ -79,7 +79,7 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     parent, child = found["sweep"], found["wn lr=1e-4"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
-    assert set(child.data.params) == {"cell", "kind", "outcome", *PARAMS}
+    assert set(child.data.params) == {"cell", "outcome", *PARAMS}
     assert (child.data.params["cell"], child.data.params["outcome"]) == ("wn", "ok")
     assert child.data.params["lr"] == "0.0001"
     tags = child.data.tags
@@ -165,7 +165,7 @@ def test_only_fields_that_are_not_the_default_are_added_to_the_parameters(databa
     tracker.update(changed, ended=True)
     assert tracker.close("FINISHED")
     params = runs(database, sweep)["wn lr=1e-4"].data.params
-    assert set(params) == {"cell", "kind", *PARAMS, "d_steps", "ema"}
+    assert set(params) == {"cell", *PARAMS, "loss", "d_steps", "ema"}
     assert (params["d_steps"], params["ema"]) == ("5", "0.999")
 
 
