@@ -30,7 +30,7 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     if record.outcome not in (*WHOLE, "stopped"):
         return {}
     found = {f"stability/{key}": v for key, v in stability.summary(record.curve).items()}
-    del found["stability/last"]  # the curve's last value, which MLflow's table shows anyway
+    found.pop("stability/last", None)  # the curve's last value, which MLflow's table shows anyway
     if evidence is None:
         return found
     if (aim := target(evidence)) is not None:
