@@ -14,7 +14,9 @@ from scipy import stats
 
 LEVEL = 0.95
 LEAST = 3
-"""Seeds below which no interval is drawn and nothing is claimed."""
+"""Seeds below which nothing is claimed."""
+LEAST_MEAN = 4
+"""Seeds below which a mean gets no interval."""
 RESAMPLES = 9_999
 
 
@@ -24,6 +26,11 @@ class Interval:
 
     low: float
     high: float
+
+    @property
+    def leaves_out_0(self) -> bool:
+        """Whether it lies on one side of 0."""
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,17 @@ class Difference:
     """100 · (geometric mean of the ratios − 1)."""
     interval: Interval | None
     """Of ``percent``; None for fewer than :data:`LEAST` seeds."""
+    corrected: Interval | None
+    """The same, wider: of all ``pairs`` such intervals, all hold with the chance :data:`LEVEL`."""
     p: float | None
     """Two-sided p of the permutation test that flips the signs of the log ratios."""
     effect: float | None
     """Mean ÷ standard deviation of the log ratios (Cohen's d of paired values); None where they
     do not vary."""
+    pairs: int = 1
+    """Pairs among which this one was looked at."""
+    partial: bool = False
+    """Whether either has a seed that the other lacks."""
 
     @property
     def least_p(self) -> float:
@@ -49,20 +62,25 @@ class Difference:
 
     @property
     def claimed(self) -> bool:
-        """Whether the interval leaves out 0: whether a difference can be claimed."""
-        return self.interval is not None and (self.interval.low > 0 or self.interval.high < 0)
+        """Whether a difference can be claimed: whether the corrected interval leaves out 0."""
+        return self.corrected is not None and self.corrected.leaves_out_0
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Percentile bootstrap interval of the mean (Efron 1979), the same for the same values.
+    """Expanded percentile bootstrap interval of the mean, the same for the same values.
 
-    It is too narrow for few values: of normal values it covers the mean in 75% of all cases for
-    n = 3, 84% for n = 5 and 90% for n = 10. None for fewer than :data:`LEAST` values.
+    The plain percentiles (Efron 1979) are too narrow for few values: their tails are moved out to
+    Φ(−√(n / (n − 1)) t) for Student's t with n − 1 degrees of freedom (Hesterberg 2015, section
+    5.3). Of normal values it covers the mean in 88% of all cases for n = 4, 93% for n = 5 and 95%
+    for n = 10 (the plain one: 81%, 85%, 91%). None for fewer than :data:`LEAST_MEAN` values: of
+    three, no interval of resampled means can go beyond 75%.
     """
-    if len(values) < LEAST:
+    n = len(values)
+    if n < LEAST_MEAN:
         return None
-    drawn = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, n))
+    reach = math.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
+    low, high = np.quantile(drawn.mean(axis=1), [stats.norm.cdf(-reach), stats.norm.cdf(reach)])
     return Interval(float(low), float(high))
 
 
@@ -74,26 +92,38 @@ def wilson(count: int, n: int) -> Interval | None:
     return Interval(float(found.low), float(found.high))
 
 
-def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
+def paired(
+    values: Mapping[int, float], others: Mapping[int, float], pairs: int = 1
+) -> Difference | None:
     """How ``values`` differ from ``others``, each positive, by seed; None without a common seed.
 
     The interval is Student's t on the log ratios, not a bootstrap: it keeps its level for few
-    seeds, if these are about normal.
+    seeds, if these are about normal. Where the pair is one of several ``pairs``, a claim takes
+    the level 1 − (1 − :data:`LEVEL`) / ``pairs`` (Bonferroni): of six cells that do not differ,
+    five seeds each, the lowest would seem to differ from another in 34% of all sweeps, else in 3%.
     """
     common = sorted(values.keys() & others.keys())
     if not common:
         return None
     ratios = np.array([math.log(values[seed] / others[seed]) for seed in common])
     n, mean = len(ratios), float(ratios.mean())
-    interval = p = effect = None
+    interval = corrected = p = effect = None
     if n >= LEAST:
         spread = float(ratios.std(ddof=1))
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
-        interval = Interval(_percent(mean - reach), _percent(mean + reach))
+        interval, corrected = (
+            _students(mean, spread / math.sqrt(n), n, (1 - LEVEL) / among) for among in (1, pairs)
+        )
         p = _permutation_p(ratios)
         # rounding alone leaves a spread where all ratios are the same
         effect = mean / spread if spread > 1e-9 * max(1.0, abs(mean)) else None
-    return Difference(n, _percent(mean), interval, p, effect)
+    partial = n < max(len(values), len(others))
+    return Difference(n, _percent(mean), interval, corrected, p, effect, pairs, partial)
+
+
+def _students(mean: float, error: float, n: int, missed: float) -> Interval:
+    """Student's interval, in per cent, of a log ratio that lies outside with chance ``missed``."""
+    reach = float(stats.t.ppf(1 - missed / 2, n - 1)) * error
+    return Interval(_percent(mean - reach), _percent(mean + reach))
 
 
 def _permutation_p(ratios: np.ndarray) -> float:

@@ -54,7 +54,8 @@ def difference(name: str, other: str, found: Difference | None, what: str) -> st
     """
     if found is None:
         return f"No seed gave a result with both {name} and {other}: they cannot be compared."
-    gap, n = _gap(found.percent), f"n = {times(found.n, 'seed')}"
+    gap = _gap(found.percent)
+    n = f"n = {times(found.n, 'seed')}{' that both have' if found.partial else ''}"
     if found.claimed and found.interval is not None:
         near, far = sorted((abs(found.interval.low), abs(found.interval.high)))
         return f"{name}'s {what} is {gap} than {other}'s, 95% CI {_span(near, far)}, {n}."
@@ -62,7 +63,10 @@ def difference(name: str, other: str, found: Difference | None, what: str) -> st
     if found.interval is None:
         return f"{start}but {n} cannot say how far that is chance ({LEAST} or more could)."
     low, high = _gap(found.interval.low), _gap(found.interval.high)
-    return f"{start}95% CI from {low} to {high}, {n}."
+    span = f"{start}95% CI from {low} to {high}, {n}"
+    if found.interval.leaves_out_0:
+        return f"{span}, which is too little for one of {found.pairs} pairs."
+    return f"{span}."
 
 
 def _span(low: float, high: float) -> str:
