@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 def results(sweep: str) -> pd.DataFrame:
     """A row per trial of the sweep that lies in the folder or at the address ``sweep``.
 
-    ``raygan.results("results/quickstart")``: identity, configuration, outcome, losses, stability
-    and cost of each trial, running ones included. Raises
+    ``raygan.results("results/quickstart")``: identity, configuration, outcome, losses,
+    stability, final tests and cost of each trial, running ones included. Raises
     :class:`~raygan.errors.ConfigError` if there is no trial.
     """
     from raygan.errors import ConfigError
@@ -22,10 +22,11 @@ def results(sweep: str) -> pd.DataFrame:
     from raygan.report.tables import results_table
     from raygan.storage import Storage
 
-    records = load_all(Storage(sweep))
+    storage = Storage(sweep)
+    records = load_all(storage)
     if not records:
         raise ConfigError(
             f"there is no trial of a sweep in {sweep!r}; give a sweep's own folder, such as "
             "results/quickstart"
         )
-    return results_table(records.values()).to_pandas()
+    return results_table(storage, records.values()).to_pandas()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from raygan.records import LAST, TrialRecord
+from raygan.report.finals import Found, positive
 from raygan.report.tables import setting
-from raygan.storage import Storage
 
 RETRY = "-warmup"
 """Ends the id of the retry of an early failure."""
@@ -88,8 +86,10 @@ class Evidence:
     spent: dict[str, float] = field(default_factory=dict)
     recipe: str = ""
     """The sweep's resolved YAML."""
-    finals: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Results of the final test, by trial and by ``best`` or ``last`` generator."""
+    finals: Found = field(default_factory=dict)
+    """Results of the final test."""
+    fids: Found = field(default_factory=dict)
+    """FID and KID, if they were computed."""
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -119,10 +119,17 @@ class Evidence:
 
     def final_loss(self, record: TrialRecord, which: str) -> float | None:
         """The final test's loss of a trial's ``best`` or ``last`` generator, if it was taken."""
-        found = self.finals.get(record.id, {}).get(which, {}).get("loss")
-        if not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
-            return None
-        return float(found)
+        return positive(self.finals.get(record.id, {}).get(which, {}), "loss")
+
+    def final_losses(self, cell: Cell, which: str, key: str) -> dict[int, float]:
+        """What the final tests of the cell's runs that ended ok have under ``key``, by seed."""
+        tests = {
+            seed: self.finals.get(record.id, {}).get(which, {})
+            for seed, record in cell.runs.items()
+            if record.outcome == "ok"
+        }
+        found = {seed: positive(test, key) for seed, test in tests.items()}
+        return {seed: loss for seed, loss in found.items() if loss is not None}
 
     def losses(self, cell: Cell) -> dict[int, float]:
         """The loss by seed of the cell's runs that ended ok."""
@@ -156,20 +163,3 @@ class Evidence:
         plain = {**cell.values, "norm": "vanilla"}
         twin = next((other for other in self.cells if other.values == plain), None)
         return twin or next(iter(self.cells), None)
-
-
-def read_finals(
-    storage: Storage, records: Iterable[TrialRecord]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """The results of the final test that lie beside the trials' records; damaged ones are none."""
-    finals: dict[str, dict[str, dict[str, Any]]] = {}
-    for record in records:
-        for which in ("best", "last"):
-            data = storage.read(f"trials/{record.id}/final/{which}.json")
-            try:
-                found = json.loads(data) if data is not None else None
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                finals.setdefault(record.id, {})[which] = found
-    return finals

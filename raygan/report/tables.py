@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raygan.records import LAST, LOSS, STEP, WHOLE, TrialRecord
-from raygan.report import stability
+from raygan.report import finals, stability
 from raygan.report.tabular import parquet_bytes
 from raygan.storage import Storage
 
@@ -32,8 +32,11 @@ STYLES = {
 }
 
 
-def trial_row(record: TrialRecord) -> dict[str, Any]:
-    """One trial as a flat row: identity, configuration, outcome, losses, stability, cost."""
+def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
+    """One trial as a flat row: identity, configuration, outcome, losses, stability, cost.
+
+    ``tested``: what :func:`raygan.report.finals.columns` says of its final tests.
+    """
     best = record.best
     measures = stability.summary(record.curve)
     return {
@@ -50,6 +53,7 @@ def trial_row(record: TrialRecord) -> dict[str, Any]:
         "last_loss": record.curve[-1][1] if record.history else None,
         "end_loss": record.end_loss,
         **{name: measures.get(name) for name in STABILITY},
+        **tested,
         "seconds": record.seconds,
         "gpu_seconds": record.gpu_seconds,
         **{
@@ -69,7 +73,7 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
         for record in records
         for point in record.history
     ]
-    results = results_table(records)
+    results = results_table(storage, records)
     storage.write(RESULTS, parquet_bytes(results))
     storage.write(
         CURVES, parquet_bytes(pa.Table.from_pylist(points, None if points else _NO_CURVES))
@@ -78,9 +82,16 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
     storage.write(SUMMARY, json.dumps(content, indent=1).encode())
 
 
-def results_table(records: Iterable[TrialRecord]) -> pa.Table:
-    """A row per trial."""
-    return pa.Table.from_pylist([trial_row(record) for record in records])
+def results_table(storage: Storage, records: Iterable[TrialRecord]) -> pa.Table:
+    """A row per trial, with the final tests that lie in the sweep's ``storage``."""
+    records = list(records)
+    tests, fids = finals.read_finals(storage, records), finals.read_fids(storage, records)
+    return pa.Table.from_pylist(
+        [
+            trial_row(record, finals.columns(tests.get(record.id, {}), fids.get(record.id, {})))
+            for record in records
+        ]
+    )
 
 
 _NO_CURVES = pa.schema(

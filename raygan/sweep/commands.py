@@ -169,7 +169,7 @@ def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None)
                               "--format, too")  # fmt: skip
     known = records.load_all(sweep)
     if kind is not None:
-        _write_rows(FORMATS[kind](tables.results_table(known.values())), kind, out)
+        _write_rows(FORMATS[kind](tables.results_table(sweep, known.values())), kind, out)
     if kind is None or out is not None:
         _show(sweep, spec, known)
     if out is not None:

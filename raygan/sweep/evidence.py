@@ -7,15 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from raygan.records import TrialRecord
-from raygan.report.evidence import Cell, Evidence, read_finals
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.finals import Found, read_fids, read_finals
 from raygan.report.make import Report
 from raygan.storage import Storage
 from raygan.sweep import plan, state
 from raygan.sweep.cell import best, verdict
 from raygan.sweep.spec import SweepSpec
-
-Finals = dict[str, dict[str, dict[str, Any]]]
-"""Results of the final test, by trial and by ``best`` or ``last`` generator."""
 
 
 def make_report(
@@ -43,11 +41,12 @@ def make_report(
         spent=summary.get("spent", {}),
         recipe=state.dump(spec),
         finals=_of_one_budget(read_finals(sweep, known.values()), compared, spec),
+        fids=read_fids(sweep, known.values()),
     )
     return Report.of(sweep, evidence)
 
 
-def _of_one_budget(finals: Finals, compared: list[Cell], spec: SweepSpec) -> Finals:
+def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Found:
     """Those of ``finals`` that compare: made with the budget that the best generators of all runs
     of the verdict share, or else with the sweep's own."""
     runs = [run.id for cell in compared for run in cell.runs.values()]

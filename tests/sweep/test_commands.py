@@ -1,5 +1,6 @@
 import io
 import json
+import math
 
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -115,6 +116,20 @@ def test_results_are_a_data_frame_in_python(storage):
     assert frame.set_index("trial").loc["bn-000", ["cell", "outcome"]].tolist() == ["bn", "ok"]
     with pytest.raises(ConfigError, match=r"give a sweep's own folder"):
         raygan.results(storage.uri)
+
+
+def test_results_hold_the_final_tests(run, storage):
+    folder = storage / "norms" / "trials" / "bn-000" / "final"
+    for which, loss in (("best", 0.01), ("last", 0.02)):
+        found = {"loss": loss, "audited_loss": loss + 0.1, "restarts_loss": None}
+        folder.write(f"{which}.json", json.dumps(found).encode())
+    folder.write("best-fid.json", b'{"fid": 30.5, "kid": 0.25}')
+    bn, wn = raygan.results(f"{storage.uri}/norms").to_dict("records")
+    assert (bn["final_best"], bn["final_last"], bn["final_best_audited"]) == (0.01, 0.02, 0.11)
+    assert (bn["fid_best"], bn["kid_best"]) == (30.5, 0.25)
+    assert math.isnan(wn["final_best"])
+    written = json.loads(run("results", "norms", "--format", "json"))
+    assert [row["final_last"] for row in written] == [0.02, None]
 
 
 def test_report_of_a_running_sweep(run, storage, tmp_path):
