@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from raygan.records import TrialRecord
 from raygan.report import rates, stability
-from raygan.report.compare import mean_interval
+from raygan.report.compare import LEAST_MEAN, mean_interval
 from raygan.report.evidence import Cell, Evidence
 
 COLORS = (
@@ -63,7 +63,7 @@ def drawings(evidence: Evidence) -> list[Drawing]:
     parts: list[tuple[str, str, str, Callable[[Axes, Evidence, list[Cell]], bool]]] = [
         ("curves", "Loss over iterations", f"Running reconstruction test. {band}", _curves),
         ("losses", "Loss by cell", f"The {evidence.measure}: each seed, the mean, and its 95% CI "
-         "(bootstrap over seeds; from 3 seeds on).", _losses),
+         f"(bootstrap over seeds; from {LEAST_MEAN} seeds on).", _losses),
         ("drawup", "How far above its lowest loss so far", f"1: the run has not got worse. {band}",
          _drawups),
         ("rates", "Loss against learning rate", "Each point: a trial that ended ok; line: the "
@@ -89,7 +89,7 @@ def _draw(
         if not plot(axis, evidence, cells):
             return None
         if axis.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside upper left", ncols=4, fontsize="small")
+            figure.legend(loc="outside upper left", ncols=3, fontsize="small")
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=130, facecolor="white")

@@ -38,6 +38,7 @@ class Report:
     drawings: list[Drawing]
     samples: list[Strip]
     reconstructions: list[Strip]
+    extremes: list[Strip]
 
     @classmethod
     def of(cls, storage: Storage, evidence: Evidence) -> Report:
@@ -50,6 +51,7 @@ class Report:
             drawings(evidence),
             pictures.samples(storage, evidence),
             pictures.reconstructions(storage, evidence),
+            pictures.extremes(storage, evidence),
         )
 
     def html(self) -> str:
@@ -73,7 +75,7 @@ class Report:
             storage.write(f"{FOLDER}/{sheet.key}.csv", csv_bytes(table))
         for drawing in self.drawings:
             storage.write(f"{FOLDER}/{drawing.key}.png", drawing.png)
-        for strip in (*self.samples, *self.reconstructions):
+        for strip in (*self.samples, *self.reconstructions, *self.extremes):
             for picture in strip.pictures:
                 storage.write(f"{FOLDER}/{picture.name}", picture.jpeg)
         storage.write(MARKDOWN, self.markdown().encode())
@@ -89,6 +91,7 @@ class Report:
             "drawings": {drawing.key: drawing for drawing in self.drawings},
             "samples": self.samples,
             "reconstructions": self.reconstructions,
+            "extremes": self.extremes,
             "facts": _facts(self.evidence),
             "how": _how(self.evidence),
             "command": f"python -m raygan.sweep {self.evidence.name}.yaml",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, UnidentifiedImageError
 
 from raygan.records import TrialRecord
 from raygan.report.evidence import Cell, Evidence
+from raygan.report.finals import WHICH
 from raygan.storage import Storage
 
 MOST_CELLS, MOST_STEPS = 6, 5
-SIDE = 288
-"""Pixels of the longer side, at most."""
+WIDTH, HEIGHT = 576, 288
+"""Pixels, at most."""
 QUALITY = 82
 
 
@@ -29,6 +30,11 @@ class Picture:
     width: int
     height: int
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it takes more room than a square to be seen."""
+        return self.width > 1.5 * self.height
+
 
 @dataclass(frozen=True)
 class Strip:
@@ -36,6 +42,7 @@ class Strip:
 
     cell: str
     pictures: list[Picture]
+    note: str = ""
 
 
 def samples(storage: Storage, evidence: Evidence) -> list[Strip]:
@@ -49,8 +56,8 @@ def samples(storage: Storage, evidence: Evidence) -> list[Strip]:
 
 
 def reconstructions(storage: Storage, evidence: Evidence) -> list[Strip]:
-    """Per cell, held-out images beside their reconstructions: by the best and by the last
-    generator, and the hardest and easiest of the final test where it was taken."""
+    """Per cell, held-out images beside their reconstructions, by the best and by the last
+    generator of one run with the same seed."""
     strips = []
     for cell, record in _chosen(evidence):
         steps = _steps(storage, record, "reconstructions")
@@ -62,12 +69,25 @@ def reconstructions(storage: Storage, evidence: Evidence) -> list[Strip]:
             if step in steps:
                 path = f"images/reconstructions-{step:09d}.png"
                 names.append((f"{what}, iteration {step:,}", path))
-        names += [
-            (f"final test, {which} generator: {how}", f"final/{which}-{how}.png")
-            for which in ("best", "last")
-            for how in ("hardest", "easiest")
-        ]
         strips.append(_strip(storage, cell, record, names))
+    return [strip for strip in strips if strip.pictures]
+
+
+def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
+    """Per cell, the hardest and the easiest images of the final test beside their reconstructions,
+    by the best and the last generator of the run that ended lowest."""
+    names = [
+        (f"{which} generator, {how}", f"final/{which}-{how}.png")
+        for which in WHICH
+        for how in ("hardest", "easiest")
+    ]
+    strips = []
+    for cell in evidence.ranked[:MOST_CELLS]:
+        losses = evidence.losses(cell)
+        record = cell.runs[min(losses, key=losses.__getitem__)]
+        found = _strip(storage, cell, record, names)
+        files = f"trials/{record.id}/final/best.parquet and last.parquet"
+        strips.append(replace(found, note=f"The loss of each image: {files}."))
     return [strip for strip in strips if strip.pictures]
 
 
@@ -122,7 +142,7 @@ def _small(data: bytes) -> tuple[bytes, int, int] | None:
             image = opened.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, format="JPEG", quality=QUALITY, optimize=True)
     return sink.getvalue(), image.width, image.height

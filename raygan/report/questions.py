@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from raygan.report import rates, stability, words
+from raygan.report.audit import audit
 from raygan.report.compare import paired, wilson
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.verdict import comparisons
+from raygan.report.pairs import comparisons, pairs_of
 
 TARGET = 1.05
 """Times the reference's best loss: what a cell has to reach for its speed to be compared."""
@@ -70,10 +71,18 @@ def target(evidence: Evidence) -> tuple[Cell, float] | None:
 
 
 def iterations_to_target(evidence: Evidence, cell: Cell) -> dict[int, int | None]:
-    """By seed, the iterations that the cell's runs took to the target; empty without a target."""
+    """By seed, the iterations that the cell's ended runs took to the target; empty without one.
+
+    None for a run that has not reached it, or that gave no result in the end.
+    """
     if (found := target(evidence)) is None:
         return {}
-    return {s: stability.iterations_to(c, found[1]) for s, c in _curves(cell).items()}
+    curves = _curves(cell)
+    return {
+        seed: stability.iterations_to(curves[seed], found[1]) if seed in curves else None
+        for seed, record in cell.runs.items()
+        if record.outcome is not None
+    }
 
 
 def _curves(cell: Cell) -> dict[int, list[tuple[int, float]]]:
@@ -98,8 +107,9 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
         if len(steps) == len(found):
             arrived[cell.name] = steps
         else:
+            median = f" (median {statistics.median(steps.values()):,.0f})" if steps else ""
             never.append(f"{cell.name} reaches it with {len(steps)} of "
-                         f"{words.times(len(found), 'seed')}")  # fmt: skip
+                         f"{words.times(len(found), 'seed')}{median}")  # fmt: skip
     order = sorted(arrived, key=lambda name: statistics.median(arrived[name].values()))
     medians = [f"{name} after {statistics.median(arrived[name].values()):,.0f}" for name in order]
     if medians:
@@ -108,7 +118,7 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
         sentences.append(f"{words.listed(never)}.")
     if len(order) > 1:
         first, second = order[:2]
-        gap = paired(arrived[first], arrived[second])
+        gap = paired(arrived[first], arrived[second], pairs_of(len(order)))
         sentences.append(words.difference(first, second, gap, "number of iterations"))
     return True, " ".join(sentences)
 
@@ -120,13 +130,19 @@ def _quality(evidence: Evidence) -> tuple[bool, str]:
         return False, "there is one run per cell, the best of its search; it takes replicates."
     best = evidence.ranked[0]
     found = [(b, difference) for a, b, difference in comparisons(evidence) if a is best]
-    lower = [b.name for b, difference in found if difference is not None and difference.claimed]
-    others = [b.name for b, _ in found if b.name not in lower]
+    claimed = [(b.name, d.percent < 0) for b, d in found if d is not None and d.claimed]
+    lower = [name for name, is_lower in claimed if is_lower]
+    higher = [name for name, is_lower in claimed if not is_lower]
+    others = [b.name for b, _ in found if b.name not in lower + higher]
     sentences = [f"{best.name} has the lowest mean loss, {words.loss(evidence.mean(best))}."]
     if lower:
         sentences.append(f"It is lower than that of {words.listed(lower)}.")
+    if higher:
+        sentences.append(f"On the seeds that both have, that of {words.listed(higher)} is lower.")
     if others:
         sentences.append(f"No difference from {words.listed(others, 'or')} can be claimed.")
+    if audited := audit(evidence)[1]:
+        sentences.append(audited)
     return True, " ".join(sentences)
 
 
@@ -164,7 +180,7 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
         else f"No run ends more than {WORSE - 1:.0%} above its best."
     )
     if len(order) > 1:
-        gap = paired(worse[order[0]], worse[order[-1]])
+        gap = paired(worse[order[0]], worse[order[-1]], pairs_of(len(order)))
         sentences.append(words.difference(order[0], order[-1], gap, "last loss over its best"))
     return True, " ".join(sentences)
 

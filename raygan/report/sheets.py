@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from raygan.records import TrialRecord
 from raygan.report import rates, stability, words
-from raygan.report.compare import mean_interval, wilson
+from raygan.report.compare import LEVEL, mean_interval, wilson
 from raygan.report.evidence import Cell, Evidence
+from raygan.report.final_sheet import final_test
+from raygan.report.pairs import comparisons, pairs_of
 from raygan.report.questions import iterations_to_target, target
 from raygan.report.tabular import Column, Sheet
-from raygan.report.verdict import comparisons
 
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 COLLAPSE = ("val/diversity", "val/duplicates")
@@ -26,6 +27,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
     return [
         cells(evidence),
         compared(evidence),
+        final_test(evidence),
         runs(evidence),
         learning_rates(evidence),
         outcomes(evidence),
@@ -39,7 +41,7 @@ def cells(evidence: Evidence) -> Sheet:
     aim = target(evidence)
     goal = f" Target: {words.loss(aim[1])}, from {aim[0].name}." if aim else ""
     note = (
-        f"Loss: {evidence.measure}. CI: 95%, bootstrap over seeds, too narrow for few of them. "
+        f"Loss: {evidence.measure}. CI: 95%, bootstrap over seeds, from four on. "
         "Failed: share of replicates without a result, 95% CI by Wilson. Last / best, largest "
         f"drawup and roughness: medians over seeds, on the running test.{goal}"
     )
@@ -117,9 +119,10 @@ def compared(evidence: Evidence) -> Sheet:
     ]
     note = (
         "Difference of the loss, paired by seed: 100 · (geometric mean of the ratios − 1). CI: "
-        "95%, Student's t on the log ratios, for each pair by itself: of 20 pairs without any "
-        "difference, one would be claimed. p: two-sided permutation test; with n seeds it cannot "
-        "go below 2/2ⁿ. Effect: mean ÷ standard deviation of the log ratios."
+        f"95%, Student's t on the log ratios, for each pair by itself. p: two-sided permutation "
+        "test; with n seeds it cannot go below 2/2ⁿ. Effect: mean ÷ standard deviation of the log "
+        f"ratios. A difference is claimed where the interval at {_level(evidence)} leaves out 0: "
+        "of sweeps whose cells are all alike, at most one in 20 claims a difference."
     )
     columns = [
         Column("cell", _TEXT, "cell"),
@@ -134,6 +137,12 @@ def compared(evidence: Evidence) -> Sheet:
         Column("claimed", _BOOL, "can be claimed", _yes),
     ]
     return Sheet("comparisons", "Differences", columns, rows, note)
+
+
+def _level(evidence: Evidence) -> str:
+    pairs = pairs_of(len(evidence.ranked))
+    level = 100 * (1 - (1 - LEVEL) / pairs)
+    return f"{level:.3g}%" if pairs == 1 else f"{level:.4g}% (Bonferroni, for {pairs} pairs)"
 
 
 def runs(evidence: Evidence) -> Sheet:

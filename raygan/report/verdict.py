@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from raygan.report import words
-from raygan.report.compare import LEAST, Difference, mean_interval, paired, wilson
+from raygan.report.audit import audit
+from raygan.report.compare import LEAST, mean_interval, wilson
 from raygan.report.evidence import Cell, Evidence
+from raygan.report.pairs import comparisons
 
 MOST = 5
 """Cells that the best one is compared with in words; the others are in the table."""
@@ -20,21 +22,12 @@ def verdict(evidence: Evidence) -> str:
     sentences = [_lead(evidence, best, alone=not others)]
     if others:
         sentences += _comparisons(evidence, best, others)
+    changed, audited = audit(evidence)
+    if changed:
+        sentences.append(audited)
     sentences += _lost(evidence)
     sentences += _caveats(evidence, best)
     return " ".join(sentences)
-
-
-def comparisons(evidence: Evidence) -> list[tuple[Cell, Cell, Difference | None]]:
-    """The best cell with each other one, then each cell with its reference, none twice."""
-    ranked = evidence.ranked
-    pairs = [(ranked[0], other) for other in ranked[1:]]
-    for cell in ranked:
-        reference = evidence.reference(cell)
-        if reference in ranked and reference is not cell and (reference, cell) not in pairs:
-            pairs.append((cell, reference))
-    unique = list({(a.name, b.name): (a, b) for a, b in pairs}.values())
-    return [(a, b, paired(evidence.losses(a), evidence.losses(b))) for a, b in unique]
 
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
@@ -62,9 +55,13 @@ def _comparisons(evidence: Evidence, best: Cell, others: list[Cell]) -> list[str
             "(`replicate.seeds`, 5 or more) would say how far that is chance."
         ]
     sentences = []
-    for other in others[:MOST]:
-        found = paired(evidence.losses(best), evidence.losses(other))
+    pairs = [(b, found) for a, b, found in comparisons(evidence) if a is best]
+    for other, found in pairs[:MOST]:
         sentences.append(words.difference(best.name, other.name, found, "loss"))
+        if found is not None and found.percent > 0:
+            sentences.append(
+                f"By the mean ratio over the seeds that both have, {other.name} is the lower one."
+            )
     if len(others) > MOST:
         sentences.append(f"{len(others) - MOST} more cells are in the table of comparisons.")
     return sentences
@@ -92,6 +89,12 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
         sentences.append(
             "Nothing has been learned: answering with the mean training image scores "
             f"{words.loss(evidence.baseline)}."
+        )
+    searched = [c.name for c in evidence.ranked if evidence.replicated and not c.replicates]
+    if searched:
+        sentences.append(
+            f"{words.listed(searched)} stands on the luckiest of its search: no replicate of it "
+            "has begun."
         )
     fewest = min(len(evidence.losses(cell)) for cell in evidence.ranked)
     if evidence.replicated and len(evidence.ranked) > 1 and LEAST <= fewest <= 5:

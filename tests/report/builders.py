@@ -59,5 +59,27 @@ def searched_cell(norm: str, losses: Mapping[float, float | str]) -> Cell:
     return Cell(norm, {"norm": norm}, trials, [], best)
 
 
+def final(loss: float, restarts: float | None = None, step: int = 50) -> dict:
+    """The final test of a generator whose loss from z = 0 is ``loss``, with restarts ``restarts``."""
+    return {
+        "loss": loss, "step": step, "images": 2000, "steps": 2000, "restarts": 3, "audited": 200,
+        "audited_loss": loss, "restarts_loss": loss if restarts is None else restarts, "asked": {},
+    }  # fmt: skip
+
+
+def finals(restarts: Mapping[str, float], *cells: Cell) -> dict:
+    """Final tests of all runs that ended ok: half the end loss, which restarts lower by a cell's
+    factor in ``restarts``."""
+    return {
+        run.id: {
+            which: final(factor * run.end_loss, factor * run.end_loss * restarts[cell.name])
+            for which, factor in (("best", 0.5), ("last", 0.6))
+        }
+        for cell in cells
+        for run in cell.runs.values()
+        if run.outcome == "ok"
+    }
+
+
 def evidence(*cells: Cell, finished: bool = True, **more) -> Evidence:
     return Evidence("made-up", list(cells), finished=finished, **more)

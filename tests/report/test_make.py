@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from raygan.report import figures, pictures
-from raygan.report.evidence import Cell, read_finals
+from raygan.report.evidence import Cell
+from raygan.report.finals import read_finals
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
 from raygan.storage import Storage
-from tests.report.builders import STEPS, cell, evidence, searched_cell, trial
+from tests.report.builders import STEPS, cell, evidence, finals, searched_cell, trial
 from tests.report.chromium import PROGRAM, Chromium
 
+EXTREMES = [f"{which}-{how}" for which in ("best", "last") for how in ("hardest", "easiest")]
 EVIL = '<script>alert("1")</script>|`*_'
 
 
@@ -29,11 +31,15 @@ def png(side: int = 600) -> bytes:
 def made_up():
     """A sweep of three cells with everything that a report may show."""
     searched = [trial("bn", [0.03] * 6, lr=1e-3), trial("bn", [0.05], "stopped", lr=1e-5)]
-    return evidence(
+    cells = (
         cell("vanilla", [0.014, 0.013, "diverged"]),
         cell("bn", [0.012, 0.0125, 0.0118], searched),
         cell("wn", [0.0108, 0.0112, 0.011], [trial("wn", [0.02] * 6, lr=1e-3)]),
+    )
+    return evidence(
+        *cells,
         baseline=0.05,
+        finals=finals({"vanilla": 0.96, "bn": 0.8, "wn": 0.98}, *cells),
         data={"images": EVIL},
         recipe=f"name: made-up\nnote: {EVIL}\n",
     )
@@ -46,6 +52,8 @@ def store_pictures(storage: Storage) -> None:
             for kind in ("samples", "reconstructions"):
                 name = f"{kind}-{int(point['step']):09d}.png"
                 storage.write(f"trials/{record.id}/images/{name}", picture)
+        for name in EXTREMES:
+            storage.write(f"trials/{record.id}/final/{name}.png", picture)
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +159,12 @@ def test_damaged_pictures_and_results_of_the_final_test_are_passed_over(tmp_path
     storage.write(f"{home}/images/samples-{STEPS:09d}.png", b"no picture")
     storage.write(f"{home}/final/best.json", b"{")
     storage.write(f"{home}/final/last.json", json.dumps({"loss": 0.2}).encode())
-    storage.write(f"{home}/final/best-hardest.png", png())
+    storage.write(f"{home}/final/best-hardest.png", b"no picture")
     assert read_finals(storage, known.records) == {known.cells[2].best.id: {"last": {"loss": 0.2}}}
-    strips = pictures.reconstructions(storage, known)
-    captions = [picture.caption for strip in strips for picture in strip.pictures]
-    assert captions.count("final test, best generator: hardest") == 1
+    shown = [[picture.caption for picture in s.pictures] for s in pictures.extremes(storage, known)]
+    assert [len(captions) for captions in shown] == [3, 4, 4]
+    assert shown[0] == ["best generator, easiest", "last generator, hardest",
+                        "last generator, easiest"]  # fmt: skip
     counts = {strip.cell[:2]: len(strip.pictures) for strip in pictures.samples(storage, known)}
     assert counts == {"wn": SHOWN - 1, "bn": SHOWN, "va": SHOWN}
 
@@ -223,7 +232,9 @@ def test_report_opens_in_a_browser_without_a_complaint_in_both_themes_and_on_a_p
                 f"[getComputedStyle(document.body).backgroundColor, {color}]"
             )
             images = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
-            assert len(images) == 3 * (SHOWN + 2)  # and the best and last reconstructions
+            assert len(images) == 3 * (
+                SHOWN + 2 + len(EXTREMES)
+            )  # 2: best and last reconstructions
             assert all(images)
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.named("Log.entryAdded") == browser.named("Runtime.consoleAPICalled") == []

@@ -3,8 +3,9 @@
 import pytest
 
 from raygan.report.evidence import Cell
+from raygan.report.pairs import comparisons
 from raygan.report.questions import questions
-from raygan.report.verdict import comparisons, verdict
+from raygan.report.verdict import verdict
 from tests.report.builders import cell, evidence, searched_cell, trial
 
 BN = [0.0120, 0.0124, 0.0118, 0.0122, 0.0121]
@@ -190,3 +191,40 @@ def test_learning_rate_as_an_axis_of_the_grid_is_one_recipe():
         one = searched_cell("bn", {lr: loss})
         cells.append(Cell(f"bn_lr={lr:g}", {"norm": "bn", "lr": lr}, one.records, [], one.best))
     assert "bn 1 decade (0.0001 to 0.001" in answers(evidence(*cells))["RQ4"].answer
+
+
+def test_a_lowest_mean_of_other_seeds_claims_nothing_against_the_common_ones():
+    # wn has a lower mean because bn alone has the two hard seeds
+    found = evidence(cell("wn", [0.0105, 0.0106, 0.0104, "failed", "failed"]),
+                     cell("bn", [0.0100, 0.0101, 0.0099, 0.02, 0.02]))  # fmt: skip
+    text, answer = verdict(found), answers(found)["RQ2"].answer
+    assert "wn has the lowest mean loss" in text
+    assert "wn's loss is 5.0% higher than bn's" in text
+    assert "n = 3 seeds that both have." in text
+    assert "By the mean ratio over the seeds that both have, bn is the lower one." in text
+    assert "It is lower than" not in answer
+    assert "On the seeds that both have, that of bn is lower." in answer
+
+
+def test_an_interval_that_is_too_little_for_so_many_pairs_claims_nothing():
+    others = [cell(f"c{i}", [loss * (1.5 + i) for loss in BN]) for i in range(4)]
+    lower = [0.95 * loss * f for loss, f in zip(BN, [1, 1.03, 0.97, 1.02, 0.98], strict=True)]
+    found = evidence(cell("bn", BN), cell("wn", lower), *others)
+    text = verdict(found)
+    assert "No difference between wn and bn can be claimed: wn's loss is 5.0% lower" in text
+    assert "which is too little for one of 15 pairs." in text
+    assert "wn's loss is 36.7% lower than c0's" in text
+
+
+def test_runs_without_a_result_have_not_reached_the_target():
+    found = evidence(cell("vanilla", BN), cell("wn", [*LOWER[:3], "diverged", "collapsed"]))
+    answer = answers(found)["RQ1"].answer
+    assert "wn reaches it with 3 of 5 seeds (median 30)" in answer
+    assert "Median iterations to it: vanilla after" in answer
+
+
+def test_a_cell_that_is_still_searched_is_said_to_be_lucky():
+    found = evidence(cell("bn", BN), searched_cell("wn", {1e-4: 0.01}), finished=False)
+    text = verdict(found)
+    assert "wn stands on the luckiest of its search" in text
+    assert "they cannot be compared" in text

@@ -1,0 +1,107 @@
+"""The table of the final test: best and last generators, the audit by restarts, FID."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pyarrow as pa
+
+from raygan.report import words
+from raygan.report.audit import gain
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.finals import WHICH, number
+from raygan.report.tabular import Column, Sheet
+
+_PROTOCOL = ("n", "split", "bits", "resizer", "weights_sha256", "torch_fidelity")
+"""What two FIDs must share to compare."""
+
+
+def final_test(evidence: Evidence) -> Sheet:
+    """A row per cell and generator: the final loss, the audit, and FID and KID if computed."""
+    rows = [
+        row
+        for cell in [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
+        for which in WHICH
+        if (row := _row(evidence, cell, which)) is not None
+    ]
+    columns = [
+        Column("cell", pa.string(), "cell"),
+        Column("generator", pa.string(), "generator"),
+        Column("seeds", pa.int64(), "seeds"),
+        Column("loss", pa.float64(), "loss", words.loss),
+        Column("audited_loss", pa.float64(), "audited, from z = 0", words.loss),
+        Column("restarts_loss", pa.float64(), "audited, with restarts", words.loss),
+        Column("gain", pa.float64(), "gain by restarts", words.percent),
+        Column("fid", pa.float64(), "FID", "{:.2f}".format),
+        Column("kid", pa.float64(), "KID", "{:.5f}".format),
+        Column("fid_images", pa.int64(), "images of FID", "{:,}".format),
+        Column("fid_seeds", pa.int64(), "seeds of FID"),
+    ]
+    return Sheet("final_test", "Final test", columns, rows, _note(evidence))
+
+
+def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
+    losses, audited, restarts = (
+        evidence.final_losses(cell, which, key) for key in ("loss", "audited_loss", "restarts_loss")
+    )
+    fids = _fids(evidence, cell, which)
+    if not losses and not fids:
+        return None
+    one_protocol = len({_protocol(found) for found in fids}) == 1
+    return {
+        "cell": cell.name,
+        "generator": which,
+        "seeds": len(losses),
+        "loss": _mean(list(losses.values())),
+        "audited_loss": _mean(list(audited.values())),
+        "restarts_loss": _mean(list(restarts.values())),
+        "gain": gain(audited, restarts),
+        "fid": _mean([found["fid"] for found in fids]) if one_protocol else None,
+        "kid": _mean([found["kid"] for found in fids if number(found, "kid") is not None])
+        if one_protocol
+        else None,
+        "fid_images": fids[0].get("n") if one_protocol else None,
+        "fid_seeds": len(fids) or None,
+    }
+
+
+def _fids(evidence: Evidence, cell: Cell, which: str) -> list[dict[str, Any]]:
+    found = (evidence.fids.get(r.id, {}).get(which, {}) for r in cell.runs.values()
+             if r.outcome == "ok")  # fmt: skip
+    return [one for one in found if number(one, "fid") is not None]
+
+
+def _protocol(found: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(found.get(key)) for key in _PROTOCOL)
+
+
+def _mean(values: list[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _note(evidence: Evidence) -> str:
+    tests = [test for found in evidence.finals.values() for test in found.values()]
+    budgets = sorted({(t.get("audited") or 0, t.get("restarts") or 0) for t in tests}, key=str)
+    audits = [
+        f"the first {images:,} images, from z = 0 alone and at the lowest of that and "
+        f"{words.times(restarts, 'restart')} from random codes"
+        for images, restarts in budgets
+        if images
+    ]
+    parts = ["Means over the runs that ended ok, on images that nothing has seen before."]
+    if audits:
+        parts.append(f"Audited: {words.listed(audits)}.")
+    fids = {_protocol(one): one for cell in evidence.cells for which in WHICH
+            for one in _fids(evidence, cell, which)}  # fmt: skip
+    if fids:
+        protocols = [
+            f"{one['n']:,} samples against as many images of the split {one.get('split')}, "
+            f"{one.get('bits')} bits, {one.get('resizer')}, torch-fidelity "
+            f"{one.get('torch_fidelity')}, weights {str(one.get('weights_sha256'))[:8]}"
+            for one in fids.values()
+        ]
+        parts.append(f"FID, KID: {'; '.join(protocols)}. Of different protocols, they do not "
+                     "compare.")  # fmt: skip
+    parts.append("Each image's losses: trials/TRIAL/final/best.parquet and last.parquet.")
+    return " ".join(parts)

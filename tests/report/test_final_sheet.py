@@ -1,0 +1,109 @@
+"""The final test in the report: both generators, the audit by restarts, FID."""
+
+import json
+
+import pytest
+
+from raygan.report.audit import audit
+from raygan.report.final_sheet import final_test
+from raygan.report.finals import read_fids
+from raygan.report.questions import questions
+from raygan.report.verdict import verdict
+from raygan.storage import Storage
+from tests.report.builders import cell, evidence, final, finals
+
+BN = [0.0120, 0.0124, 0.0118, 0.0122, 0.0121]
+LOWER = [0.9 * loss * f for loss, f in zip(BN, [1, 1.01, 0.99, 1.005, 0.995], strict=True)]
+FID = {"fid": 30.0, "kid": 0.01, "n": 10_000, "split": "train", "bits": 8, "resizer": "bilinear",
+       "weights_sha256": "0123456789", "torch_fidelity": "0.4.0"}  # fmt: skip
+
+
+def audited(**restarts):
+    cells = cell("bn", BN), cell("wn", LOWER)
+    return evidence(*cells, finals=finals(restarts, *cells))
+
+
+def quality(found):
+    return next(q.answer for q in questions(found) if q.key == "RQ2")
+
+
+def test_restarts_that_change_the_order_are_said():
+    found = audited(bn=0.8, wn=0.98)
+    text = verdict(found)
+    assert "wn has the lowest mean loss" in text
+    assert "rank the cells otherwise: bn and wn, the lowest first" in text
+    assert "Restarts lower the loss of bn by 20.0% and wn by 2.0%" in text
+    # by z = 0, wn is 10% lower; 0.8 / (0.9 · 0.98) = 1 − 0.093
+    assert "bn's loss with restarts is 9.3% lower than wn's, 95% CI" in text
+    assert audit(found)[1] in quality(found)
+
+
+def test_restarts_that_keep_the_order_are_said_where_quality_is():
+    found = audited(bn=0.95, wn=0.9)
+    words = "Restarts from random codes leave the order of the cells as it is."
+    assert audit(found) == (False, words)
+    assert words in quality(found)
+    assert words not in verdict(found)
+
+
+def test_a_claim_that_restarts_undo_is_said():
+    found = audited(bn=0.9, wn=0.997)
+    changed, text = audit(found)
+    assert changed
+    assert text == ("With restarts, the difference between wn and bn can no longer be claimed.")
+    assert text in verdict(found)
+
+
+def test_nothing_is_said_of_restarts_that_not_all_had():
+    found = audited(bn=0.8, wn=0.98)
+    lacking = found.finals[found.cells[0].best.id]["best"]
+    lacking |= {"restarts_loss": None, "audited_loss": None, "audited": 0}
+    assert audit(found) == (False, "")
+
+
+def test_table_has_best_and_last_generators_and_the_audit():
+    sheet = final_test(audited(bn=0.8, wn=0.98))
+    assert [(row["cell"], row["generator"]) for row in sheet.rows] == [
+        ("wn", "best"), ("wn", "last"), ("bn", "best"), ("bn", "last")
+    ]  # fmt: skip
+    row = sheet.rows[2]
+    assert row["seeds"] == 5
+    assert row["loss"] == row["audited_loss"] == pytest.approx(sum(BN) / 10)
+    assert row["restarts_loss"] == pytest.approx(0.8 * row["loss"])
+    assert row["gain"] == pytest.approx(20)
+    assert sheet.rows[3]["loss"] == pytest.approx(1.2 * row["loss"])
+    assert "the first 200 images" in sheet.note
+    assert "3 restarts" in sheet.note
+    assert "FID" not in sheet.note
+    assert not any("FID" in column.heading for column in sheet.shown)
+
+
+def test_fid_stands_with_its_protocol(tmp_path):
+    found, storage = audited(bn=0.8, wn=0.98), Storage(str(tmp_path))
+    bn = found.cells[0].replicates
+    for record, fid in zip(bn, (30.0, 32.0), strict=False):
+        content = json.dumps(FID | {"fid": fid}).encode()
+        storage.write(f"trials/{record.id}/final/best-fid.json", content)
+    storage.write(f"trials/{bn[2].id}/final/best-fid.json", b"{")
+    read = evidence(*found.cells, finals=found.finals, fids=read_fids(storage, bn))
+    row = final_test(read).rows[2]
+    assert (row["fid"], row["fid_images"], row["fid_seeds"]) == (31, 10_000, 2)
+    assert "10,000 samples against as many images of the split train, 8 bits" in (
+        final_test(read).note
+    )
+
+
+def test_fids_of_different_protocols_are_not_averaged():
+    found = audited(bn=0.8, wn=0.98)
+    one, other = (record.id for record in found.cells[0].replicates[:2])
+    fids = {one: {"best": FID}, other: {"best": FID | {"n": 1_797}}}
+    row = final_test(evidence(*found.cells, finals=found.finals, fids=fids)).rows[2]
+    assert row["fid"] is row["kid"] is row["fid_images"] is None
+
+
+def test_damaged_numbers_are_none():
+    cells = (cell("bn", BN[:3]),)
+    tests = {r.id: {"best": final(0.1) | {"restarts_loss": "x"}} for r in cells[0].replicates}
+    row = final_test(evidence(*cells, finals=tests)).rows[0]
+    assert row["loss"] == pytest.approx(0.1)
+    assert row["restarts_loss"] is None
