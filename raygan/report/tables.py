@@ -14,7 +14,7 @@ from rich.text import Text
 
 from raygan.records import LAST, LOSS, STEP, WHOLE, TrialRecord
 from raygan.report import finals, stability
-from raygan.report.tabular import parquet_bytes
+from raygan.report.tabular import parquet_bytes, table_of
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
@@ -75,9 +75,8 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
     ]
     results = results_table(storage, records)
     storage.write(RESULTS, parquet_bytes(results))
-    storage.write(
-        CURVES, parquet_bytes(pa.Table.from_pylist(points, None if points else _NO_CURVES))
-    )
+    curves = table_of(points) if points else _NO_CURVES.empty_table()
+    storage.write(CURVES, parquet_bytes(curves))
     content = {**summary, "trials": results.to_pylist()}
     storage.write(SUMMARY, json.dumps(content, indent=1).encode())
 
@@ -86,7 +85,7 @@ def results_table(storage: Storage, records: Iterable[TrialRecord]) -> pa.Table:
     """A row per trial, with the final tests that lie in the sweep's ``storage``."""
     records = list(records)
     tests, fids = finals.read_finals(storage, records), finals.read_fids(storage, records)
-    return pa.Table.from_pylist(
+    return table_of(
         [
             trial_row(record, finals.columns(tests.get(record.id, {}), fids.get(record.id, {})))
             for record in records

@@ -67,6 +67,12 @@ def _text(column: Column, value: Any) -> str:
     return "" if value is None else column.show(value)
 
 
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """``rows`` with every column that any of them has; what a row lacks is null."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """``table`` as a Parquet file."""
     sink = io.BytesIO()

@@ -45,6 +45,15 @@ def test_tables_open_in_pandas_with_a_row_per_trial_and_per_evaluation(tmp_path)
     assert json.loads((tmp_path / tables.SUMMARY).read_text())["trials"][0]["norm"] == "bn"
 
 
+def test_curves_have_the_metrics_of_all_trials(tmp_path):
+    newer = record("bn-002", [0.4], "ok")
+    newer.history[0]["val/diversity"] = 0.9  # what the others were trained without
+    tables.write(Storage(str(tmp_path)), [*RECORDS, newer], {})
+    curves = pd.read_parquet(tmp_path / tables.CURVES).set_index("trial")
+    assert curves.loc["bn-002", "val/diversity"] == 0.9
+    assert curves.loc["bn-001", ["val/diversity"]].isna().all()
+
+
 def test_sweep_without_any_result_still_gives_tables_and_a_picture(tmp_path):
     storage = Storage(str(tmp_path))
     nothing = RECORDS[2:]
