@@ -61,9 +61,16 @@ class Difference:
         return 2.0 ** (1 - self.n)
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the ratios do not vary at all: an interval would be a point."""
+        return self.interval is not None and self.effect is None
+
+    @property
     def claimed(self) -> bool:
         """Whether a difference can be claimed: whether the corrected interval leaves out 0."""
-        return self.corrected is not None and self.corrected.leaves_out_0
+        # rounding alone leaves a ratio other than 1 where all values are the same
+        rounding = abs(self.percent) < 1e-9
+        return self.corrected is not None and self.corrected.leaves_out_0 and not rounding
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:

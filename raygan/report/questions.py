@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from raygan.report import rates, stability, words
 from raygan.report.audit import audit
@@ -107,20 +108,29 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
         if len(steps) == len(found):
             arrived[cell.name] = steps
         else:
-            median = f" (median {statistics.median(steps.values()):,.0f})" if steps else ""
-            never.append(f"{cell.name} reaches it with {len(steps)} of "
-                         f"{words.times(len(found), 'seed')}{median}")  # fmt: skip
+            median = f", median {statistics.median(steps.values()):,.0f}" if steps else ""
+            never.append(f"{cell.name} ({len(steps)} of {len(found)}{median})")
     order = sorted(arrived, key=lambda name: statistics.median(arrived[name].values()))
     medians = [f"{name} after {statistics.median(arrived[name].values()):,.0f}" for name in order]
     if medians:
         sentences.append(f"Median iterations to it: {words.listed(medians)}.")
     if never:
-        sentences.append(f"{words.listed(never)}.")
+        sentences.append(f"Not all seeds reach it with {words.listed(never)}.")
     if len(order) > 1:
         first, second = order[:2]
         gap = paired(arrived[first], arrived[second], pairs_of(len(order)))
         sentences.append(words.difference(first, second, gap, "number of iterations"))
+        if apart := _apart(evidence):
+            sentences.append(
+                f"Evaluations are {apart:,} iterations apart: no arrival is known more exactly."
+            )
     return True, " ".join(sentences)
+
+
+def _apart(evidence: Evidence) -> int | None:
+    """The most iterations between two evaluations of a run."""
+    curves = [curve for cell in evidence.ranked for curve in _curves(cell).values()]
+    return max((b - a for curve in curves for (a, _), (b, _) in pairwise(curve)), default=None)
 
 
 def _quality(evidence: Evidence) -> tuple[bool, str]:
@@ -174,11 +184,12 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
         for name in order
         if any(value > WORSE for value in worse[name].values())
     ]
-    sentences.append(
-        f"Runs that end more than {WORSE - 1:.0%} above their best: {words.listed(regressed)}."
-        if regressed
-        else f"No run ends more than {WORSE - 1:.0%} above its best."
-    )
+    if regressed:
+        sentences.append(
+            f"Runs that end more than {WORSE - 1:.0%} above their best: {words.listed(regressed)}."
+        )
+    elif order:
+        sentences.append(f"No run ends more than {WORSE - 1:.0%} above its best.")
     if len(order) > 1:
         gap = paired(worse[order[0]], worse[order[-1]], pairs_of(len(order)))
         sentences.append(words.difference(order[0], order[-1], gap, "last loss over its best"))
@@ -202,7 +213,7 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
         if not width.holds:
             parts.append(f"{name} none: not all trials end ok even at its best, {width.low:g}")
             continue
-        ends = " and ".join(
+        ends = " or ".join(
             side for side, is_open in (("lower", width.open_below), ("higher", width.open_above))
             if is_open
         )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from raygan.report import words
 from raygan.report.audit import audit
 from raygan.report.compare import LEAST, mean_interval, wilson
@@ -49,8 +51,9 @@ def _comparisons(evidence: Evidence, best: Cell, others: list[Cell]) -> list[str
     if not evidence.replicated:
         other = others[0]
         gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
+        below = f"{words.percent(gap)} below" if gap >= 0.005 else "the same as"
         return [
-            f"That is {words.percent(gap)} below {other.name}'s, but no difference between cells "
+            f"That is {below} {other.name}'s, but no difference between cells "
             "can be claimed: there is one run of each, the luckiest of its search. Replicates "
             "(`replicate.seeds`, 5 or more) would say how far that is chance."
         ]
@@ -85,10 +88,13 @@ def _lost(evidence: Evidence) -> list[str]:
 
 def _caveats(evidence: Evidence, best: Cell) -> list[str]:
     sentences = []
-    if evidence.baseline is not None and evidence.mean(best) >= evidence.baseline:
+    baseline = math.inf if evidence.baseline is None else evidence.baseline
+    useless = [cell.name for cell in evidence.ranked if evidence.mean(cell) >= baseline]
+    if useless:
+        which = "Nothing" if best.name in useless else f"By {words.listed(useless, 'or')}, nothing"
         sentences.append(
-            "Nothing has been learned: answering with the mean training image scores "
-            f"{words.loss(evidence.baseline)}."
+            f"{which} has been learned: answering with the mean training image scores "
+            f"{words.loss(baseline)}."
         )
     searched = [c.name for c in evidence.ranked if evidence.replicated and not c.replicates]
     if searched:

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from raygan.report.compare import LEAST, Difference, Interval
 
+_NOTHING = 0.005
+"""Per cent that two digits show as 0."""
+
 
 def loss(value: float) -> str:
     """A reconstruction loss."""
@@ -56,7 +59,10 @@ def difference(name: str, other: str, found: Difference | None, what: str) -> st
         return f"No seed gave a result with both {name} and {other}: they cannot be compared."
     gap = _gap(found.percent)
     n = f"n = {times(found.n, 'seed')}{' that both have' if found.partial else ''}"
-    if found.claimed and found.interval is not None:
+    same = abs(found.percent) < _NOTHING
+    if found.is_exact:
+        return f"{name}'s {what} is {gap} {'as' if same else 'than'} {other}'s with each seed, {n}."
+    if found.claimed and not same and found.interval is not None:
         near, far = sorted((abs(found.interval.low), abs(found.interval.high)))
         return f"{name}'s {what} is {gap} than {other}'s, 95% CI {_span(near, far)}, {n}."
     start = f"No difference between {name} and {other} can be claimed: {name}'s {what} is {gap}, "
@@ -76,6 +82,6 @@ def _span(low: float, high: float) -> str:
 
 
 def _gap(value: float) -> str:
-    if abs(value) < 0.005:
+    if abs(value) < _NOTHING:
         return "the same"
     return f"{percent(abs(value))} {'lower' if value < 0 else 'higher'}"

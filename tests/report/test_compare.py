@@ -61,6 +61,9 @@ def test_equal_values_are_no_difference_and_have_no_effect_size():
     assert not found.claimed
     assert found.effect is None
     assert found.p == 1
+    rounded = paired(seeds([0.1 + 0.2] * 4), seeds([0.3] * 4))
+    assert rounded.percent != 0
+    assert not rounded.claimed
 
 
 def test_wilson_by_hand():

@@ -93,6 +93,22 @@ def test_running_sweep_and_useless_generators_are_said():
     assert "gave no result" not in text
 
 
+def test_cells_that_have_learned_nothing_are_named():
+    text = verdict(evidence(cell("bn", BN), cell("wn", [0.06, 0.061, 0.062]), baseline=0.05))
+    assert "By wn, nothing has been learned: answering with the mean training image" in text
+
+
+def test_equal_losses_are_said_to_be_the_same():
+    text = verdict(evidence(cell("bn", BN), cell("wn", BN)))
+    assert "bn's loss is the same as wn's with each seed, n = 5 seeds." in text
+    assert "Nothing" not in text
+
+
+def test_of_cells_without_any_result_no_run_is_said_to_end_well():
+    stable = answers(evidence(cell("bn", ["failed"] * 3)))["RQ3"].answer
+    assert stable == "bn: 3 of 3 (100%, 95% CI 44–100%) of the runs gave no result (3 failed)."
+
+
 def test_the_final_test_carries_the_verdict_once_all_have_taken_it():
     cells = cell("bn", BN), cell("wn", LOWER)
     finals = {r.id: {"best": {"loss": 0.5, "images": 2000, "steps": 2000}}
@@ -142,8 +158,9 @@ def test_speed_is_measured_against_vanillas_best():
     speed = answers(evidence(*cells))["RQ1"].answer
     assert "The target is 0.10500, 5% above the best of vanilla" in speed
     assert "bn after 10 and vanilla after 40" in speed
-    assert "wn reaches it with 0 of 3 seeds" in speed
-    assert "bn's number of iterations is 75.0% lower than vanilla's" in speed
+    assert "Not all seeds reach it with wn (0 of 3)." in speed
+    assert "bn's number of iterations is 75.0% lower than vanilla's with each seed, n = 3" in speed
+    assert "Evaluations are 10 iterations apart" in speed
 
 
 def test_getting_worse_again_is_stability():
@@ -162,7 +179,7 @@ def test_getting_worse_again_is_stability():
     [
         (
             {1e-5: 0.0105, 1e-4: 0.01, 1e-3: 0.0109},
-            "wn 2 decades (1e-05 to 0.001, no lower and higher",
+            "wn 2 decades (1e-05 to 0.001, no lower or higher",
         ),
         ({1e-5: 0.02, 1e-4: 0.01, 1e-3: "diverged"}, "wn 0 decades (only 0.0001)"),
         ({1e-5: "stopped", 1e-4: 0.01, 1e-3: 0.0109}, "wn 1 decade (0.0001 to 0.001, no higher"),
@@ -219,7 +236,7 @@ def test_an_interval_that_is_too_little_for_so_many_pairs_claims_nothing():
 def test_runs_without_a_result_have_not_reached_the_target():
     found = evidence(cell("vanilla", BN), cell("wn", [*LOWER[:3], "diverged", "collapsed"]))
     answer = answers(found)["RQ1"].answer
-    assert "wn reaches it with 3 of 5 seeds (median 30)" in answer
+    assert "Not all seeds reach it with wn (3 of 5, median 30)." in answer
     assert "Median iterations to it: vanilla after" in answer
 
 
