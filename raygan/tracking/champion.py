@@ -82,6 +82,7 @@ def register(
 def _version(
     client: MlflowClient, experiment: str, run: str, name: str, key: str, champion: Champion
 ) -> Any:
+    from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
     tags = {_TAG: key}
@@ -90,6 +91,7 @@ def _version(
     )
     client.log_model_artifacts(model.model_id, str(champion.model))
     client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
     try:
         client.create_registered_model(name, description="The best generator of a sweep by raygan.")
     except MlflowException as error:
