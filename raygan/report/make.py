@@ -120,7 +120,11 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
     if evidence.baseline is not None:
         facts.append(("loss of the mean training image", words.loss(evidence.baseline)))
     versions = evidence.versions or {"code that trained": "not recorded"}
-    facts += [(name.removeprefix("version."), value) for name, value in versions.items()]
+    facts += [
+        (name.removeprefix("version."), value)
+        for name, value in versions.items()
+        if value not in evidence.data.values() and not name.startswith("mlflow.")
+    ]
     facts += [(name, f"{value:.2f}") for name, value in evidence.spent.items()]
     facts.append(("report made by", f"raygan {__version__}"))
     return [(name, str(value)) for name, value in facts]
