@@ -61,7 +61,7 @@ def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
         "kid": _mean([found["kid"] for found in fids if number(found, "kid") is not None])
         if one_protocol
         else None,
-        "fid_images": fids[0].get("n") if one_protocol else None,
+        "fid_images": _count(fids[0], "n") if one_protocol else None,
         "fid_seeds": len(fids) or None,
     }
 
@@ -76,13 +76,17 @@ def _protocol(found: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(found.get(key)) for key in _PROTOCOL)
 
 
+def _count(found: dict[str, Any], key: str) -> int:
+    return int(number(found, key) or 0)
+
+
 def _mean(values: list[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
 def _note(evidence: Evidence) -> str:
     tests = [test for found in evidence.finals.values() for test in found.values()]
-    budgets = sorted({(t.get("audited") or 0, t.get("restarts") or 0) for t in tests}, key=str)
+    budgets = sorted({(_count(test, "audited"), _count(test, "restarts")) for test in tests})
     audits = [
         f"the first {images:,} images, from z = 0 alone and at the lowest of that and "
         f"{words.times(restarts, 'restart')} from random codes"
@@ -96,7 +100,7 @@ def _note(evidence: Evidence) -> str:
             for one in _fids(evidence, cell, which)}  # fmt: skip
     if fids:
         protocols = [
-            f"{one['n']:,} samples against as many images of the split {one.get('split')}, "
+            f"{_count(one, 'n'):,} samples against as many images of the split {one.get('split')}, "
             f"{one.get('bits')} bits, {one.get('resizer')}, torch-fidelity "
             f"{one.get('torch_fidelity')}, weights {str(one.get('weights_sha256'))[:8]}"
             for one in fids.values()

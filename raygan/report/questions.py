@@ -198,10 +198,11 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
 
 def _robustness(evidence: Evidence) -> tuple[bool, str]:
     widths = {}
-    tried = 0
+    tried, trials = 0, []
     for name, records in rates.recipes(evidence.cells).items():
         found = rates.by_rate(records)
         tried = max(tried, len(found))
+        trials += [rate.trials for rate in found]
         widths[name] = rates.width(found)
     if tried < 2:
         return False, "no cell has ended trials at two learning rates."
@@ -225,6 +226,10 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
     text = (
         f"Learning rates at which all trials end ok and within {rates.NEAR - 1:.0%} of the cell's "
         f"best: {'; '.join([*parts, *without])}. Each width is a lower bound from the rates that "
-        "were tried, mostly with one seed each: no interval belongs to it."
+        f"were tried, each with {words.times(round(statistics.median(trials)), 'trial')} in the "
+        "median: no interval belongs to it."
     )
+    others = {name: None for record in evidence.records for name in record.params if name != "lr"}
+    if others:
+        text += f" Trials at one rate differ in {words.listed(list(others))}, too."
     return True, text

@@ -196,6 +196,15 @@ def test_a_best_rate_at_which_a_trial_failed_is_not_good():
     found.records.append(trial("wn", [0.01], "diverged", seed=1, lr=1e-4))
     robust = answers(evidence(found))["RQ4"].answer
     assert "wn none: not all trials end ok even at its best, 0.0001" in robust
+    assert "each with 2 trials in the median" in robust
+
+
+def test_what_else_was_searched_is_said_where_rates_are_compared():
+    found = searched_cell("wn", {1e-4: 0.01, 1e-3: 0.0105})
+    for number, record in enumerate(found.records):
+        record.params = {"lr": record.config["lr"], "code_size": 8 + number, "ema": 0.9}
+    robust = answers(evidence(found))["RQ4"].answer
+    assert robust.endswith("Trials at one rate differ in code_size and ema, too.")
 
 
 def test_one_learning_rate_answers_nothing():
