@@ -35,6 +35,8 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
 _SIZE = (4.7, 3.4)
+_LEGEND = 66
+"""Characters that fit side by side in a legend."""
 MOST_TICKS = 5
 """Of an axis whose numbers are long."""
 _MARKERS = "osD^vPX*"
@@ -88,8 +90,9 @@ def _draw(
         axis = figure.subplots()
         if not plot(axis, evidence, cells):
             return None
-        if axis.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside upper left", ncols=3, fontsize="small")
+        if names := axis.get_legend_handles_labels()[1]:
+            columns = max(1, _LEGEND // (max(map(len, names)) + 8))  # 8: the line before a name
+            figure.legend(loc="outside upper left", ncols=columns, fontsize="small")
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=130, facecolor="white")

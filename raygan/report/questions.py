@@ -222,10 +222,15 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
         where = f"{width.low:g} to {width.high:g}" if width.decades else f"only {width.low:g}"
         unit = "decade" if f"{width.decades:.2g}" == "1" else "decades"
         parts.append(f"{name} {width.decades:.2g} {unit} ({where}{tail})")
-    without = [f"{name} has no trial that ended ok" for name in widths if name not in known]
+    parts += [f"{name} has no trial that ended ok" for name in widths if name not in known]
+    if len(parts) > words.MOST:
+        parts = [
+            *parts[: words.MOST - 1],
+            f"the others, {len(parts) - words.MOST + 1}: in the table",
+        ]
     text = (
         f"Learning rates at which all trials end ok and within {rates.NEAR - 1:.0%} of the cell's "
-        f"best: {'; '.join([*parts, *without])}. Each width is a lower bound from the rates that "
+        f"best: {'; '.join(parts)}. Each width is a lower bound from the rates that "
         f"were tried, each with {words.times(round(statistics.median(trials)), 'trial')} in the "
         "median: no interval belongs to it."
     )

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from raygan.report.compare import LEAST, Difference, Interval
 
+MOST = 8
+"""Things that one sentence lists; tables have all."""
 _NOTHING = 0.005
 """Per cent that two digits show as 0."""
 
@@ -40,7 +42,9 @@ def times(n: int, noun: str) -> str:
 
 
 def listed(items: Sequence[str], last: str = "and") -> str:
-    """a, b and c."""
+    """a, b and c; of more than :data:`MOST` the first ones, and how many others."""
+    if len(items) > MOST:
+        items = [*items[: MOST - 1], f"{len(items) - MOST + 1} others"]
     return f" {last} ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 

@@ -103,7 +103,10 @@ def test_fids_of_different_protocols_are_not_averaged():
 
 def test_damaged_numbers_are_none():
     cells = (cell("bn", BN[:3]),)
-    tests = {r.id: {"best": final(0.1) | {"restarts_loss": "x"}} for r in cells[0].replicates}
+    tests = {
+        r.id: {"best": final(0.1) | {"restarts_loss": "x", "audited": "y"}}
+        for r in cells[0].replicates
+    }
     row = final_test(evidence(*cells, finals=tests)).rows[0]
     assert row["loss"] == pytest.approx(0.1)
     assert row["restarts_loss"] is None

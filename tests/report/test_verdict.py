@@ -199,6 +199,14 @@ def test_a_best_rate_at_which_a_trial_failed_is_not_good():
     assert "each with 2 trials in the median" in robust
 
 
+def test_many_cells_are_not_all_listed():
+    cells = [cell(f"c{i:02}", [loss * (1 + i / 3) for loss in BN],
+                  [trial(f"c{i:02}", [0.02] * 6, lr=1e-3)]) for i in range(12)]  # fmt: skip
+    found = answers(evidence(*cells))
+    assert "c06, c07 and 4 others." in found["RQ2"].answer
+    assert "the others, 5: in the table" in found["RQ4"].answer
+
+
 def test_what_else_was_searched_is_said_where_rates_are_compared():
     found = searched_cell("wn", {1e-4: 0.01, 1e-3: 0.0105})
     for number, record in enumerate(found.records):
