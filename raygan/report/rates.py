@@ -35,7 +35,8 @@ class Rate:
 
 @dataclass(frozen=True)
 class Width:
-    """The rates around its best at which all of a recipe's trials ended ok and near its best."""
+    """The rates around its best at which all of a recipe's trials ended ok, and their median near
+    its best."""
 
     low: float
     high: float

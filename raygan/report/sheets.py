@@ -216,7 +216,7 @@ def learning_rates(evidence: Evidence) -> Sheet:
     ]
     note = (
         "All trials that have ended, searched ones and replicates. The good stretch: rates around "
-        f"the best at which all trials end ok and within {rates.NEAR - 1:.0%} of it."
+        f"the best at which all trials end ok, with a median within {rates.NEAR - 1:.0%} of its."
     )
     return Sheet("learning_rates", "Learning rates", columns, rows, note)
 
