@@ -69,8 +69,8 @@ def drawings(evidence: Evidence) -> list[Drawing]:
         ("drawup", "How far above its lowest loss so far", f"1: the run has not got worse. {band}",
          _drawups),
         ("rates", "Loss against learning rate", "Each point: a trial that ended ok; line: the "
-         "median; thick: all trials ok, their median within 10% of the best. Along the top, trials without a "
-         "usable loss: + stopped early, × failed.", _rates),
+         "median; thick: all trials ok, their median within 10% of the best. Along the top, trials "
+         "without a usable loss: + stopped early, × failed.", _rates),
     ]  # fmt: skip
     found = (_draw(k, t, f"{c}{tail}", plot, evidence, shown) for k, t, c, plot in parts)
     return [drawing for drawing in found if drawing is not None]

@@ -228,11 +228,12 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
             *parts[: words.MOST - 1],
             f"the others, {len(parts) - words.MOST + 1}: in the table",
         ]
+    usual = words.times(round(statistics.median(trials)), "trial")
     text = (
         "Learning rates at which all trials end ok, with a median loss within "
         f"{rates.NEAR - 1:.0%} of the cell's best: {'; '.join(parts)}. Each width is a lower "
-        f"bound from the rates that were tried, each with {words.times(round(statistics.median(trials)), 'trial')} in the "
-        "median: no interval belongs to it."
+        f"bound from the rates that were tried, each with {usual} in the median: no interval "
+        "belongs to it."
     )
     others = {name: None for record in evidence.records for name in record.params if name != "lr"}
     if others:
