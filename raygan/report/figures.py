@@ -213,7 +213,8 @@ def _finish(axis: Axes) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0]))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
-    if axis.get_ylim()[1] / axis.get_ylim()[0] < 2:  # fewer than two of them would be seen
+    low, high = axis.dataLim.intervaly
+    if high < 2 * low:  # fewer than two of them would be seen
         axis.set_yscale("linear")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     axis.grid(visible=True)
