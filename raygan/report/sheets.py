@@ -42,7 +42,8 @@ def cells(evidence: Evidence) -> Sheet:
     goal = f" Target: {words.loss(aim[1])}, from {aim[0].name}." if aim else ""
     note = (
         f"Loss: {evidence.measure}. CI: 95%, bootstrap over seeds, from four on. "
-        "Failed: share of replicates without a result, 95% CI by Wilson. Last / best, largest "
+        "Failed: share of replicates without a result, 95% CI by Wilson; "
+        "collapsed likewise. Last / best, largest "
         f"drawup and roughness: medians over seeds, on the running test.{goal}"
     )
     columns = [
@@ -58,6 +59,10 @@ def cells(evidence: Evidence) -> Sheet:
         Column("ended", _COUNT),
         Column("failed_low", _NUMBER),
         Column("failed_high", _NUMBER),
+        Column("collapsed_words", _TEXT, "collapsed"),
+        Column("collapsed", _COUNT),
+        Column("collapsed_low", _NUMBER),
+        Column("collapsed_high", _NUMBER),
         Column("last_over_best", _NUMBER, "last / best", _ratio),
         Column("drawup", _NUMBER, "drawup", _ratio),
         Column("roughness", _NUMBER, "roughness", _ratio),
@@ -73,7 +78,8 @@ def _cell_row(evidence: Evidence, cell: Cell) -> dict[str, Any]:
     losses = list(evidence.losses(cell).values())
     mean = mean_interval(losses)
     failed, ended = len(cell.failed), len(cell.ended)
-    rate = wilson(failed, ended) if cell.replicates else None
+    collapsed = sum(record.outcome == "collapsed" for record in cell.failed)
+    rate, collapses = (wilson(n, ended) if cell.replicates else None for n in (failed, collapsed))
     whole = [stability.summary(r.curve) for r in cell.runs.values() if r.outcome == "ok"]
     steps = iterations_to_target(evidence, cell)
     reached = [step for step in steps.values() if step is not None]
@@ -90,6 +96,10 @@ def _cell_row(evidence: Evidence, cell: Cell) -> dict[str, Any]:
         "ended": ended,
         "failed_low": rate.low if rate else None,
         "failed_high": rate.high if rate else None,
+        "collapsed_words": words.share(collapsed, ended, collapses) if collapsed else None,
+        "collapsed": collapsed,
+        "collapsed_low": collapses.low if collapses else None,
+        "collapsed_high": collapses.high if collapses else None,
         **{
             name: statistics.median(found) if found else None
             for name in ("last_over_best", "drawup", "roughness", "log_area")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raygan.report import figures, pictures
+from raygan.report import figures, pictures, sheets
 from raygan.report.evidence import Cell
 from raygan.report.finals import read_finals
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
@@ -167,6 +167,21 @@ def test_damaged_pictures_and_results_of_the_final_test_are_passed_over(tmp_path
                         "last generator, easiest"]  # fmt: skip
     counts = {strip.cell[:2]: len(strip.pictures) for strip in pictures.samples(storage, known)}
     assert counts == {"wn": SHOWN - 1, "bn": SHOWN, "va": SHOWN}
+
+
+def test_rate_of_collapse_has_its_interval():
+    found = evidence(cell("bn", [0.01, 0.011, "collapsed", "collapsed", "diverged"]))
+    sheet = sheets.cells(found)
+    row = sheet.rows[0]
+    assert (row["failed"], row["collapsed"], row["ended"]) == (3, 2, 5)
+    assert row["collapsed_words"] == "2 of 5 (40%, 95% CI 12–77%)"
+    assert (row["collapsed_low"], row["collapsed_high"]) == pytest.approx((0.118, 0.769), abs=1e-3)
+
+
+def test_curves_that_never_rise_have_an_axis_of_their_size():
+    found = evidence(cell("bn", [0.01] * 3))
+    drawup = next(drawing for drawing in figures.drawings(found) if drawing.key == "drawup")
+    assert ">10<" not in drawup.svg
 
 
 def test_more_cells_than_colours_show_the_best_ones(tmp_path):
