@@ -41,6 +41,6 @@ def test_make_targets_and_sweeps_exist():
     assert set(re.findall(r"make ([a-z-]+)", README)) - {"and"} <= targets
     for path in re.findall(r"(?:sweeps|docs|infra)/[\w./-]+\w", README):
         assert (ROOT / path).exists(), path
-    assert set(re.findall(r"`sweeps/(\w+\.yaml)`", README)) == {
+    assert set(re.findall(r"`sweeps/([\w-]+\.yaml)`", README)) == {
         path.name for path in (ROOT / "sweeps").glob("*.yaml")
     }

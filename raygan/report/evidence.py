@@ -39,12 +39,21 @@ class Cell:
         """
         if not self.replicates:
             return {int(self.best.config["seed"]): self.best} if self.best else {}
+        return min(self._by_setting.values(), key=_rank)
+
+    @property
+    def chosen_from(self) -> int:
+        """How many replicated settings its runs were chosen from, by these runs themselves."""
+        return len(self._by_setting)
+
+    @cached_property
+    def _by_setting(self) -> dict[str, dict[int, TrialRecord]]:
         by_setting: dict[str, dict[int, TrialRecord]] = {}
         for record in sorted(self.replicates, key=lambda record: record.id.endswith(RETRY)):
             # where the seed is an axis of the grid, each seed was searched by itself
             chosen = setting(record) if record.kind == "replicate" else ""
             by_setting.setdefault(chosen, {})[int(record.config["seed"])] = record
-        return min(by_setting.values(), key=_rank)
+        return by_setting
 
     @property
     def ended(self) -> list[TrialRecord]:

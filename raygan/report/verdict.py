@@ -109,6 +109,11 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
             f"The intervals take the seeds' log ratios as normal: with n = {fewest}, the "
             f"permutation test, which does not, cannot give a p below {least:.3g}."
         )
+    if (most := max(cell.chosen_from for cell in evidence.ranked)) > 1:
+        sentences.append(
+            f"Each cell stands on the best of its replicated settings (up to {most}), chosen by "
+            "these same runs: all means are a little too low."
+        )
     if not evidence.finished:
         sentences.append("The sweep has not finished: this may change.")
     return sentences
