@@ -114,7 +114,7 @@ def replicate(
     """
     seed = spec.train.seed + 1 + index
     config = spec.train_config(**cell.values, **params, seed=seed)
-    title = f"{_title(cell, params)} seed={seed}"
+    title = f"{_title(cell, params)} s{seed}"
     return TrialPlan(f"{source}-seed{seed}", cell.name, index, params, config, "replicate", title)
 
 

@@ -111,7 +111,7 @@ def test_only_trials_with_a_result_are_tested(study):
 def test_a_test_leaves_numbers_a_table_and_pictures(study, jobs):
     lines = run_all(jobs())
     assert len(lines) == 3
-    assert lines[2].startswith("final test 3/3, wn seed=1, best and last: loss 0.")
+    assert lines[2].startswith("final test 3/3, wn s1, best and last: loss 0.")
     folder = study.storage.local / "trials" / "bn-seed1" / "final"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         f"{which}{end}"
@@ -275,7 +275,7 @@ def test_fid_is_written_beside_the_final_test(evaluate, study, monkeypatch, tmp_
     monkeypatch.setattr("raygan.gan.fid.check", lambda path: path)
     monkeypatch.setattr("raygan.gan.fid.fid", lambda *_, **__: found)
     output = evaluate("a/bn-seed1", "--fid", "--fid-weights", "w.pth", "--which", "last")
-    assert "bn seed=1, last: FID 12.500, KID 0.01000" in output
+    assert "bn s1, last: FID 12.500, KID 0.01000" in output
     written = study.storage.read("trials/bn-seed1/final/last-fid.json")
     assert json.loads(written) == {**found, "step": 20, "checkpoint": "checkpoint_20"}
 
@@ -310,7 +310,7 @@ def test_trial_without_a_checkpoint_is_named(evaluate, study):
 def test_damaged_checkpoint_is_named_and_the_others_are_tested(evaluate, study):
     (study.storage.local / "trials/bn-seed1/checkpoint_10/step-000000010.pt").write_bytes(b"x")
     output = evaluate("a", code=3)
-    assert "bn seed=1, best: failed (no checkpoint is whole" in output
+    assert "bn s1, best: failed (no checkpoint is whole" in output
     assert output.count(": loss 0.") == 2
 
 

@@ -278,8 +278,8 @@ def tester(monkeypatch):
 def test_final_tests_follow_the_replicates_and_are_made_once(sweep, tester, statuses):
     code, output = sweep(train_and_save, REPLICATES)
     assert code == 0
-    assert "final test 2/2, wn seed=1, best and last: loss 0.50000" in output
-    assert Runner.made == ["bn seed=1", "wn seed=1"]
+    assert "final test 2/2, wn s1, best and last: loss 0.50000" in output
+    assert Runner.made == ["bn s1", "wn s1"]
     code, output = sweep(lambda study: pytest.fail("nothing is left to run"), REPLICATES)
     assert (code, len(Runner.made)) == (0, 2)
     assert "final test" not in output
@@ -303,13 +303,13 @@ def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep, te
         code, output = sweep(train_and_save, REPLICATES)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert (code, Runner.made) == (143, ["bn seed=1"])
+    assert (code, Runner.made) == (143, ["bn s1"])
     assert "Interrupted; the same command goes on from here." in output
     assert statuses()["norms"] == "KILLED"
     tester()
     code, output = sweep(lambda study: pytest.fail("no trial is left to run"), REPLICATES)
-    assert (code, Runner.made) == (0, ["bn seed=1", "wn seed=1"])
-    assert "final test 1/1, wn seed=1" in output
+    assert (code, Runner.made) == (0, ["bn s1", "wn s1"])
+    assert "final test 1/1, wn s1" in output
     assert statuses()["norms"] == "FINISHED"
 
 
