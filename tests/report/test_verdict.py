@@ -133,9 +133,9 @@ def test_of_two_replicated_settings_the_better_one_counts():
     high = [trial("wn", [0.02] * 6, seed=s, lr=1e-3, kind="replicate") for s in (1, 2)]
     one = Cell("wn", {}, low + high, high + low, low[0])
     assert {r.config["lr"] for r in one.runs.values()} == {1e-4}
-    assert "best of its replicated settings (up to 2)" in verdict(Evidence("a", [one]))
+    assert "best of its replicated settings (up to 2)" in verdict(evidence(one))
     alone = Cell("wn", {}, low, low, low[0])
-    assert "replicated settings" not in verdict(Evidence("a", [alone]))
+    assert "replicated settings" not in verdict(evidence(alone))
 
 
 def test_each_cell_is_held_against_its_own_vanilla_twin_and_no_pair_stands_twice():
