@@ -201,7 +201,7 @@ SMALL = {
         "evaluate_every": 10,
         "reconstruction_steps": 3,
     },
-    "final": {"steps": 5, "images": 16, "restarts": 1, "audited": 4},
+    "final": {"steps": 0},
 }
 
 
