@@ -88,8 +88,7 @@ def finish(
         copied = _close(study, tracker, code, report)
     _say_where(study, tracker, console)
     if not copied:
-        problem = tracker.last_error or "too slow"
-        _warn(console, f"MLflow lacks the newest results ({problem}); {again} brings them there")
+        _say_behind(tracker, console, again)
     _say_what_is_left(study, code, again, console)
     return code
 
@@ -103,21 +102,38 @@ def show_again(
     """
     code = _exit_code(study)
     before = state.summary(study.storage)
-    report = _write(study, data, code, before.get(state.VERSIONS, {}), pictures=True)
+    report = None
+    try:
+        report = _write(study, data, code, before.get(state.VERSIONS, {}), pictures=True)
+    except OSError as error:
+        _warn(console, f"The tables cannot be written ({error}).")
     _show(study, data, console)
     if code == EXIT_FAILED:
         _explain_failures(study, console)
     try:
         tracker.connect()
-        if tracker.status(data["id"]) != _status(code):
+        if not _is_in_mlflow(tracker.ended(data["id"]), code, report):
             tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]))
             catch_up(study, tracker)
-            _close(study, tracker, code, report)
+            if not _close(study, tracker, code, report):
+                _say_behind(tracker, console, again)
     except TrackingError as error:
         _warn(console, f"{error}")
     _say_where(study, tracker, console)
     _say_what_is_left(study, code, again, console)
     return code
+
+
+def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | None) -> bool:
+    """Whether the parent run has ended so, and with this verdict: tests may have come later."""
+    if ended is None or report is None:
+        return ended is not None and ended[0] == _status(code)
+    return ended == (_status(code), publish.note(report.verdict, report.evidence))
+
+
+def _say_behind(tracker: Tracker, console: Console, again: str) -> None:
+    problem = tracker.last_error or "too slow"
+    _warn(console, f"MLflow lacks the newest results ({problem}); {again} brings them there")
 
 
 def catch_up(study: Study, tracker: Tracker) -> None:
@@ -194,7 +210,13 @@ def _close(study: Study, tracker: Tracker, code: int, report: Report | None) -> 
     metrics |= {key: value for key, value in spent.items() if key != STEP}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ending = Ending(metrics, int(spent[STEP]), _artifacts(study.storage, folder))
+        try:
+            files = _artifacts(study.storage, folder)
+        except OSError as error:  # left open, so that the same command makes up for it
+            tracker.close("KILLED")
+            tracker.last_error = f"{error}"
+            return False
+        ending = Ending(metrics, int(spent[STEP]), files)
         if report is not None:
             evidence = report.evidence
             for record in study.records.values():

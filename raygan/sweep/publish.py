@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 
 from raygan import records
-from raygan.errors import RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
 from raygan.report.evidence import Evidence
@@ -15,7 +14,7 @@ from raygan.report.questions import target
 from raygan.report.words import loss
 from raygan.storage import Storage
 from raygan.tracking.champion import ALIAS, Champion
-from raygan.tracking.runs import model_name
+from raygan.tracking.runs import cut, model_name
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +60,11 @@ def note(verdict: str, evidence: Evidence) -> str:
         for cell in evidence.ranked
     ]
     table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
-    lines = [verdict, "", *(table + rows if rows else []), "", "More: artifact `report.html`."]
+    more = "More: artifact `report.html`."
     if evidence.champion is not None:
         address = f"models:/{model_name(evidence.name)}@{ALIAS}"
-        lines += ["", f'The best generator: `mlflow.pytorch.load_model("{address}")`.']
-    return "\n".join(lines)
+        more += f' The best generator: `mlflow.pytorch.load_model("{address}")`.'
+    return cut("\n".join([verdict, "", more, "", *(table + rows if rows else [])]))
 
 
 def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
@@ -75,7 +74,7 @@ def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | Non
     """
     try:
         return _champion(sweep, evidence, folder)
-    except (RayganError, OSError, RuntimeError) as error:
+    except Exception as error:  # whatever it is, the sweep has its results
         logger.warning("the best generator cannot be registered as a model: %s", error)
         return None
 

@@ -82,10 +82,11 @@ class Tracker:
         with self._named_errors():
             self._connect()
 
-    def status(self, sweep_id: str) -> str | None:
-        """How the sweep's parent run has ended, if there is one; raises TrackingError."""
+    def ended(self, sweep_id: str) -> tuple[str, str] | None:
+        """Status and description of the sweep's parent run, if there is one; raises
+        TrackingError."""
         with self._named_errors():
-            return self._runs_of(sweep_id).status()
+            return self._runs_of(sweep_id).ended()
 
     def open(self, sweep_id: str, spec_yaml: str, tags: dict[str, str]) -> None:
         """Find or make the parent run and begin to follow; raises TrackingError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import tempfile
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+logger = logging.getLogger(__name__)
+
 PICTURES = ("samples", "reconstructions")
 INTERRUPTED = "interrupted"
 """Outcome tag of a trial whose sweep was stopped; it goes on with the sweep."""
@@ -29,8 +32,12 @@ NOTE = "mlflow.note.content"
 """Tag that MLflow shows as a run's or an experiment's description, in Markdown."""
 _MOST_TEXT = 5000
 """Characters that MLflow takes in a tag."""
+_MOST_KEY = 250
+"""Characters that MLflow takes in the name of a metric."""
 _NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
-"""What MLflow does not take in the name of a metric."""
+"""What MLflow does not take there."""
+_SEEN = "perf/images_seen"
+"""A metric of each evaluation that is always finite."""
 _SWEEP_TAG, _TRIAL_TAG = "raygan.sweep", "raygan.trial"
 
 
@@ -74,13 +81,14 @@ class Runs:
         self._sweep, self._id = sweep, id
         self._tags: dict[str, str] = {}
         self._children: dict[str, _Child] = {}
+        self._has_metrics = False
         self.parent = ""
         """Id of the parent run."""
 
-    def status(self) -> str | None:
-        """How the parent run has ended, if there is one."""
+    def ended(self) -> tuple[str, str] | None:
+        """The parent run's status and description, if there is one."""
         found = self._find(_SWEEP_TAG, self._id)
-        return None if found is None else str(found.info.status)
+        return found and (str(found.info.status), str(found.data.tags.get(NOTE, "")))
 
     def open(self, spec_yaml: str, tags: dict[str, str]) -> None:
         """Find or make the parent run; ``tags`` are those of it and of every trial's run."""
@@ -95,29 +103,31 @@ class Runs:
 
     def log_parent(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of the parent run."""
-        batch = _metrics({_NOT_IN_KEYS.sub(":", key): metrics[key] for key in metrics}, step)
-        self._client.log_batch(self.parent, metrics=batch)
+        named = {_NOT_IN_KEYS.sub(":", key)[:_MOST_KEY]: metrics[key] for key in metrics}
+        self._client.log_batch(self.parent, metrics=_metrics(named, step))
 
     def close(self, status: Status, ending: Ending) -> None:
-        """End the parent run."""
-        self.log_parent(ending.metrics, ending.step)
+        """End the parent run; what a call before this one has logged is not logged again."""
+        if not self._has_metrics:
+            self.log_parent(ending.metrics, ending.step)
+            self._has_metrics = True
         for path in ending.files:
             if path.is_dir():
                 self._client.log_artifacts(self.parent, str(path), path.name)
             else:
                 self._client.log_artifact(self.parent, str(path))
         if ending.note:
-            self._client.set_tag(self.parent, NOTE, ending.note[:_MOST_TEXT])
+            self._client.set_tag(self.parent, NOTE, ending.note)
         if ending.champion is not None:
-            register(
-                self._client,
-                self._experiment,
-                self.parent,
-                model_name(self._sweep),
-                self._id,
-                ending.champion,
-            )
+            self._register(ending.champion)
         self._client.set_terminated(self.parent, status)
+
+    def _register(self, champion: Champion) -> None:
+        name = model_name(self._sweep)
+        try:
+            register(self._client, self._experiment, self.parent, name, self._id, champion)
+        except Exception as error:  # a registry that may not be used must not keep a run open
+            logger.warning("the best generator is not registered as %s: %s", name, error)
 
     def copy(self, record: TrialRecord, ended: bool, summary: Mapping[str, float]) -> bool:
         """Bring a trial's run up to ``record``; returns whether the trial has ended by this.
@@ -191,7 +201,7 @@ class Runs:
         }
         key = f"{self._id}/{record.id}"
         run_id = self._find_or_create(_TRIAL_TAG, key, record.title, tags)
-        logged = self._client.get_metric_history(run_id, LOSS)
+        logged = [m for key in (LOSS, _SEEN) for m in self._client.get_metric_history(run_id, key)]
         last = max((int(metric.step) for metric in logged), default=-1)
         run = self._client.get_run(run_id)
         known = dict(run.data.metrics), run.data.params
@@ -207,21 +217,32 @@ class Runs:
 
         for kind in PICTURES:
             data = self._storage.read(f"trials/{trial}/images/{kind}-{step:09d}.png")
-            if data is not None:
+            if data is None:
+                continue
+            try:
                 image = Image.open(io.BytesIO(data)).convert("RGB")
-                self._client.log_image(run_id, image, key=kind, step=step)
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                logger.warning("a picture of %s cannot be read: %s", trial, error)
+                continue
+            self._client.log_image(run_id, image, key=kind, step=step)
 
     def _log_checkpoint(self, run_id: str, record: TrialRecord) -> None:
-        name = record.checkpoints.get("best")
-        if name is None or any(
-            item.path == "checkpoint" for item in self._client.list_artifacts(run_id)
-        ):
+        if (name := record.checkpoints.get("best")) is None:
+            return
+        home = f"trials/{record.id}/{name}"
+        there = {item.path for item in self._client.list_artifacts(run_id, "checkpoint")}
+        files = [f for f in self._storage.files(home) if f"checkpoint/{f}" not in there]
+        if not files:
             return
         with tempfile.TemporaryDirectory() as folder:
-            home = f"trials/{record.id}/{name}"
-            for file in self._storage.files(home):
+            for file in files:
                 (Path(folder) / file).write_bytes(self._storage.read(f"{home}/{file}") or b"")
             self._client.log_artifacts(run_id, folder, "checkpoint")
+
+
+def cut(note: str) -> str:
+    """As many whole lines of ``note`` as MLflow takes."""
+    return note if len(note) <= _MOST_TEXT else note[:_MOST_TEXT].rsplit("\n", 1)[0]
 
 
 def model_name(sweep: str) -> str:

@@ -16,7 +16,7 @@ from raygan.storage import Storage
 from raygan.tracking.champion import Champion, save_model
 from raygan.tracking.context import PARAMS, default_uri, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
-from raygan.tracking.runs import NOTE, Ending
+from raygan.tracking.runs import NOTE, Ending, cut
 
 
 @pytest.fixture(scope="module")
@@ -178,16 +178,14 @@ def test_parent_has_description_folders_and_champion(database, sweep, tmp_path):
     (folder / "cells.csv").write_text("a")
     name = f"raygan-{tmp_path.name}"
     for key in ("wn-000/a", "wn-000/a", "wn-001/b"):
-        ending = Ending(
-            files=(folder,), note="verdict " * 999, champion=Champion(key, tmp_path / "model")
-        )
+        ending = Ending(files=(folder,), note="verdict", champion=Champion(key, tmp_path / "model"))
         tracker = Tracker(database, "experiment", tmp_path.name, sweep)
         tracker.connect()
         tracker.open(sweep.uri, "name: sweep\n", run_tags("abc"))
         assert tracker.close("FINISHED", ending)
     client = MlflowClient(database)
     parent = runs(database, sweep)[tmp_path.name]
-    assert parent.data.tags[NOTE].startswith("verdict verdict")
+    assert parent.data.tags[NOTE] == "verdict"
     assert [a.path for a in client.list_artifacts(parent.info.run_id, "report")] == [
         "report/cells.csv"
     ]
@@ -196,6 +194,66 @@ def test_parent_has_description_folders_and_champion(database, sweep, tmp_path):
     assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
     experiment = client.get_experiment_by_name("experiment")
     assert "raygan" in experiment.tags[NOTE]
+
+
+def test_refusing_registry_keeps_no_run_open(database, sweep, tmp_path, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise PermissionError("not allowed")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", refuse)
+    monkeypatch.setattr("raygan.tracking.champion._version", refuse)
+    tracker = open_tracker(database, sweep)
+    ending = Ending({"loss/wn": 0.1}, champion=Champion("wn-000/a", tmp_path))
+    assert tracker.close("FINISHED", ending)
+    parent = runs(database, sweep)["sweep"]
+    assert parent.info.status == "FINISHED"
+    assert len(MlflowClient(database).get_metric_history(parent.info.run_id, "loss/wn")) == 1
+    assert "not registered as raygan-sweep: not allowed" in caplog.text
+
+
+def test_what_is_damaged_or_half_there_holds_nothing_up(database, sweep):
+    for kind in ("samples", "reconstructions"):
+        sweep.write(f"trials/wn-000/images/{kind}-{10:09d}.png", b"no picture")
+    ended = record(10, outcome="ok")
+    ended.checkpoints["best"] = "c"
+    for name in ("step-000000010.pt", "step-000000010.json"):
+        sweep.write(f"trials/wn-000/c/{name}", b"weights")
+        tracker = open_tracker(database, sweep)
+        tracker.update(ended, ended=True)
+        assert tracker.close("FINISHED")
+        run_id = runs(database, sweep)["wn lr=1e-4"].info.run_id
+        MlflowClient(database).update_run(run_id, status="RUNNING")  # as if cut off before its end
+    child = runs(database, sweep)["wn lr=1e-4"]
+    assert logged(database, child) == [(10, 0.1)]
+    kept = MlflowClient(database).list_artifacts(child.info.run_id, "checkpoint")
+    assert len(kept) == 2
+
+
+def test_evaluation_without_a_finite_loss_is_not_logged_again(database, sweep):
+    bad = record(10, 20)
+    bad.history[1] |= {LOSS: float("nan"), "train/loss_d": 1.0, "perf/images_seen": 640.0}
+    for outcome in ("failed", "diverged"):
+        bad.outcome = outcome
+        tracker = open_tracker(database, sweep)
+        tracker.update(bad, ended=True)
+        assert tracker.close("FINISHED")
+    child = runs(database, sweep)["wn lr=1e-4"]
+    found = MlflowClient(database).get_metric_history(child.info.run_id, "train/loss_d")
+    assert [metric.step for metric in found] == [20]
+
+
+def test_how_the_sweep_has_ended_is_known_with_its_description(database, sweep):
+    tracker = Tracker(database, "experiment", "sweep", sweep)
+    tracker.connect()
+    assert tracker.ended(sweep.uri) is None
+    tracker.open(sweep.uri, "name: sweep\n", run_tags("abc"))
+    assert tracker.close("FINISHED", Ending(note="verdict"))
+    assert tracker.ended(sweep.uri) == ("FINISHED", "verdict")
+
+
+def test_descriptions_are_cut_after_whole_lines():
+    assert cut("a\nb") == "a\nb"
+    assert cut("line\n" * 2000) == ("line\n" * 1000)[:-1]
 
 
 @pytest.mark.cluster  # a process of its own
