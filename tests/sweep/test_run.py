@@ -286,6 +286,23 @@ def test_final_tests_follow_the_replicates_and_are_made_once(sweep, tester, stat
     assert set(statuses().values()) == {"FINISHED"}
 
 
+def test_mlflow_hears_of_final_tests_that_were_made_later(sweep, tester, tmp_path):
+    def wn() -> tuple[float, str]:
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        by_name = {run.info.run_name: run.data for run in found}
+        return by_name["wn s1"].metrics["final/best"], by_name["norms"].tags["mlflow.note.content"]
+
+    sweep(train_and_save, REPLICATES)
+    assert wn()[0] == 0.5
+    for path in (tmp_path / "norms" / "trials").glob("wn*/final/best.json"):
+        path.write_text(path.read_text().replace("0.5", "0.25"))
+    code, _ = sweep(lambda study: pytest.fail("nothing is left to run"), REPLICATES)
+    loss, note = wn()
+    assert (code, loss) == (0, 0.25)
+    assert "wn has the lowest" in note
+
+
 def test_changed_budget_of_the_final_test_makes_it_again(sweep, tester):
     sweep(train_and_save, REPLICATES)
     again = REPLICATES.replace("7", "8")
