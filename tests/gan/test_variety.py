@@ -113,6 +113,9 @@ HEALTHY = {"diversity": [0.1, 0.6, 1.1, 1.0, 0.9], "duplicates": [1.0, 0.1, 0, 0
         ({"diversity": [0.1, 0.13, 0.16], "duplicates": [1, 0.8, 0.25], "accuracy": [1] * 3}, None),
         ({"diversity": [0.1, 0.2, 0.3, 0.4], "duplicates": [1, 0.9, 0.8, 0.6], "accuracy": [0.7] * 4}, None),
         ({"diversity": [0.13, 0.11, 0.16], "duplicates": [1] * 3, "accuracy": [0.6, 0.2, 0.1]}, "few different"),
+        # never varied, and ever less so
+        ({"diversity": [0.07, 0.22, 0.2, 0.15, 0.14, 0.12], "duplicates": [1, 0.8, 0.8, 0.9, 1, 1], "accuracy": [0.8] * 6}, "samples are 14% as far apart"),
+        ({"diversity": [0.07, 0.18, 0.15, 0.15, 0.14], "duplicates": [1, 0.8, 0.8, 0.9, 1], "accuracy": [0.8] * 5}, None),
         ({"diversity": [1.0, 0.0], "duplicates": [0, 1]}, None),  # too short to say
     ],
 )  # fmt: skip
