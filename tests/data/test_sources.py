@@ -320,6 +320,7 @@ def test_a_crop_larger_than_the_image_is_refused(folder):
         read("folder", folder, crop=10)
 
 
+@pytest.mark.cluster  # a process of its own
 def test_pyarrow_is_loaded_only_to_read_parquet(parquet):
     program = (
         "import sys; from raygan.data import DatasetConfig, sources\n"

@@ -14,6 +14,8 @@ import torch
 from tests.gan import data_parallel
 
 COUNTS = (2, 4)
+PROCESSES = pytest.mark.cluster
+"""Six new processes, whichever of these tests is the first."""
 SCRIPT = Path(data_parallel.__file__)
 WIDTH = pytest.mark.parametrize("count", COUNTS)
 GAME = pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def together(tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
     }
 
 
-@pytest.mark.cluster  # six new processes
+@PROCESSES
 @GAME
 def test_any_number_of_workers_plays_the_same_game(alone, together, count, game):
     torch.testing.assert_close(
@@ -49,6 +51,7 @@ def test_any_number_of_workers_plays_the_same_game(alone, together, count, game)
     )
 
 
+@PROCESSES
 @GAME
 def test_all_workers_hold_the_same_networks(together, count, game):
     first, *others = (result["games"][game] for result in together[count])
@@ -56,6 +59,7 @@ def test_all_workers_hold_the_same_networks(together, count, game):
         torch.testing.assert_close(other, first, rtol=0, atol=0)
 
 
+@PROCESSES
 @pytest.mark.parametrize("name", data_parallel.CURVES)
 def test_training_has_the_same_curve_up_to_rounding(alone, together, name):
     for result in together[2]:
@@ -68,6 +72,7 @@ def test_training_has_the_same_curve_up_to_rounding(alone, together, name):
                 assert got[metric] == pytest.approx(expected[metric], rel=tolerance), metric
 
 
+@PROCESSES
 @WIDTH
 def test_a_batch_that_cannot_be_shared_is_refused(alone, together, count):
     assert alone["refusal"] == ""

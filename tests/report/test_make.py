@@ -213,6 +213,7 @@ def test_colours_of_curves_are_seen_in_both_themes(report):
         assert all(_contrast(color, card) >= 3 for color in figures.COLORS), card
 
 
+@pytest.mark.cluster  # a process of its own
 def test_report_takes_neither_ray_nor_mlflow_nor_torch():
     code = """
 import sys
@@ -228,6 +229,7 @@ print(raygan.results.__name__)
     assert done.stdout == "results\n", done.stderr
 
 
+@pytest.mark.cluster  # a process of its own
 @pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
 def test_report_opens_in_a_browser_without_a_complaint_in_both_themes_and_on_a_phone(
     storage, tmp_path

@@ -28,6 +28,8 @@ train: {iterations: 20, evaluate_every: 10}
 """
 DATA = {"folder": "f", "digest": "d", "baseline": 0.1, "shape": "1×8×8", "train": 9}
 
+pytestmark = pytest.mark.cluster  # whole sweeps with a database of MLflow: they take seconds
+
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> Path:
