@@ -108,6 +108,7 @@ def test_two_updates_of_d_are_two_steps_of_d_before_one_of_g(game, loss):
     torch.testing.assert_close(statistics, means)
 
 
+@pytest.mark.cluster  # compiling takes seconds
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch's compiler's own making
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("norm", ["wn", "sn"])
@@ -311,6 +312,7 @@ def test_the_textbook_loop_takes_fifteen_passes(fresh):
     assert flops(plain.step, *batch(0)) == expected
 
 
+@pytest.mark.cluster  # seven rounds of it
 @NORMS
 def test_the_benchmark_plays_every_norm(norm, monkeypatch, capsys):
     arguments = [

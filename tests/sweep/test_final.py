@@ -171,6 +171,7 @@ def test_table_holds_only_finite_losses():
     assert columns["winner"] == [2, None]
 
 
+@pytest.mark.cluster  # takes seconds
 def test_report_compares_tests_of_one_budget(evaluate, study, jobs):
     def measure() -> str:
         made = make_report(study.storage, study.spec, study.records, None)

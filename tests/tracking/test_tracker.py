@@ -19,6 +19,9 @@ from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE, Ending, cut
 
 
+pytestmark = pytest.mark.cluster  # a database of MLflow takes seconds
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> str:
     """One empty store: making one takes seconds."""
@@ -169,7 +172,6 @@ def test_only_fields_that_are_not_the_default_are_added_to_the_parameters(databa
     assert (params["d_steps"], params["ema"]) == ("5", "0.999")
 
 
-@pytest.mark.cluster  # exporting takes seconds
 def test_parent_has_description_folders_and_champion(database, sweep, tmp_path):
     state = TrainState.create(TrainConfig(norm="bn", features=2, code_size=6), (1, 8, 8))
     save_model(state.generator, 6, state.shape, tmp_path / "model")
@@ -256,7 +258,6 @@ def test_descriptions_are_cut_after_whole_lines():
     assert cut("line\n" * 2000) == ("line\n" * 1000)[:-1]
 
 
-@pytest.mark.cluster  # a process of its own
 def test_saved_generator_is_the_generator_and_needs_no_code_of_ours(tmp_path):
     config = TrainConfig(norm="wn", features=2, code_size=6)
     generator = TrainState.create(config, (3, 12, 10)).generator.eval()
@@ -289,7 +290,6 @@ def test_non_finite_is_never_logged(database, sweep):
     assert not runs(database, sweep)["sweep"].data.metrics
 
 
-@pytest.mark.cluster  # MLflow's own attempts take seconds
 def test_server_that_is_not_there_is_named_at_once(sweep):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
