@@ -18,7 +18,6 @@ from raygan.tracking.context import PARAMS, default_uri, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE, Ending, cut
 
-
 pytestmark = pytest.mark.cluster  # a database of MLflow takes seconds
 
 
