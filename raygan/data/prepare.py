@@ -27,7 +27,7 @@ import numpy.typing as npt
 from raygan import __version__
 from raygan.data import files, making, sources
 from raygan.data.config import FINAL, RUNNING, DatasetConfig
-from raygan.data.decode import UnusableError
+from raygan.data.decode import DECODING, UnusableError
 from raygan.data.making import Job, Made, make
 from raygan.data.manifest import FORMAT, MANIFEST, is_prepared, read_manifest
 from raygan.data.parallel import in_turn
@@ -193,6 +193,7 @@ def _manifest(
             "digest": source.digest,
             "images": source.count,
         },
+        "decoding": DECODING,
         "shape": [count, *shape],
         "digest": digest.hexdigest(),
         "baseline": _baseline(job, shards, total, running, final),
@@ -301,9 +302,11 @@ def _check_room(folder: Path, size: int) -> None:
 
 
 def _key(config: DatasetConfig, source: Source) -> str:
-    """Changes whenever the prepared files would: the source's files, the geometry, the split."""
+    """Changes whenever the prepared files would: the source's files, how images are
+    decoded, the geometry, the split."""
     described = {
         "format": FORMAT,
+        "decoding": DECODING,
         "source": [source.layout, source.split, source.digest],
         "geometry": [config.shape(), config.side_of_crop(), config.size, SHARD_BYTES],
         "split": [config.running, config.final, config.split_seed],

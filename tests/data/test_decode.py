@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from raygan.data.decode import UnusableError, decode
+from raygan.data.decode import MAX_TEXT, UnusableError, decode
 from raygan.errors import DataError
-from tests.data.pictures import bomb, chunk, png, png_of, saved
+from tests.data.pictures import chunk, png, png_of, saved
 
 
 def test_the_crop_is_the_centre():
@@ -87,11 +87,85 @@ def test_of_an_animation_the_first_frame_is_taken(kind):
     assert grey_of(data) == 200
 
 
-def test_the_orientation_tag_is_not_looked_at():
+QUARTERS = np.array([[10, 90], [170, 250]], np.uint8)
+"""The shades of an upright image: above left and right, below left and right."""
+AS_STORED = {
+    1: QUARTERS,
+    2: QUARTERS[:, ::-1],
+    3: QUARTERS[::-1, ::-1],
+    4: QUARTERS[::-1],
+    5: QUARTERS.T,
+    6: np.rot90(QUARTERS),  # to be turned by 90° clockwise
+    7: np.rot90(QUARTERS, 2).T,
+    8: np.rot90(QUARTERS, -1),
+}
+"""EXIF orientation → how a camera stores that image."""
+
+
+def photograph(orientation: object, kind: str) -> bytes:
+    """16×16 pixels with this orientation in the EXIF data."""
+    stored = AS_STORED.get(orientation, QUARTERS).repeat(8, 0).repeat(8, 1)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90°
-    data = saved(Image.new("RGB", (6, 4)), "JPEG", exif=exif)
-    assert decode(data, "here", crop=None, size=None).shape == (4, 6, 3)
+    exif[0x0112] = orientation
+    options = {"PNG": {}, "JPEG": {"quality": 95}, "WEBP": {"lossless": True}}[kind]
+    return saved(Image.fromarray(stored), kind, exif=exif, **options)
+
+
+def quarters(data: bytes) -> list[int]:
+    image = decode(data, "here", crop=12, size=None)
+    return image[[2, 2, 9, 9], [2, 9, 2, 9], 0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", [*AS_STORED, 0, 9])
+def test_images_are_turned_as_their_exif_orientation_says(kind, orientation):
+    assert quarters(photograph(orientation, kind)) == pytest.approx(QUARTERS.ravel(), abs=4)
+
+
+def test_images_are_turned_before_they_are_cropped():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    stored = np.arange(5 * 8, dtype=np.uint8).reshape(5, 8)
+    data = saved(Image.fromarray(stored), "PNG", exif=exif)
+    assert decode(data, "here", crop=None, size=None).shape == (8, 5, 3)
+    upright = png(np.rot90(stored, -1).copy())
+    turned, plain = (decode(each, "here", crop=4, size=None) for each in (data, upright))
+    assert np.array_equal(turned, plain)
+
+
+def test_the_exif_data_of_a_png_may_follow_its_pixels():
+    image = photograph(6, "PNG")
+    start = image.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(image[start : start + 4], "big")
+    late = image[:start] + image[stop:-12] + image[start:stop] + image[-12:]
+    assert quarters(late) == pytest.approx(QUARTERS.ravel(), abs=4)
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
+    length=st.floats(0, 1),
+)
+@pytest.mark.filterwarnings("ignore")  # Pillow's, as where images are prepared
+def test_damaged_exif_data_does_not_make_an_image_unusable(changes, length):
+    whole = Image.Exif()
+    whole[0x0112], whole[0x010E] = 6, "a description"
+    exif = bytearray(whole.tobytes())
+    for place, value in changes:
+        exif[place % len(exif)] = value
+    damaged = bytes(exif[: max(1, round(length * len(exif)))])
+    small = png(np.full((4, 4), 7, np.uint8))
+    data = small[:33] + chunk(b"eXIf", damaged.removeprefix(b"Exif\0\0")) + small[33:]
+    assert grey_of(data) == 7
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"rubbish", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_a_photograph_with_damaged_exif_data(exif):
+    image = Image.fromarray(np.full((4, 4), 7, np.uint8))
+    assert grey_of(saved(image, "JPEG", exif=exif)) == 7
+    text = chunk(b"tEXt", b"Raw profile type exif\0\nexif\n  4\nno hex")
+    small = png(np.full((4, 4), 7, np.uint8))
+    assert grey_of(small[:33] + text + small[33:]) == 7
 
 
 def test_resizing_is_antialiased():
@@ -111,12 +185,35 @@ def test_an_image_below_the_size_is_enlarged():
     assert decode(saved(Image.new("RGB", (6, 4)), "PNG"), "x", crop=None, size=8).shape == (8, 8, 3)
 
 
-def test_a_bomb_of_text_beside_the_pixels():
-    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 * 2**20)))
-    small = bomb(4, 4)
-    data = small[:33] + text + small[33:]
-    with pytest.raises(UnusableError, match="cannot be decoded"):
-        decode(data, "here", crop=None, size=None)
+def with_text(kind: bytes, size: int) -> bytes:
+    """A PNG file whose chunk ``kind`` unpacks to ``size`` bytes."""
+    packed = zlib.compress(bytes(size), 1)
+    head = {b"zTXt": b"Comment\0\0", b"iCCP": b"profile\0\0", b"iTXt": b"Comment\0\1\0\0\0"}[kind]
+    small = png(np.full((4, 4, 3), 7, np.uint8))
+    return small[:33] + chunk(kind, head + packed) + small[33:]
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_much_text_beside_the_pixels(kind):
+    assert grey_of(with_text(kind, 3 * 2**20)) == 7
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_bomb_of_text_beside_the_pixels(kind, monkeypatch):
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 2**20)  # the same, and faster
+    reason = "its text or colour profile unpacks to more than 64 MiB; save it without"
+    with pytest.raises(UnusableError, match=f"here: cannot be decoded as .*{reason}"):
+        decode(with_text(kind, 2 * 2**20), "here", crop=None, size=None)
+
+
+def test_the_text_of_a_png_file_is_bounded():
+    assert PngImagePlugin.MAX_TEXT_CHUNK == PngImagePlugin.MAX_TEXT_MEMORY == MAX_TEXT
+
+
+def test_control_characters_of_a_name_are_shown():
+    with pytest.raises(UnusableError, match=r"a\\x1b\[2Jb\.png: holds no image bytes") as caught:
+        decode(b"", "a\x1b[2Jb.png", crop=None, size=None)
+    assert caught.value.where == r"a\x1b[2Jb.png"
 
 
 @given(

@@ -106,6 +106,22 @@ def test_the_manifest_says_what_there_is(folder, tmp_path):
     assert entries(where) == ["000000.arrow", "manifest.json"]
 
 
+def test_another_way_of_decoding_is_another_set(folder, tmp_path, monkeypatch):
+    config = DatasetConfig(name="folder", path=str(folder))
+    first = prepare(config, tmp_path / "cache")
+    assert read_manifest(first)["decoding"]["orientation"] == "EXIF"
+    monkeypatch.setattr(MODULE, "DECODING", {**MODULE.DECODING, "orientation": "ignored"})
+    assert prepare(config, tmp_path / "cache") != first
+
+
+def test_a_manifest_that_does_not_say_how_images_were_decoded_is_read(folder, tmp_path):
+    where = prepare(DatasetConfig(name="folder", path=str(folder)), tmp_path / "cache")
+    manifest = json.loads((where / "manifest.json").read_text())
+    del manifest["decoding"]  # as of versions before
+    (where / "manifest.json").write_text(json.dumps(manifest))
+    assert len(load(where)) == 24
+
+
 def test_progress_is_told(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(MODULE, "SHARD_BYTES", 8 * 8 * 3 * 10)
     heard = []
