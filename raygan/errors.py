@@ -11,6 +11,11 @@ RayganError
 Every message says what was given, what is allowed and what to do.
 """
 
+from raygan.shown import shown
+
+_MOST = 20_000
+"""Characters of a message that are kept."""
+
 
 class RayganError(Exception):
     """Base of all errors that raygan raises on purpose."""
@@ -21,7 +26,13 @@ class ConfigError(RayganError, ValueError):
 
 
 class DataError(RayganError):
-    """A data set is missing, corrupt, or does not fit the request."""
+    """A data set is missing, corrupt, or does not fit the request.
+
+    Control characters of the message, which file names may have, are made visible.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message, _MOST))
 
 
 class CheckpointError(RayganError):
