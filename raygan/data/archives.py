@@ -72,21 +72,23 @@ class ZipPiece:
         return where, data
 
 
-def zip_entries(path: str, suffixes: tuple[str, ...]) -> list[Entry]:
-    """The archive's images, in the order of their names; hidden ones are left out.
+def zip_entries(path: str, suffixes: tuple[str, ...]) -> tuple[list[Entry], list[str]]:
+    """The archive's images, in the order of their names, and the names of its other files; hidden
+    ones are in neither.
 
     Raises :class:`~raygan.errors.DataError` if it cannot be read or needs a password.
     """
     try:
         with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
-            infos = {
+            seen = {
                 info.filename: info
                 for info in archive.infolist()
-                if info.filename.lower().endswith(suffixes) and files.is_shown(info.filename)
+                if not info.is_dir() and files.is_shown(info.filename)
             }
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError,
             struct.error) as error:  # fmt: skip
         raise DataError(f"{path}: not a readable zip archive ({error})") from error
+    infos = {name: info for name, info in seen.items() if name.lower().endswith(suffixes)}
     for info in infos.values():
         if info.flag_bits & _ENCRYPTED:
             raise DataError(f"{path}, {info.filename}: needs a password; unpack the archive")
@@ -95,7 +97,7 @@ def zip_entries(path: str, suffixes: tuple[str, ...]) -> list[Entry]:
                 f"{path}, {info.filename}: is packed by method {info.compress_type}; "
                 "only stored and deflated images are read: unpack the archive"
             )
-    return [
+    entries = [
         Entry(
             info.filename,
             info.header_offset,
@@ -106,6 +108,7 @@ def zip_entries(path: str, suffixes: tuple[str, ...]) -> list[Entry]:
         )
         for _, info in sorted(infos.items())
     ]
+    return entries, [name for name in seen if name not in infos]
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.data import files, parallel
+from raygan.data import files, leftout, parallel, splits
 from raygan.data.config import DatasetConfig, SourceName
 from raygan.data.manifest import load, read_manifest
 from raygan.data.prepare import Map, prepare
 from raygan.data.progress import Pace
 from raygan.data.shared import verify as verify_checksums
 from raygan.errors import DataError, RayganError
+from raygan.shown import shown
 
 _SHEET = 64
 """Images of a contact sheet."""
+_MOST = 5000
+"""Characters of a value that are shown, such as a path."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +40,7 @@ def main() -> None:
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="As for a sweep.")
 @click.option("--source", type=click.Choice(get_args(SourceName)), help="`dataset.name`")
 @click.option("--path", help="`dataset.path`: folder, file, glob or address")
+@click.option("--split", multiple=True, help="`dataset.split`: such as train; may be repeated")
 @click.option("--crop", type=int, help="`dataset.crop`: side of the centre crop")
 @click.option("--size", type=int, help="`dataset.size`: side of the images")
 @click.option("--running", type=int, help="`dataset.running`: images of the running test")
@@ -60,7 +64,7 @@ def prepare_command(
 
     What is prepared already is used again; what was interrupted goes on.
     """
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value not in (None, ())}
     with _errors():
         if file is not None:
             if given:
@@ -69,6 +73,8 @@ def prepare_command(
         else:
             if "source" not in given or overrides:
                 raise click.UsageError("give a sweep's YAML, or --source and --path, without --set")
+            if "split" in given:
+                given["split"] = list(given["split"])
             config, folder = DatasetConfig(name=given.pop("source"), **given), "data"
         click.echo(_prepare(config, out or folder, processes, address))
 
@@ -78,8 +84,8 @@ def _prepare(
 ) -> str | Path:
     map_, pace = _map(processes, address), Pace(_note)
     if files.is_address(folder):
-        return prepare(config, folder.rstrip("/"), map=map_, progress=pace)
-    return prepare(config, files.local(folder), map=map_, progress=pace)
+        return prepare(config, folder.rstrip("/"), map=map_, progress=pace, say=_note)
+    return prepare(config, files.local(folder), map=map_, progress=pace, say=_note)
 
 
 def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
@@ -122,14 +128,14 @@ def info(path: Path, sheet: Path | None, verify: bool) -> None:
             verify_checksums(path)
         Console().print(_described(path, manifest, verified=verify))
         for image in manifest["corrupt"]:
-            click.echo(f"left out: {image['where']}: {image['reason']}")
+            click.echo(f"left out: {shown(image['where'])}: {shown(image['reason'])}")
         import torch
 
         # from all over the set: it may be in the order of something
         count = min(_SHEET, len(images))
-        shown = images.take(torch.arange(count) * len(images) // count)
+        tiles = images.take(torch.arange(count) * len(images) // count)
         sheet = sheet or path.with_name(f"{path.name}.png")
-        sheet.write_bytes(grid_png(shown))
+        sheet.write_bytes(grid_png(tiles))
         click.echo(f"contact sheet: {sheet}")
 
 
@@ -148,8 +154,9 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
     for name, value in {
         "folder": path,
         "configuration": ", ".join(f"{k}: {v}" for k, v in given.items()) or "digits",
-        "source": f"{source['layout']}, {source['split']}, digest {source['digest'][:16]}",
+        "source": f"{source['layout']}, split {_split(source)}, digest {source['digest'][:16]}",
         "images": f"{count:,} of {source['images']:,}; {len(manifest['corrupt'])} left out",
+        "files left out": leftout.described(source.get("left_out", {})) or "none",
         "shape": f"{width}×{height}, {channels} channel{'s' * (channels > 1)}",
         "split": f"train {count - sum(held.values()):,}, running {held['running']:,}, "
         f"final {held['final']:,}; seed {manifest['split_seed']}",
@@ -160,8 +167,13 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
         "digest": manifest["digest"],
         "versions": ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
     }.items():
-        table.add_row(name, Text(str(value)))  # no markup in it
+        table.add_row(name, Text(shown(value, _MOST)))  # no markup in it
     return table
+
+
+def _split(source: dict[str, Any]) -> str:
+    found = source.get("splits", [])
+    return f"{source['split']} of {splits.listed(found)}" if len(found) > 1 else source["split"]
 
 
 @contextmanager
@@ -169,7 +181,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (RayganError, OSError) as error:
-        _note(f"error: {error}")
+        _note(f"error: {shown(error, _MOST, lines=True)}")
         sys.exit(2)
     except KeyboardInterrupt:
         _note("interrupted: the same command goes on with the shards that are whole")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from raygan.addresses import check_address, is_address
 from raygan.errors import ConfigError
+from raygan.shown import shown
 
 SourceName = Literal["digits", "cifar10", "celeba", "lsun", "folder", "parquet"]
 
@@ -13,6 +15,8 @@ RUNNING, FINAL = 200, 2000
 """Default sizes of the held-out sets (arXiv 1704.03971, section 5.2)."""
 CELEBA_CROP = 160
 """Side of the centre crop of CelebA's 178×218 images (arXiv 1704.03971, section 5.1)."""
+ALL_SPLITS = "all"
+"""As ``split``: all splits, and the files that belong to none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +26,22 @@ class DatasetConfig:
     name: SourceName = "digits"
     """``digits``: scikit-learn's (1,797 images, embedded); ``cifar10``: the folder
     cifar-10-batches-py; ``celeba``: img_align_celeba, folder or zip; ``lsun``: an LMDB folder;
-    ``folder``: png, jpeg or webp files, nested; ``parquet``: tables in the Hugging Face layout,
-    which ``cifar10``, ``celeba`` and ``lsun`` may be, too."""
+    ``folder``: PNG, JPEG or WEBP files (.png, .jpg, .jpeg, .jpe, .jfif, .webp …), nested, or a zip
+    of them; ``parquet``: tables in the Hugging Face layout, which ``cifar10``, ``celeba`` and
+    ``lsun`` may be, too. Images are turned as their EXIF orientation says."""
     path: str | None = None
     """Folder, file or (of Parquet files) glob; a local path or an address such as
-    ``s3://bucket/images``; not used by ``digits``."""
+    ``s3://bucket/images``, which must not hold credentials; not used by ``digits``."""
+    split: str | list[str] | None = None
+    """Published split, or list of splits, to use, such as ``train`` or ``[train, validation]``;
+    ``all``: all of them. Names of Parquet files (``train-00000-of-00002.parquet``) and of folders
+    tell the splits. By default ``train``, if each file belongs to a split, else all; of
+    ``celeba`` all, as its folder and its zip hold all."""
     download: bool = False
     """Of ``cifar10``: download it to ``path`` through torchvision if it is not there."""
     pool: bool = False
-    """Of ``cifar10``: pool the official training and test images, as the paper's code does, before
-    the held-out sets are drawn; by default the official training images alone are used."""
+    """Of ``cifar10``: short for ``split: [train, test]``: pool the official training and test
+    images, as the paper's code does, before the held-out sets are drawn."""
     crop: int | None = None
     """Side of the centre crop before resizing, in pixels; by default 160 of ``celeba``, else the
     shorter side if ``size`` is given, else none."""
@@ -57,16 +67,47 @@ class DatasetConfig:
                 f"`dataset.path` is missing: `name: {self.name}` reads images from a path; "
                 "give one in the YAML or by `--set dataset.path=…`"
             )
-        if self.path is not None and "\0" in self.path:
-            raise ConfigError("`dataset.path` holds a NUL character")
+        if self.path is not None:
+            if "\0" in self.path:
+                raise ConfigError("`dataset.path` holds a NUL character")
+            check_address(self.path, "dataset.path")
         for name in ("download", "pool"):
             if getattr(self, name) and self.name != "cifar10":
                 raise ConfigError(
                     f"`dataset.{name}` is for `name: cifar10` only, not for {self.name}"
                 )
-        if self.download and self.path and "://" in self.path:
-            raise ConfigError(f"`dataset.download` needs a local `dataset.path`, not {self.path}")
+        if self.download and self.path and is_address(self.path):
+            raise ConfigError(
+                f"`dataset.download` needs a local `dataset.path`, not {shown(self.path)}"
+            )
+        self._check_split()
         self._check_numbers()
+
+    def _check_split(self) -> None:
+        if self.split is None:
+            return
+        if self.name == "digits":
+            raise ConfigError("`dataset.split` is for images from a path; digits has no splits")
+        if self.pool:
+            raise ConfigError(
+                "`dataset.pool` is short for `split: [train, test]`: leave out one of the two"
+            )
+        names = [self.split] if isinstance(self.split, str) else self.split
+        if not names or not all(names):
+            raise ConfigError(
+                f"`dataset.split` (={self.split!r}) must name a split, such as train, or a list"
+            )
+        if len(names) > 1 and ALL_SPLITS in names:
+            raise ConfigError(
+                f"`dataset.split` (={self.split!r}) must be `{ALL_SPLITS}` alone or name splits"
+            )
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are asked for; empty if the files decide."""
+        if self.split is None:
+            cifar10 = ("train", "test") if self.pool else ("train",)
+            return {"cifar10": cifar10, "celeba": (ALL_SPLITS,)}.get(self.name, ())
+        return (self.split,) if isinstance(self.split, str) else tuple(self.split)
 
     def _check_numbers(self) -> None:
         for name in ("crop", "size", "running", "final"):

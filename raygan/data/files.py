@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from stat import S_ISDIR
 from typing import Any, BinaryIO, TypeVar, cast
 
+from raygan.addresses import is_address as is_address
 from raygan.errors import ConfigError, DataError
 
 T = TypeVar("T")
@@ -37,11 +39,6 @@ class File:
     name: str
     size: int
     stamp: int
-
-
-def is_address(path: str) -> bool:
-    """Whether ``path`` is an address such as ``s3://bucket/images``, not a local path."""
-    return "://" in path
 
 
 def retrying(action: Callable[[], T], path: str = "") -> T:
@@ -140,7 +137,9 @@ def _local_listing(path: str) -> list[File]:
         names = sorted(glob.glob(str(root), recursive=True))  # noqa: PTH207 - of an absolute path
         if not names:
             raise FileNotFoundError(path)
-        return [file for name in names if (file := _entry(name, Path(name).name)) is not None]
+        base = _before_wild(str(root))
+        entries = (_entry(name, name.removeprefix(f"{base}/")) for name in names)
+        return [file for file in entries if file is not None]
     if not root.is_dir():
         stat = root.stat()
         return [File(str(root), root.name, stat.st_size, stat.st_mtime_ns)]
@@ -168,15 +167,22 @@ def _entry(path: str, name: str) -> File | None:
         stat = os.stat(path)  # noqa: PTH116 - a Path per file costs more than the call
     except FileNotFoundError:  # a dangling link, or gone meanwhile
         return None
+    if S_ISDIR(stat.st_mode):  # that a glob matches
+        return None
     return File(path, name, stat.st_size, stat.st_mtime_ns)
+
+
+def _before_wild(path: str) -> str:
+    """The folder below which the files that the glob ``path`` matches lie; else ``path``."""
+    wild = next((i for i, char in enumerate(path) if char in _WILD), None)
+    return path if wild is None else path[:wild].rpartition("/")[0]
 
 
 def _remote_listing(address: str) -> list[File]:
     from pyarrow import fs
 
     address = address.rstrip("/")
-    first_wild = next((i for i, char in enumerate(address) if char in _WILD), None)
-    base = address if first_wild is None else address[:first_wild].rpartition("/")[0]
+    base = _before_wild(address)
     found, path = located(base)
     prefix = base.removesuffix(path)  # scheme
 
@@ -194,7 +200,7 @@ def _remote_listing(address: str) -> list[File]:
         for info in infos
         if info.type == fs.FileType.File
     ]
-    if first_wild is None:
+    if base == address:
         return files
     files = [f for f in files if fnmatchcase(f.path, address.replace("/**/", "/*"))]
     if not files:

@@ -63,13 +63,18 @@ def prepare(
     *,
     map: Map = in_turn,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Place:
     """The folder under ``cache`` with ``config``'s images, which are decoded if it is not there.
 
+    ``say`` is told, in lines for people, which split is used and which files are left out.
     ``cache`` may be an address in object storage (a ``str``); so is the folder, then. Raises
     :class:`~raygan.errors.DataError` naming what is missing, corrupt or too few.
     """
     source = sources.find(config)
+    if say is not None:
+        for line in source.described():
+            say(line)
     folder = f"{cache}/{_key(config, source)}"
     if (manifest := _prepared(folder)) is None:
         _prepare(config, source, folder, map, progress)
@@ -190,6 +195,8 @@ def _manifest(
         "source": {
             "layout": source.layout,
             "split": source.split,
+            "splits": list(source.splits),
+            "left_out": source.left_out,
             "digest": source.digest,
             "images": source.count,
         },
@@ -213,13 +220,24 @@ def _sizes(config: DatasetConfig, count: int) -> tuple[int, int]:
     """Images of the running and the final test among ``count``."""
     running = config.running if config.running is not None else min(RUNNING, count // 8)
     final = config.final if config.final is not None else min(FINAL, count // 8)
-    train = count - running - final
-    if min(running, final, train) < 1:
+    train, of = count - running - final, config.path or config.name
+    if min(running, final) < 1:
         raise DataError(
-            f"{count} images are too few for `dataset.running` (={running}) and "
-            f"`dataset.final` (={final}): {train} would be left to train on"
+            f"{of}: {_images(count)} too few: by default an eighth of them is held out for each of "
+            "`dataset.running` and `dataset.final`, which takes at least 8 images. Add images, "
+            "or set both keys to 1, for which 3 images are enough"
+        )
+    if train < 1:
+        raise DataError(
+            f"{of}: {_images(count)} too few: `dataset.running` (={running}) and `dataset.final` "
+            f"(={final}) hold out {running + final}, and none would be left to train on. Add "
+            "images, or set smaller numbers"
         )
     return running, final
+
+
+def _images(count: int) -> str:
+    return "1 image is" if count == 1 else f"{count:,} images are"
 
 
 def _held_out(
@@ -296,9 +314,13 @@ def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size - there > free:
         raise DataError(
-            f"{folder}: the prepared images take {size / 1e9:.2f} GB, and the disk has "
-            f"{free / 1e9:.2f} GB left; make room or choose a smaller `dataset.size`"
+            f"{folder}: the prepared images take {_bytes_of(size)}, and the disk has "
+            f"{_bytes_of(free)} left; make room or choose a smaller `dataset.size`"
         )
+
+
+def _bytes_of(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size:,} bytes"
 
 
 def _key(config: DatasetConfig, source: Source) -> str:

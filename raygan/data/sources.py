@@ -9,13 +9,13 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise
 
 from PIL import Image
 
-from raygan.data import archives, cifar, files, pieces, tables
+from raygan.data import archives, cifar, files, leftout, pieces, splits, tables
 from raygan.data.config import DatasetConfig
 from raygan.data.decode import IMAGE_SUFFIXES, Pixels, UnusableError, decode, fit
 from raygan.data.files import File
@@ -29,6 +29,15 @@ _INSIDE = {
     "lsun": ("bedroom_train_lmdb",),
 }
 """Folders within a source's path that hold it, as its tools make them."""
+_BESIDE_TABLES = {
+    "cifar10": (f"{cifar.TRAIN[0]} …",),
+    "celeba": (leftout.IMAGES, ".zip file"),
+    "lsun": (archives.LMDB_FILE, leftout.IMAGES),
+    "parquet": (),
+}
+"""What a source may consist of instead of Parquet files."""
+_NAMED = 5
+"""Files that an error names."""
 _SAMPLED = 8
 _SAMPLE = 64 * 2**10
 """Bytes at each end of so many files that tell contents apart where names and sizes do not."""
@@ -41,13 +50,29 @@ class Source:
     layout: str
     """How the images lie: digits, files, zip, parquet, lmdb or cifar-10-batches-py."""
     split: str
-    """Which part of the published set: all, train or train+test."""
+    """Which part of the published set: all, train or train+test …"""
     digest: str
     """Of names, sizes, times and samples of its files; not of where they lie."""
     count: int
     """Images, usable or not."""
     cut: Callable[[int], Iterator[Piece]]
     """Cuts it into pieces of at most so many images, always the same way."""
+    splits: tuple[str, ...] = (splits.UNNAMED,)
+    """The splits that were found, whether they are read or not."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Files that are not read, by suffix; none of those that a layout always has."""
+
+    def described(self) -> list[str]:
+        """What was not taken of what lies there, as lines for people."""
+        lines = []
+        if len(self.splits) > 1:
+            lines.append(
+                f"split: {self.split} of {splits.listed(self.splits)}; "
+                "`dataset.split` chooses others"
+            )
+        if self.left_out:
+            lines.append(f"files left out, by suffix: {leftout.described(self.left_out)}")
+        return lines
 
 
 def find(config: DatasetConfig) -> Source:
@@ -67,23 +92,30 @@ def find(config: DatasetConfig) -> Source:
         if not path.endswith(f"/{folder}") and files.exists(f"{path}/{folder}"):
             path = f"{path}/{folder}"
     if config.name == "lsun" and files.exists(f"{path}/{archives.LMDB_FILE}"):
-        return _lmdb(path)
+        return _lmdb(config, path)
     listed = files.listing(path)
     batches = {file.name for file in listed} & set(cifar.TRAIN)
     if config.name == "cifar10" and batches:
         return _cifar_batches(config, path, listed)
     found = [file for file in listed if file.name.lower().endswith(IMAGE_SUFFIXES)]
+    tables_ = sum(file.size for file in listed if file.name.lower().endswith(".parquet"))
     if config.name in ("folder", "celeba") and not found:
         zipped = [file for file in listed if file.name.lower().endswith(".zip")]
         if len(zipped) == 1:
-            return _zip(zipped[0])
-    tables_ = sum(file.size for file in listed if file.name.lower().endswith(".parquet"))
+            return _zip(config, zipped[0], listed)
+        if zipped and not tables_:
+            names = ", ".join(file.name for file in zipped[:_NAMED])
+            raise DataError(
+                f"{path}: holds {len(zipped)} zip files and no images beside them: give the path "
+                f"of one in `dataset.path`, or unpack them ({names}"
+                f"{' …' if len(zipped) > _NAMED else ''})"
+            )
     if config.name in ("cifar10", "parquet") or (
         # thumbnails beside the tables are not the set, nor is a table of names beside images
         config.name != "folder" and tables_ >= sum(file.size for file in found)
     ):
         return _parquet(config, path, listed)
-    return _folder(path, found)
+    return _folder(config, path, listed, found)
 
 
 def read(config: DatasetConfig) -> Iterator[Pixels]:
@@ -146,42 +178,53 @@ def _cut_digits(size: int) -> Iterator[Piece]:
     return (pieces.DigitsPiece(start, stop) for start, stop in ranges(_DIGITS, size))
 
 
-def _folder(path: str, found: list[File]) -> Source:
-    if not found:
-        raise DataError(f"{path}: holds no {', '.join(IMAGE_SUFFIXES)} file, and no single .zip")
+def _folder(config: DatasetConfig, path: str, listed: list[File], images: list[File]) -> Source:
+    if not images:
+        raise leftout.nothing(path, [leftout.IMAGES, ".zip file"], listed)
+    groups = splits.grouped(images, lambda file: splits.of_folder(file.name))
+    chosen, split = splits.chosen(config, path, groups)
+    found = [file for name in chosen for file in groups[name]]
     paths = [file.path for file in found]
 
     def cut_files(size: int) -> Iterator[Piece]:
         for start, stop in ranges(len(paths), size):
             yield pieces.FilesPiece(path, tuple(paths[start:stop]))
 
-    return Source("files", "all", _digest(found), len(found), cut_files)
+    left_out = _left_out(listed, images)
+    return Source("files", split, _digest(found), len(found), cut_files, tuple(groups), left_out)
 
 
-def _zip(archive: File) -> Source:
+def _zip(config: DatasetConfig, archive: File, listed: list[File]) -> Source:
     path = archive.path
-    entries = files.retrying(lambda: archives.zip_entries(path, IMAGE_SUFFIXES), path)
-    if not entries:
-        raise DataError(f"{path}: holds no {', '.join(IMAGE_SUFFIXES)} file")
+    images, others = files.retrying(lambda: archives.zip_entries(path, IMAGE_SUFFIXES), path)
+    if not images:
+        there = leftout.described(leftout.counted(others)) or "no files"
+        raise DataError(f"{path}: holds no {leftout.IMAGES}; it holds {there}")
+    groups = splits.grouped(images, lambda entry: splits.of_folder(entry.name))
+    chosen, split = splits.chosen(config, path, groups)
+    entries = [entry for name in chosen for entry in groups[name]]
 
     def cut_zip(size: int) -> Iterator[Piece]:
         for start, stop in ranges(len(entries), size):
             yield archives.ZipPiece(path, tuple(entries[start:stop]))
 
-    return Source("zip", "all", _digest([archive]), len(entries), cut_zip)
+    left_out = leftout.counted([*others, *(file.name for file in listed if file != archive)])
+    return Source("zip", split, _digest([archive]), len(entries), cut_zip, tuple(groups), left_out)
 
 
 def _parquet(config: DatasetConfig, path: str, listed: list[File]) -> Source:
-    # a file that is named itself may be called anything
-    found = [f for f in listed if f.path == path or f.name.lower().endswith(".parquet")]
-    if not found:
-        other = {"cifar10": f"{cifar.TRAIN[0]} …, no ", "parquet": ""}.get(
-            config.name, f"{', '.join(IMAGE_SUFFIXES)} file, no "
-        )
-        raise DataError(f"{path}: holds no {other}.parquet file")
-    split = "all"
-    if config.name == "cifar10":
-        found, split = _official(config, path, found)
+    whole = [
+        file
+        for file in listed
+        # a file that is named itself may be called anything
+        if file.name.lower().endswith(".parquet")
+        or (file.path == path and not leftout.is_archive(path))
+    ]
+    if not whole:
+        raise leftout.nothing(path, [*_BESIDE_TABLES[config.name], ".parquet file"], listed)
+    by_split = splits.grouped(whole, lambda file: splits.of_table(file.name))
+    chosen, split = splits.chosen(config, path, by_split)
+    found = [file for name in chosen for file in by_split[name]]
     groups = []
     for file in found:
         rows = files.retrying(partial(tables.row_groups, file.path), file.path)
@@ -194,28 +237,22 @@ def _parquet(config: DatasetConfig, path: str, listed: list[File]) -> Source:
         return (tables.ParquetPiece(path, group) for group in cut(parts, size))
 
     count = sum(ends[-1] for _, ends in groups)
-    return Source("parquet", split, _digest(found), count, cut_tables)
-
-
-def _official(config: DatasetConfig, path: str, found: list[File]) -> tuple[list[File], str]:
-    """The files of the official split that ``config`` asks for."""
-    wanted = ("train", "test") if config.pool else ("train",)
-    chosen = []
-    for part in wanted:
-        files_of = [f for f in found if f.name.rpartition("/")[2].lower().startswith(part)]
-        if not files_of:
-            raise DataError(
-                f"{path}: holds no Parquet file whose name begins with `{part}`, only "
-                f"{', '.join(file.name for file in found[:5])}; `dataset.name: parquet` takes all "
-                "files whatever their names"
-            )
-        chosen += files_of
-    return chosen, "+".join(wanted)
+    return Source(
+        "parquet",
+        split,
+        _digest(found),
+        count,
+        cut_tables,
+        tuple(by_split),
+        _left_out(listed, whole),
+    )
 
 
 def _cifar_batches(config: DatasetConfig, path: str, listed: list[File]) -> Source:
     by_name = {file.name: file for file in listed}
-    wanted = (*cifar.TRAIN, *(cifar.TEST if config.pool else ()))
+    official = {"train": cifar.TRAIN, "test": cifar.TEST}
+    chosen, split = splits.chosen(config, path, official)
+    wanted = [name for part in chosen for name in official[part]]
     if missing := [name for name in wanted if name not in by_name]:
         raise DataError(f"{path}: {', '.join(missing)} missing; is the download whole?")
     found = [by_name[name] for name in wanted]
@@ -225,18 +262,17 @@ def _cifar_batches(config: DatasetConfig, path: str, listed: list[File]) -> Sour
         parts = ((name, 0, count) for name, count in counts)
         return (cifar.CifarPiece(path, group) for group in cut(parts, size))
 
-    split = "train+test" if config.pool else "train"
-    return Source(
-        cifar.FOLDER, split, _digest(found), sum(count for _, count in counts), cut_batches
-    )
+    count = sum(count for _, count in counts)
+    return Source(cifar.FOLDER, split, _digest(found), count, cut_batches, tuple(official))
 
 
-def _lmdb(path: str) -> Source:
+def _lmdb(config: DatasetConfig, path: str) -> Source:
     if files.is_address(path):
         raise DataError(
             f"{path}: LMDB maps a local file into memory; copy the folder to a disk, or keep the "
             "images as files or Parquet in object storage"
         )
+    _, split = splits.chosen(config, path, [splits.UNNAMED])
     found = [file for file in files.listing(path) if file.name == archives.LMDB_FILE]
     with archives.open_lmdb(path) as transaction:
         count = transaction.stat()["entries"]
@@ -247,7 +283,12 @@ def _lmdb(path: str) -> Source:
         for first, number in archives.lmdb_keys(path, size):
             yield archives.LmdbPiece(path, first, number)
 
-    return Source("lmdb", "all", _digest(found), count, cut_lmdb)
+    return Source("lmdb", split, _digest(found), count, cut_lmdb)
+
+
+def _left_out(listed: list[File], read: list[File]) -> dict[str, int]:
+    names = {file.name for file in read}
+    return leftout.counted(file.name for file in listed if file.name not in names)
 
 
 def _digest(found: list[File]) -> str:

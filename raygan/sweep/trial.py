@@ -106,7 +106,8 @@ def prepare_on_ray(
 
     def work() -> None:
         try:
-            found = prepare_images(dataset, folder, configs, map=on_ray, progress=Pace(heard.put))
+            told = {"progress": Pace(heard.put), "say": heard.put}
+            found = prepare_images(dataset, folder, configs, map=on_ray, **told)
             heard.put(found)
         except BaseException as error:
             heard.put(error)

@@ -36,7 +36,7 @@ def test_prepare_prints_where_it_is_and_how_fast_it_was(folder, tmp_path):
     assert (where / "manifest.json").exists()
     again = run("prepare", "--source", "folder", "--path", folder, "--out", tmp_path / "out")
     assert again.stdout == done.stdout
-    assert again.stderr == ""
+    assert again.stderr == "files left out, by suffix: 1 .txt\n"
 
 
 def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):

@@ -242,7 +242,7 @@ def test_cifar10_as_parquet(tmp_path):
     assert np.array_equal(read("cifar10", tmp_path, pool=True), both)
     file = tmp_path / "plain_text" / "train-00000-of-00001.parquet"
     assert np.array_equal(read("cifar10", file), pixels(0))
-    with pytest.raises(DataError, match="no Parquet file whose name begins with `test`"):
+    with pytest.raises(DataError, match="has no split test; it has train"):
         read("cifar10", file, pool=True)
 
 

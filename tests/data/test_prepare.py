@@ -328,7 +328,7 @@ def test_a_disk_without_room_is_an_error_before_anything_is_decoded(folder, tmp_
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(MODULE, "make", lambda *_: pytest.fail("decoded"))
     with pytest.raises(
-        DataError, match=r"take 0\.00 GB, and the disk has 0\.00 GB left; make room"
+        DataError, match=r"take 4,608 bytes, and the disk has 4,000 bytes left; make room"
     ):
         prepared(folder, tmp_path / "cache")
 
@@ -423,18 +423,32 @@ def test_a_hostile_table_is_named_before_anything_is_made(tmp_path, encode):
 
 @pytest.mark.parametrize("fields", [{"running": 24}, {"running": 12, "final": 12}, {"final": 100}])
 def test_too_few_images_are_refused_with_the_numbers(folder, tmp_path, fields):
-    with pytest.raises(DataError, match="24 images are too few") as caught:
+    with pytest.raises(DataError, match=r"24 images are too few: .*none would be left") as caught:
         prepared(folder, tmp_path / "cache", **fields)
     assert all(
         f"`dataset.{name}` (={value})" in str(caught.value) for name, value in fields.items()
     )
 
 
-def test_a_single_image_is_too_few(tmp_path, encode):
+@pytest.mark.parametrize(("count", "are"), [(1, "1 image is"), (3, "3 images are")])
+def test_a_set_too_small_for_the_default_split_says_how_many_it_takes(tmp_path, encode, count, are):
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_bytes(encode(1))
-    with pytest.raises(DataError, match="1 images are too few"):
+    for index in range(count):
+        (tmp_path / "images" / f"{index}.png").write_bytes(encode(index))
+    message = (
+        f"{tmp_path}/images: {are} too few: by default an eighth of them is held out for each of "
+        "`dataset.running` and `dataset.final`, which takes at least 8 images. Add images, or set "
+        "both keys to 1, for which 3 images are enough"
+    )
+    with pytest.raises(DataError, match=f"^{message}$"):
         prepared(tmp_path / "images", tmp_path / "cache")
+
+
+def test_three_images_are_enough_if_the_split_is_given(tmp_path, encode):
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        (tmp_path / "images" / f"{index}.png").write_bytes(encode(index))
+    assert len(prepared(tmp_path / "images", tmp_path / "cache", running=1, final=1)) == 3
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "000000.arrow"])
