@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 from raygan.data.cli import main
 from raygan.data.progress import Pace, duration
 from raygan.sweep.spec import load as load_spec
-from raygan.sweep.trial import dataset_of, prepare_images
+from raygan.sweep.trial import dataset_of, prepare_images, prepare_on_ray
+
+LEFT_OUT = "files left out, by suffix: 1 .txt"
 
 
 def run(*arguments: object) -> Result:
@@ -36,7 +39,7 @@ def test_prepare_prints_where_it_is_and_how_fast_it_was(folder, tmp_path):
     assert (where / "manifest.json").exists()
     again = run("prepare", "--source", "folder", "--path", folder, "--out", tmp_path / "out")
     assert again.stdout == done.stdout
-    assert again.stderr == "files left out, by suffix: 1 .txt\n"
+    assert again.stderr == f"{LEFT_OUT}\n"
 
 
 def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):
@@ -49,6 +52,34 @@ def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):
     data = prepare_images(dataset_of(spec), str(tmp_path / "results" / "data"), [])
     assert data["folder"] == done.stdout.strip()
     assert data["shape"] == "3×8×8"
+
+
+def test_a_sweep_that_prepares_says_what_is_left_out(folder, tmp_path):
+    dataset = {"name": "folder", "path": str(folder), "size": 4}
+    *lines, data = prepare_on_ray(dataset, str(tmp_path / "data"), [])
+    assert lines[0] == LEFT_OUT
+    assert "24 of 24 images" in lines[1]
+    assert data["train"] == 18
+
+
+def test_splits_are_chosen_and_said(folder, tmp_path):
+    (folder / "class-0").rename(folder / "train")
+    (folder / "class-1").rename(folder / "dev")
+    (folder / "test").mkdir()
+    (folder / "dev" / "01.png").rename(folder / "test" / "01.png")
+    given = ("--source", "folder", "--path", folder)
+    out = ("--out", tmp_path / "out")
+    done = run("prepare", *given, *out)
+    assert "split: train of validation, test, train; `dataset.split` chooses" in done.stderr
+    done = run("prepare", *given, *out, "--split", "train", "--split", "test")
+    assert "split: train+test of validation" in done.stderr
+    text = " ".join(run("info", done.stdout.strip()).stdout.split())
+    assert "split: ['train', 'test']" in text
+    assert "files, split train+test of validation, test, train, digest" in text
+    assert "files left out 1 .txt" in text
+    done = run("prepare", *given, *out, "--split", "no\x1b")
+    assert done.exit_code == 2
+    assert r"has no split no\x1b; it has validation, test, train." in done.stderr
 
 
 def test_info_says_what_there_is(folder, tmp_path):
@@ -101,6 +132,28 @@ def test_mistakes_are_explained(arguments, message, tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["splits", "left_out"])
+def test_a_manifest_of_a_version_before_is_described(folder, tmp_path, missing):
+    where = prepared(folder, tmp_path / "out")
+    manifest = json.loads((where / "manifest.json").read_text())
+    del manifest["source"][missing], manifest["config"]["split"]
+    (where / "manifest.json").write_text(json.dumps(manifest))
+    done = run("info", where)
+    assert done.exit_code == 0, done.output
+    assert "files, split all, digest" in " ".join(done.stdout.split())
+
+
+def test_control_characters_in_a_manifest_are_shown(folder, tmp_path):
+    where = prepared(folder, tmp_path / "out")
+    manifest = json.loads((where / "manifest.json").read_text())
+    manifest["corrupt"] = [{"where": "a\x1b[31m.png", "reason": "\x1b[2J"}]
+    manifest["source"]["layout"] = "fi\x1bles"
+    (where / "manifest.json").write_text(json.dumps(manifest))
+    done = run("info", where)
+    assert r"left out: a\x1b[31m.png: \x1b[2J" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_pace_tells_rate_and_time_left():
