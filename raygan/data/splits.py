@@ -66,10 +66,13 @@ def chosen(config: DatasetConfig, path: str, found: Iterable[str]) -> tuple[list
     if asked in ([], [ALL_SPLITS]):
         return found, ALL_SPLITS
     if missing := [split for split in asked if split not in found]:
-        names = listed(found) if set(found) - {UNNAMED} else "no files or folders named by splits"
+        names = [split for split in found if split != UNNAMED]
+        if names:
+            there = f"it has {listed(names)}. Set `dataset.split` to one of these, or"
+        else:
+            there = "none of its files or folders is called like a split. Set `dataset.split`"
         raise DataError(
-            f"{path}: has no split {', '.join(missing)}; it has {names}. Set `dataset.split` to "
-            f"one of these or to `{ALL_SPLITS}`"
+            f"{path}: has no split {', '.join(missing)}; {there} to `{ALL_SPLITS}` to use all files"
         )
     return list(dict.fromkeys(asked)), "+".join(dict.fromkeys(asked))
 

@@ -60,9 +60,11 @@ def test_a_sweep_prepares_what_is_missing_before_its_first_trial(sweep, folder):
     assert "training images" not in log
     # what is smaller is one shard, and quickly trained on
     (folder / "03.png").write_bytes(encoded(30))
+    (folder / "24.tiff").write_bytes(b"not read")
     made.change(dataset={"size": 16}, train={"iterations": 10})
     log = made.run("--fresh")
     assert "images: 24 of 24 images" in log
+    assert "files left out, by suffix: 1 .tiff" in log
     assert "20 training images 3×16×16" in log
 
 

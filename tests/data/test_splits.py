@@ -157,7 +157,7 @@ def test_a_class_called_train_among_others_is_no_split(halves):
 
 
 def test_images_without_splits(folder):
-    with pytest.raises(DataError, match="has no split train; it has no files or folders named by"):
+    with pytest.raises(DataError, match="has no split train; none of its files or folders is"):
         shades("folder", folder, split="train")
     assert len(shades("folder", folder, split="all")) == 24
 
