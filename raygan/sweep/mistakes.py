@@ -28,7 +28,7 @@ def _most_telling(error: ValidationError) -> list[Any]:
     problems: dict[Any, Any] = {}
     for problem in error.errors():
         path = tuple(part for part in problem["loc"] if part not in TAGS)
-        depth = 2 if path[:1] in (("scale",),) else len(path)
+        depth = 2 if path[:1] in (("scale",), ("dataset",)) else len(path)
         first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
         if first["msg"] != problem["msg"]:
             first["msg"] += f", or {_lower(problem['msg'])}"

@@ -12,6 +12,7 @@ import pytest
 from raygan.data import DatasetConfig, cifar, prepare, sources, splits
 from raygan.data.manifest import read_manifest
 from raygan.errors import ConfigError, DataError
+from raygan.sweep.spec import load as load_spec
 
 
 @pytest.mark.parametrize(
@@ -191,3 +192,22 @@ def test_the_batches_of_cifar10_are_splits(tmp_path, monkeypatch):
 def test_a_wrong_split_is_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         DatasetConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"), [("train", ("train",)), ("[train, test]", ("train", "test"))]
+)
+def test_a_sweep_names_a_split_or_several(tmp_path, split, expected):
+    (tmp_path / "a.yaml").write_text("name: a\ndataset: {name: parquet, path: x}\n")
+    spec = load_spec(tmp_path / "a.yaml", [f"dataset.split={split}"])
+    assert spec.dataset_config().splits() == expected
+
+
+@pytest.mark.parametrize("split", ["3", "[1]", "{a: 1}"])
+def test_what_is_no_split_is_refused_in_one_line(tmp_path, split):
+    (tmp_path / "a.yaml").write_text(
+        f"name: a\ndataset: {{name: parquet, path: x, split: {split}}}\n"
+    )
+    message = r"a\.yaml:2: `dataset\.split`[^\n]*: input should be a valid string[^\n]*$"
+    with pytest.raises(ConfigError, match=message):
+        load_spec(tmp_path / "a.yaml")
