@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -282,4 +283,4 @@ def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
     if not is_file(tracker.uri):
         say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:
-        say(f"MLflow:  mlflow ui --backend-store-uri {tracker.uri}")
+        say(f"MLflow:  mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}")

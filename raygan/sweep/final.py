@@ -23,7 +23,7 @@ from raygan.records import WHOLE, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.trial import WORKER_FAILURES
 from raygan.sweep.worker import load_images
-from raygan.tracking.context import first_line
+from raygan.tracking.problems import first_line
 
 if TYPE_CHECKING:
     from raygan.data.images import ImageSet

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raygan.tracking.context import set_defaults
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from torch import nn
@@ -37,6 +39,7 @@ def save_model(generator: nn.Module, code_size: int, shape: tuple[int, ...], fol
     It takes codes z ~ N(0, 1), float32 (N, ``code_size``), and gives images, float32 (N, \\*
     ``shape``) in [0, 1].
     """
+    set_defaults()
     import mlflow.pytorch
     import numpy as np
     import torch

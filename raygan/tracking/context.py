@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from raygan import __version__
+from raygan.addresses import check_address
 from raygan.errors import TrackingError
 from raygan.storage import Storage
+from raygan.tracking.database import address_of
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -36,21 +38,33 @@ EXPERIMENT_NOTE = (
 def default_uri(storage: Storage) -> str:
     """The embedded store: SQLite in a local storage folder.
 
-    Raises :class:`~raygan.errors.TrackingError` for object storage, which cannot hold it.
+    Raises :class:`~raygan.errors.TrackingError` for object storage, which cannot hold it, and
+    :class:`~raygan.errors.ConfigError` if MLFLOW_TRACKING_URI holds a password.
     """
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        check_address(uri, "MLFLOW_TRACKING_URI")
         return uri
     if not storage.is_local:
         raise TrackingError(
             f"storage is {storage.uri}, where MLflow's embedded database cannot lie: set "
             "`tracking.uri` or MLFLOW_TRACKING_URI to an MLflow server"
         )
-    return f"sqlite:///{storage.local}/mlflow.db"
+    return address_of(storage.local / "mlflow.db")
 
 
 def is_file(uri: str) -> bool:
     """Whether ``uri`` is a file of this node, rather than a server."""
-    return uri.startswith("sqlite:") or "://" not in uri
+    return uri.startswith(("sqlite:", "sqlite+"))
+
+
+def set_defaults() -> None:
+    """Set what the user's environment leaves open; MLflow reads it when it is imported."""
+    # MLflow's own default is minutes per call
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or it writes to the home folder
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def run_tags(digest: str) -> dict[str, str]:
@@ -77,19 +91,14 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, in short."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MLflow and SQLAlchemy announce migrations and retries; the user is told what matters."""
+    """MLflow and SQLAlchemy announce migrations, retries and errors, with traces of the stack and
+    addresses in full; the user is told what matters."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3", "sqlalchemy")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -7,7 +7,6 @@ are the spool), and a metric is logged once however often something was retried.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +14,14 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from raygan.addresses import check_address, is_address
 from raygan.errors import TrackingError
 from raygan.records import STEP, TrialRecord
+from raygan.shown import shown
 from raygan.storage import Storage
-from raygan.tracking.context import EXPERIMENT_NOTE, Status, first_line, is_file, quiet
+from raygan.tracking.context import EXPERIMENT_NOTE, Status, is_file, quiet, set_defaults
+from raygan.tracking.database import check, is_database
+from raygan.tracking.problems import explain
 from raygan.tracking.runs import NOTE, Ending, Runs
 
 RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
@@ -56,6 +59,8 @@ class Tracker:
         sweep: str,
         storage: Storage,
     ) -> None:
+        """Raises :class:`~raygan.errors.ConfigError` for a ``uri`` that holds a password."""
+        check_address(uri, "tracking.uri")
         self.uri, self.experiment, self._sweep, self._storage = uri, experiment, sweep, storage
         self._spent: dict[str, float] | None = None
         self._pending = _Pending()
@@ -68,17 +73,14 @@ class Tracker:
 
     def connect(self) -> None:
         """See that MLflow can be used, and make the experiment; raises TrackingError."""
-        if self.uri.startswith(("file:", "/", ".")):
+        if self.uri.startswith("file:") or not (
+            is_address(self.uri) or is_database(self.uri) or self.uri.startswith("databricks")
+        ):
             raise TrackingError(
-                f"tracking.uri (={self.uri!r}): MLflow keeps runs in a database or on a server; "
-                "give sqlite:///path or http://host:port"
+                f"tracking.uri (={shown(self.uri)!r}): MLflow keeps runs in a database or on a "
+                "server; give sqlite:///path or http://host:port"
             )
-        # set before the client is made; its own default is minutes per call
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        set_defaults()  # before the client is made
         with self._named_errors():
             self._connect()
 
@@ -152,7 +154,7 @@ class Tracker:
                     self._runs.close(status, ending or Ending())
                 return True
             except Exception as error:
-                self.last_error = first_line(error)
+                self.last_error = explain(error, self.uri)
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(RETRY_SECONDS)
@@ -177,7 +179,7 @@ class Tracker:
                     self._copy(change)
                 pause, failed = RETRY_SECONDS, False
             except Exception as error:  # whatever it is, training goes on
-                self.last_error, failed = first_line(error), True
+                self.last_error, failed = explain(error, self.uri), True
             with self._changed:
                 if failed:
                     # a newer record may have come meanwhile; what MLflow has is asked again
@@ -197,6 +199,8 @@ class Tracker:
                 pause = min(2 * pause, RETRY_SECONDS_MOST)
 
     def _copy(self, change: _Change) -> None:
+        if is_file(self.uri):  # a lock is told sooner than by MLflow
+            check(self.uri)
         if not self._runs.copy(change.record, change.ended, change.summary):
             return
         with self._changed:
@@ -209,11 +213,13 @@ class Tracker:
     def _named_errors(self) -> Iterator[None]:
         try:
             with quiet():
+                check(self.uri)
                 yield
+        except TrackingError:
+            raise
         except Exception as error:
             raise TrackingError(
-                f"MLflow at {self.uri} cannot be used: {first_line(error)}; start the server, or "
-                "mend `tracking.uri` or MLFLOW_TRACKING_URI"
+                f"MLflow at {self.uri} cannot be used: {explain(error, self.uri)}"
             ) from error
 
     def _connect(self) -> None:
@@ -223,6 +229,12 @@ class Tracker:
         self._client = MlflowClient(tracking_uri=self.uri)
         found = self._client.get_experiment_by_name(self.experiment)
         if found is not None:
+            if found.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"the experiment {shown(self.experiment)!r} of MLflow at {self.uri} is "
+                    "deleted: restore it (`mlflow experiments restore --experiment-id "
+                    f"{found.experiment_id}`), or give another name in `tracking.experiment`"
+                )
             self._experiment_id = found.experiment_id
             return
         location = None

@@ -18,6 +18,7 @@ from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking.champion import Champion, register
 from raygan.tracking.context import NO_PARAMS, PARAMS, STATUS_OF, Status
+from raygan.tracking.problems import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,7 +128,8 @@ class Runs:
         try:
             register(self._client, self._experiment, self.parent, name, self._id, champion)
         except Exception as error:  # a registry that may not be used must not keep a run open
-            logger.warning("the best generator is not registered as %s: %s", name, error)
+            reason = first_line(error)
+            logger.warning("the best generator is not registered as %s: %s", name, reason)
 
     def copy(self, record: TrialRecord, ended: bool, summary: Mapping[str, float]) -> bool:
         """Bring a trial's run up to ``record``; returns whether the trial has ended by this.
