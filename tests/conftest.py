@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ settings.load_profile("raygan")
 
 from tests.clusters import cluster, sweep  # noqa: E402, F401 - fixtures
 from tests.object_store import object_store_server, store  # noqa: E402, F401 - fixtures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def repository_gains_no_files() -> Iterator[None]:
+    """What a test writes belongs into its temporary folder; caches of tools are hidden folders."""
+    before = set(ROOT.iterdir())
+    yield
+    gained = {path.name for path in set(ROOT.iterdir()) - before if path.name[0] not in "._"}
+    assert not gained, f"the tests have left {', '.join(sorted(gained))} in {ROOT}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,8 +15,10 @@ from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking.champion import Champion, save_model
 from raygan.tracking.context import PARAMS, default_uri, run_tags
+from raygan.tracking.database import file_of
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE, Ending, cut
+from tests.clusters import wait_until
 
 pytestmark = pytest.mark.cluster  # a database of MLflow takes seconds
 
@@ -317,3 +319,63 @@ def test_artifacts_of_the_embedded_store_lie_in_the_storage(database, sweep, tmp
     tracker = open_tracker(own, sweep)
     assert tracker.close("FINISHED")
     assert list((Path(sweep.uri).parent / "mlartifacts").rglob("sweep.yaml"))
+
+
+HOLD = (
+    "import sqlite3, sys\n"
+    "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+    "connection.execute('BEGIN EXCLUSIVE')\n"
+    "print('locked', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+def test_lock_of_another_process_is_told_and_all_is_copied_after_it(database, sweep, monkeypatch):
+    monkeypatch.setattr("raygan.tracking.database.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("raygan.tracking.mlflow_tracker.RETRY_SECONDS_MOST", 0.1)
+    tracker = open_tracker(database, sweep)
+    file = file_of(database)
+    command = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        tracker.update(record(10))
+        with pytest.raises(TrackingError, match="is locked by another process"):
+            open_tracker(database, sweep)
+        wait_until(lambda: tracker.last_error, "the lock is told")
+        assert f"{file} is locked by another process" in tracker.last_error
+        tracker.update(record(10, 20, outcome="ok"), ended=True)
+        other.stdin.close()
+    assert tracker.close("FINISHED")
+    assert tracker.last_error is None
+    assert logged(database, runs(database, sweep)["wn lr=1e-4"]) == [(10, 0.1), (20, 0.05)]
+
+
+def test_deleted_experiment_is_named_with_the_way_to_restore_it(database, sweep):
+    client = MlflowClient(database)
+    client.delete_experiment(client.create_experiment("deleted"))
+    with pytest.raises(TrackingError, match="`mlflow experiments restore --experiment-id"):
+        Tracker(database, "deleted", "sweep", sweep).connect()
+
+
+def test_storage_with_signs_of_addresses_in_its_name_holds_database_and_artifacts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    storage = Storage(str(tmp_path / "a #b;100% 'c'"))
+    tracker = Tracker(default_uri(storage), "experiment", "sweep", storage / "sweep")
+    tracker.connect()
+    tracker.open("id", "name: sweep\n", {})
+    assert tracker.close("FINISHED")
+    assert [path.name for path in tmp_path.iterdir()] == [storage.name]
+    assert sorted(path.name for path in storage.local.iterdir()) == ["mlartifacts", "mlflow.db"]
+    assert list((storage.local / "mlartifacts").rglob("sweep.yaml"))
+    # in another process: the address that is printed means this file
+    code = (
+        "import sys, mlflow; print(mlflow.MlflowClient(sys.argv[1]).search_experiments()[0].name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tracker.uri], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "experiment", done.stderr
