@@ -1,5 +1,6 @@
 """A sweep and a final test write into their storage, and nowhere else."""
 
+import shlex
 import sys
 
 import pytest
@@ -18,7 +19,7 @@ def entries(folder) -> list[str]:
 
 
 def test_sweep_and_final_test_leave_working_directory_and_home_as_they_were(sweep, tmp_path):
-    cwd, home, storage = (tmp_path / name for name in ("cwd", "home", "storage"))
+    cwd, home, storage = (tmp_path / name for name in ("cwd", "home", "a #1 & 100%"))
     for folder in (cwd, home):
         folder.mkdir()
     env = {
@@ -36,7 +37,7 @@ def test_sweep_and_final_test_leave_working_directory_and_home_as_they_were(swee
     for command in commands:
         process = start(command, made.log, made.env, cwd=cwd)
         try:
-            assert process.wait(PATIENCE) == 0, made.log.read_text()
+            assert process.wait(2 * PATIENCE) == 0, made.log.read_text()
         finally:
             stop(process)
     assert entries(cwd) == []
@@ -44,8 +45,8 @@ def test_sweep_and_final_test_leave_working_directory_and_home_as_they_were(swee
     assert sorted(path.name for path in storage.iterdir()) == [
         "data", "footprint", "mlartifacts", "mlflow.db",
     ]  # fmt: skip
-    assert set(mlflow_runs(f"sqlite:///{storage}/mlflow.db", "footprint")) == {
-        "footprint",
-        "bn-000",
-    }
+    told = next(line for line in made.log.read_text().splitlines() if "mlflow ui" in line)
+    *_, option, uri = shlex.split(told)  # as a shell takes it
+    assert option == "--backend-store-uri"
+    assert set(mlflow_runs(uri, "footprint")) == {"footprint", "bn-000"}
     assert entries(storage / "footprint" / "trials" / "bn-000" / "final")

@@ -1,6 +1,7 @@
 """What is said when MLflow cannot be used: the cause, and what to do; never a password."""
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -210,9 +211,12 @@ def test_database_of_another_version_is_named():
         assert "mlflow db upgrade" in found
 
 
-def test_missing_driver_of_a_database_is_named(tmp_path):
-    text = refused("mssql+nosuchdriver://example.org/mlflow", tmp_path)
-    assert "nosuchdriver" in text
+def test_missing_driver_of_a_database_is_named_at_once(tmp_path, monkeypatch):
+    for name in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    text = refused("postgresql://example.org/mlflow", tmp_path)
+    assert "psycopg" in text
+    assert "install this Python package" in text
 
 
 def test_error_that_is_not_of_mlflow_is_given_as_it_is():
