@@ -53,6 +53,8 @@ class TrialRecord:
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
     kind: Kind = "search"
     """Part of a cell's search, or one of its best settings with a fresh seed."""
+    notes: list[str] = field(default_factory=list)
+    """What happened to it that a reader should know, such as a damaged checkpoint; in order."""
 
     @property
     def step(self) -> int:
@@ -124,17 +126,29 @@ def _parse(folder: str, data: bytes) -> TrialRecord:
     return record
 
 
+def checkpoint_folders(trial: Storage) -> list[tuple[int, str]]:
+    """Iteration and folder of each checkpoint of a trial, the newest first, whole or not.
+
+    Of two with the same iteration, the one that was written last is first.
+    """
+    found = [
+        (int(match[1]), folder)
+        for folder in trial.folders()
+        if folder.startswith("checkpoint_")  # as Ray Train names them, by their time
+        for file in trial.files(folder)
+        if (match := _CHECKPOINT.fullmatch(file))
+    ]
+    return sorted(found, reverse=True)
+
+
 def find_checkpoints(storage: Storage, record: TrialRecord) -> dict[str, str]:
     """The folders of a trial's ``best`` and ``last`` checkpoint, as far as they are kept.
 
     Looked up where they lie: what a worker reported may be lost, or replaced since.
     """
-    home = f"trials/{record.id}"
     by_step: dict[int, str] = {}
-    for folder in storage.folders(home):
-        for file in storage.files(f"{home}/{folder}"):
-            if match := _CHECKPOINT.fullmatch(file):
-                by_step[int(match[1])] = folder
+    for step, folder in checkpoint_folders(storage / "trials" / record.id):
+        by_step.setdefault(step, folder)
     known = {step: folder for step, folder in by_step.items() if step <= record.step}
     found = {"last": known[max(known)]} if known else {}
     if record.best is not None and record.best[0] in known:

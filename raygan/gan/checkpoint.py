@@ -68,7 +68,7 @@ def load(path: Path) -> dict[str, Any]:
     if actual not in expected:
         raise CheckpointError(
             f"{path}: its SHA-256 is {actual[:12]}… but {expected[0][:12]}… was written: "
-            "the file is damaged; delete it to go on from the checkpoint before it"
+            "the file is damaged"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

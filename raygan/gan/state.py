@@ -146,6 +146,13 @@ class TrainState:
                 f"the checkpoint is of another configuration: {'; '.join(changed)}; "
                 "restore that configuration or start in a new folder"
             )
+        try:
+            self._take_over(saved)
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"the checkpoint does not hold its networks: {reason}") from error
+
+    def _take_over(self, saved: dict[str, Any]) -> None:
         self.generator.load_state_dict(saved["generator"])
         self.discriminator.load_state_dict(saved["discriminator"])
         if self.average is not None:

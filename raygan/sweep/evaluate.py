@@ -127,7 +127,9 @@ def _fid(job: final.Job, weights: Path) -> None:
     """Compute and write one generator's FID, beside its final test."""
     from raygan.gan.fid import fid
 
-    state, images = final.load_generator(job)
+    state, images, replaced = final.load_generator(job)
+    if replaced:
+        click.echo(f"{job['title']}: {replaced}")
     config = state.config
     found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
     written = json.dumps({**found, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)

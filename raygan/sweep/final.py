@@ -10,17 +10,16 @@ from __future__ import annotations
 import io
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raygan import records
 from raygan.gan.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.storage import Storage
+from raygan.sweep.checkpoints import load_or_other
 from raygan.sweep.trial import WORKER_FAILURES
 from raygan.sweep.worker import load_images
 from raygan.tracking.problems import first_line
@@ -100,7 +99,7 @@ def run_job(job: Job) -> dict[str, Any]:
     from raygan.gan.final import final_test
 
     trial, config = Storage(job["folder"]), FinalConfig(**job["final"])
-    state, images = load_generator(job)
+    state, images, replaced = load_generator(job)
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
@@ -117,6 +116,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "audited_loss": test.audited_loss,
         "seconds": time.perf_counter() - started,
         "checkpoint": job["checkpoint"],
+        "replaced": replaced,
         "asked": asdict(config),
     }
     for which in job["which"]:
@@ -124,8 +124,11 @@ def run_job(job: Job) -> dict[str, Any]:
     return result
 
 
-def load_generator(job: Job) -> tuple[TrainState, ImageSet]:
-    """The training state that a test is of, on the job's device, and the sweep's images."""
+def load_generator(job: Job) -> tuple[TrainState, ImageSet, str]:
+    """The training state that a test is of, on the job's device, and the sweep's images.
+
+    If its checkpoint is damaged, that of another whole one, and in words which (else "").
+    """
     import torch
 
     from raygan.gan.config import TrainConfig
@@ -133,26 +136,11 @@ def load_generator(job: Job) -> tuple[TrainState, ImageSet]:
 
     images = load_images(job)
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
-    saved = load_checkpoint(Storage(job["folder"]), job["checkpoint"])
+    home = Storage(job["folder"])
+    saved, replaced = load_or_other(home, job["checkpoint"], job["which"])
     state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
     state.load_state_dict(saved)
-    return state, images
-
-
-def load_checkpoint(trial: Storage, name: str) -> dict[str, Any]:
-    """The training state in a trial's checkpoint ``name``; raises CheckpointError."""
-    from raygan.errors import CheckpointError
-    from raygan.gan import checkpoint
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = trial.local / name if trial.is_local else Path(temporary)
-        if not trial.is_local:
-            for file in trial.files(name):
-                (folder / file).write_bytes(trial.read(f"{name}/{file}") or b"")
-        found = checkpoint.load_latest(folder)
-    if found is None:
-        raise CheckpointError(f"{trial.uri}/{name}: there is no checkpoint; run the trial again")
-    return found[0]
+    return state, images, replaced
 
 
 def _write(
@@ -299,4 +287,6 @@ def _describe(result: dict[str, Any]) -> str:
             f"; of {result['audited']}, {result['audited_loss']:.5f}, with {result['restarts']} "
             f"restarts {result['restarts_loss']:.5f}"
         )
+    if result["replaced"]:
+        text += f"; {result['replaced']}"
     return text

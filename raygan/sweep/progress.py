@@ -57,7 +57,7 @@ class Progress:
     def _heard(self, event: Event, record: TrialRecord) -> None:
         if event == "started":
             self._since[record.id] = (time.monotonic(), record.step)
-        if self._live is None:
+        if event == "noted" or self._live is None:
             with self._lock:
                 self._line(event, record)
 
@@ -68,6 +68,8 @@ class Progress:
             going_on = f", goes on after iteration {record.step}" if record.step else ""
             done = f"{ended}/{self._study.trial_count} done, {describe_spent(self._study)}"
             text = f"started (trial {record.id}; {done}){going_on}"
+        elif event == "noted":
+            text = "; ".join(record.notes)
         elif event == "evaluated" and record.history:
             text = (
                 f"{record.step}/{record.config['iterations']}  "

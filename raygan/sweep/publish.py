@@ -84,14 +84,16 @@ def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | Non
 def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
-    from raygan.sweep.final import load_checkpoint
+    from raygan.sweep import checkpoints
     from raygan.tracking.champion import save_model
 
     record = evidence.champion
     kept = records.find_checkpoints(sweep, record).get("best") if record else None
     if record is None or kept is None:
         return None
-    saved = load_checkpoint(sweep / "trials" / record.id, kept)
+    saved, replaced = checkpoints.load_or_other(sweep / "trials" / record.id, kept, ["best"])
+    if replaced:
+        logger.warning("%s: %s", record.title, replaced)
     channels, height, width = saved["shape"]
     state = TrainState.create(TrainConfig(**record.config), (channels, height, width))
     state.load_state_dict(saved)

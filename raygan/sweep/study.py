@@ -28,11 +28,11 @@ from raygan.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
 
-Event = Literal["started", "evaluated", "ended", "paused"]
+Event = Literal["started", "noted", "evaluated", "ended", "paused"]
 Listener = Callable[[Event, TrialRecord], None]
 """Told of every change of a record; must neither block nor raise."""
 
-HISTORY, OUTCOME, REASON = "history", "outcome", "reason"
+HISTORY, OUTCOME, REASON, NOTES = "history", "outcome", "reason", "notes"
 """Keys of a worker's report beside its metrics."""
 
 TICK_SECONDS = 60.0
@@ -144,6 +144,8 @@ class Study:
             self.running[trial] = time.monotonic()
         if report.get(OUTCOME) in get_args(Outcome):
             record.outcome, record.reason = report[OUTCOME], report.get(REASON)
+        notes = [note for note in report.get(NOTES, []) if note not in record.notes]
+        record.notes += notes
         points = [*report.get(HISTORY, []), *_point(report)]
         before = record.step
         added = record.merge([point for point in points if _finite(point)])
@@ -159,6 +161,8 @@ class Study:
             stop = True
             self._paused.add(trial)
         self._save(record)
+        if notes:
+            self._tell("noted", record)
         if added:
             self._tell("evaluated", record)
         return stop

@@ -54,6 +54,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
     from raygan.storage import Storage
+    from raygan.sweep import checkpoints
 
     config = TrainConfig(**job["config"])
     images = load_images(job)
@@ -64,16 +65,16 @@ def _train(job: dict[str, Any], rank: int) -> None:
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
     state = TrainState.create(config, images.shape, device)
-    if last := ray.train.get_checkpoint():
-        with last.as_directory() as folder:
-            found = checkpoint.load_latest(Path(folder))
-        if found is not None:
-            state.load_state_dict(found[0])
+    home = Storage(job["folder"])
+    # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
+    saved, passed_over = checkpoints.load_newest(home)
+    if saved is not None:
+        state.load_state_dict(saved)
+    notes = [f"{reason}; resumed after iteration {state.step}" for reason in passed_over]
     # the first word: time counts from here; and what was evaluated before is told again, since a
     # report may have been lost with its driver
-    ray.train.report({"step": state.step, "history": list(state.history)})
+    ray.train.report({"step": state.step, "history": list(state.history), "notes": notes})
 
-    pictures = Storage(job["folder"])
     for evaluation in train(config, images, state, gpu_share=job["gpu_share"]):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if not evaluation.finite:
@@ -87,7 +88,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
         if rank != 0:
             ray.train.report(report)
             continue
-        _show(evaluation, pictures)
+        _show(evaluation, home)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(state.state_dict(), Path(folder), state.step)
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -24,7 +24,7 @@ from raygan.gan.final_config import FinalConfig
 from raygan.gan.state import TrainState
 from raygan.records import LOSS
 from raygan.storage import Storage
-from raygan.sweep import final, plan, spec, state
+from raygan.sweep import checkpoints, final, plan, spec, state
 from raygan.sweep.evidence import make_report
 from raygan.sweep.study import Study
 from raygan.sweep.trial import WORKER_FAILURES, job_of
@@ -193,9 +193,9 @@ def test_the_same_test_gives_the_same_numbers(jobs):
 
 def test_checkpoints_are_read_from_addresses(study):
     trial = study.storage / "trials" / "bn-seed1"
-    here = final.load_checkpoint(trial, "checkpoint_10")
+    here = checkpoints.load(trial, "checkpoint_10")
     trial.is_local = False
-    there = final.load_checkpoint(trial, "checkpoint_10")
+    there = checkpoints.load(trial, "checkpoint_10")
     assert here["step"] == there["step"] == 10
     assert all((there["generator"][k] == v).all() for k, v in here["generator"].items())
 
@@ -219,7 +219,7 @@ class Played:
     def result(self, running):
         if running["title"] == "bad":
             raise RuntimeError("out of memory\nand more")
-        return {"loss": 0.5, "images": 1, "steps": 2, "audited": 0}
+        return {"loss": 0.5, "images": 1, "steps": 2, "audited": 0, "replaced": ""}
 
     def stop(self, running):
         self.stopped.append(running["title"])
@@ -319,13 +319,13 @@ def test_fid_is_written_beside_the_final_test(evaluate, study, monkeypatch, tmp_
 
 def test_damaged_checkpoint_keeps_no_other_from_its_fid(evaluate, study, jobs, monkeypatch):
     run_all(jobs())
-    (study.storage.local / "trials/bn-seed1/checkpoint_10/step-000000010.pt").write_bytes(b"x")
+    damage(study, 10, 20)
     found = {"fid": 12.5, "kid": 0.01, "kid_std": 0.001, "n": 40}
     monkeypatch.setattr("raygan.gan.fid.check", lambda path: path)
     monkeypatch.setattr("raygan.gan.fid.fid", lambda *_, **__: found)
     output = evaluate("a", "--fid", "--fid-weights", "w.pth", code=3)
     assert "bn s1: no FID (no checkpoint is whole" in output
-    assert output.count("FID 12.500") == 2
+    assert output.count("FID 12.500") == 1
 
 
 def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, study, monkeypatch):
@@ -356,11 +356,24 @@ def test_trial_without_a_checkpoint_is_named(evaluate, study):
     assert "no checkpoint of the best and the last generator" in evaluate("a/bn-seed1", code=2)
 
 
-def test_damaged_checkpoint_is_named_and_the_others_are_tested(evaluate, study):
-    (study.storage.local / "trials/bn-seed1/checkpoint_10/step-000000010.pt").write_bytes(b"x")
+def damage(study, *steps: int) -> None:
+    for step in steps:
+        trial = study.storage.local / "trials" / "bn-seed1"
+        (trial / f"checkpoint_{step}" / f"step-{step:09d}.pt").write_bytes(b"x")
+
+
+def test_damaged_checkpoint_is_named_and_another_one_is_tested(evaluate, study):
+    damage(study, 10)
+    output = evaluate("a")
+    assert output.count("the checkpoint after iteration 20 is used instead") == 1
+    assert output.count(": loss 0.") == 3
+
+
+def test_trial_with_damaged_checkpoints_only_is_named_and_the_others_are_tested(evaluate, study):
+    damage(study, 10, 20)
     output = evaluate("a", code=3)
     assert "bn s1, best: failed (no checkpoint is whole" in output
-    assert output.count(": loss 0.") == 2
+    assert output.count(": loss 0.") == 1
 
 
 def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):

@@ -6,7 +6,10 @@ import pytest
 import ray.train
 
 from raygan.data import DatasetConfig, load, prepare
+from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
+from raygan.gan.state import TrainState
+from raygan.gan.train import train
 from raygan.sweep.worker import train_worker
 
 
@@ -16,7 +19,6 @@ def reports(monkeypatch) -> list[dict]:
     heard: list[dict] = []
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
     monkeypatch.setattr(ray.train, "report", lambda metrics, checkpoint=None: heard.append(metrics))
     monkeypatch.setattr(
         ray.train, "Checkpoint", SimpleNamespace(from_directory=contextlib.nullcontext)
@@ -53,3 +55,32 @@ def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
     assert reports[0]["outcome"] == "failed"
     assert "not the images that the sweep began with" in reports[0]["reason"]
     assert reports[1:] == [{"step": 0}]
+
+
+def test_a_worker_resumes_from_the_newest_whole_checkpoint_and_says_so(tmp_path, reports):
+    cut = job(tmp_path)
+    home = tmp_path / "trial"
+    config, images = TrainConfig(**cut["config"]), load(Path(cut["prepared"]))
+    state = TrainState.create(config, images.shape)
+    for evaluation in train(config, images, state):
+        folder = home / f"checkpoint_{evaluation.step}"
+        path = checkpoint.save(state.state_dict(), folder, evaluation.step)
+    expected = [point["val/reconstruction_loss"] for point in state.history]
+    path.write_bytes(path.read_bytes()[:-1])
+
+    train_worker(cut)
+    first, *others = reports
+    assert first["step"] == 2
+    assert "after iteration 4 is damaged" in first["notes"][0]
+    assert first["notes"][0].endswith("resumed after iteration 2")
+    told = [*first["history"], others[0]]
+    assert [point["val/reconstruction_loss"] for point in told] == expected
+
+
+def test_a_checkpoint_without_networks_fails_the_trial_with_the_reason(tmp_path, reports):
+    cut = job(tmp_path)
+    state = {"config": cut["config"], "shape": [1, 16, 16], "step": 2}
+    checkpoint.save(state, tmp_path / "trial" / "checkpoint_2", 2)
+    train_worker(cut)
+    assert reports[0]["outcome"] == "failed"
+    assert "does not hold its networks" in reports[0]["reason"]

@@ -1,0 +1,80 @@
+"""A trial's checkpoints, each in a folder of its own: the newest that is whole, or one of them.
+
+A checkpoint may be damaged on its disk, or cut off by the loss of its node. Whole ones that lie
+beside it are used instead, and whoever asked is told why.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from raygan.errors import CheckpointError
+from raygan.records import LOSS, checkpoint_folders
+from raygan.storage import Storage
+
+Saved = dict[str, Any]
+"""The training state in a checkpoint."""
+
+
+def load(trial: Storage, folder: str) -> Saved:
+    """The checkpoint in ``folder`` of a trial; raises CheckpointError if none is whole."""
+    from raygan.gan import checkpoint
+
+    with tempfile.TemporaryDirectory() as temporary:
+        place = trial.local / folder if trial.is_local else Path(temporary)
+        if not trial.is_local:
+            for file in trial.files(folder):
+                (place / file).write_bytes(trial.read(f"{folder}/{file}") or b"")
+        found = checkpoint.load_latest(place)
+    if found is None:
+        raise CheckpointError(f"{trial.uri}/{folder}: there is no checkpoint")
+    return found[0]
+
+
+def load_newest(trial: Storage) -> tuple[Saved | None, list[str]]:
+    """The newest whole checkpoint of a trial, and why newer ones were passed over.
+
+    None if there is none: the trial starts at iteration 0. Raises OSError if the storage cannot be
+    read.
+    """
+    passed_over: list[str] = []
+    for step, folder in checkpoint_folders(trial):
+        try:
+            return load(trial, folder), passed_over
+        except CheckpointError as error:
+            passed_over.append(f"the checkpoint after iteration {step} is damaged ({error})")
+    return None, passed_over
+
+
+def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Saved, str]:
+    """The checkpoint in ``folder``, or, if that is damaged, another whole one and what was done.
+
+    In the place of the ``best`` generator stands the whole checkpoint with the lowest
+    reconstruction loss at its own iteration; in the place of the ``last`` one, the newest. The
+    text is empty where nothing was replaced. Raises CheckpointError if no checkpoint is whole.
+    """
+    try:
+        return load(trial, folder), ""
+    except CheckpointError as error:
+        problem = error
+    others: list[tuple[float, Saved]] = []
+    for step, other in checkpoint_folders(trial):
+        if other == folder:
+            continue
+        try:
+            saved = load(trial, other)
+        except CheckpointError:
+            continue
+        others.append((_own_loss(saved) if "best" in which else -float(step), saved))
+    if not others:
+        raise problem
+    _, saved = min(others, key=lambda item: item[0])
+    return saved, f"{problem}; the checkpoint after iteration {saved['step']} is used instead"
+
+
+def _own_loss(saved: Saved) -> float:
+    history = saved.get("history") or [{}]
+    return float(history[-1].get(LOSS, float("inf")))

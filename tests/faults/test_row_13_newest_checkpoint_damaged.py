@@ -1,0 +1,29 @@
+"""Row 13: the newest checkpoint of an interrupted trial is damaged."""
+
+from __future__ import annotations
+
+from tests.clusters import LONGER, wait_until
+
+TRIAL = "vanilla-000"
+
+
+def test_the_trial_resumes_from_the_one_before_with_the_same_curve(reference, sweep):
+    made = sweep("checkpoint-damaged", grid={"norm": ["vanilla"]}, train=LONGER)
+    with made.running() as process:
+        wait_until(lambda: len(made.curve(TRIAL)) >= 3, "third evaluation", process)
+        process.terminate()
+        assert process.wait(60) == 143, made.log.read_text()
+    home = made.storage / made.name / "trials" / TRIAL
+    newest = max(home.glob("checkpoint_*/step-*.pt"))
+    step = int(newest.stem.partition("-")[2])
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+
+    output = " ".join(made.run().split())
+    assert f"the checkpoint after iteration {step} is damaged" in output
+    assert f"resumed after iteration {step - 10}" in output
+    record = made.record(TRIAL)
+    assert record["outcome"] == "ok"
+    assert len(record["notes"]) == 1
+    assert made.curve(TRIAL) == reference.curve(TRIAL)
