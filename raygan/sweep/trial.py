@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raygan.errors import ConfigError, RayganError
+from raygan.shown import shown
 from raygan.sweep.worker import train_worker
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from raygan.sweep.spec import SweepSpec
 
 WORKER_FAILURES = 3
-"""How often the workers of a trial may be killed and start again from the last checkpoint."""
+"""How often in a row the workers of a trial may be lost without a new checkpoint in between."""
+RETRY = "--retry-failed runs it again from there"
 
 
 def job_of(
@@ -202,40 +204,87 @@ def run_trial(job: dict[str, Any]) -> None:
     resources = {"CPU": job["cpus"]}
     if job["gpus"] > 0:
         resources["GPU"] = job["gpus"]
-    trainer = DataParallelTrainer(
-        train_worker,
-        train_loop_config=job,
-        scaling_config=ScalingConfig(
-            num_workers=job["workers"], use_gpu=job["gpus"] > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name=job["trial"],
-            storage_path=job["trials"],
-            failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
-            # the best and, always, the last; the next best because a trial that is stopped may
-            # have gone on by an evaluation or two when it hears of it
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=3,
-                checkpoint_score_attribute="val/reconstruction_loss",
-                checkpoint_score_order="min",
+
+    def fit() -> None:
+        DataParallelTrainer(
+            train_worker,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(
+                num_workers=job["workers"], use_gpu=job["gpus"] > 0, resources_per_worker=resources
             ),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
+            run_config=RunConfig(
+                name=job["trial"],
+                storage_path=job["trials"],
+                # Ray Train counts failures for the whole life of a run: they are counted here
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+                # the best and, always, the last; the next best because a trial that is stopped may
+                # have gone on by an evaluation or two when it hears of it
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=3,
+                    checkpoint_score_attribute="val/reconstruction_loss",
+                    checkpoint_score_order="min",
+                ),
+                callbacks=[TuneReportCallback()],
+            ),
+        ).fit()
+
     _set_aside_if_damaged(job)
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
+    if (reason := _until_it_fails(fit, lambda: _newest_step(job), WorkerGroupError)) is not None:
         # an outcome: started again by Tune, it would come again
-        causes = [str(cause).strip().splitlines() for cause in error.worker_failures.values()]
-        reason = next((lines[-1] for lines in causes if lines), "the workers failed")
-        ray.tune.report({"step": 0, "outcome": "failed", "reason": reason[:300]})
+        ray.tune.report({"step": 0, "outcome": "failed", "reason": reason})
+
+
+def _until_it_fails(
+    fit: Callable[[], None], newest_step: Callable[[], int], lost: type[Exception]
+) -> str | None:
+    """Call ``fit`` until it returns, again each time that it raises ``lost``.
+
+    Returns why it is given up: it has raised so more than :data:`WORKER_FAILURES` times with the
+    same ``newest_step()`` of a checkpoint.
+    """
+    failures, step = 0, newest_step()
+    while True:
+        try:
+            fit()
+            return None
+        except lost as error:
+            before, step = step, newest_step()
+            failures = failures + 1 if step == before else 1
+            if failures > WORKER_FAILURES:
+                after = f"after iteration {step}" if step else "before the first checkpoint"
+                return (
+                    f"its workers were lost {failures} times in a row {after}, the last time "
+                    f"because: {cause_of(error)}; {RETRY}"
+                )
+
+
+def _newest_step(job: dict[str, Any]) -> int:
+    from raygan.records import checkpoint_folders
+    from raygan.storage import Storage
+
+    return max((step for step, _ in checkpoint_folders(Storage(job["folder"]))), default=0)
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error of Ray says, without the tracebacks and the ids of its layers."""
+    for inner in getattr(error, "worker_failures", {}).values():
+        return cause_of(inner)
+    inner = getattr(error, "cause", None)
+    if isinstance(inner, BaseException) and inner is not error:
+        return cause_of(inner)
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:
+        text = text.splitlines()[-1]
+    lines = [line.strip() for line in text.splitlines() if line and not line[0].isspace()]
+    words = " ".join(lines) or type(error).__name__
+    return shown(words if type(error).__module__.startswith("ray") else f"{type(error).__name__}: "
+                 f"{words}", 1000)  # fmt: skip
 
 
 def _set_aside_if_damaged(job: dict[str, Any]) -> None:
     """Ray Train writes its list of checkpoints in place: killed meanwhile, it leaves half of one.
 
-    Without the list the trial begins anew, and ends with the same result.
+    The workers look for checkpoints where they lie, and need no list.
     """
     from raygan.storage import Storage
 

@@ -21,7 +21,7 @@ from raygan.records import STEP
 from raygan.sweep.plan import TrialPlan
 from raygan.sweep.sections import Scale
 from raygan.sweep.study import Study
-from raygan.sweep.trial import run_trial
+from raygan.sweep.trial import RETRY, cause_of, run_trial
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ FREE_SECONDS = 10.0
 """Between two looks for placement groups that nobody will free."""
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
-"""How often a trial's driver may be lost, with its node for instance, and start again."""
+"""How often in a row a trial's driver may be lost, with its node for instance, without a new
+evaluation in between."""
 
 Job = Callable[[TrialPlan], dict[str, Any]]
 Trainable = Callable[[dict[str, Any]], None]
@@ -261,7 +262,11 @@ class _Scheduler(_Adapter, FIFOScheduler):
         self._study = study
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        before = self._study.records[_trial_id(trial)].step
         stop = self._study.heard(_trial_id(trial), result)
+        if self._study.records[_trial_id(trial)].step > before:
+            # Tune counts the failures of a trial's whole life: from here they count anew
+            trial.max_failures = trial.num_failures + DRIVER_FAILURES
         return FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE
 
 
@@ -286,12 +291,9 @@ class _Callback(_Adapter, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
         error = trial.get_error()
-        self._study.ended(_trial_id(trial), _cause(error))
-
-
-def _cause(error: BaseException | None) -> str | None:
-    """The last line of what was raised: Ray wraps it in the tracebacks of its own layers."""
-    if error is None:
-        return None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:500] if lines else type(error).__name__
+        why = "an error that Ray does not name" if error is None else cause_of(error)
+        reason = (
+            f"its driver failed {DRIVER_FAILURES + 1} times in a row, the last time because: "
+            f"{why}; {RETRY}"
+        )
+        self._study.ended(_trial_id(trial), reason)

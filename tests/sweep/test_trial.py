@@ -1,11 +1,21 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import ray
+import ray.train
 
 from raygan.storage import Storage
-from raygan.sweep import plan, spec
-from raygan.sweep.trial import _set_aside_if_damaged, dataset_of, job_of
+from raygan.sweep import plan, spec, tune
+from raygan.sweep.study import Study
+from raygan.sweep.trial import (
+    _set_aside_if_damaged,
+    _until_it_fails,
+    cause_of,
+    dataset_of,
+    job_of,
+)
 from raygan.sweep.yaml_loader import parse
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -53,3 +63,69 @@ def test_driver_and_controller_need_no_torch():
         "ray.tune.integration.ray_train; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class LostError(Exception):
+    """As Ray raises it when workers are gone."""
+
+
+def test_failures_count_only_while_no_checkpoint_comes():
+    steps = iter(range(10, 1000, 10))
+    left = [LostError("killed")] * 20
+
+    def fit() -> None:
+        if left:
+            raise left.pop()
+
+    assert _until_it_fails(fit, lambda: next(steps), LostError) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "after"), [(800, "after iteration 800"), (0, "before the first checkpoint")]
+)
+def test_failures_without_progress_end_a_trial_with_the_reason(step, after):
+    calls = []
+
+    def fit() -> None:
+        calls.append(1)
+        raise LostError("a node was lost\nwith details")
+
+    reason = _until_it_fails(fit, lambda: step, LostError)
+    assert len(calls) == 4
+    assert f"its workers were lost 4 times in a row {after}" in reason
+    assert "a node was lost with details" in reason
+    assert "--retry-failed" in reason
+
+
+def test_other_errors_are_not_caught():
+    def fit() -> None:
+        raise OSError("storage")
+
+    with pytest.raises(OSError, match="storage"):
+        _until_it_fails(fit, lambda: 0, LostError)
+
+
+def test_the_cause_of_an_error_is_named_without_the_ids_of_its_layers():
+    died = ray.exceptions.RayError("The actor died.\n\tactor_id: 12\nIts node is gone.")
+    assert cause_of(died) == "The actor died. Its node is gone."
+    raised = ray.exceptions.RayTaskError("train", "Traceback …", ValueError("no such norm"))
+    assert cause_of(raised) == "ValueError: no such norm"
+    group = ray.train.WorkerGroupError("workers failed", {1: raised})
+    assert cause_of(group) == "ValueError: no such norm"
+    assert cause_of(OSError()) == "OSError: OSError"
+
+
+def test_a_driver_that_is_lost_is_started_again_as_long_as_evaluations_come(tmp_path):
+    sweep = spec.validate(parse("name: a\ntrain: {iterations: 20, evaluate_every: 10}", "x"))
+    study = Study(sweep, Storage(str(tmp_path)))
+    planned = study.next_trial()
+    scheduler = tune._Scheduler(study)
+    trial = SimpleNamespace(
+        config={"trial": planned.id}, num_failures=2, max_failures=tune.DRIVER_FAILURES
+    )
+    scheduler.on_trial_result(None, trial, {"step": 0})
+    assert trial.max_failures == 2
+    scheduler.on_trial_result(None, trial, {"step": 10, "val/reconstruction_loss": 0.5})
+    assert trial.max_failures == 4
+    scheduler.on_trial_result(None, trial, {"step": 10, "val/reconstruction_loss": 0.5})
+    assert trial.max_failures == 4
