@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PROBE = ".can-be-written"
+_PROBE_BYTES = 2**16
+"""A full disk still takes a file of no bytes."""
 _BACKUP = ".bak"
 
 
@@ -67,7 +69,7 @@ class Storage:
 
     def probe(self) -> None:
         """Make the root and write to it; raises OSError if that cannot be."""
-        self.write(_PROBE, b"")
+        self.write(_PROBE, bytes(_PROBE_BYTES))
         self.delete(_PROBE)
 
     def read(self, name: str) -> bytes | None:

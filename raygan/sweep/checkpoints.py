@@ -7,9 +7,11 @@ beside it are used instead, and whoever asked is told why.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+import time
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raygan.errors import CheckpointError
 from raygan.records import LOSS, checkpoint_folders
@@ -17,6 +19,54 @@ from raygan.storage import Storage
 
 Saved = dict[str, Any]
 """The training state in a checkpoint."""
+T = TypeVar("T")
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+"""Seconds between two attempts to reach storage that is full or away."""
+GIVEN_UP = 24 * 3600.0
+"""Seconds after which the storage is given up."""
+
+
+def patiently(
+    action: Callable[[], T], what: str, *, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """``action()``, which uses the sweep's storage; again and again while that is full or away.
+
+    Raises the OSError of the last attempt after :data:`GIVEN_UP` seconds.
+    """
+    waited, wait = 0.0, FIRST_WAIT
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if waited >= GIVEN_UP:
+                raise
+            print(f"{what}: {error}; tried again in {wait:g} s", flush=True)
+            sleep(wait)
+            waited, wait = waited + wait, min(2 * wait, LONGEST_WAIT)
+
+
+def save(state: Saved, trial: Storage, step: int) -> tuple[str, int]:
+    """Write ``state`` as a checkpoint of the trial; returns its folder and size in bytes.
+
+    Waits while the storage is full or away.
+    """
+    from raygan.gan import checkpoint
+
+    # two of one iteration are told apart, should a worker that was thought dead write, too
+    name = f"checkpoint_{step:09d}_{uuid.uuid4().hex[:8]}"
+    what = f"{trial.uri}/{name} cannot be written"
+    if trial.is_local:
+        folder = trial.local / name
+        path = patiently(lambda: checkpoint.save(state, folder, step), what)
+        return name, path.stat().st_size
+    with tempfile.TemporaryDirectory() as temporary:
+        path = checkpoint.save(state, Path(temporary), step)
+        # its checksum last: with it, the checkpoint is whole
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name != path.name):
+            content = file.read_bytes()
+            patiently(lambda n=file.name, c=content: trial.write(f"{name}/{n}", c), what)  # type: ignore[misc]
+        return name, path.stat().st_size
 
 
 def load(trial: Storage, folder: str) -> Saved:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from raygan.sweep.conclude import (
     tell_interrupted,
 )
 from raygan.sweep.lock import Holder, Lock
+from raygan.sweep.outage import Outage
 from raygan.sweep.progress import Progress
 from raygan.sweep.search import Journal
 from raygan.sweep.signals import StopSignals
@@ -112,7 +114,7 @@ def _run(
         catch_up(study, tracker)
         study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
         if study.runnable:
-            with Progress(study, console, tracker):
+            with Progress(study, console, tracker), Outage(study, _sayer(console)):
                 tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
         _test(study, data, at_once, signals, console, again)
         return finish(study, tracker, signals, data, console, again)
@@ -140,9 +142,7 @@ def _test(
     """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
     spec, sweep = study.spec, study.storage
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-
+    say = _sayer(console)
     try:
         due = _untested(study)
     except OSError as error:
@@ -163,6 +163,13 @@ def _test(
     )
     if failed:
         say(f"{failed} final tests could not be made; {again} tries again")
+
+
+def _sayer(console: Console) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    return say
 
 
 def _lost(holder: Holder) -> None:

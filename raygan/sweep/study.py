@@ -34,6 +34,7 @@ Listener = Callable[[Event, TrialRecord], None]
 
 HISTORY, OUTCOME, REASON, NOTES = "history", "outcome", "reason", "notes"
 """Keys of a worker's report beside its metrics."""
+SIZE = "checkpoint_bytes"
 
 TICK_SECONDS = 60.0
 METRIC_GROUPS = ("train/", "val/", "perf/")
@@ -64,6 +65,11 @@ class Study:
         """Trials that have been started, with the monotonic time up to which that of their workers
         is counted; not a number until these have said their first word."""
         self.listeners: list[Listener] = []
+        self.storage_error: str | None = None
+        """Why the storage cannot be written at the moment, if it cannot: nothing is started then,
+        and what is to be saved waits."""
+        self.checkpoint_bytes = 0
+        """Size of the largest checkpoint that a worker has told of."""
         self.clock = Clock(storage)
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
@@ -92,7 +98,9 @@ class Study:
 
     @property
     def waiting(self) -> bool:
-        """Whether the end of a running trial may bring trials that are not known yet."""
+        """Whether there may be trials later that are not known, or may not start, yet."""
+        if self.storage_error is not None:
+            return self.runnable
         if self.exhausted:
             return False
         running = [record for record in self.records.values() if record.outcome is None]
@@ -115,6 +123,8 @@ class Study:
     def next_trial(self) -> TrialPlan | None:
         """The next trial, or None if none is known now; a cell that has had fewer goes first."""
         self.clock.run()
+        if self.storage_error is not None:
+            return None
         if self._unfinished and not self._overspent:
             return self._unfinished.popleft()
         if self.exhausted:
@@ -142,6 +152,7 @@ class Study:
         self._count_time(trial)
         if trial in self.running:
             self.running[trial] = time.monotonic()
+        self.checkpoint_bytes = max(self.checkpoint_bytes, report.get(SIZE, 0))
         if report.get(OUTCOME) in get_args(Outcome):
             record.outcome, record.reason = report[OUTCOME], report.get(REASON)
         notes = [note for note in report.get(NOTES, []) if note not in record.notes]
@@ -189,7 +200,9 @@ class Study:
         self._tell("ended", record)
 
     def tick(self) -> None:
-        """To be called often: what the sweep has spent is saved now and then."""
+        """To be called often: what waits is saved, and now and then what the sweep has spent."""
+        if self._unsaved and self.storage_error is None:
+            self._save_waiting()
         if time.monotonic() - self._ticked >= TICK_SECONDS:
             self._ticked = time.monotonic()
             for trial, since in self.running.items():
@@ -204,8 +217,7 @@ class Study:
             self._count_time(trial)
             self._save(self.records[trial])
         self.running.clear()
-        for record in list(self._unsaved.values()):
-            self._save(record)
+        self._save_waiting()
         self._save_clock(now=True)
 
     def best(self, cell: str) -> TrialRecord | None:
@@ -274,13 +286,19 @@ class Study:
     def _save(self, record: TrialRecord) -> None:
         # storage may be away for a while: what waits is saved with the next change
         self._unsaved[record.id] = record
+        if self.storage_error is None:
+            self._save_waiting()
+            self._save_clock()
+
+    def _save_waiting(self) -> None:
         for waiting in list(self._unsaved.values()):
             try:
                 waiting.save(self.storage)
                 del self._unsaved[waiting.id]
             except OSError as error:
                 logger.warning("%s cannot be written, will be tried again: %s", waiting.id, error)
-        self._save_clock()
+                self.storage_error = str(error)
+                return
 
     def _tell(self, event: Event, record: TrialRecord) -> None:
         for listener in self.listeners:

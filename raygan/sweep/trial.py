@@ -196,10 +196,14 @@ def run_trial(job: dict[str, Any]) -> None:
         FailureConfig,
         RunConfig,
         ScalingConfig,
-        WorkerGroupError,
+        TrainingFailedError,
     )
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
+
+    from raygan.records import checkpoint_folders
+    from raygan.storage import Storage
+    from raygan.sweep.checkpoints import patiently
 
     resources = {"CPU": job["cpus"]}
     if job["gpus"] > 0:
@@ -228,19 +232,31 @@ def run_trial(job: dict[str, Any]) -> None:
             ),
         ).fit()
 
-    _set_aside_if_damaged(job)
-    if (reason := _until_it_fails(fit, lambda: _newest_step(job), WorkerGroupError)) is not None:
+    home = Storage(job["folder"])
+    what = f"{home.uri} cannot be reached"
+    patiently(lambda: _set_aside_if_damaged(job), what)
+
+    def newest_step() -> int:
+        steps = patiently(lambda: [step for step, _ in checkpoint_folders(home)], what)
+        return max(steps, default=0)
+
+    reason = _until_it_fails(fit, newest_step, TrainingFailedError, lambda: _wait_for(home))
+    if reason is not None:
         # an outcome: started again by Tune, it would come again
         ray.tune.report({"step": 0, "outcome": "failed", "reason": reason})
 
 
 def _until_it_fails(
-    fit: Callable[[], None], newest_step: Callable[[], int], lost: type[Exception]
+    fit: Callable[[], None],
+    newest_step: Callable[[], int],
+    lost: type[Exception],
+    waited: Callable[[], bool],
 ) -> str | None:
     """Call ``fit`` until it returns, again each time that it raises ``lost``.
 
     Returns why it is given up: it has raised so more than :data:`WORKER_FAILURES` times with the
-    same ``newest_step()`` of a checkpoint.
+    same ``newest_step()`` of a checkpoint. Times after which ``waited()`` is true do not count:
+    the storage was full or away.
     """
     failures, step = 0, newest_step()
     while True:
@@ -248,6 +264,8 @@ def _until_it_fails(
             fit()
             return None
         except lost as error:
+            if waited():
+                continue
             before, step = step, newest_step()
             failures = failures + 1 if step == before else 1
             if failures > WORKER_FAILURES:
@@ -258,11 +276,16 @@ def _until_it_fails(
                 )
 
 
-def _newest_step(job: dict[str, Any]) -> int:
-    from raygan.records import checkpoint_folders
-    from raygan.storage import Storage
+def _wait_for(storage: Storage) -> bool:
+    """Wait until ``storage`` can be written; returns whether it could not be at first."""
+    from raygan.sweep.checkpoints import patiently
 
-    return max((step for step, _ in checkpoint_folders(Storage(job["folder"]))), default=0)
+    try:
+        storage.probe()
+    except OSError:
+        patiently(storage.probe, f"{storage.uri} cannot be written")
+        return True
+    return False
 
 
 def cause_of(error: BaseException) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import socket
-import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +47,8 @@ def train_worker(job: dict[str, Any]) -> None:
 def _train(job: dict[str, Any], rank: int) -> None:
     import ray.train
     import torch
+    from ray.train import CheckpointUploadMode
 
-    from raygan.gan import checkpoint
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
@@ -67,7 +66,9 @@ def _train(job: dict[str, Any], rank: int) -> None:
     state = TrainState.create(config, images.shape, device)
     home = Storage(job["folder"])
     # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
-    saved, passed_over = checkpoints.load_newest(home)
+    saved, passed_over = checkpoints.patiently(
+        lambda: checkpoints.load_newest(home), f"{home.uri} cannot be read"
+    )
     if saved is not None:
         state.load_state_dict(saved)
     notes = [f"{reason}; resumed after iteration {state.step}" for reason in passed_over]
@@ -89,9 +90,13 @@ def _train(job: dict[str, Any], rank: int) -> None:
             ray.train.report(report)
             continue
         _show(evaluation, home)
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(state.state_dict(), Path(folder), state.step)
-            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        # written here and not by Ray Train: it would fail where the storage is full for a while
+        name, size = checkpoints.save(state.state_dict(), home, state.step)
+        ray.train.report(
+            {**report, "checkpoint_bytes": size},
+            checkpoint=ray.train.Checkpoint(f"{home.uri}/{name}"),
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
 
 
 def load_images(job: dict[str, Any]) -> ImageSet:

@@ -77,7 +77,7 @@ def test_failures_count_only_while_no_checkpoint_comes():
         if left:
             raise left.pop()
 
-    assert _until_it_fails(fit, lambda: next(steps), LostError) is None
+    assert _until_it_fails(fit, lambda: next(steps), LostError, lambda: False) is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_failures_without_progress_end_a_trial_with_the_reason(step, after):
         calls.append(1)
         raise LostError("a node was lost\nwith details")
 
-    reason = _until_it_fails(fit, lambda: step, LostError)
+    reason = _until_it_fails(fit, lambda: step, LostError, lambda: False)
     assert len(calls) == 4
     assert f"its workers were lost 4 times in a row {after}" in reason
     assert "a node was lost with details" in reason
@@ -102,7 +102,7 @@ def test_other_errors_are_not_caught():
         raise OSError("storage")
 
     with pytest.raises(OSError, match="storage"):
-        _until_it_fails(fit, lambda: 0, LostError)
+        _until_it_fails(fit, lambda: 0, LostError, lambda: False)
 
 
 def test_the_cause_of_an_error_is_named_without_the_ids_of_its_layers():

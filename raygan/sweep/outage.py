@@ -1,0 +1,67 @@
+"""Whether the sweep's storage can be written, seen on a thread of its own while the sweep runs."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from raygan.shown import shown
+from raygan.sweep.study import Study
+
+SECONDS = 5.0
+"""Between two looks."""
+
+
+class Outage:
+    """Keeps :attr:`Study.storage_error` up to date, and tells the user when it begins and ends.
+
+    To be used as a context manager. ``say`` hears one line each time.
+    """
+
+    def __init__(self, study: Study, say: Callable[[str], None]) -> None:
+        self._study, self._say, self._said = study, say, False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
+
+    def __enter__(self) -> Outage:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+
+    def look(self) -> None:
+        """See how the storage is now."""
+        self._study.storage_error = error = self._problem()
+        if error is not None and not self._said:
+            self._say(
+                f"The storage {self._study.storage.uri} cannot be written ({shown(error)}). "
+                "Running trials wait at their next checkpoint and no trial starts, until it can "
+                "be: make room or bring it back. Nothing is lost."
+            )
+        if error is None and self._said:
+            self._say("The storage can be written again; the sweep continues.")
+        self._said = error is not None
+
+    def _run(self) -> None:
+        while not self._ended.wait(SECONDS):
+            self.look()
+
+    def _problem(self) -> str | None:
+        storage = self._study.storage
+        try:
+            storage.probe()
+            if storage.is_local:
+                free = shutil.disk_usage(storage.local).free
+                if free < self._study.checkpoint_bytes:
+                    return f"{free / 1e6:,.1f} MB are free, and a checkpoint takes more"
+        except OSError as error:
+            return str(error)
+        return None
