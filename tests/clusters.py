@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,29 @@ def start(command: list[str], log: Path, env: dict[str, str], cwd: Path = ROOT) 
         return subprocess.Popen(
             command, env=env, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
+
+
+def serve(folder: Path, port: int, env: dict[str, str]) -> subprocess.Popen:
+    """An MLflow server that answers; its database lies in ``folder``."""
+    server = start(
+        [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", f"sqlite:///{folder}/server.db",
+         "--artifacts-destination", str(folder / "artifacts")],
+        folder / "server.log",
+        {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        cwd=folder,
+    )  # fmt: skip
+
+    def healthy() -> bool:
+        try:
+            return (
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
+            )
+        except OSError:
+            return False
+
+    wait_until(healthy, "the MLflow server answers", server)
+    return server
 
 
 @dataclass

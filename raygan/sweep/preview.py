@@ -214,11 +214,11 @@ def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
     """Train each cell for some seconds, as many at once as will be; keep what was measured."""
     import ray
 
-    from raygan.sweep import trial, tune
+    from raygan.sweep import nodes, trial, tune
 
     ours = tune.connect(address, verbose=False)
     try:
-        at_once = tune.concurrency(spec.scale, ours=ours)
+        at_once = nodes.room(spec.scale, ours=ours)
         data = trial.prepare_on_cluster(spec, Storage(spec.storage))
         scale = spec.scale
         task = ray.remote(num_cpus=scale.cpus_per_worker, num_gpus=scale.gpus_per_worker)(

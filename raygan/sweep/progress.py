@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from types import TracebackType
@@ -63,7 +64,9 @@ class Progress:
 
     def _line(self, event: Event, record: TrialRecord) -> None:
         head = f"{time.strftime('%H:%M:%S')} {record.title:<24}"
-        if event == "started":
+        if event == "waiting":
+            text = f"waiting for resources (trial {record.id})"
+        elif event == "started":
             ended = sum(r.outcome is not None for r in self._study.records.values())
             going_on = f", goes on after iteration {record.step}" if record.step else ""
             done = f"{ended}/{self._study.trial_count} done, {describe_spent(self._study)}"
@@ -102,7 +105,9 @@ class Progress:
         study = self._study
         # the study changes meanwhile on another thread: copies
         everything = list(study.records.values())
-        running = [r for r in everything if r.id in study.running]
+        since = dict(study.running)
+        running = [r for r in everything if r.id in since]
+        waiting = {trial for trial, start in since.items() if math.isnan(start)}
         ended = [r for r in everything if r.outcome is not None]
         table = Table(box=None, pad_edge=False)
         for name in (
@@ -117,7 +122,7 @@ class Progress:
             table.add_column(name, justify="left" if name in ("trial", "state") else "right")
         for record in (running + ended[::-1])[:ROWS]:
             last = record.history[-1] if record.history else {}
-            state = record.outcome or ("running" if record.history else "starting")
+            state = record.outcome or ("waiting" if record.id in waiting else "running")
             table.add_row(
                 record.title,
                 f"{record.step}/{record.config['iterations']}",
@@ -129,7 +134,8 @@ class Progress:
             )
         head = (
             f"{study.spec.name}: {len(ended)}/{study.trial_count} trials done, "
-            f"{len(running)} running, {describe_spent(study)}"
+            f"{len(running) - len(waiting)} running, {len(waiting)} waiting for resources, "
+            f"{describe_spent(study)}"
         )
         parts: list[Text | Table] = [Text(head, style="bold"), table]
         if self._tracker is not None and self._tracker.last_error:

@@ -15,7 +15,7 @@ from rich.console import Console
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import final, plan, publish, state, trial, tune
+from raygan.sweep import final, nodes, plan, publish, state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
     close_interrupted,
@@ -90,7 +90,7 @@ def _run(
     if known and not (study.runnable or _untested(study)):
         return show_again(study, tracker, known, console, again)
     tracker.connect()
-    at_once = _start(spec, tracker.uri, options, signals)
+    at_once = _start(spec, tracker.uri, options, signals, console)
     data = {
         "id": known["id"] if known else uuid.uuid4().hex,
         **trial.prepare_on_cluster(
@@ -114,7 +114,9 @@ def _run(
         catch_up(study, tracker)
         study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
         if study.runnable:
-            with Progress(study, console, tracker), Outage(study, _sayer(console)):
+            say = _sayer(console)
+            watch, outage = nodes.Watch(study, say), Outage(study, say)
+            with Progress(study, console, tracker), watch, outage:
                 tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
         _test(study, data, at_once, signals, console, again)
         return finish(study, tracker, signals, data, console, again)
@@ -224,20 +226,21 @@ def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
     return Tracker(uri, spec.tracking.experiment, spec.name, sweep)
 
 
-def _start(spec: SweepSpec, tracking: str, options: Options, signals: StopSignals) -> int:
+def _start(
+    spec: SweepSpec, tracking: str, options: Options, signals: StopSignals, console: Console
+) -> int:
     """Start or join Ray; returns how many trials it holds at once."""
-    import ray
-
     ours = tune.connect(options.address, verbose=options.verbose)
     signals.install()
-    at_once = tune.concurrency(spec.scale, ours=ours)
+    nodes_there = len(tune.alive())
+    if is_file(tracking) and (nodes_there > 1 or (spec.scale.autoscaling and not ours)):
+        has = f"has {nodes_there} nodes" if nodes_there > 1 else "may get other nodes"
+        raise TrackingError(
+            f"the cluster {has}, but MLflow's store {tracking} is a file that only this one can "
+            "see, and that is lost with it; set `tracking.uri` or MLFLOW_TRACKING_URI to an MLflow "
+            "server"
+        )
     if not ours:
         tune.free_leftovers()
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and is_file(tracking):
-        raise TrackingError(
-            f"the cluster has {len(nodes)} nodes, but MLflow's store {tracking} is a file that "
-            "only this one can see, and that is lost with it; set `tracking.uri` or "
-            "MLFLOW_TRACKING_URI to an MLflow server"
-        )
-    return at_once
+    return nodes.room(spec.scale, ours=ours, say=_sayer(console))
+

@@ -28,7 +28,7 @@ from raygan.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
 
-Event = Literal["started", "noted", "evaluated", "ended", "paused"]
+Event = Literal["waiting", "started", "noted", "evaluated", "ended", "paused"]
 Listener = Callable[[Event, TrialRecord], None]
 """Told of every change of a record; must neither block nor raise."""
 
@@ -137,10 +137,10 @@ class Study:
         return None
 
     def started(self, trial: str) -> None:
-        """``trial`` has got its resources, perhaps again after a failure."""
+        """``trial`` asks for its workers, perhaps again after a failure."""
         self._count_time(trial)
         self.running[trial] = math.nan
-        self._tell("started", self.records[trial])
+        self._tell("waiting", self.records[trial])
 
     def heard(self, trial: str, report: dict[str, Any]) -> bool:
         """Take in a worker's report; returns whether the trial is to stop now.
@@ -151,7 +151,10 @@ class Study:
         record = self.records[trial]
         self._count_time(trial)
         if trial in self.running:
+            first = math.isnan(self.running[trial])
             self.running[trial] = time.monotonic()
+            if first:
+                self._tell("started", record)
         self.checkpoint_bytes = max(self.checkpoint_bytes, report.get(SIZE, 0))
         if report.get(OUTCOME) in get_args(Outcome):
             record.outcome, record.reason = report[OUTCOME], report.get(REASON)

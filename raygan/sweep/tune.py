@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import socket
+import sys
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +21,10 @@ from ray.tune.search import Searcher
 
 from raygan.errors import ResourceError
 from raygan.records import STEP
+from raygan.shown import shown
+from raygan.sweep import ray_quirks
 from raygan.sweep.plan import TrialPlan
+from raygan.sweep.ray_quirks import free_leftovers
 from raygan.sweep.sections import Scale
 from raygan.sweep.study import Study
 from raygan.sweep.trial import RETRY, cause_of, run_trial
@@ -29,10 +35,9 @@ DRIVER_RESOURCE = "raygan_driver"
 """Custom resource of the nodes on which trial drivers may run, if a cluster has it."""
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray's own mark of the head node: where drivers run otherwise, taking no CPU."""
-NODE_GROUP_LABEL = "ray.io/node-group"
-MOST_NODES = 1000
-"""As many of a group are counted as yet to come at the most."""
 CONNECT_SECONDS = 10.0
+MOST_OF_A_PATH = 24
+"""Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""
 FREE_SECONDS = 10.0
 """Between two looks for placement groups that nobody will free."""
 DRIVER_SHARE = 0.001
@@ -59,64 +64,30 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     # relative paths of the YAML are relative to where the sweep was started
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
     options: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR"}
-    if address == "local":
-        # without a dashboard, Ray 2.60 does not free the resources of stopped trials
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     _see_that_somebody_listens(address)
+    ray_quirks.keep_keys_out_of_logs()
     try:
+        if local:
+            ray_quirks.make_private_token()
+            # without a dashboard, Ray 2.60 does not free the resources of stopped trials
+            options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            options["_temp_dir"] = _private_folder(keep=verbose)
         ray.init(address=address, log_to_driver=verbose, **options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise ResourceError(
-            f"no Ray cluster can be used at {address!r} ({_first_line(error)}); check "
-            "--address and RAY_ADDRESS, and the cluster's token"
-        ) from error
+    except Exception as error:  # for much that may go wrong, Ray raises no more special one
+        disconnect()
+        raise ResourceError(_refusal(address, shown(_first_line(error)), local=local)) from error
     if not verbose:  # the tables name each failure with its reason
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    return address == "local"
+    return local
 
 
 def disconnect() -> None:
     """Leave the cluster, or end what :func:`connect` has started."""
     if ray.is_initialized():
         ray.shutdown()
-
-
-def free_leftovers() -> None:
-    """Remove placement groups of jobs that have ended, and of actors of this job that are dead.
-
-    In Ray 2.60, the controller of a trial that is killed may ask for another group while it dies.
-    What is to clean up after it does not know of that one, so that its resources would be lost to
-    the trials that wait for them, and even to later jobs.
-    """
-    from ray._private.state import jobs, state
-    from ray._raylet import PlacementGroupID
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    try:
-        ended = {job["JobID"] for job in jobs() if job["IsDead"]}
-        found = state._connect_and_get_accessor().get_placement_group_table()
-        own = ray.get_runtime_context().get_job_id()
-        for data in found:
-            group = PlacementGroupTableData.FromString(data)
-            if group.state == PlacementGroupTableData.REMOVED or group.is_detached:
-                continue
-            job = group.creator_job_id.hex()
-            if job in ended or (job == own and _is_dead(group.creator_actor_id)):
-                remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
-    except Exception as error:  # Ray's own words for what it cannot tell now; there is a next time
-        logger.info("placement groups cannot be listed: %s", error)
-
-
-def _is_dead(actor: bytes) -> bool:
-    from ray._private.state import actors
-
-    if not actor.strip(b"\xff"):  # this process
-        return False
-    known: dict[str, Any] = actors(actor.hex())
-    return known.get("State") == "DEAD"
 
 
 def _see_that_somebody_listens(address: str) -> None:
@@ -134,48 +105,38 @@ def _see_that_somebody_listens(address: str) -> None:
 
 
 def concurrency(scale: Scale, *, ours: bool) -> int:
-    """How many trials the cluster holds at once, scaled up as far as it goes.
+    """How many trials the cluster holds at once; believes ``scale.autoscaling``.
 
     ``ours``: whether it was started by :func:`connect`, and so will not grow. Raises
     :class:`~raygan.errors.ResourceError` if it can never hold one.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    to_come = None if ours else _nodes_to_come()
-    if to_come is None and scale.autoscaling and scale.max_concurrent != "auto":
-        return scale.max_concurrent  # an autoscaler that does not tell its limits is believed
-    return fits(scale, nodes + (to_come or []), ours=ours)
+    if scale.autoscaling and scale.max_concurrent != "auto" and not ours:
+        return scale.max_concurrent
+    return fits(scale, alive(), ours=ours)
+
+
+def alive() -> list[dict[str, float]]:
+    """The resources of each of the cluster's nodes."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def fits(scale: Scale, nodes: list[dict[str, float]], *, ours: bool) -> int:
     """How many trials ``nodes`` hold at once; raises ResourceError if not one."""
+    if (count := holds(scale, nodes)) == 0:
+        hint = "" if ours else "; if the cluster scales up to it, set `scale.autoscaling: true`"
+        raise ResourceError(too_small(scale, nodes, "it can never start;") + hint)
+    return count if scale.max_concurrent == "auto" else min(count, scale.max_concurrent)
+
+
+def holds(scale: Scale, nodes: list[dict[str, float]]) -> int:
+    """How many trials ``nodes`` hold at once, however many shall run."""
     workers = 0
     for resources in nodes:
         room = [resources.get("CPU", 0) / scale.cpus_per_worker]
         if scale.gpus_per_worker > 0:
             room.append(_gpu_slots(resources.get("GPU", 0), scale.gpus_per_worker))
         workers += int(min(room) + 1e-9)
-    holds = workers // scale.workers
-    if holds == 0:
-        hint = "" if ours else "; if the cluster scales up to it, set `scale.autoscaling: true`"
-        raise ResourceError(_too_small(scale, nodes) + hint)
-    return holds if scale.max_concurrent == "auto" else min(holds, scale.max_concurrent)
-
-
-def _nodes_to_come() -> list[dict[str, float]] | None:
-    """Nodes that the cluster's autoscaler may add to those that are there, if it tells."""
-    # the one place where Ray 2.60 tells what its autoscaler may do
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
-    if config is None or not config.node_group_configs:
-        return None
-    there = Counter(node["Labels"].get(NODE_GROUP_LABEL) for node in ray.nodes() if node["Alive"])
-    nodes = []
-    for group in config.node_group_configs:
-        most = MOST_NODES if group.max_count < 0 else min(group.max_count, MOST_NODES)
-        more = most - there[group.name]
-        nodes += [{name: float(count) for name, count in group.resources.items()}] * more
-    return nodes
+    return workers // scale.workers
 
 
 def _gpu_slots(gpus: float, per_worker: float) -> float:
@@ -183,16 +144,53 @@ def _gpu_slots(gpus: float, per_worker: float) -> float:
     return int(gpus) * int(1 / per_worker + 1e-9) if per_worker < 1 else gpus / per_worker
 
 
+def _private_folder(*, keep: bool) -> str:
+    """A folder for the files of a Ray that is started here; removed when this process ends.
+
+    Ray opens the folder that it is given to everybody, so that it is one below a private one.
+    """
+    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(parent) > MOST_OF_A_PATH:
+        parent = "/tmp"  # noqa: S108 - the folder made in it is private
+    private = tempfile.mkdtemp(prefix="raygan-", dir=parent)
+    if keep:
+        print(f"Ray's files: {private}", file=sys.stderr)
+    else:  # at the very end: Ray's own handlers, which come first, end its processes
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+    return f"{private}/r"
+
+
+def _refusal(address: str, reason: str, *, local: bool) -> str:
+    if local:
+        return (
+            f"Ray could not be started on this machine: {reason}; try again, perhaps when less "
+            "runs here; see that there is memory and room in the folder for temporary files; "
+            "--verbose keeps Ray's own log"
+        )
+    return (
+        f"no Ray cluster can be used at {address!r} ({reason}); check --address and RAY_ADDRESS, "
+        "and the cluster's token"
+    )
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _too_small(scale: Scale, nodes: list[dict[str, float]]) -> str:
+def asks(scale: Scale) -> str:
+    """What one trial asks for, in words."""
+    return (
+        f"{scale.workers} workers of {scale.cpus_per_worker:g} CPUs and "
+        f"{scale.gpus_per_worker:g} GPUs"
+    )
+
+
+def too_small(scale: Scale, nodes: list[dict[str, float]], why: str) -> str:
+    """That ``nodes`` hold no trial; ``why`` it can never start, and what else helps."""
     has = ", ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
     return (
-        f"one trial asks for {scale.workers} workers of {scale.cpus_per_worker:g} CPUs and "
-        f"{scale.gpus_per_worker:g} GPUs each, but the cluster's nodes have {has or 'nothing'}: "
-        "it can never start; lower `scale.workers`, `scale.cpus_per_worker` or "
+        f"one trial asks for {asks(scale)} each, but the cluster's nodes have "
+        f"{has or 'nothing'}: {why} lower `scale.workers`, `scale.cpus_per_worker` or "
         "`scale.gpus_per_worker`"
     )
 

@@ -5,33 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-import urllib.request
 
-from tests.clusters import BIN, free_port, logged_steps, mlflow_runs, start, stop, wait_until
+from tests.clusters import free_port, logged_steps, mlflow_runs, serve, stop, wait_until
 
 OUTAGE = 60
-
-
-def serve(folder, port: int, env):
-    server = start(
-        [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{folder}/server.db",
-         "--artifacts-destination", str(folder / "artifacts")],
-        folder / "server.log",
-        {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        cwd=folder,
-    )  # fmt: skip
-
-    def healthy() -> bool:
-        try:
-            return (
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
-            )
-        except OSError:
-            return False
-
-    wait_until(healthy, "the MLflow server answers", server)
-    return server
 
 
 def test_outage_of_a_minute_loses_and_repeats_nothing(cluster, sweep, tmp_path):

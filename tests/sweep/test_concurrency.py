@@ -2,10 +2,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from ray.core.generated import autoscaler_pb2
 
 from raygan.errors import ResourceError
-from raygan.sweep import tune
+from raygan.sweep import ray_quirks, tune
 from raygan.sweep.sections import Scale
 
 
@@ -13,7 +12,6 @@ def cluster(monkeypatch, *nodes: tuple[float, float]) -> None:
     found = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in nodes]
     found.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})  # lost: does not count
     monkeypatch.setattr(tune.ray, "nodes", lambda: found)
-    monkeypatch.setattr(tune, "_nodes_to_come", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -53,29 +51,6 @@ def test_a_cluster_that_is_said_to_grow_is_trusted_with_a_number(monkeypatch):
         tune.concurrency(Scale(**scale), ours=False)
 
 
-def autoscaler(monkeypatch, *groups: tuple[str, dict, int]) -> None:
-    """An autoscaler that may start so many nodes of each group, and has told the cluster so."""
-    config = autoscaler_pb2.ClusterConfig()
-    for name, resources, most in groups:
-        group = config.node_group_configs.add(name=name, max_count=most)
-        group.resources.update(resources)
-    monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: config)
-
-
-def test_nodes_that_the_autoscaler_may_add_count(monkeypatch):
-    labels = {"Labels": {"ray.io/node-group": "gpu"}}
-    found = [
-        {"Alive": True, "Resources": {"CPU": 2}, "Labels": {}},
-        {"Alive": True, "Resources": {"CPU": 8, "GPU": 1}, **labels},
-    ]
-    monkeypatch.setattr(tune.ray, "nodes", lambda: found)
-    autoscaler(monkeypatch, ("gpu", {"CPU": 8, "GPU": 1}, 4), ("cpu", {"CPU": 8}, 2))
-    assert tune.concurrency(Scale(gpus_per_worker=1), ours=False) == 4  # one of them is there
-    assert tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=9), ours=False) == 4
-    with pytest.raises(ResourceError, match="2 GPUs each, but the cluster's nodes have"):
-        tune.concurrency(Scale(gpus_per_worker=2, max_concurrent=9), ours=False)
-
-
 def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Table
 
@@ -108,9 +83,9 @@ def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):
     monkeypatch.setattr(state, "actors", lambda actor: states.get(actor, {}))
     monkeypatch.setattr(state.state, "_connect_and_get_accessor", lambda: accessor)
     context = SimpleNamespace(get_job_id=own.hex)
-    monkeypatch.setattr(tune.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(ray_quirks.ray, "get_runtime_context", lambda: context)
     # `ray.util.placement_group` as an attribute is the function of that name
     module = sys.modules["ray.util.placement_group"]
     monkeypatch.setattr(module, "remove_placement_group", lambda found: removed.append(found.id))
-    tune.free_leftovers()
+    ray_quirks.free_leftovers()
     assert [int(name.hex(), 16) for name in removed] == [1, 4, 5]

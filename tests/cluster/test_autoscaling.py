@@ -1,0 +1,153 @@
+"""Sweeps on clusters whose nodes are still to come: Ray's own autoscaler over simulated nodes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import yaml
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+from tests.clusters import BIN, free_port, serve, start, stop, wait_until
+
+GROWS = {"max_concurrent": 2, "autoscaling": True}
+
+LISTS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+    "rsync_exclude",
+    "rsync_filter",
+)
+"""What the autoscaler's configuration must have and is empty here."""
+
+
+def config(port: int) -> dict:
+    """A head without CPUs, and up to two nodes with one each."""
+    memory = {"object_store_memory": 100_000_000}
+    return {
+        "cluster_name": "simulated",
+        "max_workers": 2,
+        "provider": {
+            "type": "external",  # as a type of its own, Ray's wheel lacks a file that it reads
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "small": {"resources": {"CPU": 1, **memory}, "node_config": {}, "max_workers": 2},
+        },
+        "head_node_type": "ray.head.default",
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 5,
+        **{key: {} for key in ("auth", "docker", "file_mounts")},
+        **{key: [] for key in LISTS},
+        "file_mounts_sync_continuously": False,
+    }
+
+
+@pytest.fixture(scope="module", params=["0", "1"], ids=["v1", "v2"])
+def growing(request, cluster, tmp_path_factory) -> Iterator[str]:
+    """The address of a cluster that an autoscaler of either version grows."""
+    logs = tmp_path_factory.mktemp("growing")
+    port = free_port()
+    (logs / "config.yaml").write_text(yaml.safe_dump(config(port)))
+    env = {
+        **{k: v for k, v in cluster.env.items() if k != "RAY_ADDRESS"},
+        "RAY_enable_autoscaler_v2": request.param,
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    }
+    # a short path: sockets lie in it
+    with tempfile.TemporaryDirectory(prefix="rg", ignore_cleanup_errors=True) as temporary:
+        head = start(
+            [
+                str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats",
+                f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0", "--num-gpus=0",
+                "--object-store-memory=100000000", "--include-dashboard=true",
+                "--dashboard-host=127.0.0.1", f"--dashboard-port={free_port()}",
+                f"--ray-client-server-port={free_port()}",
+                f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={temporary}",
+                f"--autoscaling-config={logs / 'config.yaml'}",
+            ],
+            logs / "head.log",
+            env,
+        )  # fmt: skip
+        try:
+            log = logs / "head.log"
+            wait_until(lambda: "Ray runtime started" in log.read_text(), "the head starts", head)
+            yield f"127.0.0.1:{port}"
+        finally:
+            nodes = psutil.Process(head.pid).children(recursive=True)
+            stop(head)
+            for process in nodes:  # the autoscaler's nodes outlive it
+                if process.is_running():
+                    process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(cluster, tmp_path_factory) -> Iterator[str]:
+    """The address of an MLflow server."""
+    port = free_port()
+    process = serve(tmp_path_factory.mktemp("server"), port, cluster.env)
+    yield f"http://127.0.0.1:{port}"
+    stop(process)
+
+
+def test_what_no_node_can_hold_ends_with_an_error(growing, server, sweep):
+    made = sweep(
+        "toolarge",
+        env={"RAY_ADDRESS": growing},
+        tracking={"uri": server},
+        scale={**GROWS, "cpus_per_worker": 8},
+    )
+    output = made.run(code=2)
+    assert "waiting for resources: one trial asks for 1 workers of 8 CPUs and 0 GPUs" in output
+    assert "its autoscaler adds none for it, because no node type is large enough" in output
+    assert "lower `scale.workers`, `scale.cpus_per_worker` or `scale.gpus_per_worker`" in output
+    assert "started (trial" not in output
+
+
+def test_nodes_are_asked_for_and_waited_for(growing, server, sweep):
+    made = sweep(
+        "grown",
+        env={"RAY_ADDRESS": growing},
+        tracking={"uri": server},
+        grid={"norm": ["bn", "wn"]},
+        scale=GROWS,
+    )
+    output = made.run()
+    assert "the autoscaler has asked for " in output
+    assert "× small" in output
+    for trial in ("bn-000", "wn-000"):
+        waited = output.index(f"waiting for resources (trial {trial})")
+        assert waited < output.index(f"started (trial {trial};")
+        assert made.record(trial)["outcome"] == "ok"
+
+
+def test_cluster_without_autoscaler_is_named(server, sweep):
+    made = sweep(
+        "alone", tracking={"uri": server}, scale={**GROWS, "gpus_per_worker": 1.0}
+    )  # fmt: skip
+    output = made.run(code=2)
+    assert "no autoscaler is running on this cluster" in output
+    assert "2 CPUs and 0 GPUs" in output
+    assert "started (trial" not in output
+
+
+def test_store_in_a_file_is_refused_where_nodes_are_to_come(sweep):
+    output = sweep("filestore", scale=GROWS).run(code=2)
+    assert "the cluster may get other nodes, but MLflow's store sqlite:///" in output
