@@ -22,7 +22,7 @@ from raygan.sweep.study import Study
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-GIVE_UP_SECONDS = 30.0
+GIVE_UP_SECONDS = 45.0
 """A request for which the autoscaler starts no node in this time can never be met."""
 PATIENCE_SECONDS = 30.0
 """Trials whose workers take longer to start are said to wait, if the cluster says so, too."""
@@ -68,7 +68,7 @@ def _never(told: Scaling) -> str:
     if not told.alive:
         return "no autoscaler is running on this cluster to add one; start it with one, or"
     return (
-        "and its autoscaler adds none for it, because no node type is large enough or its limit of "
+        "its autoscaler adds none for it, because no node type is large enough or its limit of "
         "nodes is reached; change these, or"
     )
 
@@ -81,7 +81,7 @@ def _answer(told: Scaling) -> str:
     if told.failures:
         return f"the autoscaler cannot start nodes ({shown(told.failures[-1])}) and tries again"
     if told.alive:
-        return "the autoscaler adds no nodes now"
+        return "the autoscaler has started none yet"
     return "no autoscaler is running on this cluster"
 
 

@@ -76,7 +76,6 @@ def connect(address: str | None, *, verbose: bool) -> bool:
             options["_temp_dir"] = _private_folder(keep=verbose)
         ray.init(address=address, log_to_driver=verbose, **options)
     except Exception as error:  # for much that may go wrong, Ray raises no more special one
-        disconnect()
         raise ResourceError(_refusal(address, shown(_first_line(error)), local=local)) from error
     if not verbose:  # the tables name each failure with its reason
         for name in ("ray.tune", "ray.train"):
@@ -174,7 +173,7 @@ def _refusal(address: str, reason: str, *, local: bool) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return next(filter(str.strip, str(error).splitlines()), type(error).__name__)
 
 
 def asks(scale: Scale) -> str:

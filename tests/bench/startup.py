@@ -48,13 +48,13 @@ class Clock:
 
     def __call__(self, event: Event, record: TrialRecord) -> None:
         now = time.perf_counter()
-        if event == "started":
+        if event == "waiting":
             self.started = now
             if self.ended is not None:
                 self.gaps.append(now - self.ended)
         elif event == "evaluated":
             self.waits.append(now - self.started)
-        else:
+        elif event == "ended":
             self.ended = now
 
 

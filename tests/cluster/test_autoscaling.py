@@ -70,6 +70,7 @@ def growing(request, cluster, tmp_path_factory) -> Iterator[str]:
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "AUTOSCALER_HEARTBEAT_TIMEOUT_S": "600",  # of a node, as version 1 sees it between launches
     }
     # a short path: sockets lie in it
     with tempfile.TemporaryDirectory(prefix="rg", ignore_cleanup_errors=True) as temporary:
