@@ -111,19 +111,23 @@ class Cluster:
         ]
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    logs = tmp_path_factory.mktemp("cluster")
-    token = logs / "token"
+def ray_env(token: Path, **more: str) -> dict[str, str]:
+    """The environment of a shell that uses one cluster with ``token``, and nothing else of Ray."""
     token.write_text("f" * 64)
-    port, dashboard = free_port(), free_port()
-    env = {
+    return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))},
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # `python` of a job is this one
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        **more,
     }
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    logs = tmp_path_factory.mktemp("cluster")
+    port, dashboard = free_port(), free_port()
+    env = ray_env(logs / "token", RAY_ADDRESS=f"127.0.0.1:{port}")
     found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, logs)
     head_env = {k: v for k, v in env.items() if k != "RAY_ADDRESS"}
     # a short path: sockets lie in it
@@ -229,6 +233,14 @@ SMALL = {
 }
 
 
+def make_sweep(name: str, storage: Path, env: dict[str, str], **sections: object) -> Sweep:
+    """A small sweep, as a shell with ``env`` would run it."""
+    made = Sweep(storage.parent / f"{name}.yaml", storage, env, name)
+    content = {"name": name, "storage": str(storage), **SMALL}
+    made.file.write_text(yaml.safe_dump(_merged(content, sections), sort_keys=False))
+    return made
+
+
 @pytest.fixture(scope="session")
 def sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sweep]:
     """Make a small sweep; its sections replace or extend those of :data:`SMALL`.
@@ -239,10 +251,7 @@ def sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
     def make(name: str, *, env: dict[str, str | None] | None = None, **sections: object) -> Sweep:
         merged = {k: v for k, v in (cluster.env | (env or {})).items() if v is not None}
-        made = Sweep(storage.parent / f"{name}.yaml", storage, merged, name)
-        content = {"name": name, "storage": str(storage), **SMALL}
-        made.file.write_text(yaml.safe_dump(_merged(content, sections), sort_keys=False))
-        return made
+        return make_sweep(name, storage, merged, **sections)
 
     return make
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from tests.clusters import BIN, free_port, serve, start, stop, wait_until
+from tests.clusters import BIN, free_port, make_sweep, ray_env, serve, start, stop, wait_until
 
 GROWS = {"max_concurrent": 2, "autoscaling": True}
 
@@ -58,13 +58,14 @@ def config(port: int) -> dict:
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["v1", "v2"])
-def growing(request, cluster, tmp_path_factory) -> Iterator[str]:
-    """The address of a cluster that an autoscaler of either version grows."""
+def growing(request, tmp_path_factory) -> Iterator[dict[str, str]]:
+    """The environment of who uses a cluster that an autoscaler of either version grows."""
     logs = tmp_path_factory.mktemp("growing")
     port = free_port()
     (logs / "config.yaml").write_text(yaml.safe_dump(config(port)))
-    env = {
-        **{k: v for k, v in cluster.env.items() if k != "RAY_ADDRESS"},
+    env = ray_env(logs / "token")
+    head_env = {
+        **env,
         "RAY_enable_autoscaler_v2": request.param,
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
@@ -85,12 +86,12 @@ def growing(request, cluster, tmp_path_factory) -> Iterator[str]:
                 f"--autoscaling-config={logs / 'config.yaml'}",
             ],
             logs / "head.log",
-            env,
+            head_env,
         )  # fmt: skip
         try:
             log = logs / "head.log"
             wait_until(lambda: "Ray runtime started" in log.read_text(), "the head starts", head)
-            yield f"127.0.0.1:{port}"
+            yield {**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}
         finally:
             nodes = psutil.Process(head.pid).children(recursive=True)
             stop(head)
@@ -100,18 +101,20 @@ def growing(request, cluster, tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(cluster, tmp_path_factory) -> Iterator[str]:
+def server(tmp_path_factory) -> Iterator[str]:
     """The address of an MLflow server."""
     port = free_port()
-    process = serve(tmp_path_factory.mktemp("server"), port, cluster.env)
+    folder = tmp_path_factory.mktemp("server")
+    process = serve(folder, port, ray_env(folder / "token"))
     yield f"http://127.0.0.1:{port}"
     stop(process)
 
 
-def test_what_no_node_can_hold_ends_with_an_error(growing, server, sweep):
-    made = sweep(
+def test_what_no_node_can_hold_ends_with_an_error(growing, server, tmp_path):
+    made = make_sweep(
         "toolarge",
-        env={"RAY_ADDRESS": growing},
+        tmp_path / "storage",
+        growing,
         tracking={"uri": server},
         scale={**GROWS, "cpus_per_worker": 8},
     )
@@ -122,10 +125,11 @@ def test_what_no_node_can_hold_ends_with_an_error(growing, server, sweep):
     assert "started (trial" not in output
 
 
-def test_nodes_are_asked_for_and_waited_for(growing, server, sweep):
-    made = sweep(
+def test_nodes_are_asked_for_and_waited_for(growing, server, tmp_path):
+    made = make_sweep(
         "grown",
-        env={"RAY_ADDRESS": growing},
+        tmp_path / "storage",
+        growing,
         tracking={"uri": server},
         grid={"norm": ["bn", "wn"]},
         scale=GROWS,
@@ -149,6 +153,6 @@ def test_cluster_without_autoscaler_is_named(server, sweep):
     assert "started (trial" not in output
 
 
-def test_store_in_a_file_is_refused_where_nodes_are_to_come(sweep):
-    output = sweep("filestore", scale=GROWS).run(code=2)
+def test_store_in_a_file_is_refused_where_nodes_are_to_come(growing, tmp_path):
+    output = make_sweep("filestore", tmp_path / "storage", growing, scale=GROWS).run(code=2)
     assert "the cluster may get other nodes, but MLflow's store sqlite:///" in output
