@@ -57,7 +57,7 @@ class Progress:
 
     def _heard(self, event: Event, record: TrialRecord) -> None:
         if event == "started":
-            self._since[record.id] = (time.monotonic(), record.step)
+            self._since[record.id] = (time.monotonic(), self._study.resumed.get(record.id, 0))
         if event == "noted" or self._live is None:
             with self._lock:
                 self._line(event, record)
@@ -68,9 +68,10 @@ class Progress:
             text = f"waiting for resources (trial {record.id})"
         elif event == "started":
             ended = sum(r.outcome is not None for r in self._study.records.values())
-            going_on = f", goes on after iteration {record.step}" if record.step else ""
+            step = self._study.resumed.get(record.id)
+            resumed = f", resumed after iteration {step}" if step else ""
             done = f"{ended}/{self._study.trial_count} done, {describe_spent(self._study)}"
-            text = f"started (trial {record.id}; {done}){going_on}"
+            text = f"started (trial {record.id}; {done}){resumed}"
         elif event == "noted":
             text = "; ".join(record.notes)
         elif event == "evaluated" and record.history:

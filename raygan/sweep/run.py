@@ -243,4 +243,3 @@ def _start(
     if not ours:
         tune.free_leftovers()
     return nodes.room(spec.scale, ours=ours, say=_sayer(console))
-

@@ -64,6 +64,9 @@ class Study:
         self.running: dict[str, float] = {}
         """Trials that have been started, with the monotonic time up to which that of their workers
         is counted; not a number until these have said their first word."""
+        self.resumed: dict[str, int] = {}
+        """Iteration of the checkpoint that the workers of each started trial began from; 0: none.
+        """
         self.listeners: list[Listener] = []
         self.storage_error: str | None = None
         """Why the storage cannot be written at the moment, if it cannot: nothing is started then,
@@ -154,6 +157,7 @@ class Study:
             first = math.isnan(self.running[trial])
             self.running[trial] = time.monotonic()
             if first:
+                self.resumed[trial] = int(report.get(STEP, 0))
                 self._tell("started", record)
         self.checkpoint_bytes = max(self.checkpoint_bytes, report.get(SIZE, 0))
         if report.get(OUTCOME) in get_args(Outcome):

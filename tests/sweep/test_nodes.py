@@ -131,3 +131,19 @@ def test_ray_that_fails_is_an_error_that_says_what_to_do(broken_ray, error, loca
         assert "check --address" in said
     assert (str(error).strip() or "Exception").replace("\x1b", "\\x1b") in said
     assert "\x1b" not in said
+
+
+def test_the_iteration_that_a_trial_resumes_from_is_that_of_its_workers(tmp_path):
+    study = Study(
+        spec.validate(parse("name: a\ntrain: {iterations: 900}", "x")), Storage(str(tmp_path))
+    )
+    trial = study.next_trial().id
+    study.heard(trial, {"step": 800, "val/reconstruction_loss": 0.1})
+    said = StringIO()
+    with Progress(study, Console(file=said, width=200)):
+        study.started(trial)
+        note = "the checkpoint after iteration 800 is damaged; resumed after iteration 600"
+        study.heard(trial, {"step": 600, "history": [], "notes": [note]})
+    assert "resumed after iteration 600" in said.getvalue().splitlines()[1]
+    assert note in said.getvalue()
+    assert study.records[trial].notes == [note]
