@@ -6,16 +6,18 @@ which piece when. Pieces are small and can be sent to other processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from raygan.data import files
 from raygan.data.decode import MAX_BYTES, Pixels, UnusableError
 from raygan.errors import DataError
+
+T = TypeVar("T")
 
 Item = tuple[str, "bytes | Pixels | UnusableError"]
 """Where an image lies, and its encoded bytes, or its pixels [H, W, C], or why there are none."""
@@ -65,6 +67,19 @@ def ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, count)
 
 
+def at_once(read: Callable[[T], Item], items: Sequence[T], path: str) -> Iterator[Item]:
+    """``read`` of each item in order; several at a time if ``path`` is an address."""
+    if not files.is_address(path):
+        yield from map(read, items)
+        return
+    pool = ThreadPoolExecutor(_REQUESTS)
+    try:
+        for start, stop in ranges(len(items), 4 * _REQUESTS):
+            yield from pool.map(read, items[start:stop])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 @dataclass(frozen=True)
 class DigitsPiece:
     """A range of scikit-learn's handwritten digits."""
@@ -97,15 +112,7 @@ class FilesPiece:
         return len(self.files)
 
     def read(self) -> Iterator[Item]:
-        if not files.is_address(self.path):
-            yield from map(_file, self.files)
-            return
-        pool = ThreadPoolExecutor(_REQUESTS)
-        try:
-            for start, stop in ranges(self.count, 4 * _REQUESTS):
-                yield from pool.map(_file, self.files[start:stop])
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from at_once(_file, self.files, self.path)
 
 
 def _file(path: str) -> Item:
