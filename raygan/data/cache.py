@@ -8,6 +8,7 @@ import glob
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,14 @@ from typing import BinaryIO
 
 from raygan.data import files
 from raygan.errors import DataError
+from raygan.shown import shown
 
 CAP_BYTES = 500 * 2**30
 """Default of what all copies on a node may take."""
 
 _AT_ONCE = 8
 _CHUNK = 2**23
+_ROOT = 0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # open as long as this process lives: what it has mapped is in use
@@ -43,10 +46,12 @@ def localize(
     until this process ends. To keep ``cache`` below ``cap_bytes``, copies that no process uses are
     deleted, those first that have not been used for longest.
 
-    ``cache`` must be on a disk of the node: locks hold back processes of one machine. Raises
-    :class:`~raygan.errors.DataError` if the files cannot be read, or for want of room.
+    ``cache`` must be on a disk of the node: locks hold back processes of one machine. It is made
+    for this user alone, who alone can write to it: checksums are compared when a set is copied,
+    not each time it is used. Raises :class:`~raygan.errors.DataError` if other users can
+    write to it, if the files cannot be read, or for want of room.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    _make_private(cache)
     try:
         wanted = files.listing(uri)
     except DataError:
@@ -70,6 +75,28 @@ def release(folder: Path) -> None:
     marker = _in_use.pop(folder, None)
     if marker is not None:
         marker.close()
+
+
+def _make_private(cache: Path) -> None:
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        user, link, folder = os.geteuid(), cache.lstat(), cache.stat()
+        # a link that another user has made could lead anywhere tomorrow
+        owner = folder.st_uid if link.st_uid in (user, _ROOT) else link.st_uid
+        if owner == user and not folder.st_mode & stat.S_IWOTH:
+            if folder.st_mode & stat.S_IWGRP:
+                cache.chmod(stat.S_IMODE(folder.st_mode) & ~stat.S_IWGRP)
+            return
+    except OSError as error:
+        raise DataError(
+            f"{shown(cache)}: cannot be used for copies of prepared images ({shown(error)}); "
+            "name another folder by RAYGAN_CACHE"
+        ) from error
+    why = f"belongs to the user {owner}" if owner != user else "can be written to by all users"
+    raise DataError(
+        f"{shown(cache)}: {why}, who could put other images there; name by RAYGAN_CACHE a folder "
+        "that is not there yet: it is made for you alone"
+    )
 
 
 def _key(uri: str, wanted: list[files.File]) -> str:

@@ -136,8 +136,8 @@ def _image(table: str, row: tuple[str, Any, Any]) -> Item:
     said = f"holds no image bytes, and its path {shown(name, 100)!r}"
     if not _is_below(name, folder):
         reason = (
-            f"{said} does not lie in the table's folder; put the images there, or write them into "
-            "the table (datasets: embed_external_files)"
+            f"{said} does not lie in the table's folder; put the images there, or write their "
+            "bytes into the table"
         )
         return where, UnusableError(where, reason)
     file = f"{folder}/{name}"

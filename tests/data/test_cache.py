@@ -255,3 +255,57 @@ def test_a_file_that_comes_short_is_not_kept(sets, cache, monkeypatch):
         localize(sets[0], cache, SIZE)
     assert len(opened) >= files.ATTEMPTS
     assert kept(cache) == []
+
+
+def test_the_cache_is_for_one_user_alone(sets, cache):
+    """With the umask of most machines, its group could write to it."""
+    before = os.umask(0o002)
+    try:
+        bring(sets[0], cache)
+        assert cache.stat().st_mode & 0o777 == 0o700
+        cache.chmod(0o775)  # as the version before made it
+        bring(sets[0], cache)
+    finally:
+        os.umask(before)
+    assert cache.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_cache_that_others_can_write_to_is_refused(sets, cache, tmp_path, monkeypatch):
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(DataError, match=r"cache: can be written to by all .*by RAYGAN_CACHE a fol"):
+        localize(sets[0], cache, SIZE)
+    cache.chmod(0o1777)
+    with pytest.raises(DataError, match="cache: can be written to by all users"):
+        localize(sets[0], cache, SIZE)
+    cache.chmod(0o700)
+    (tmp_path / "mine").symlink_to(cache)
+    assert bring(sets[0], tmp_path / "mine", SIZE).is_dir()
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    for folder in (cache, tmp_path / "mine"):
+        with pytest.raises(DataError, match=f"belongs to the user {user}, who could put other"):
+            localize(sets[0], folder, SIZE)
+
+
+def test_a_link_of_another_user_is_refused(sets, cache, tmp_path, monkeypatch):
+    """Its folder may be this user's own."""
+    cache.mkdir(0o700)
+    link = tmp_path / "link"
+    link.symlink_to(cache)
+    plain = Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        found = plain(path)
+        return found if path != link else os.stat_result((*found[:4], 4321, *found[5:]))
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    with pytest.raises(DataError, match="link: belongs to the user 4321"):
+        localize(sets[0], link, SIZE)
+
+
+def test_a_cache_that_cannot_be_made_is_named(sets, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for cache in (tmp_path / "file", tmp_path / "file" / "cache"):
+        with pytest.raises(DataError, match=r"file.*: cannot be used .*another folder by RAYGAN_C"):
+            localize(sets[0], cache, SIZE)
