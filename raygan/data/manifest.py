@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from raygan.data import files
 from raygan.data.images import ImageSet
 from raygan.data.shards import open_shard
 from raygan.errors import DataError
+from raygan.shown import shown
 
 MANIFEST = "manifest.json"
 FORMAT = 2
 _MOST_SAID = 2**28
 """Bytes of a manifest."""
+_MOST = 2**40
+"""Images, pixels or channels of a set."""
+_SHARD = re.compile(r"[0-9]{6,12}\.arrow")
 _HELD = ("running", "final")
-_SAID = {"config": dict, "source": dict, "versions": dict, "mean": list, "corrupt": list}
+_WHY = ("where", "reason")
+_SAID = {
+    **{"config": dict, "source": dict, "versions": dict, "mean": list, "corrupt": list},
+    **{"shape": list, "shards": list, "running": list, "final": list},
+    **{"digest": str, "baseline": float},
+}
 
 
 def is_prepared(folder: str | Path) -> bool:
@@ -45,32 +55,35 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(files.read(f"{folder}/{MANIFEST}", _MOST_SAID))
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']} is not {FORMAT}, this version's")
+        for name, kind in _SAID.items():
+            if type(manifest[name]) is not kind:
+                raise ValueError(f"its {name} is {type(manifest[name]).__name__}")
         shape, shards = manifest["shape"], manifest["shards"]
         counts = [shard["count"] for shard in shards]
-        if len(shape) != 4 or not all(type(n) is int and n > 0 for n in [*shape, *counts]):
+        if len(shape) != 4 or not all(type(n) is int and 0 < n <= _MOST for n in [*shape, *counts]):
             raise ValueError(f"its shape is {shape}")
         if sum(counts) != shape[0]:
             raise ValueError(f"its shards hold {sum(counts)} images, its shape says {shape[0]}")
         names = [shard["file"] for shard in shards]
-        if any(Path(name).name != name or name.startswith(".") for name in names):
+        if not all(type(name) is str and _SHARD.fullmatch(name) for name in names):
             raise ValueError(f"its shards are {names[:5]}")
         held = [index for part in _HELD for index in manifest[part]]
-        if len(set(held)) != len(held) or not all(
-            type(index) is int and 0 <= index < shape[0] for index in held
-        ):
+        if not all(type(index) is int and 0 <= index < shape[0] for index in held) or len(
+            set(held)
+        ) != len(held):
             raise ValueError("its held-out images are not distinct images of the set")
         if not (manifest["running"] and manifest["final"] and len(held) < shape[0]):
             raise ValueError("a split of it is empty")
-        if not isinstance(manifest["digest"], str) or not math.isfinite(manifest["baseline"]):
-            raise ValueError("digest or baseline is missing")
-        for name, kind in _SAID.items():
-            if not isinstance(manifest[name], kind):
-                raise ValueError(f"its {name} is {manifest[name]!r}")
-        if not all(isinstance(shard["sha256"], str) for shard in shards):
+        if not math.isfinite(manifest["baseline"]):
+            raise ValueError("its baseline is no number")
+        if not all(type(shard["sha256"]) is str for shard in shards):
             raise ValueError("a checksum is missing")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        if not all(type(image[key]) is str for image in manifest["corrupt"] for key in _WHY):
+            raise ValueError("an image is left out, and it does not say why")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+            RecursionError, MemoryError) as error:  # fmt: skip
         raise DataError(
-            f"{folder}: not a whole prepared data set ({MANIFEST}: {error}); "
+            f"{shown(folder)}: not a whole prepared data set ({MANIFEST}: {shown(error, 300)}); "
             "delete it to prepare it again"
         ) from error
     return manifest
