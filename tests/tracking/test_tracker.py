@@ -1,6 +1,9 @@
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -379,3 +382,17 @@ def test_storage_with_signs_of_addresses_in_its_name_holds_database_and_artifact
         [sys.executable, "-c", code, tracker.uri], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "experiment", done.stderr
+
+
+@pytest.mark.parametrize("also", ["SELECT 1", "DROP TABLE metrics"])
+def test_database_of_another_version_of_mlflow_is_named(database, sweep, tmp_path, also):
+    open_tracker(database, sweep).close("FINISHED")
+    file = tmp_path / "other.db"
+    shutil.copy(file_of(database), file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'later'")
+        connection.execute(also)
+        connection.commit()
+    with pytest.raises(TrackingError, match="made by another version of MLflow") as error:
+        Tracker(f"sqlite:///{file}", "experiment", "sweep", sweep).connect()
+    assert "mlflow db upgrade" in str(error.value)
