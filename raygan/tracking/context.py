@@ -46,7 +46,7 @@ def default_uri(storage: Storage) -> str:
         return uri
     if not storage.is_local:
         raise TrackingError(
-            f"storage is {storage.uri}, where MLflow's embedded database cannot lie: set "
+            f"storage is {storage.uri}, where MLflow's embedded database cannot be kept: set "
             "`tracking.uri` or MLFLOW_TRACKING_URI to an MLflow server"
         )
     return address_of(storage.local / "mlflow.db")

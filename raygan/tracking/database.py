@@ -29,8 +29,9 @@ def address_of(file: Path) -> str:
     if sqlalchemy.make_url(uri).database != str(file):
         # an escaped path is no way out: MLflow makes a folder of the address as it is written
         raise TrackingError(
-            f"MLflow's database cannot lie at {str(file)!r}: '%' and two digits, and '?', mean "
-            "something else in its address; give another `storage`, or set `tracking.uri`"
+            f"MLflow's database cannot be kept at {str(file)!r}: in its address, '%' with two "
+            "hexadecimal digits stands for another character; give another `storage`, or set "
+            "`tracking.uri`"
         )
     return uri
 
