@@ -6,27 +6,55 @@ of text. Everything that raygan prints or writes for people and did not write it
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MOST = 500
 """Characters of a text that are shown by default."""
+MOST_MESSAGE = 5000
+"""Characters of a whole message that are shown; it may have several lines."""
 _HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that act instead of being seen."""
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+"""What Ray, for one, puts into the messages of its exceptions."""
+_WORD = 40
+"""A text is cut at the last space, if that is at most so many characters before the limit."""
 
 
 def shown(text: object, most: int = MOST, *, lines: bool = False) -> str:
     """``str(text)`` with its control characters made visible, cut to about ``most`` characters.
 
     ``lines``: line breaks stay; without it, they are escaped as all other control characters
-    are: ``\\n``, ``\\x1b``, ``\\u202e``. A text that is cut ends in how much is missing.
+    are: ``\\n``, ``\\x1b``, ``\\u202e``. Terminal colors are removed. A text that is cut ends
+    after a word and says how much is missing.
     """
-    text = str(text)
-    left = len(text) - most
-    kept = text[:most] if left > 0 else text
+    text = _COLORS.sub("", str(text))
+    kept = text
+    if len(text) > most:
+        space = text.rfind(" ", max(0, most - _WORD), most + 1)
+        kept = text[: most if space < 1 else space]
     safe = "".join(
         char
         if unicodedata.category(char) not in _HIDDEN or (lines and char == "\n")
         else char.encode("unicode_escape").decode()
         for char in kept
     )
-    return f"{safe}… ({left:,} more characters)" if left > 0 else safe
+    left = len(text) - len(kept)
+    return f"{safe}… ({left:,} more characters)" if left else safe
+
+
+def cell(text: object, most: int = MOST, style: str = "") -> Text:
+    """``text`` for a cell of a rich table or another place where rich would obey its markup."""
+    return Text(shown(text, most), style)
+
+
+def say(console: Console, text: object, style: str = "", *, most: int = MOST_MESSAGE) -> None:
+    """Print a message of one or more lines, without markup and without breaking its lines."""
+    message = Text(shown(text, most, lines=True), style)
+    console.print(message, highlight=False, soft_wrap=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
-from raygan.shown import shown
+from raygan.shown import say, shown
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,20 @@ def test_line_breaks_may_stay() -> None:
 def test_a_long_text_says_how_much_is_missing() -> None:
     assert shown("x" * 1234, 1000) == "x" * 1000 + "… (234 more characters)"
     assert shown("x" * 1000, 1000) == "x" * 1000
+
+
+def test_a_long_text_ends_after_a_word() -> None:
+    assert shown("out of memory on node", 15) == "out of memory… (8 more characters)"
+    assert shown("out of memory", 13) == "out of memory"
+    assert shown("a " + "x" * 1234, 1000).startswith("a " + "x" * 998 + "…")
+
+
+def test_colors_of_a_terminal_are_removed() -> None:
+    assert shown("\x1b[36mray::train()\x1b[39m failed") == "ray::train() failed"
+
+
+def test_a_message_is_printed_as_it_is() -> None:
+    console = Console(width=20, force_terminal=True)
+    with console.capture() as capture:
+        say(console, f"[red]a\x1b[2J :smile: {'x' * 40}\nb")
+    assert capture.get() == f"[red]a\\x1b[2J :smile: {'x' * 40}\nb\n"
