@@ -8,8 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raygan.shown import shown
 from raygan.sweep.yaml_loader import Document
 
+MOST = 20
+"""Mistakes that one message names."""
+MOST_VALUE = 100
+"""Characters of a key or value that are repeated."""
 Keys = dict[str, list[str]]
 """Allowed keys per section; the top level is the section ''."""
 
@@ -18,8 +23,11 @@ LIST, RANGE = TAGS = ("(list)", "(range)")
 
 
 def explain(document: Document, error: ValidationError, keys: Keys) -> str:
-    """All mistakes, one a line."""
-    lines = [_explain_one(document, problem, keys) for problem in _most_telling(error)]
+    """The first :data:`MOST` mistakes, one a line, and how many more there are."""
+    problems = _most_telling(error)
+    lines = [_explain_one(document, problem, keys) for problem in problems[:MOST]]
+    if (left := len(problems) - MOST) > 0:
+        lines.append(f"and {left:,} more mistakes")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -41,18 +49,20 @@ def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
         path = tuple(named[1].split("."))
         path = next((known for known in document.lines if known[-len(path) :] == path), path)
         return f"{document.where(path)}: {message(problem)}"
-    where, shown = document.where(path), ".".join(str(part) for part in path)
+    where, key = document.where(path), shown(".".join(str(part) for part in path), MOST_VALUE)
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key `{shown}`{_nearest(path, keys)}"
+        return f"{where}: unknown key `{key}`{_nearest(path, keys)}"
     if problem["type"] == "missing":
-        return f"{where}: the key `{shown}` is missing"
+        return f"{where}: the key `{key}` is missing"
     given = problem.get("input")
-    value = f" (={given!r})" if isinstance(given, bool | int | float | str | None) else ""
-    return f"{where}: {f'`{shown}`{value}: ' if shown else ''}{message(problem)}"
+    value = ""
+    if isinstance(given, bool | int | float | str | None):
+        value = f" (={shown(repr(given), MOST_VALUE)})"
+    return f"{where}: {f'`{key}`{value}: ' if key else ''}{message(problem)}"
 
 
 def message(problem: Any) -> str:
-    return _lower(problem["msg"].removeprefix("Value error, "))
+    return shown(_lower(problem["msg"].removeprefix("Value error, ")))
 
 
 def _lower(text: str) -> str:
@@ -61,7 +71,7 @@ def _lower(text: str) -> str:
 
 def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
     allowed = keys.get(".".join(map(str, path[:-1])), [])
-    near = difflib.get_close_matches(str(path[-1]), allowed, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(path[-1])[:MOST_VALUE], allowed, n=1, cutoff=0.5)
     elsewhere = [
         f"{section}.{path[-1]}" for section, names in keys.items() if section and path[-1] in names
     ]
