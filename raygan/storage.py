@@ -72,11 +72,11 @@ class Storage:
         self.write(_PROBE, bytes(_PROBE_BYTES))
         self.delete(_PROBE)
 
-    def read(self, name: str) -> bytes | None:
-        """The contents of file ``name``, or None if there is none."""
+    def read(self, name: str, most: int | None = None) -> bytes | None:
+        """The contents of file ``name``, or their first ``most`` bytes; None if there is none."""
         try:
             with self._fs.open_input_stream(self._path(name)) as stream:
-                return bytes(stream.read())
+                return bytes(stream.read(most))
         except FileNotFoundError:
             return None
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import re
 import statistics
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +22,7 @@ from raygan.records import TrialRecord
 from raygan.report import rates, stability
 from raygan.report.compare import LEAST_MEAN, mean_interval
 from raygan.report.evidence import Cell, Evidence
+from raygan.shown import shown
 
 COLORS = (
     "#2f7fd6", "#d9690f", "#1f9d57", "#d6457f", "#8a63d2", "#0f95a5", "#a8743a", "#7d8590",
@@ -28,7 +32,7 @@ INK = "#010203"
 """Stands for the page's own text colour until the SVG is written."""
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none",
-    "svg.hashsalt": "raygan", "text.parse_math": False, "text.color": INK,
+    "svg.hashsalt": "raygan", "text.color": INK,
     "axes.edgecolor": INK, "axes.labelcolor": INK,
     "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15,
     "axes.spines.top": False, "axes.spines.right": False, "legend.framealpha": 0,
@@ -40,6 +44,8 @@ _LEGEND = 66
 MOST_TICKS = 5
 """Of an axis whose numbers are long."""
 _MARKERS = "osD^vPX*"
+MOST_LABEL, LABEL_WIDTH = 80, 36
+"""Characters of a name in a figure, and of a line of it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def _draw(
     evidence: Evidence,
     cells: list[Cell],
 ) -> Drawing | None:
-    with mpl.rc_context(_STYLE):
+    with style(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
@@ -97,6 +103,20 @@ def _draw(
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=130, facecolor="white")
     return Drawing(key, title, caption, _inline(svg.getvalue(), key, title), png.getvalue())
+
+
+@contextmanager
+def style(settings: Mapping[Any, Any]) -> Iterator[None]:
+    """Draw with these settings of matplotlib; a ``$`` in a name is a dollar sign."""
+    with mpl.rc_context({**settings, "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # many long names
+        yield
+
+
+def label(name: str) -> str:
+    """A name in lines that are short enough for a figure."""
+    return "\n".join(textwrap.wrap(shown(name, MOST_LABEL), LABEL_WIDTH))
 
 
 def _inline(document: str, key: str, title: str) -> str:
@@ -144,7 +164,9 @@ def _bands(
         # where a seed has ended early, the median is over the others
         steps = sorted(set().union(*found))
         at = [[one[step] for one in found if step in one] for step in steps]
-        axis.plot(steps, [statistics.median(v) for v in at], color=color, lw=2.2, label=cell.name)
+        axis.plot(
+            steps, [statistics.median(v) for v in at], color=color, lw=2.2, label=label(cell.name)
+        )
         axis.fill_between(
             steps, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.15, lw=0
         )
@@ -160,7 +182,7 @@ def _losses(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
         axis.plot([evidence.mean(cell)], [row], "|", color=INK, ms=18, mew=2)
         if (interval := mean_interval(values)) is not None:
             axis.plot([interval.low, interval.high], [row, row], color=INK, lw=1.6)
-    axis.set_yticks(range(len(ranked)), [cell.name for cell in ranked])
+    axis.set_yticks(range(len(ranked)), [label(cell.name) for cell in ranked])
     axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     axis.set(xlabel="loss (MSE per pixel)", ylim=(-0.6, len(ranked) - 0.4))
     axis.grid(visible=True, axis="x")
@@ -190,7 +212,7 @@ def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
         if medians:
             drawn = True
             axis.plot(*zip(*medians, strict=True), color=color, lw=1.2, marker=marker, ms=0)
-            axis.plot([], [], marker=marker, color=color, lw=1.2, ms=5, label=name)
+            axis.plot([], [], marker=marker, color=color, lw=1.2, ms=5, label=label(name))
         if (width := rates.width(found)) is not None and width.holds:
             good = [point for point in medians if point[0] in width]
             axis.plot(*zip(*good, strict=True), color=color, lw=6, alpha=0.3, marker=marker, ms=0)

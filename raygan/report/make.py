@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,10 +22,13 @@ from raygan.report.questions import Question, questions
 from raygan.report.sheets import sheets
 from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
 from raygan.report.verdict import verdict
+from raygan.shown import shown
 from raygan.storage import Storage
 
 HTML, MARKDOWN, FOLDER = "report.html", "report.md", "report"
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_MOST_TEXT = 200_000
+"""Characters of one text: a YAML of the largest size, resolved, fits."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,15 @@ class Report:
 
     def html(self) -> str:
         """One file that needs no other: figures and pictures are in it, and no script."""
-        environment = _environment()
+        environment = _environment(_clean)
         # drawn here; matplotlib escapes the names in it
         environment.filters |= {"svg": Markup, "uri": _uri}
         return environment.get_template("report.html.j2").render(self._content())
 
     def markdown(self) -> str:
         """The same in Markdown, for the files of :data:`FOLDER` beside it."""
-        environment = _environment(finalize=_escape)
-        environment.filters |= {"raw": Markup, "block": _block}
+        environment = _environment(markdown)
+        environment.filters |= {"raw": Markup, "link": _link, "block": _block}
         return environment.get_template("report.md.j2").render(self._content(), folder=FOLDER)
 
     def write(self, storage: Storage) -> None:
@@ -77,7 +81,8 @@ class Report:
             storage.write(f"{FOLDER}/{drawing.key}.png", drawing.png)
         for strip in (*self.samples, *self.reconstructions, *self.extremes):
             for picture in strip.pictures:
-                storage.write(f"{FOLDER}/{picture.name}", picture.jpeg)
+                if not picture.problem:
+                    storage.write(f"{FOLDER}/{picture.name}", picture.jpeg)
         storage.write(MARKDOWN, self.markdown().encode())
         storage.write(HTML, self.html().encode())
 
@@ -98,7 +103,7 @@ class Report:
         }
 
 
-def _environment(finalize: Callable[[object], Markup] | None = None) -> Environment:
+def _environment(finalize: Callable[[object], str]) -> Environment:
     return Environment(
         loader=PackageLoader("raygan.report"),
         autoescape=True,
@@ -139,16 +144,28 @@ def _how(evidence: Evidence) -> str:
     )
 
 
-def _uri(picture: Picture) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"
+def _uri(picture: Picture) -> Markup:
+    data = base64.b64encode(picture.jpeg).decode()
+    return Markup(f"data:image/jpeg;base64,{data}")  # noqa: S704 - base64
 
 
-def _escape(value: object) -> Markup:
+def _link(name: str) -> Markup:
+    return Markup(quote(name))  # noqa: S704 - percent-encoded
+
+
+def _clean(value: object) -> str:
+    """Text without control characters; what is HTML already passes."""
+    return value if isinstance(value, Markup) else shown(value, _MOST_TEXT, lines=True)
+
+
+def markdown(value: object) -> Markup:
     """One line of text that says in Markdown what it is; what is Markdown already passes."""
     if isinstance(value, Markup):
         return value
-    return Markup(_SPECIAL.sub(r"\\\1", " ".join(str(value).split())))  # noqa: S704 - escaped
+    text = shown(" ".join(str(value).split()), _MOST_TEXT)
+    return Markup(_SPECIAL.sub(r"\\\1", text))  # noqa: S704 - escaped
 
 
 def _block(text: str) -> Markup:
-    return Markup(textwrap.indent(text, "    ", lambda _: True))  # noqa: S704 - a block of code
+    indented = textwrap.indent(shown(text, _MOST_TEXT, lines=True), "    ", lambda _: True)
+    return Markup(indented)  # noqa: S704 - a block of code

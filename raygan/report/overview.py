@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
+from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
+from raygan.report.figures import label, style
 from raygan.storage import Storage
 
 MOST_CELLS = 6
@@ -30,6 +32,17 @@ def overview_png(
     ``best`` names the best trial of each cell, or None; ``baseline`` is the loss of the mean
     training image.
     """
+    with style({}):
+        return _draw(storage, title, records, best, baseline)
+
+
+def _draw(
+    storage: Storage,
+    title: str,
+    records: Sequence[TrialRecord],
+    best: dict[str, TrialRecord | None],
+    baseline: float,
+) -> bytes:
     ranked = sorted((r for r in best.values() if r is not None and r.best), key=_loss)
     shown = ranked[:MOST_CELLS]
     tiles = max(1, len(shown))
@@ -38,7 +51,7 @@ def overview_png(
     figure = Figure(figsize=(6 + 3 * columns, max(3.6, 3.3 * rows)), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(6, 3 * columns))[0]
-    figure.suptitle(title)
+    figure.suptitle(label(title))
     _draw_curves(left.subplots(), records, list(best), baseline)
     axes = right.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
@@ -68,7 +81,7 @@ def _draw_curves(
             if record.outcome == "stopped":
                 axis.plot(steps[-1], losses[-1], "x", color="black", markersize=6)
         if mine:
-            axis.plot([], [], "o-", markersize=2, color=f"C{number % 10}", label=cell)
+            axis.plot([], [], "o-", markersize=2, color=f"C{number % 10}", label=label(cell))
     axis.axhline(baseline, color="grey", linestyle="--", linewidth=1, label="mean image")
     axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
     notes = []
@@ -82,8 +95,13 @@ def _draw_curves(
 
 def _draw_samples(axis: Axes, storage: Storage, record: TrialRecord) -> None:
     step, loss = record.best or (0, math.nan)
-    picture = storage.read(f"trials/{record.id}/images/samples-{step:09d}.png")
-    axis.set_title(f"{record.title}\nloss {loss:.4f} at iteration {step}", fontsize="small")
-    if picture is not None:
-        image = Image.open(io.BytesIO(picture))
-        axis.imshow(image.convert("RGB"))
+    title = f"{label(record.title)}\nloss {loss:.4f} at iteration {step}"
+    axis.set_title(title, fontsize="small")
+    try:
+        image = read(storage, f"trials/{record.id}/images/samples-{step:09d}.png")
+    except PictureError as error:
+        problem = "\n".join(textwrap.wrap(f"picture damaged: {error}", 36))
+        axis.text(0.5, 0.5, problem, ha="center", va="center", fontsize="small")
+        return
+    if image is not None:
+        axis.imshow(image)

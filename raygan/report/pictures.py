@@ -6,8 +6,9 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.finals import WHICH
@@ -29,6 +30,8 @@ class Picture:
     jpeg: bytes
     width: int
     height: int
+    problem: str = ""
+    """Why there is no picture, if there is none; then ``jpeg`` is empty."""
 
     @property
     def is_wide(self) -> bool:
@@ -125,24 +128,22 @@ def _strip(
 ) -> Strip:
     pictures = []
     for caption, path in names:
-        data = storage.read(f"trials/{record.id}/{path}")
-        small = _small(data) if data is not None else None
-        if small is not None:
-            file = f"{record.id}-{path.rpartition('/')[2].removesuffix('.png')}.jpg"
-            pictures.append(Picture(caption, file, *small))
+        file = f"{record.id}-{path.rpartition('/')[2].removesuffix('.png')}.jpg"
+        try:
+            image = read(storage, f"trials/{record.id}/{path}")
+        except (PictureError, OSError) as error:
+            problem = f"picture damaged: {error}"
+            pictures.append(Picture(caption, file, b"", 0, 0, problem))
+            continue
+        if image is not None:
+            pictures.append(_small(caption, file, image))
     return Strip(
         f"{cell.name}, {record.title.removeprefix(cell.name).strip() or 'as given'}", pictures
     )
 
 
-def _small(data: bytes) -> tuple[bytes, int, int] | None:
-    """JPEG, width and height of a stored PNG; None if it is damaged."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return None
+def _small(caption: str, file: str, image: Image.Image) -> Picture:
     image.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, format="JPEG", quality=QUALITY, optimize=True)
-    return sink.getvalue(), image.width, image.height
+    return Picture(caption, file, sink.getvalue(), image.width, image.height)

@@ -15,7 +15,9 @@ from raygan.report.evidence import Cell, Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.pairs import comparisons, pairs_of
 from raygan.report.questions import iterations_to_target, target
+from raygan.report.tables import REASON, WHOLE_REASONS
 from raygan.report.tabular import Column, Sheet
+from raygan.shown import shown
 
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 COLLAPSE = ("val/diversity", "val/duplicates")
@@ -269,9 +271,10 @@ def ended_early(evidence: Evidence) -> Sheet:
         Column("outcome", _TEXT, "outcome"),
         Column("step", _COUNT, "at iteration", _whole),
         Column("iterations", _COUNT, "of", _whole),
-        Column("reason", _TEXT, "why", lambda text: text[:200]),
+        Column("reason", _TEXT, "why", lambda text: shown(text, REASON)),
     ]
-    return Sheet("ended_early", "What was stopped or failed, when and why", columns, rows)
+    note = WHOLE_REASONS if any(len(row["reason"]) > REASON for row in rows) else ""
+    return Sheet("ended_early", "What was stopped or failed, when and why", columns, rows, note)
 
 
 def compute(evidence: Evidence) -> Sheet:

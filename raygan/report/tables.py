@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +15,18 @@ from rich.text import Text
 from raygan.records import LAST, LOSS, STEP, WHOLE, TrialRecord
 from raygan.report import finals, stability
 from raygan.report.tabular import parquet_bytes, table_of
+from raygan.shown import cell as text_cell
+from raygan.shown import say, shown
 from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
 OVERVIEW = "overview.png"
 STABILITY = ("last_over_best", "drawup", "roughness", "log_area")
 """Measures of :mod:`raygan.report.stability` in a trial's row."""
+
+REASON = 200
+"""Characters of a trial's reason that tables for people show."""
+WHOLE_REASONS = "Reasons that end in … stand in full in trials/TRIAL/record.json, under `reason`."
 
 STYLES = {
     "ok": "green",
@@ -109,20 +115,15 @@ def show(
     records = list(records)
     for cell in cells:
         mine = [record for record in records if record.cell == cell]
-        table = Table(
-            title=cell, title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
-        for name in ("trial", "end loss", "best loss", "at iteration", "outcome", "seconds"):
-            table.add_column(name, justify="left" if name in ("trial", "outcome") else "right")
+        names = ("trial", "end loss", "best loss", "at iteration", "outcome", "seconds")
+        table = text_table(names, ("trial", "outcome"), cell)
         for record in sorted(mine, key=_rank):
             best = record.best
-            outcome = Text(
-                record.outcome or "unfinished", style=STYLES.get(record.outcome or "", "")
-            )
+            outcome = outcome_cell(record.outcome or "unfinished")
             if record.reason:
-                outcome.append(f": {record.reason[:100]}", style="dim")
+                outcome.append(f": {shown(record.reason, REASON)}", style="dim")
             table.add_row(
-                record.title,
+                text_cell(record.title),
                 f"{record.end_loss:.5f}" if record.end_loss is not None else "",
                 f"{best[1]:.5f}" if best else "",
                 str(best[0]) if best else "",
@@ -131,6 +132,8 @@ def show(
             )
         console.print(table)
         console.print()
+    if any(len(record.reason or "") > REASON for record in records):
+        say(console, WHOLE_REASONS, "dim")
     against = f"; answering with the mean training image scores {baseline:.5f}" if baseline else ""
     console.print(
         f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}. "
@@ -143,16 +146,12 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
     """Print, per cell, how its best settings did with fresh seeds; nothing without replicates."""
     if not any(replicates.values()):
         return
-    table = Table(
-        title="Fresh seeds, to the end: what a verdict stands on",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
     names = ("cell", "setting", "seeds", "mean end loss", "sd", "lowest", "highest")
-    for name in (*names, "mean best loss", "failed"):
-        table.add_column(name, justify="left" if name in ("cell", "setting") else "right")
+    table = text_table(
+        (*names, "mean best loss", "failed"),
+        ("cell", "setting"),
+        "Fresh seeds, to the end: what a verdict stands on",
+    )
     for cell, records in replicates.items():
         for chosen in dict.fromkeys(setting(record) for record in records):
             mine = [record for record in records if setting(record) == chosen]
@@ -165,9 +164,31 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
                 numbers = [f"{statistics.fmean(ends):.5f}", spread]
                 numbers += [f"{value:.5f}" for value in (min(ends), max(ends), best)]
             failed = sum(r.outcome not in (None, *WHOLE) for r in mine)
-            table.add_row(cell, chosen, str(len(ends)), *numbers, str(failed))
+            table.add_row(text_cell(cell), text_cell(chosen), str(len(ends)), *numbers, str(failed))
     console.print(table)
     console.print()
+
+
+def text_table(names: Iterable[str], words: Container[str], title: str = "") -> Table:
+    """An empty table for a terminal; columns that are not among ``words`` hold numbers.
+
+    What does not fit is broken into lines, not cut.
+    """
+    table = Table(
+        title=text_cell(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for name in names:
+        table.add_column(name, justify="left" if name in words else "right", overflow="fold")
+    return table
+
+
+def outcome_cell(outcome: str) -> Text:
+    """A trial's outcome or state in its colour."""
+    return text_cell(outcome, style=STYLES.get(outcome, ""))
 
 
 def setting(record: TrialRecord) -> str:

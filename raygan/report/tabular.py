@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from raygan.shown import shown
+
 Show = Callable[[Any], str]
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
+"""How a cell begins that Excel, LibreOffice or Google Sheets takes for a formula."""
+_MOST_CSV = 32_000
+"""Characters of a cell; spreadsheets take 32,767."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,10 @@ class Sheet:
     def arrow(self) -> pa.Table:
         """All columns, with their types, however many rows there are."""
         schema = pa.schema([(column.name, column.type) for column in self.columns])
-        rows = [{column.name: row.get(column.name) for column in self.columns} for row in self.rows]
+        rows = [
+            {column.name: _whole(row.get(column.name)) for column in self.columns}
+            for row in self.rows
+        ]
         return pa.Table.from_pylist(rows, schema)
 
 
@@ -67,10 +77,15 @@ def _text(column: Column, value: Any) -> str:
     return "" if value is None else column.show(value)
 
 
+def _whole(value: Any) -> Any:
+    """Text that UTF-8 can encode: half of a surrogate pair, which JSON may hold, is escaped."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """``rows`` with every column that any of them has; what a row lacks is null."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: [row.get(name) for row in rows] for name in names})
+    return pa.table({_whole(name): [_whole(row.get(name)) for row in rows] for name in names})
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -81,10 +96,25 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def csv_bytes(table: pa.Table) -> bytes:
-    """``table`` as a CSV file with a header."""
+    """``table`` as a CSV file with a header, safe to open in a spreadsheet.
+
+    In text, control characters are escaped (a line break is ``\\n``), and what a spreadsheet
+    would take for a formula begins with an apostrophe. Parquet and JSON have the text unchanged.
+    """
+    columns = [
+        pa.array([text and _csv_text(text) for text in column.to_pylist()], pa.string())
+        if pa.types.is_string(column.type)
+        else column
+        for column in table.columns
+    ]
+    named = pa.Table.from_arrays(columns, [_csv_text(name) for name in table.column_names])
     sink = io.BytesIO()
-    pyarrow.csv.write_csv(table, sink)
+    pyarrow.csv.write_csv(named, sink)
     return sink.getvalue()
+
+
+def _csv_text(text: str) -> str:
+    return ("'" if _FORMULA.match(text) else "") + shown(text, _MOST_CSV)
 
 
 def json_bytes(table: pa.Table) -> bytes:

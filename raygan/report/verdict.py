@@ -9,6 +9,7 @@ from raygan.report.audit import audit
 from raygan.report.compare import LEAST, mean_interval, wilson
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.pairs import comparisons
+from raygan.shown import MOST_MESSAGE, shown
 
 MOST = 5
 """Cells that the best one is compared with in words; the others are in the table."""
@@ -16,10 +17,12 @@ MOST = 5
 
 def verdict(evidence: Evidence) -> str:
     """One paragraph: which cell reaches the lowest loss, by how much, and how sure that is."""
+    return shown(" ".join(_sentences(evidence)), MOST_MESSAGE)
+
+
+def _sentences(evidence: Evidence) -> list[str]:
     if not evidence.ranked:
-        return " ".join(
-            ["There is no verdict: no trial has ended with a result.", *_lost(evidence)]
-        )
+        return ["There is no verdict: no trial has ended with a result.", *_lost(evidence)]
     best, others = evidence.ranked[0], evidence.ranked[1:]
     sentences = [_lead(evidence, best, alone=not others)]
     if others:
@@ -28,8 +31,7 @@ def verdict(evidence: Evidence) -> str:
     if changed:
         sentences.append(audited)
     sentences += _lost(evidence)
-    sentences += _caveats(evidence, best)
-    return " ".join(sentences)
+    return [*sentences, *_caveats(evidence, best)]
 
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:

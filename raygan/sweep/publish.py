@@ -10,6 +10,7 @@ from raygan import records
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
 from raygan.report.evidence import Evidence
+from raygan.report.make import markdown
 from raygan.report.questions import target
 from raygan.report.words import loss
 from raygan.storage import Storage
@@ -56,7 +57,7 @@ def aggregates(evidence: Evidence) -> dict[str, float]:
 def note(verdict: str, evidence: Evidence) -> str:
     """The description of the parent run, in Markdown."""
     rows = [
-        f"| `{cell.name}` | {cell.setting} | {loss(evidence.mean(cell))} | "
+        f"| {markdown(cell.name)} | {markdown(cell.setting)} | {loss(evidence.mean(cell))} | "
         f"{len(evidence.losses(cell))} | {len(cell.failed)} of {len(cell.ended)} |"
         for cell in evidence.ranked
     ]
@@ -65,7 +66,7 @@ def note(verdict: str, evidence: Evidence) -> str:
     if evidence.champion is not None:
         address = f"models:/{model_name(evidence.name)}@{ALIAS}"
         more += f' The best generator: `mlflow.pytorch.load_model("{address}")`.'
-    return cut("\n".join([verdict, "", more, "", *(table + rows if rows else [])]))
+    return cut("\n".join([markdown(verdict), "", more, "", *(table + rows if rows else [])]))
 
 
 def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:

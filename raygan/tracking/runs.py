@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import re
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raygan import pictures
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
@@ -215,18 +215,14 @@ class Runs:
         return _Child(run_id, last, None, *known)
 
     def _log_pictures(self, run_id: str, trial: str, step: int) -> None:
-        from PIL import Image
-
         for kind in PICTURES:
-            data = self._storage.read(f"trials/{trial}/images/{kind}-{step:09d}.png")
-            if data is None:
-                continue
             try:
-                image = Image.open(io.BytesIO(data)).convert("RGB")
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                logger.warning("a picture of %s cannot be read: %s", trial, error)
+                image = pictures.read(self._storage, f"trials/{trial}/images/{kind}-{step:09d}.png")
+            except pictures.PictureError as error:
+                logger.warning("picture damaged, so MLflow does not get it: %s", error)
                 continue
-            self._client.log_image(run_id, image, key=kind, step=step)
+            if image is not None:
+                self._client.log_image(run_id, image, key=kind, step=step)
 
     def _log_checkpoint(self, run_id: str, record: TrialRecord) -> None:
         if (name := record.checkpoints.get("best")) is None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raygan.report import figures, pictures, sheets
+from raygan.report import figures, make, sheets
 from raygan.report.evidence import Cell
 from raygan.report.finals import read_finals
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
@@ -152,7 +152,10 @@ def test_without_any_finished_trial_there_is_a_report_all_the_same(tmp_path, cel
     assert pq.read_table(tmp_path / FOLDER / "cells.parquet").num_rows == len(cells)
 
 
-def test_damaged_pictures_and_results_of_the_final_test_are_passed_over(tmp_path):
+def test_damaged_pictures_are_named_and_results_of_the_final_test_passed_over(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(make, "drawings", lambda _: [])
     known, storage = made_up(), Storage(str(tmp_path))
     store_pictures(storage)
     home = f"trials/{known.cells[2].best.id}"
@@ -161,12 +164,35 @@ def test_damaged_pictures_and_results_of_the_final_test_are_passed_over(tmp_path
     storage.write(f"{home}/final/last.json", json.dumps({"loss": 0.2}).encode())
     storage.write(f"{home}/final/best-hardest.png", b"no picture")
     assert read_finals(storage, known.records) == {known.cells[2].best.id: {"last": {"loss": 0.2}}}
-    shown = [[picture.caption for picture in s.pictures] for s in pictures.extremes(storage, known)]
-    assert [len(captions) for captions in shown] == [3, 4, 4]
-    assert shown[0] == ["best generator, easiest", "last generator, hardest",
-                        "last generator, easiest"]  # fmt: skip
-    counts = {strip.cell[:2]: len(strip.pictures) for strip in pictures.samples(storage, known)}
-    assert counts == {"wn": SHOWN - 1, "bn": SHOWN, "va": SHOWN}
+    report = Report.of(storage, known)
+    report.write(storage)
+    damaged = [
+        picture
+        for strip in (*report.samples, *report.reconstructions, *report.extremes)
+        for picture in strip.pictures
+        if picture.problem
+    ]
+    names = [f"{home}/images/samples-{STEPS:09d}.png", f"{home}/final/best-hardest.png"]
+    assert [picture.problem for picture in damaged] == [
+        f"picture damaged: {name} (no whole PNG)" for name in names
+    ]
+    page, markdown = report.html(), report.markdown().replace("\\", "")
+    for name in names:
+        assert f"picture damaged: {name}" in page
+        assert f"| picture damaged: {name}" in markdown
+    for picture in damaged:
+        assert picture.name not in markdown
+        assert picture.name not in storage.files(FOLDER)
+    assert {len(strip.pictures) for strip in (*report.samples, *report.extremes)} == {SHOWN}
+
+
+def test_a_picture_with_an_odd_name_is_linked_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "drawings", lambda _: [])
+    known, storage = evidence(cell("bn", [0.01])), Storage(str(tmp_path))
+    record = known.cells[0].best
+    record.id = "a](x) [b"
+    storage.write(f"trials/{record.id}/final/best-hardest.png", png(8))
+    assert "](report/a%5D%28x%29%20%5Bb-best-hardest.jpg)" in Report.of(storage, known).markdown()
 
 
 def test_rate_of_collapse_has_its_interval():

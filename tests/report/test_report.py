@@ -4,6 +4,7 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 from rich.console import Console
 
@@ -86,3 +87,12 @@ def test_records_survive_storage(tmp_path):
     for one in RECORDS:
         one.save(storage)
     assert load_all(storage) == {one.id: one for one in RECORDS}
+
+
+def test_overview_of_damaged_samples_says_so(tmp_path, monkeypatch):
+    storage, said = Storage(str(tmp_path)), []
+    storage.write("trials/bn-000/images/samples-000000020.png", b"no picture")
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **more: said.append(text))
+    overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
+    name = "trials/bn-000/images/samples-000000020.png"
+    assert "".join(said[0].split()) == f"picturedamaged:{name}(nowholePNG)"
