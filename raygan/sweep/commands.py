@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import click
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
 from raygan import records
 from raygan.errors import ConfigError, RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
 from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
+from raygan.shown import MOST_MESSAGE, shown
+from raygan.shown import cell as text_cell
 from raygan.storage import Storage
 from raygan.sweep import lock, plan, state
 from raygan.sweep.cell import best, verdict
@@ -56,7 +57,7 @@ def _of_a_sweep(command: Command) -> Command:
             except OSError as error:
                 raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
         except RayganError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
+            click.secho(f"error: {shown(error, MOST_MESSAGE, lines=True)}", fg="red", err=True)
             sys.exit(2)
 
     return run  # type: ignore[return-value]
@@ -86,11 +87,9 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     known = records.load_all(sweep)
     holder = lock.read(sweep)
     alive = holder is not None and _is_alive(sweep, holder)
-    console.print(_who(holder, alive, _is_done(sweep, known)), highlight=False, markup=False)
-    table = Table(box=None, pad_edge=False)
+    console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
-    for name in names:
-        table.add_column(name, justify="left" if name in ("cell", "by") else "right")
+    table = tables.text_table(names, ("cell", "by"))
     searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
     for cell in plan.cells(spec):
         mine = _of(cell, known)
@@ -99,13 +98,13 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
         failed = sum(r.outcome not in (*WHOLE, "stopped") for r in ended)
         lowest = best(spec, cell, mine)
         table.add_row(
-            cell.name,
+            text_cell(cell.name),
             f"{sum(r.kind == 'search' for r in ended)}/{searches}",
             f"{sum(r.kind == 'replicate' for r in ended)}/{replicates}",
             str(sum(record.outcome is None for record in mine)),
             str(failed),
             f"{lowest.end_loss:.5f}" if lowest else "",
-            lowest.title if lowest else "",
+            text_cell(lowest.title if lowest else ""),
         )
     console.print(table)
     for record in known.values():
@@ -113,7 +112,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
             loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
             state_of = "running" if alive else "waiting to go on"
             console.print(
-                f"{record.title}: {state_of}, iteration "
+                f"{shown(record.title)}: {state_of}, iteration "
                 f"{record.step}/{record.config['iterations']}{loss}",
                 highlight=False,
                 markup=False,
@@ -133,7 +132,7 @@ def stop(sweep: Storage, spec: SweepSpec) -> None:
         click.echo(f"{spec.name} is not running.")
         return
     lock.ask_to_stop(sweep, holder)
-    click.echo(f"Asked {holder} to stop {spec.name} ...")
+    click.echo(f"Asked {shown(holder)} to stop {spec.name} ...")
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         now = lock.read(sweep)
@@ -173,7 +172,7 @@ def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None)
     if kind is None or out is not None:
         _show(sweep, spec, known)
     if out is not None:
-        click.echo(f"Written: {out}")
+        click.echo(f"Written: {shown(out)}")
 
 
 def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
@@ -220,12 +219,12 @@ def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
             f"{target.uri} cannot be written ({error}); give another place with --out"
         ) from error
     click.echo(found.verdict)
-    click.echo(f"\nReport: {target.uri}/{HTML}")
+    click.echo(f"\nReport: {shown(target.uri)}/{HTML}")
 
 
 def _is_alive(sweep: Storage, holder: Holder) -> bool:
     if not lock.is_of_this_host(holder):
-        click.echo(f"Waiting for a sign of life of {holder} ...", err=True)
+        click.echo(f"Waiting for a sign of life of {shown(holder)} ...", err=True)
     return lock.is_alive(sweep, holder)
 
 

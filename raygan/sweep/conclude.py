@@ -17,6 +17,7 @@ from raygan.records import STEP, WHOLE
 from raygan.report import tables
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
 from raygan.report.overview import overview_png
+from raygan.shown import say, shown
 from raygan.storage import Storage
 from raygan.sweep import publish, state
 from raygan.sweep.evidence import make_report
@@ -30,6 +31,8 @@ from raygan.tracking.runs import Ending
 logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
+MOST_CAUSES = 20
+"""Reasons of failures that are listed, the most frequent ones."""
 
 
 def spent_metrics(study: Study) -> dict[str, float]:
@@ -161,7 +164,7 @@ def _say_what_is_left(study: Study, code: int, again: str, console: Console) -> 
 
 
 def _warn(console: Console, text: str) -> None:
-    console.print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
+    say(console, text, "yellow")
 
 
 def _write(
@@ -261,26 +264,26 @@ def _exit_code(study: Study) -> int:
 
 def _explain_failures(study: Study, console: Console) -> None:
     causes = Counter(
-        f"{record.outcome}: {record.reason}"
+        shown(f"{record.outcome}: {record.reason}", tables.REASON)
         for record in study.records.values()
         if record.outcome in ("failed", "diverged", "early-failure")
     )
-    console.print("Too many trials gave no result:", style="bold red")
-    for cause, count in causes.most_common():
-        console.print(f"  {count} × {cause}", highlight=False, markup=False)
+    say(console, "Too many trials gave no result:", "bold red")
+    for cause, count in causes.most_common(MOST_CAUSES):
+        say(console, f"  {count} × {cause}")
+    if (left := len(causes) - MOST_CAUSES) > 0:
+        say(console, f"  and {left} other reasons")
+    say(console, f"In full: {study.storage.uri}/trials/TRIAL/record.json, under `reason`")
 
 
 def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-    say(f"Spent:   {describe_spent(study)}")
-    say(f"Results: {study.storage.uri}/{tables.RESULTS}")
+    say(console, f"Spent:   {describe_spent(study)}")
+    say(console, f"Results: {study.storage.uri}/{tables.RESULTS}")
     if tables.OVERVIEW in study.storage.files():
-        say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
+        say(console, f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
     if HTML in study.storage.files():
-        say(f"Report:  {study.storage.uri}/{HTML}")
+        say(console, f"Report:  {study.storage.uri}/{HTML}")
     if not is_file(tracker.uri):
-        say(f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
+        say(console, f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
     else:
-        say(f"MLflow:  mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}")
+        say(console, f"MLflow:  mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}")

@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from raygan import records
 from raygan.errors import CheckpointError, ConfigError, RayganError
 from raygan.records import WHOLE, TrialRecord
+from raygan.report.tables import text_table
+from raygan.shown import cell as text_cell
+from raygan.shown import say, shown
 from raygan.storage import Storage
 from raygan.sweep import final, plan, state, trial
 from raygan.sweep.cell import best, verdict
@@ -111,14 +113,14 @@ def _evaluate(
     jobs = [whole(job) for job in final.due(sweep, tested, config, names)]
     if jobs:
         click.echo(f"{len(jobs)} generators are tested, {config.steps} steps per image")
-    failed = final.run(jobs, final.Here(), 1, click.echo)
+    failed = final.run(jobs, final.Here(), 1, lambda line: click.echo(shown(line)))
     _show(sweep, tested, names)
     if weights is not None:
         for job in final.checkpoints(sweep, tested, names):
             try:
                 _fid(whole(job), weights)
             except CheckpointError as error:  # the others can be judged all the same
-                click.echo(f"{job['title']}: no FID ({error})")
+                click.echo(shown(f"{job['title']}: no FID ({error})"))
                 failed += 1
     return failed
 
@@ -136,7 +138,7 @@ def _fid(job: final.Job, weights: Path) -> None:
     for which in job["which"]:
         Storage(job["folder"]).write(f"final/{which}-fid.json", written.encode())
     click.echo(
-        f"{job['title']}, {' and '.join(job['which'])}: FID {found['fid']:.3f}, KID "
+        f"{shown(job['title'])}, {' and '.join(job['which'])}: FID {found['fid']:.3f}, KID "
         f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
         "training images)"
     )
@@ -181,13 +183,12 @@ def _gpus(device: str) -> float:
 
 
 def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for name in ("trial", "generator", "iteration", "loss", "images", "steps", "audit"):
-        table.add_column(name, justify="left" if name in ("trial", "generator") else "right")
+    names = ("trial", "generator", "iteration", "loss", "images", "steps", "audit")
+    table = text_table(names, ("trial", "generator"))
     for record in tested:
         for name in which:
             if (found := final.read(sweep / "trials" / record.id, name)) is not None:
-                table.add_row(record.title, name, *_cells(found))
+                table.add_row(text_cell(record.title), name, *_cells(found))
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(
@@ -195,7 +196,7 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
         "the best of several starts on the audited images.",
         style="dim",
     )
-    console.print(f"Results: {sweep.uri}/trials/TRIAL/final", highlight=False, soft_wrap=True)
+    say(console, f"Results: {sweep.uri}/trials/TRIAL/final")
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

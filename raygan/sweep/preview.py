@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from raygan import records
 from raygan.data.config import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.gan.rate import Rate
 from raygan.records import TrialRecord
+from raygan.report.tables import text_table
+from raygan.shown import cell as text_cell
+from raygan.shown import say
 from raygan.storage import Storage
 from raygan.sweep import plan, state
 from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.progress import duration
 from raygan.sweep.spec import SweepSpec, search_method
 
+MOST_YAML = 200_000
+"""Characters of the resolved YAML that are shown; the largest one that is read has fewer."""
 RATES_FILE = "rates.json"
 CALIBRATION_SECONDS = 5.0
 """How long each cell is trained to measure its rate."""
@@ -44,83 +50,67 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
     cells = plan.cells(spec)
     searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
     works = [_work(spec, cell, rates.get(cell.name)) for cell in cells]
-    table = Table(box=None, pad_edge=False)
-    names = (
-        "cell",
-        "search",
-        "replicates",
-        "iterations each",
-        "images/s",
-        "trial-hours",
-        "searched",
-    )
-    for name in names:
-        table.add_column(name, justify="left" if name in ("cell", "searched") else "right")
+    names = ("cell", "search", "replicates", "iterations each", "images/s", "trial-hours")
+    table = text_table((*names, "searched"), ("cell", "searched"))
     for cell, work in zip(cells, works, strict=True):
         config = spec.train_config(**cell.values)
         cost, _ = _estimate(spec, [work], 1)
         images = config.d_steps * config.batch_size
         rate = work.rate and work.rate.iterations_per_second * images
         table.add_row(
-            cell.name,
+            text_cell(cell.name),
             str(searches),
             str(replicates),
             f"{config.iterations:,}",
             f"{rate:.0f}" if rate else "?",
             f"≤ {cost.trial_hours:.2f}" if cost.trial_hours is not None else "?",
-            _describe_search(spec),
+            text_cell(_describe_search(spec), MOST_YAML),
         )
     console.print(table)
     total = len(cells) * (searches + replicates)
     scale = spec.scale
-    say = _Lines(console)
-    say(f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {total} trials")
-    say(
+    tell = partial(say, console)
+    tell(f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {total} trials")
+    tell(
         f"early stopping: {spec.stop.rule}; retry of early failures: "
         f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"
     )
-    say(
+    tell(
         f"each trial: {scale.workers} workers × ({scale.cpus_per_worker:g} CPUs, "
         f"{scale.gpus_per_worker:g} GPUs); at once: {at_once or 'none'}"
     )
     if why_not is not None:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-        say(f"on {where}: {why_not}")
-    _say_cost(spec, works, at_once or 1, say)
-    _say_final_tests(spec, works, say)
+        tell(f"on {where}: {why_not}")
+    _say_cost(spec, works, at_once or 1, tell)
+    _say_final_tests(spec, works, tell)
     console.print()
-    console.print(state.dump(spec), highlight=False, markup=False, soft_wrap=True, end="")
+    say(console, state.dump(spec).rstrip("\n"), most=MOST_YAML)
 
 
-class _Lines:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def __call__(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _say_cost(spec: SweepSpec, works: list[Work], at_once: int, say: _Lines) -> None:
+def _say_cost(
+    spec: SweepSpec, works: list[Work], at_once: int, tell: Callable[[str], None]
+) -> None:
     most, expected = _estimate(spec, works, at_once)
     budget = spec.budget
     about = f"; about {expected.iterations:,.0f} if the ladder stops as planned" if (
         expected and expected.iterations < most.iterations) else ""  # fmt: skip
-    say(f"iterations: at most {most.iterations:,.0f}{about}")
+    tell(f"iterations: at most {most.iterations:,.0f}{about}")
     if most.wall_hours is None:
-        say(
+        tell(
             "time, GPU-hours and cost: unknown; --calibrate measures each cell's rate for some "
             "seconds"
         )
     else:
-        say(f"at most:    {_hours(most)}")
+        tell(f"at most:    {_hours(most)}")
         if about and expected:
-            say(f"about:      {_hours(expected)} (more where ranks last from rung to rung)")
-    say(
+            tell(f"about:      {_hours(expected)} (more where ranks last from rung to rung)")
+    tell(
         f"budget:     {', '.join(f'{key} {value}' for key, value in budget.caps.items()) or 'none'}"
     )
 
 
-def _say_final_tests(spec: SweepSpec, works: list[Work], say: _Lines) -> None:
+def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], None]) -> None:
     """What comes on top: a final test takes as long as so many running tests of fewer steps."""
     final, dataset = spec.final_config(), spec.dataset_config()
     generators = 2 * sum(work.replicates for work in works)
@@ -137,7 +127,7 @@ def _say_final_tests(spec: SweepSpec, works: list[Work], say: _Lines) -> None:
         each = [2 * work.replicates * work.rate.evaluation_seconds for work in works if work.rate]
         hours = sum(each) * evaluations * spec.scale.workers / 3600
         took = f"; on top of that, {hours:.2f} hours of one worker in all"
-    say(
+    tell(
         f"final tests: {generators} generators at the most, on up to {images} images, each as long "
         f"as about {evaluations:,.0f} evaluations{took}"
     )

@@ -13,10 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from raygan.records import TrialRecord
-from raygan.report.tables import STYLES
+from raygan.report.tables import REASON, outcome_cell, text_table
+from raygan.shown import MOST_MESSAGE, cell, say, shown
 from raygan.sweep.study import Event, Study
 from raygan.tracking.mlflow_tracker import Tracker
 
+MOST_TITLE = 80
+"""Characters of a trial's title."""
 ROWS = 30
 """Trials shown at once in the live table: the running ones first, then the latest."""
 
@@ -63,7 +66,7 @@ class Progress:
                 self._line(event, record)
 
     def _line(self, event: Event, record: TrialRecord) -> None:
-        head = f"{time.strftime('%H:%M:%S')} {record.title:<24}"
+        head = f"{time.strftime('%H:%M:%S')} {shown(record.title, MOST_TITLE):<24}"
         if event == "waiting":
             text = f"waiting for resources (trial {record.id})"
         elif event == "started":
@@ -73,23 +76,23 @@ class Progress:
             done = f"{ended}/{self._study.trial_count} done, {describe_spent(self._study)}"
             text = f"started (trial {record.id}; {done}){resumed}"
         elif event == "noted":
-            text = "; ".join(record.notes)
+            text = "; ".join(shown(note, REASON) for note in record.notes)
         elif event == "evaluated" and record.history:
             text = (
                 f"{record.step}/{record.config['iterations']}  "
                 f"reconstruction loss {record.curve[-1][1]:.5f}  "
-                f"{record.history[-1]['perf/images_per_second']:.0f} images/s  "
+                f"{_speed(record)} images/s  "
                 f"{self._left(record)} left"
             )
         elif event == "paused":
             text = f"paused at iteration {record.step}: the budget is reached"
         elif event == "ended":
             best = f", best {record.best[1]:.5f} at {record.best[0]}" if record.best else ""
-            why = f" ({record.reason})" if record.reason else ""
+            why = f" ({shown(record.reason, REASON)})" if record.reason else ""
             text = f"{record.outcome}{why}{best}"
         else:
             return
-        self._console.print(f"{head} {text}", highlight=False, soft_wrap=True, markup=False)
+        say(self._console, f"{head} {text}")
         warning = self._tracker.last_error if self._tracker else None
         if warning != self._last_warning:
             self._last_warning = warning
@@ -110,27 +113,17 @@ class Progress:
         running = [r for r in everything if r.id in since]
         waiting = {trial for trial, start in since.items() if math.isnan(start)}
         ended = [r for r in everything if r.outcome is not None]
-        table = Table(box=None, pad_edge=False)
-        for name in (
-            "trial",
-            "iteration",
-            "reconstruction loss",
-            "best",
-            "images/s",
-            "state",
-            "left",
-        ):
-            table.add_column(name, justify="left" if name in ("trial", "state") else "right")
+        names = ("trial", "iteration", "reconstruction loss", "best", "images/s", "state", "left")
+        table = text_table(names, ("trial", "state"))
         for record in (running + ended[::-1])[:ROWS]:
-            last = record.history[-1] if record.history else {}
             state = record.outcome or ("waiting" if record.id in waiting else "running")
             table.add_row(
-                record.title,
+                cell(record.title, MOST_TITLE),
                 f"{record.step}/{record.config['iterations']}",
                 f"{record.curve[-1][1]:.5f}" if record.history else "",
                 f"{record.best[1]:.5f}" if record.best else "",
-                f"{last['perf/images_per_second']:.0f}" if last else "",
-                Text(state, style=STYLES.get(state, "")),
+                _speed(record) if record.history else "",
+                outcome_cell(state),
                 self._left(record) if record.id in study.running else "",
             )
         head = (
@@ -142,6 +135,11 @@ class Progress:
         if self._tracker is not None and self._tracker.last_error:
             parts.append(_tracking_state(self._tracker.last_error))
         return Group(*parts)
+
+
+def _speed(record: TrialRecord) -> str:
+    found = record.history[-1].get("perf/images_per_second")
+    return "?" if found is None else f"{found:.0f}"
 
 
 def describe_spent(study: Study) -> str:
@@ -167,7 +165,7 @@ def describe_spent(study: Study) -> str:
 def _tracking_state(error: str | None) -> Text:
     if error is None:
         return Text("MLflow is caught up again; nothing was lost", style="green")
-    return Text(f"MLflow is behind and will be caught up: {error}", style="yellow")
+    return cell(f"MLflow is behind and will be caught up: {error}", MOST_MESSAGE, "yellow")
 
 
 def duration(seconds: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from optuna.storages import JournalStorage
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
+from raygan.shown import say, shown
 from raygan.storage import Storage
 from raygan.sweep import final, nodes, plan, publish, state, trial, tune
 from raygan.sweep.conclude import (
@@ -93,14 +94,10 @@ def _run(
     at_once = _start(spec, tracker.uri, options, signals, console)
     data = {
         "id": known["id"] if known else uuid.uuid4().hex,
-        **trial.prepare_on_cluster(
-            spec, storage, lambda line: console.print(f"images: {line}", highlight=False)
-        ),
+        **trial.prepare_on_cluster(spec, storage, lambda line: say(console, f"images: {line}")),
     }
-    console.print(
-        f"{data['train']} training images {data['shape']}; up to {at_once} trials at once",
-        highlight=False,
-    )
+    images = f"{data['train']} training images {data['shape']}"
+    say(console, f"{images}; up to {at_once} trials at once")
     if known and known["digest"] != data["digest"]:
         raise ConfigError(
             f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
@@ -114,8 +111,8 @@ def _run(
         catch_up(study, tracker)
         study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
         if study.runnable:
-            say = _sayer(console)
-            watch, outage = nodes.Watch(study, say), Outage(study, say)
+            tell = partial(say, console)
+            watch, outage = nodes.Watch(study, tell), Outage(study, tell)
             with Progress(study, console, tracker), watch, outage:
                 tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
         _test(study, data, at_once, signals, console, again)
@@ -144,39 +141,32 @@ def _test(
     """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
     spec, sweep = study.spec, study.storage
 
-    say = _sayer(console)
+    tell = partial(say, console)
     try:
         due = _untested(study)
     except OSError as error:
-        say(f"The final tests cannot be prepared ({error}); {again} makes them.")
+        tell(f"The final tests cannot be prepared ({error}); {again} makes them.")
         return
     jobs = [
         trial.job_of(plan.of_record(study.records[job["trial"]]), spec, sweep, data) | job
         for job in due
     ]
     if jobs:
-        say(f"{len(jobs)} generators are tested finally, {spec.final.steps} steps per image")
+        tell(f"{len(jobs)} generators are tested finally, {spec.final.steps} steps per image")
     failed = final.run(
         jobs,
         final.OnRay(),
         at_once * spec.scale.workers,
-        say,
+        tell,
         lambda: signals.first is not None,
     )
     if failed:
-        say(f"{failed} final tests could not be made; {again} tries again")
-
-
-def _sayer(console: Console) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-    return say
+        tell(f"{failed} final tests could not be made; {again} tries again")
 
 
 def _lost(holder: Holder) -> None:
     # whatever this process would write now, another one may have written, too
-    print(f"error: this sweep is now run by {holder}", file=sys.stderr, flush=True)
+    print(f"error: this sweep is now run by {shown(holder)}", file=sys.stderr, flush=True)
     os._exit(2)
 
 
@@ -216,9 +206,9 @@ def _announce(study: Study, grown: list[str], console: Console) -> None:
     text = f"{study.spec.name}: {study.trial_count} trials in {len(study.cells)} cells"
     if study.records:
         text += f"; goes on with {done} done"
-    console.print(text, style="bold", highlight=False)
+    say(console, text, "bold")
     for words in grown:
-        console.print(f"The sweep is extended: {words}.", highlight=False)
+        say(console, f"The sweep is extended: {words}.")
 
 
 def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
@@ -242,4 +232,4 @@ def _start(
         )
     if not ours:
         tune.free_leftovers()
-    return nodes.room(spec.scale, ours=ours, say=_sayer(console))
+    return nodes.room(spec.scale, ours=ours, say=partial(say, console))

@@ -115,6 +115,7 @@ def load_images(job: dict[str, Any]) -> ImageSet:
 
 def _show(evaluation: Evaluation, storage: Storage) -> None:
     from raygan.gan.pictures import grid_png
+    from raygan.shown import shown
 
     name = f"{evaluation.step:09d}.png"
     try:
@@ -122,7 +123,7 @@ def _show(evaluation: Evaluation, storage: Storage) -> None:
         pairs = grid_png(evaluation.reconstructions, columns=8)
         storage.write(f"images/reconstructions-{name}", pairs)
     except OSError as error:  # a picture is not worth a trial
-        print(f"{storage.uri}/images: {error}")
+        print(shown(f"{storage.uri}/images: {error}"))
 
 
 def _join(rank: int, count: int, *, gpu: bool) -> None:
