@@ -20,3 +20,7 @@ main.add_command(commands.stop, "stop")
 main.add_command(commands.results, "results")
 main.add_command(evaluate, "evaluate")
 main.add_command(commands.report, "report")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m raygan.cli")

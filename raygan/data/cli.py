@@ -190,3 +190,7 @@ def _errors() -> Iterator[None]:
 
 def _note(text: str) -> None:
     click.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,6 +22,7 @@ from raygan.gan.pictures import grid_png
 from raygan.gan.state import TrainState
 from raygan.gan.train import Evaluation, train
 from raygan.gan.workers import Workers
+from raygan.shown import MOST_MESSAGE, shown
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
     except (RayganError, OSError) as error:  # OSError: --out cannot be written
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error, MOST_MESSAGE, lines=True)}", file=sys.stderr)
         sys.exit(2)
     finally:
         if distributed:
@@ -64,7 +65,7 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
         state.load_state_dict(found[0])
     if workers.rank == 0:
         for reason in found[1] if found else []:
-            print(f"passed over {reason}", file=sys.stderr)
+            print(f"passed over {shown(reason)}", file=sys.stderr)
         if found:
             print(f"goes on after iteration {state.step}", file=sys.stderr)
         print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
@@ -111,3 +112,7 @@ def _type(annotation: str) -> type:
     if annotation.startswith("int"):
         return int
     return float if annotation.startswith("float") else str
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,4 @@
 from raygan.sweep.cli import main
 
-main(prog_name="python -m raygan.sweep")
+if __name__ == "__main__":  # processes that are spawned load this module, too
+    main(prog_name="python -m raygan.sweep")

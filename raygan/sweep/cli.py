@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from raygan.errors import RayganError
+from raygan.shown import say
 from raygan.sweep.spec import SweepSpec, load, smoke
 
 _SET_HELP = "Override a key of the YAML, such as train.features=16; may be repeated."
@@ -63,8 +64,10 @@ def main(
 
         code = run(spec, console, Options(address, verbose, fresh, retry_failed))
     except RayganError as error:
-        Console(stderr=True, width=console.width).print(
-            f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
+        say(Console(stderr=True, width=console.width), f"error: {error}", "red")
         sys.exit(2)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

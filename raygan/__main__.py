@@ -1,0 +1,6 @@
+"""``python -m raygan``: the ``raygan`` command."""
+
+from raygan.cli import main
+
+if __name__ == "__main__":  # processes that are spawned load this module, too
+    main(prog_name="python -m raygan")
