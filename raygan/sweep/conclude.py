@@ -197,8 +197,10 @@ def _report(study: Study, data: dict[str, Any]) -> Report | None:
     try:
         report = make_report(study.storage, study.spec, study.records, data)
         report.write(study.storage)
-    except Exception:  # a report that cannot be made must not lose a sweep its end
-        logger.exception("the report cannot be made; `raygan report` tries again")
+    except Exception as error:  # a report that cannot be made must not lose a sweep its end
+        reason = shown(f"{type(error).__name__}: {error}")
+        command = f"raygan report {study.spec.name} --storage {study.storage.parent}"
+        logger.error("the report cannot be made (%s); `%s` shows where", reason, shown(command))
         return None
     return report
 

@@ -272,3 +272,15 @@ def test_what_does_not_fit_into_a_terminal_is_broken_not_cut():
     table = printed(console).partition("Reconstruction loss:")[0]
     assert table.count("…") == 0
     assert "".join(table.split()).count("f") >= 20
+
+
+def test_report_that_cannot_be_made_is_told_in_one_line(study, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise TypeError(EVIL)
+
+    monkeypatch.setattr(conclude, "make_report", fail)
+    assert conclude._report(study, {}) is None
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the report cannot be made (TypeError: =HYPERLINK(1)\\x1b]0;")
+    assert "`raygan report norms --storage " in line
+    assert is_plain(caplog.text)
