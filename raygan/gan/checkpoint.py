@@ -10,6 +10,7 @@ checkpoint is read with ``weights_only=True``, so that nothing in it is ever exe
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from pathlib import Path
@@ -28,14 +29,20 @@ def file_name(step: int) -> str:
 
 
 def save(state: dict[str, Any], folder: Path, step: int) -> Path:
-    """Write ``state`` (tensors and plain values) as ``step``'s checkpoint; return its path."""
+    """Write ``state`` (tensors and plain values) as ``step``'s checkpoint; return its path.
+
+    Raises OSError if it cannot be written; the checkpoints before it stay as they were.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(step)
     checksum = _checksum_path(path)
     aside = path.with_suffix(".tmp")
+    # straight to a disk that is full, PyTorch raises a RuntimeError like that of a broken state
+    content = io.BytesIO()
+    torch.save(state, content)
     try:
         with aside.open("wb") as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         line = f"{_sha256(aside)}  {path.name}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_the_checksum_is_one_that_sha256sum_can_check(folder):
     written = newest(folder).with_name(newest(folder).name + ".sha256").read_text()
     digest = hashlib.sha256(newest(folder).read_bytes()).hexdigest()
     assert written == f"{digest}  step-000000003.pt\n"
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_harms_no_other(folder):
+    large = {**state(4), "weight": torch.zeros(500_000)}
+    before = {path.name for path in folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(large, folder, 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name for path in folder.iterdir()} == before
+    assert checkpoint.load_latest(folder)[0]["step"] == 3
 
 
 def test_the_newest_is_found(folder):
