@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raygan.data.images import ImageSet
     from raygan.gan.train import Evaluation
     from raygan.storage import Storage
+    from raygan.sweep import checkpoints
 
 
 def train_worker(job: dict[str, Any]) -> None:
@@ -67,7 +68,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     home = Storage(job["folder"])
     # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
     saved, passed_over = checkpoints.patiently(
-        lambda: checkpoints.load_newest(home), f"{home.uri} cannot be read"
+        lambda: _newest(home), f"{home.uri} cannot be reached"
     )
     if saved is not None:
         state.load_state_dict(saved)
@@ -97,6 +98,15 @@ def _train(job: dict[str, Any], rank: int) -> None:
             checkpoint=ray.train.Checkpoint(f"{home.uri}/{name}"),
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
+
+
+def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
+    from raygan.sweep import checkpoints
+
+    found = checkpoints.load_newest(home)
+    if found[1]:
+        home.probe()  # a checkpoint that cannot be reached is not damaged: raises OSError
+    return found
 
 
 def load_images(job: dict[str, Any]) -> ImageSet:

@@ -9,7 +9,8 @@ from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
-from raygan.sweep.worker import train_worker
+from raygan.storage import Storage
+from raygan.sweep.worker import _newest, train_worker
 
 
 @pytest.fixture
@@ -80,3 +81,27 @@ def test_a_checkpoint_without_networks_fails_the_trial_with_the_reason(tmp_path,
     train_worker(cut)
     assert reports[0]["outcome"] == "failed"
     assert "does not hold its networks" in reports[0]["reason"]
+
+
+def test_checkpoints_that_cannot_be_reached_are_not_taken_for_damaged(tmp_path, monkeypatch):
+    home = Storage(str(tmp_path / "trial"))
+    place = home.local / "checkpoint_2"
+    checkpoint.save({"step": 2}, place, 2)
+    aside = tmp_path / "aside"
+    whole = Storage.files
+
+    def files(self, name=""):
+        """The folder is lost just after it was listed."""
+        found = whole(self, name)
+        if name == place.name:
+            home.local.rename(aside)
+            home.local.write_text("")
+        return found
+
+    with monkeypatch.context() as lost:
+        lost.setattr(Storage, "files", files)
+        with pytest.raises(OSError, match="trial"):
+            _newest(home)
+    home.local.unlink()
+    aside.rename(home.local)
+    assert _newest(home) == ({"step": 2}, [])
