@@ -103,7 +103,7 @@ class Study:
     def waiting(self) -> bool:
         """Whether there may be trials later that are not known, or may not start, yet."""
         if self.storage_error is not None:
-            return self.runnable
+            return self.runnable or bool(self._unsaved)
         if self.exhausted:
             return False
         running = [record for record in self.records.values() if record.outcome is None]
@@ -136,7 +136,10 @@ class Study:
             if (planned := cell.next_trial()) is not None:
                 self._add(_record(planned))
                 self._save(self.records[planned.id])
-                return planned
+                if self.storage_error is None:
+                    return planned
+                self._unfinished.append(planned)  # starts when it can be written
+                return None
         return None
 
     def started(self, trial: str) -> None:

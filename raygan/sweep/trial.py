@@ -263,9 +263,11 @@ def _until_it_fails(
         try:
             fit()
             return None
-        except lost as error:
+        except Exception as error:  # what the storage causes has many names in Ray
             if waited():
                 continue
+            if not isinstance(error, lost):
+                raise
             before, step = step, newest_step()
             failures = failures + 1 if step == before else 1
             if failures > WORKER_FAILURES:

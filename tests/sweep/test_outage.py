@@ -79,6 +79,31 @@ def test_nothing_starts_meanwhile_and_what_is_known_is_saved_later(study: Study)
     assert study.next_trial() is not None
 
 
+def test_a_trial_whose_record_cannot_be_written_starts_later(study: Study) -> None:
+    study.storage.full = True  # type: ignore[attr-defined]
+    assert study.next_trial() is None
+    study.storage.full = False  # type: ignore[attr-defined]
+    Outage(study, lambda _: None).look()
+    planned = [study.next_trial(), study.next_trial(), study.next_trial()]
+    assert [trial and trial.id for trial in planned] == ["bn-000", "wn-000", None]
+
+
+def test_the_last_trial_is_not_forgotten_when_it_ends_meanwhile(study: Study) -> None:
+    trials = [study.next_trial(), study.next_trial()]
+    study.storage.full = True  # type: ignore[attr-defined]
+    for planned in trials:
+        assert planned is not None
+        study.heard(planned.id, {"step": 20, "val/reconstruction_loss": 0.4})
+        study.ended(planned.id)
+    assert study.complete
+    assert study.waiting, "the sweep would end without having written what it knows"
+    study.storage.full = False  # type: ignore[attr-defined]
+    Outage(study, lambda _: None).look()
+    study.tick()
+    assert not study.waiting
+    assert {record.outcome for record in load_all(study.storage).values()} == {"ok"}
+
+
 def test_work_on_the_storage_is_tried_again_until_it_succeeds() -> None:
     failures, waits = [OSError("away")] * 7, []
 
@@ -123,3 +148,16 @@ def test_failures_do_not_count_while_the_storage_is_away() -> None:
 
     assert _until_it_fails(fit, lambda: 0, RuntimeError, lambda: away.pop(0)) is not None
     assert len(calls) == 13
+
+
+def test_an_error_of_any_kind_is_no_failure_while_the_storage_is_away() -> None:
+    from raygan.sweep.trial import _until_it_fails
+
+    raised: list[Exception] = [KeyError("a"), OSError("storage"), RuntimeError("the actor died")]
+
+    def fit() -> None:
+        if raised:
+            raise raised.pop()
+
+    assert _until_it_fails(fit, lambda: 0, LookupError, lambda: True) is None
+    assert not raised
