@@ -84,7 +84,11 @@ def serve(folder: Path, port: int, env: dict[str, str]) -> subprocess.Popen:
         except OSError:
             return False
 
-    wait_until(healthy, "the MLflow server answers", server)
+    try:
+        wait_until(healthy, "the MLflow server answers", server)
+    except BaseException:
+        stop(server)
+        raise
     return server
 
 
