@@ -110,6 +110,11 @@ def server(tmp_path_factory) -> Iterator[str]:
     stop(process)
 
 
+def test_store_in_a_file_is_refused_where_nodes_are_to_come(growing, tmp_path):
+    output = make_sweep("filestore", tmp_path / "storage", growing, scale=GROWS).run(code=2)
+    assert "the cluster may get other nodes, but MLflow's store sqlite:///" in output
+
+
 def test_what_no_node_can_hold_ends_with_an_error(growing, server, tmp_path):
     made = make_sweep(
         "toolarge",
@@ -151,8 +156,3 @@ def test_cluster_without_autoscaler_is_named(server, sweep):
     assert "no autoscaler is running on this cluster" in output
     assert "2 CPUs and 0 GPUs" in output
     assert "started (trial" not in output
-
-
-def test_store_in_a_file_is_refused_where_nodes_are_to_come(growing, tmp_path):
-    output = make_sweep("filestore", tmp_path / "storage", growing, scale=GROWS).run(code=2)
-    assert "the cluster may get other nodes, but MLflow's store sqlite:///" in output
