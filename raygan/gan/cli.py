@@ -18,6 +18,7 @@ from raygan.data.config import DatasetConfig
 from raygan.errors import RayganError
 from raygan.gan import checkpoint
 from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.levels import check_size
 from raygan.gan.pictures import grid_png
 from raygan.gan.state import TrainState
 from raygan.gan.train import Evaluation, train
@@ -55,6 +56,8 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
     workers = Workers()
     workers.part(config.batch_size)
     images = load(prepare(dataset, out / "data"))
+    _, height, width = images.shape
+    check_size(config, height, width)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -137,6 +137,10 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
         (["--data-name", "folder"], "error: `dataset.path` is missing"),
         (["--data-name", "folder", "--data-path", "/no/such"], "error: /no/such: no such file"),
         (["--levels", "9"], "error: `levels` (=9) is too many"),
+        (
+            ["--norm", "bn", "--batch-size", "1", "--levels", "4"],
+            "error: `batch_size` (=1) is too small for `norm: bn`",
+        ),
     ],
 )
 def test_a_wrong_value_exits_with_2_and_says_which(tmp_path, capsys, arguments, message):

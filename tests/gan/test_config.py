@@ -9,6 +9,7 @@ import pytest
 
 from raygan.errors import ConfigError, RayganError
 from raygan.gan.config import CHOICES, FIELDS, TrainConfig
+from raygan.gan.levels import check_size
 
 WHOLE = (
     "features", "levels", "blocks", "code_size", "d_steps", "batch_size", "iterations", "evaluate_every",
@@ -104,3 +105,28 @@ def test_a_configuration_travels_as_plain_json():
 def test_the_error_is_ours_and_a_value_error():
     assert issubclass(ConfigError, RayganError)
     assert issubclass(ConfigError, ValueError)
+
+
+@pytest.mark.parametrize("norm", ["bn", "sn"])
+def test_batch_norm_of_a_single_value_is_refused_with_the_reason(norm):
+    one = {"norm": norm, "batch_size": 1, "levels": 5}
+    with pytest.raises(ConfigError, match=r"`batch_size` \(=1\) is too small for `norm: .n`"):
+        check_size(TrainConfig(**one), 32, 32)
+    for changed in ({"batch_size": 2}, {"levels": 4}, {"norm": "wn"}, {"norm": "gn"}):
+        check_size(TrainConfig(**{**one, **changed}), 32, 32)
+    check_size(TrainConfig(**one), 32, 64)  # to 1×2
+
+
+@pytest.mark.parametrize("levels", range(1, 9))
+def test_more_levels_are_never_trained_where_fewer_are_not(levels):
+    for size in range(2, 70, 2):
+        fits = [_fits(TrainConfig(levels=count), size) for count in (levels, levels + 1)]
+        assert fits[0] >= fits[1]
+
+
+def _fits(config: TrainConfig, size: int) -> bool:
+    try:
+        check_size(config, size, size)
+    except ConfigError:
+        return False
+    return True
