@@ -29,6 +29,12 @@ _FILE = "record.json"
 _CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 
 
+def end_loss(curve: list[tuple[int, float]]) -> float:
+    """Median reconstruction loss of the last :data:`LAST` evaluations, at least one: what trials
+    are compared by. Unlike the lowest of all, it does not reward a rough curve for its luck."""
+    return statistics.median(loss for _, loss in curve[-LAST:])
+
+
 @dataclass
 class TrialRecord:
     """One trial, from its plan to its outcome."""
@@ -73,9 +79,8 @@ class TrialRecord:
 
     @property
     def end_loss(self) -> float | None:
-        """Median reconstruction loss of the last :data:`LAST` evaluations: what trials are
-        compared by. Unlike the lowest of all, it does not reward a rough curve for its luck."""
-        return statistics.median(loss for _, loss in self.curve[-LAST:]) if self.history else None
+        """:func:`end_loss` of its curve."""
+        return end_loss(self.curve) if self.history else None
 
     def merge(self, points: list[dict[str, float]]) -> list[dict[str, float]]:
         """Add evaluations that are newer than those known; returns the added ones."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from raygan.gan.config import CHOICES, TrainConfig
 from raygan.records import Kind, TrialRecord
-from raygan.sweep.sections import Range, Scalar, Warmup
-from raygan.sweep.spec import SweepSpec, search_method
+from raygan.sweep.sections import Scalar, Warmup
+from raygan.sweep.space import trials_per_cell
+from raygan.sweep.spec import SweepSpec
 
 RETRY = "-warmup"
 """Ends the id of a trial that is the retry of an early failure."""
@@ -62,15 +62,12 @@ def _exponent(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def trials_per_cell(spec: SweepSpec) -> int:
-    """How many trials each cell's search takes; none if there are only replicates to train."""
-    space = spec.space()
-    if not space:
-        return 0 if spec.replicate.seeds else 1
-    if search_method(spec) == "grid":
-        product = math.prod(len(v) for v in space.values() if not isinstance(v, Range))
-        return min(product, spec.search.trials or product)
-    return int(spec.search.trials or 1)
+def all_settings(spec: SweepSpec) -> str | None:
+    """Says so if each cell tries all of its settings, and ``search.trials`` asks for more."""
+    asked, most = spec.search.trials, trials_per_cell(spec)
+    if asked is None or asked <= most:
+        return None
+    return f"`search.trials` (={asked}) is more than there are settings: each cell tries all {most}"
 
 
 def replicates_per_cell(spec: SweepSpec) -> int:

@@ -23,7 +23,8 @@ from raygan.storage import Storage
 from raygan.sweep import plan, state
 from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.progress import duration
-from raygan.sweep.spec import SweepSpec, search_method
+from raygan.sweep.space import search_method
+from raygan.sweep.spec import SweepSpec
 
 MOST_YAML = 200_000
 """Characters of the resolved YAML that are shown; the largest one that is read has fewer."""
@@ -71,6 +72,8 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
     scale = spec.scale
     tell = partial(say, console)
     tell(f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {total} trials")
+    if (limited := plan.all_settings(spec)) is not None:
+        tell(limited)
     tell(
         f"early stopping: {spec.stop.rule}; retry of early failures: "
         f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"

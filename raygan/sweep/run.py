@@ -209,6 +209,8 @@ def _announce(study: Study, grown: list[str], console: Console) -> None:
     say(console, text, "bold")
     for words in grown:
         say(console, f"The sweep is extended: {words}.")
+    if (limited := plan.all_settings(study.spec)) is not None:
+        say(console, limited)
 
 
 def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend
-from optuna.trial import TrialState
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from raygan.gan.sampling import derive_seed
-from raygan.sweep.plan import trials_per_cell
+from raygan.records import end_loss
+from raygan.sweep import space
 from raygan.sweep.sections import Range, Scalar
-from raygan.sweep.spec import SweepSpec, integer_fields, search_method
+from raygan.sweep.space import search_method
+from raygan.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -32,21 +37,27 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 Curve = list[tuple[int, float]]
 """Iteration and reconstruction loss of each evaluation."""
 
+Distributions = dict[str, BaseDistribution]
+REDRAWS = 30
+"""How often a setting is drawn again that has been tried, before another one is taken."""
+
 
 class CellSearch:
     """The search within one cell: ask for settings, tell how they did.
 
-    What is drawn for trial ``index`` depends on the search's seed, on ``index`` and, for tpe,
-    on the trials told before, not on the cell: every cell is offered the same random points,
-    and a resumed search goes on as it would have.
+    What is drawn for trial ``index`` depends on the search's seed, on ``index``, on the points
+    drawn before and, for tpe, on the trials told before, not on the cell: every cell is offered
+    the same random points, and a resumed search draws what it would have drawn. Where there are
+    finitely many points, none is drawn twice.
     """
 
     def __init__(
         self, spec: SweepSpec, cell: str = "all", storage: BaseStorage | None = None
     ) -> None:
         self._spec = spec
-        self._count = trials_per_cell(spec)
+        self._count = space.trials_per_cell(spec)
         self._space = spec.space()
+        self._tried: set[tuple[Scalar, ...]] = set()
         self._distributions = {name: _distribution(name, v) for name, v in self._space.items()}
         self._study = optuna.create_study(study_name=cell, storage=storage, direction="minimize")
         self._asked: dict[int, optuna.Trial] = {}
@@ -66,10 +77,13 @@ class CellSearch:
         planned = self._planned[index] if index < len(self._planned) else None
         return index, self._ask(index, planned)
 
-    def report(self, index: int, step: int, loss: float) -> None:
-        """An evaluation of trial ``index``, which is running."""
+    def report(self, index: int, curve: Curve) -> None:
+        """The evaluations of trial ``index``, which is running, up to the newest.
+
+        Optuna is told what the trial would be ranked by if it ended now.
+        """
         if (asked := self._asked.get(index)) is not None:
-            asked.report(loss, step)
+            asked.report(end_loss(curve), curve[-1][0])
 
     def tell(self, index: int, curve: Curve, *, outcome: str) -> None:
         """The result of trial ``index``: complete, stopped early, or without a usable loss."""
@@ -83,17 +97,20 @@ class CellSearch:
         """Trial ``index`` of an earlier run of the same sweep; without an outcome, it goes on."""
         if outcome is None:
             self._ask(index, params)
-            for step, loss in curve:
-                self.report(index, step, loss)
+            for count in range(1, len(curve) + 1):
+                self.report(index, curve[:count])
             return
         self._given.add(index)
+        self._tried.add(tuple(params[name] for name in self._space if name in params))
         state, value = _result(curve, outcome)
         trial = optuna.trial.create_trial(
             state=state,
             value=value,
             params=params,
             distributions=self._distributions,
-            intermediate_values=dict(curve),
+            intermediate_values={
+                step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)
+            },
         )
         self._study.add_trial(trial)
 
@@ -103,35 +120,92 @@ class CellSearch:
             self._study.enqueue_trial(point)
         self._study.sampler = self._sampler(index)
         asked = self._asked[index] = self._study.ask(self._distributions)
+        self._tried.add(tuple(asked.params[name] for name in self._space))
         return dict(asked.params)
 
     def _planned_points(self) -> Iterable[dict[str, Scalar]]:
         first = list(self._spec.search.try_first)
         yield from first
-        if search_method(self._spec) == "grid":
-            lists = {n: v for n, v in self._space.items() if not isinstance(v, Range)}
-            for values in itertools.product(*lists.values()):
-                point = dict(zip(lists, values, strict=True))
-                if point not in first:
-                    yield point
+        values = space.finite(self._space)
+        if search_method(self._spec) == "grid" and values is not None:
+            points = (space.setting(values, k) for k in range(space.size(self._space) or 0))
+            yield from (point for point in points if point not in first)
 
-    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
+    def _sampler(self, index: int) -> BaseSampler:
         seed = derive_seed(self._spec.search.seed, index, 0) % 2**32
+        sampler: BaseSampler = RandomSampler(seed=seed)
         if search_method(self._spec) == "tpe":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 # constant_liar: trials that run at once are kept apart
-                return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return optuna.samplers.RandomSampler(seed=seed)
+                sampler = TPESampler(seed=seed, constant_liar=True)
+        values = space.finite(self._space)
+        return (
+            sampler
+            if values is None
+            else _Untried(sampler, self._distributions, values, self._tried)
+        )
+
+
+class _Untried(BaseSampler):
+    """Draws from a finite space by another sampler, again where the point has been tried.
+
+    After :data:`REDRAWS` draws it takes the first point in the order of the product that has not.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        distributions: Distributions,
+        values: Mapping[str, Sequence[Scalar]],
+        tried: set[tuple[Scalar, ...]],
+    ) -> None:
+        self._sampler, self._distributions = sampler, distributions
+        self._values, self._tried = values, tried
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:  # noqa: ARG002
+        """All fields: they are drawn together."""
+        return self._distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Distributions
+    ) -> dict[str, Any]:
+        """A point that has not been tried, as long as there is one."""
+        for _ in range(REDRAWS):
+            point = self._draw(study, trial, search_space)
+            if tuple(point.values()) not in self._tried:
+                return point
+        numbers = range(math.prod(map(len, self._values.values())))
+        points = (space.setting(self._values, number) for number in numbers)
+        return next((p for p in points if tuple(p.values()) not in self._tried), point)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Never asked for: :meth:`sample_relative` draws all fields."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _draw(self, study: Study, trial: FrozenTrial, fields: Distributions) -> dict[str, Any]:
+        related = self._sampler.infer_relative_search_space(study, trial)
+        drawn = self._sampler.sample_relative(study, trial, related)
+        for name, field in fields.items():
+            if field.single():
+                drawn[name] = self._values[name][0]
+            elif name not in drawn:
+                drawn[name] = self._sampler.sample_independent(study, trial, name, field)
+        return {name: drawn[name] for name in fields}
 
 
 def _result(curve: Curve, outcome: str) -> tuple[TrialState, float | None]:
-    losses = [loss for _, loss in curve]
-    if not losses or outcome not in ("ok", "stopped"):
+    if not curve or outcome not in ("ok", "stopped"):
         return TrialState.FAIL, None
     if outcome == "stopped":
         return TrialState.PRUNED, None
-    return TrialState.COMPLETE, min(losses)
+    return TrialState.COMPLETE, end_loss(curve)
 
 
 class Journal(BaseJournalBackend):
@@ -173,6 +247,6 @@ def _distribution(name: str, values: list[Scalar] | Range) -> BaseDistribution:
     if not isinstance(values, Range):
         return CategoricalDistribution(values)
     log = values.scale == "log"
-    if name in integer_fields():
+    if name in space.integer_fields():
         return IntDistribution(int(values.min), int(values.max), log=log)
     return FloatDistribution(values.min, values.max, log=log)

@@ -3,6 +3,7 @@ import itertools
 import optuna
 import pytest
 
+from raygan import records
 from raygan.sweep import plan, spec
 from raygan.sweep.search import CellSearch
 from raygan.sweep.yaml_loader import parse
@@ -81,7 +82,7 @@ def test_outcomes_are_told_to_optuna_for_what_they_are():
     states = [t.state for t in search._study.trials]
     State = optuna.trial.TrialState
     assert states == [State.COMPLETE, State.PRUNED, State.FAIL]
-    assert search._study.best_value == 0.4  # never the diverged one
+    assert search._study.best_value == 0.45  # never the diverged one
 
 
 def test_cells_are_the_product_of_the_axes_and_every_cell_is_offered_the_same():
@@ -133,3 +134,112 @@ def test_resumed_tpe_goes_on_as_it_would_have():
     for index, params in before:
         resumed.restore(index, params, [(10, params["lr"])], outcome="ok")
     assert play(resumed, before, 16) == whole
+
+
+ROUGH = [(step, loss) for step, loss in enumerate([0.01, 0.5, 0.4, 0.3, 0.2, 0.6], start=1)]
+"""Its lowest loss says nothing of how it ends."""
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_optuna_is_told_what_trials_are_ranked_by(restored):
+    sweep = read("search: {lr: [1e-5, 1e-4]}")
+    search = CellSearch(sweep)
+    for index, outcome in enumerate(("ok", "stopped")):
+        if restored:
+            search.restore(index, {"lr": [1e-5, 1e-4][index]}, ROUGH, outcome=outcome)
+            continue
+        search.ask()
+        for count in range(1, len(ROUGH) + 1):
+            search.report(index, ROUGH[:count])
+        search.tell(index, ROUGH, outcome=outcome)
+    whole, stopped = search._study.trials
+    plan_of = plan.trial(sweep, plan.cells(sweep)[0], 0, {"lr": 1e-5})
+    record = records.TrialRecord("a", "wn", 0, "", {}, plan_of.config.to_dict())
+    record.merge([{records.STEP: step, records.LOSS: loss} for step, loss in ROUGH])
+    assert whole.value == record.end_loss == 0.4
+    # by its newest one, tpe compares a trial that was stopped early
+    assert stopped.intermediate_values == {1: 0.01, 2: 0.255, 3: 0.4, 4: 0.35, 5: 0.3, 6: 0.4}
+
+
+def test_running_trial_that_is_restored_is_reported_as_it_was():
+    search = CellSearch(read("search: {lr: [1e-5, 1e-4]}"))
+    search.restore(0, {"lr": 1e-5}, ROUGH[:3], outcome=None)
+    (running,) = search._study.trials
+    assert running.intermediate_values == {1: 0.01, 2: 0.255, 3: 0.4}
+
+
+FINITE = "lr: [1e-3, 1e-4, 1e-5], features: {min: 4, max: 7}, flip: [true]"
+
+
+def play(search: CellSearch) -> list[tuple[int, dict]]:
+    """All trials one after another; the higher the learning rate, the better."""
+    done = []
+    while (asked := search.ask()) is not None:
+        done.append(asked)
+        search.tell(asked[0], [(10, 1 - asked[1]["lr"])], outcome="ok")
+    return done
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_no_setting_of_a_finite_space_is_tried_twice(method):
+    first = "try_first: [{features: 5, flip: true, lr: 1e-4}]"
+    sweep = read(f"search: {{method: {method}, trials: 99, {FINITE}, {first}}}")
+    found = play(CellSearch(sweep))
+    assert [index for index, _ in found] == list(range(12))
+    assert found[0][1] == {"features": 5, "flip": True, "lr": 1e-4}
+    assert len({tuple(params.items()) for _, params in found}) == 12
+    assert plan.trials_per_cell(sweep) == 12
+    assert plan.all_settings(sweep) == (
+        "`search.trials` (=99) is more than there are settings: each cell tries all 12"
+    )
+
+
+def test_trials_within_a_finite_space_are_as_many_as_asked_for():
+    sweep = read(f"search: {{method: random, trials: 12, {FINITE}}}")
+    assert (plan.trials_per_cell(sweep), plan.all_settings(sweep)) == (12, None)
+    endless = read(f"search: {{method: random, trials: 99, lr: {RANGE}}}")
+    assert (plan.trials_per_cell(endless), plan.all_settings(endless)) == (99, None)
+
+
+def test_random_settings_depend_on_nothing_but_seed_and_index():
+    sweep = read(f"search: {{method: random, trials: 9, {FINITE}}}")
+    whole = everything(CellSearch(sweep))
+    assert play(CellSearch(sweep)) == whole
+    assert (
+        everything(CellSearch(read(f"search: {{method: random, trials: 6, {FINITE}}}")))
+        == whole[:6]
+    )
+    for missing in range(9):  # a trial's folder was deleted
+        resumed = CellSearch(sweep)
+        for index, params in whole:
+            if index != missing:
+                resumed.restore(index, params, [(10, 0.5)], outcome="ok")
+        assert everything(resumed) == [whole[missing]]
+
+
+def test_resumed_search_of_a_finite_space_draws_the_rest_of_it():
+    sweep = read(f"search: {{method: tpe, trials: 12, {FINITE}}}")
+    whole = play(CellSearch(sweep))
+    resumed = CellSearch(sweep)
+    for index, params in whole[:8]:
+        resumed.restore(index, params, [(10, 1 - params["lr"])], outcome="ok")
+    assert play(resumed) == whole[8:]
+
+
+def test_random_settings_are_those_of_before_up_to_the_first_that_was_drawn_twice():
+    sweep = read(
+        "search: {method: random, trials: 9, lr: [1e-3, 1e-4, 1e-5], features: [4, 8, 16]}"
+    )
+    before = [(16, 1e-4), (8, 1e-4), (8, 1e-5), (4, 1e-4), (4, 1e-3)]  # then (4, 1e-3) again
+    found = [tuple(params.values()) for _, params in everything(CellSearch(sweep))]
+    assert found[:5] == before
+    # begun by a version that drew settings twice, it still tries all of them
+    resumed = CellSearch(sweep)
+    for index, (features, lr) in enumerate([*before, before[-1]]):
+        resumed.restore(index, {"features": features, "lr": lr}, [(10, 0.5)], outcome="ok")
+    assert len({*before, *(tuple(p.values()) for _, p in everything(resumed))}) == 8
+
+
+def test_space_too_large_to_be_listed_is_searched():
+    huge = "iterations: {min: 1, max: 1_000_000_000_000}, features: {min: 1, max: 1_000_000}"
+    assert len(everything(CellSearch(read(f"search: {{method: random, trials: 3, {huge}}}")))) == 3
