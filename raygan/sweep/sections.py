@@ -128,6 +128,14 @@ else:
     )
 
 
+RULES_OF = {
+    "grace": ("asha", "median", "patience"),
+    "reduction": ("asha",),
+    "patience": ("patience",),
+}
+"""The keys of ``stop`` beside ``rule``, with the rules that heed them."""
+
+
 class Stop(Section):
     """Early stopping on the running reconstruction loss, per cell."""
 

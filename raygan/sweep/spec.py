@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pydantic
 from pydantic import (
     BaseModel,
     Field,
     ValidationError,
+    ValidationInfo,
 )
 
+from raygan.addresses import check_address, without_secrets
 from raygan.data.config import DatasetConfig
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
 from raygan.gan.final_config import FinalConfig
-from raygan.sweep import yaml_loader
-from raygan.sweep.mistakes import explain, message
+from raygan.shown import shown
+from raygan.sweep import checks, yaml_loader
+from raygan.sweep.mistakes import explain
 from raygan.sweep.sections import (
-    MOST_TRIALS,
     RESERVED,
+    RULES_OF,
     Budget,
     Dataset,
     Final,
@@ -41,6 +42,7 @@ from raygan.sweep.sections import (
     Train,
     Warmup,
 )
+from raygan.sweep.space import search_method
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -68,15 +70,17 @@ class SweepSpec(Section):
     tracking: Tracking = Tracking()
 
     @pydantic.model_validator(mode="after")
-    def _check(self) -> SweepSpec:
+    def _check(self, info: ValidationInfo) -> SweepSpec:
         if ".." in self.name or self.name in RESERVED:
             raise ValueError(
                 f"`name` (={self.name!r}) must not hold '..' nor be one of {', '.join(RESERVED)}"
             )
-        self.dataset_config()
         self.train_config()
         self.final_config()
-        _check_places(self)
+        checks.check(self)
+        if not (info.context or {}).get("known"):
+            self.dataset_config()
+            checks.check_new(self)
         return self
 
     def dataset_config(self) -> DatasetConfig:
@@ -105,6 +109,16 @@ class SweepSpec(Section):
         resolved = self.model_dump(mode="json", exclude_none=True)
         for name in self.axes().keys() | self.space().keys():
             resolved["train"].pop(name, None)  # it stands where it varies
+        for name, rules in RULES_OF.items():
+            if self.stop.rule not in rules:
+                del resolved["stop"][name]
+        if search_method(self) == "grid":
+            del resolved["search"]["seed"]
+        # an earlier version let them stand in addresses
+        for section, name in ((resolved, "storage"), (resolved["dataset"], "path"),
+                              (resolved["tracking"], "uri")):  # fmt: skip
+            if name in section:
+                section[name] = without_secrets(section[name])
         return resolved
 
 
@@ -114,144 +128,6 @@ def _given(section: BaseModel) -> dict[str, Any]:
         for name in section.model_dump(exclude_unset=True)
         if getattr(section, name) is not None
     }
-
-
-def _check_places(spec: SweepSpec) -> None:
-    """Every field stands in one place, and every value that it may take can be trained."""
-    axes, space = spec.axes(), spec.space()
-    for name in axes.keys() & space.keys():
-        raise ValueError(f"`{name}` stands under both `grid` and `search`; keep one")
-    for name in (axes.keys() | space.keys()) & spec.train.model_fields_set:
-        raise ValueError(f"`{name}` stands under `train` and also varies; keep one")
-    for where, values in (("grid", axes), ("search", space)):
-        for name, value in values.items():
-            candidates = [value.min, value.max] if isinstance(value, Range) else value
-            for candidate in candidates:
-                _check_point(spec, {name: candidate}, f"{where}.{name}")
-            if len(set(candidates)) != len(candidates):
-                raise ValueError(f"`{where}.{name}` holds a value twice: {candidates}")
-    if not (axes.keys() | space.keys()) & {"batch_size"}:
-        _check_point(spec, {}, "train.batch_size")
-    _check_search(spec, space)
-    _check_stages(spec)
-    each = (spec.search.trials or _grid_size(space)) + spec.replicate.seeds * spec.replicate.top
-    count = math.prod(map(len, axes.values())) * each
-    if count > MOST_TRIALS:
-        raise ValueError(f"`grid` and `search` ask for {count} trials; {MOST_TRIALS} are allowed")
-    _check_cells(spec, axes, space)
-
-
-def _check_cells(
-    spec: SweepSpec, axes: dict[str, list[Scalar]], space: dict[str, list[Scalar] | Range]
-) -> None:
-    """Values that can be trained each by itself may exclude each other, two by two."""
-    architectures = {*axes.get("architecture", []), *_ends(space.get("architecture", []))}
-    if "blocks" in axes.keys() | space.keys() and (
-        "dcgan" in (architectures or {spec.train.architecture})
-    ):
-        raise ValueError(
-            "`blocks` is of `architecture: resnet` only: trials of dcgan that differ in it would "
-            "be the same; fix `blocks`, or leave out dcgan"
-        )
-    searched = [(name, value) for name, values in space.items() for value in _ends(values)]
-    for point in itertools.product(*axes.values()):
-        cell = dict(zip(axes, point, strict=True))
-        if len(cell) > 1:
-            _check_point(spec, cell, "grid")
-        for name, value in searched:
-            _check_point(spec, {**cell, name: value}, f"search.{name}")
-        for (name, value), (other, second) in itertools.combinations(searched, 2):
-            if name != other:
-                _check_point(spec, {**cell, name: value, other: second}, f"search.{other}")
-
-
-def _ends(values: list[Scalar] | Range) -> list[Scalar]:
-    """The least and the greatest number, which are refused if any number is; or all words."""
-    if isinstance(values, Range):
-        return [values.min, values.max]
-    numbers = [value for value in values if not isinstance(value, str)]
-    return [min(numbers), max(numbers)] if numbers else values
-
-
-def _grid_size(space: dict[str, list[Scalar] | Range]) -> int:
-    return math.prod(len(value) for value in space.values() if not isinstance(value, Range))
-
-
-def _check_search(spec: SweepSpec, space: dict[str, list[Scalar] | Range]) -> None:
-    method, trials, first = search_method(spec), spec.search.trials, spec.search.try_first
-    if not space and (trials or first):
-        raise ValueError("`search` names no field to search; give one, such as lr")
-    if method == "grid":
-        ranges = [name for name, value in space.items() if isinstance(value, Range)]
-        if ranges:
-            raise ValueError(
-                f"`search.method: grid` needs lists, but `{ranges[0]}` is a range; list its "
-                "values or use random or tpe"
-            )
-    elif trials is None and space:
-        raise ValueError(f"`search.trials` is missing: how many trials per cell may {method} take?")
-    for number, point in enumerate(first):
-        if point.keys() != space.keys():
-            raise ValueError(
-                f"`search.try_first` point {point} must name the searched fields: "
-                f"{', '.join(space)}"
-            )
-        for name, value in point.items():
-            if not _is_within(value, space[name]):
-                raise ValueError(f"`search.try_first`: {name}={value} lies outside `search.{name}`")
-        if point in first[:number]:
-            raise ValueError(f"`search.try_first` holds {point} twice")
-
-
-def _check_stages(spec: SweepSpec) -> None:
-    for name in ("gpu_hours", "usd"):
-        if getattr(spec.budget, name) is not None and spec.scale.gpus_per_worker == 0:
-            raise ValueError(
-                f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
-                "`trials`, or `scale.gpus_per_worker`"
-            )
-    spec.train_config(seed=spec.train.seed + spec.replicate.seeds)  # none beyond what is allowed
-    if spec.replicate.seeds and "seed" in spec.axes():
-        raise ValueError("`replicate` draws seeds of its own; remove `grid.seed`, or `replicate`")
-    if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):
-        raise ValueError("`warmup` is the retry's; remove the training field of that name")
-
-
-def _is_within(value: Scalar, values: list[Scalar] | Range) -> bool:
-    if not isinstance(values, Range):
-        return value in values
-    return not isinstance(value, str) and values.min <= value <= values.max
-
-
-def search_method(spec: SweepSpec) -> str:
-    """The search method: what the YAML says, or what fits its lists and ranges."""
-    if spec.search.method is not None:
-        return str(spec.search.method)
-    all_lists = not any(isinstance(value, Range) for value in spec.space().values())
-    return "grid" if all_lists else "tpe"
-
-
-def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
-    try:
-        config = spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
-    except ValidationError as error:
-        raise ValueError(f"`{where}`: {message(error.errors()[0])}") from error
-    except ConfigError as error:
-        raise ValueError(f"`{where}`: {error}") from error
-    if "batch_size" in values or not values:
-        workers = spec.scale.workers
-        if config.batch_size % workers:
-            raise ValueError(
-                f"`{where}` (={config.batch_size}) must be divisible by `scale.workers` "
-                f"(={workers}): it counts the images of all workers"
-            )
-
-
-def integer_fields() -> frozenset[str]:
-    """Fields of the training configuration that are whole numbers."""
-    return frozenset(
-        name for name, hint in get_type_hints(TrainConfig).items() if hint in (int, int | None)
-    )
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -270,21 +146,48 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
     return validate(document)
 
 
-def validate(document: yaml_loader.Document) -> SweepSpec:
-    """Check parsed YAML; raises :class:`~raygan.errors.ConfigError`."""
+def validate(document: yaml_loader.Document, *, known: bool = False) -> SweepSpec:
+    """Check parsed YAML; raises :class:`~raygan.errors.ConfigError`.
+
+    ``known``: it was accepted before, perhaps by an earlier version that refused less; what only
+    people who write a YAML have to be told passes.
+    """
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.name}: must be a mapping with at least the key `name`")
+    if not known:  # before anything else: nothing that follows may repeat a secret
+        _check_addresses(document.data, (), document)
     try:
-        return SweepSpec.model_validate(document.data)
+        return SweepSpec.model_validate(document.data, context={"known": known})
     except ValidationError as error:
         raise ConfigError(explain(document, error, _KEYS)) from error
 
 
+def _check_addresses(data: Any, path: yaml_loader.Path, document: yaml_loader.Document) -> None:
+    """Refuse secrets in all that may be an address, wherever it stands."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            _check_address(str(key), "key", document.where((*path, key)))
+            _check_addresses(value, (*path, key), document)
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            _check_addresses(value, (*path, number), document)
+    elif isinstance(data, str):
+        _check_address(data, shown(".".join(map(str, path))), document.where(path))
+
+
+def _check_address(text: str, name: str, where: str) -> None:
+    try:
+        check_address(text, name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
 def _override(document: yaml_loader.Document, override: str) -> None:
-    key, equals, value = override.partition("=")
+    key, equals, text = override.partition("=")
     parts = tuple(key.strip().split("."))
     if not equals or not all(re.fullmatch(r"[A-Za-z_]+", part) for part in parts):
-        raise ConfigError(f"--set {override!r}: must be key=value, such as train.features=16")
+        given = shown(without_secrets(override))
+        raise ConfigError(f"--set {given!r}: must be key=value, such as train.features=16")
     target = document.data
     if not isinstance(target, dict):
         return  # validate says so
@@ -293,12 +196,15 @@ def _override(document: yaml_loader.Document, override: str) -> None:
             target[part] = {}
         target = target[part]
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: `{part}` is not a section")
+            raise ConfigError(f"--set {key}=…: `{part}` is not a section")
     try:
-        target[parts[-1]] = yaml_loader.parse_scalar(value)
+        value = yaml_loader.parse_value(text)
     except ConfigError as error:
-        raise ConfigError(f"--set {override!r}: {error}") from error
-    document.overrides[parts] = f"--set {override}"
+        raise ConfigError(f"--set {key}=…: {error}") from error
+    document.overrides[parts] = f"--set {key}=…"  # should it hold a secret
+    _check_addresses(value, parts, document)
+    target[parts[-1]] = value
+    document.overrides[parts] = shown(f"--set {override}")
 
 
 _KEYS: dict[str, list[str]] = {
@@ -344,4 +250,4 @@ def smoke(spec: SweepSpec) -> SweepSpec:
         data["replicate"] = {"seeds": 1}
     if spec.final.steps:
         data["final"] = {"steps": 10, "images": 16, "restarts": 1, "audited": 4}
-    return validate(yaml_loader.Document("--smoke-test", data))
+    return validate(yaml_loader.Document("--smoke-test", data), known=True)

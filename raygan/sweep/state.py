@@ -133,7 +133,7 @@ def _parse_spec(text: bytes) -> SweepSpec:
     if not text.endswith(_END.encode()):
         raise ValueError("its end is missing")
     try:
-        return validate(Document(SPEC_FILE, yaml.safe_load(text)))
+        return validate(Document(SPEC_FILE, yaml.safe_load(text)), known=True)
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
 

@@ -121,3 +121,12 @@ def make_rule(stop: Stop) -> StopRule:
     if stop.rule == "patience":
         return Patience(stop.grace, stop.patience)
     return Never()
+
+
+def first_stop(stop: Stop, every: int) -> int:
+    """The first iteration after which the rule, which is not ``none``, could stop a trial that is
+    evaluated ``every`` so many iterations."""
+    first = stop.grace
+    if stop.rule == "patience":  # the first evaluation always is a new low
+        first = max(first, every + stop.patience)
+    return -(-first // every) * every

@@ -64,7 +64,7 @@ def dataset_of(spec: SweepSpec) -> dict[str, Any]:
 def prepare_images(
     dataset: dict[str, Any], folder: str, configs: list[dict[str, Any]], **options: Any
 ) -> dict[str, Any]:
-    """Decode the images once, before any trial, and see that every cell can be built for them.
+    """Decode the images once, before any trial, and see that all ``configs`` can train on them.
 
     ``folder`` may be an address. Runs as a Ray task: where the images are, and where PyTorch is
     needed anyway. ``options`` are those of :func:`raygan.data.prepare`. Raises
@@ -73,7 +73,7 @@ def prepare_images(
     from raygan.data import DatasetConfig, files, load, prepare
     from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
-    from raygan.gan.levels import plan_levels
+    from raygan.gan.levels import check_size
 
     prepared = prepare(DatasetConfig(**dataset), folder, **options)
     if not files.is_address(prepared):
@@ -81,7 +81,7 @@ def prepare_images(
     manifest = read_manifest(prepared)
     count, height, width, channels = manifest["shape"]
     for values in configs:
-        plan_levels(height, width, TrainConfig(**values).levels)
+        check_size(TrainConfig(**values), height, width)
     return {
         "folder": prepared,
         "digest": manifest["digest"],
@@ -125,12 +125,12 @@ def prepare_on_ray(
 def prepare_on_cluster(
     spec: SweepSpec, storage: Storage, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """:func:`prepare_images` for all cells of ``spec``, over the nodes that see the storage."""
+    """:func:`prepare_images` for all trials of ``spec``, over the nodes that see the storage."""
     import ray
 
-    from raygan.sweep import plan
+    from raygan.sweep.checks import extremes
 
-    configs = [spec.train_config(**cell.values).to_dict() for cell in plan.cells(spec)]
+    configs = [config.to_dict() for config in extremes(spec)]
     # no CPU: those are for the tasks that it waits for
     task = ray.remote(num_cpus=0, max_retries=1)(prepare_on_ray)
     folder = data_folder(storage)

@@ -36,6 +36,8 @@ class Document:
     lines: dict[Path, int] = field(default_factory=dict)
     overrides: dict[Path, str] = field(default_factory=dict)
     """Values that do not stand in the file, with the option that gave them."""
+    end: int = 0
+    """Characters up to the end of the last value; a comment may follow."""
 
     def where(self, path: Path) -> str:
         """``file:line`` or option of the deepest known part of ``path``."""
@@ -56,7 +58,8 @@ def parse(text: bytes | str, name: str) -> Document:
     try:
         _check_events(raw.decode(), name)
         node = yaml.compose(raw.decode(), Loader=yaml.SafeLoader)
-        document.data = None if node is None else _build(node, (), document)
+        if node is not None:
+            document.data, document.end = _build(node, (), document), node.end_mark.index
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 text (byte {error.start})") from error
     except yaml.YAMLError as error:
@@ -67,9 +70,22 @@ def parse(text: bytes | str, name: str) -> Document:
     return document
 
 
-def parse_scalar(text: str) -> Any:
-    """The value of ``text`` as it would be read in a YAML file, lists and mappings included."""
-    return parse(text, f"value {text!r}").data
+def parse_value(text: str) -> Any:
+    """The value of one line that is given on a command line.
+
+    What is in brackets, braces or quotes is read as in a YAML file. All else is a number, true,
+    false, null or the text itself, whatever YAML would make of a ``#`` or a ``:`` in it. Raises
+    :class:`~raygan.errors.ConfigError`, which does not repeat the text.
+    """
+    text = text.strip()
+    if not text.startswith(("[", "{", "'", '"')):
+        if not text.isprintable():
+            raise ConfigError("a value must be one line of text without control characters")
+        return _scalar(text, "value", 1)
+    document = parse(text, "value")
+    if text[document.end :].strip():
+        raise ConfigError("text stands behind the closing quote or bracket; put all of it within")
+    return document.data
 
 
 def _check_events(text: str, name: str) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from raygan.errors import ConfigError
 from raygan.gan.config import FIELDS, TrainConfig
-from raygan.sweep import spec
+from raygan.storage import Storage
+from raygan.sweep import checks, spec, state
 from raygan.sweep.cli import main
 from raygan.sweep.yaml_loader import parse
 
@@ -84,6 +85,31 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\nsearch: {trials: 2, lr: {min: 1e-4, max: 1e-2}, try_first: [{lr: 1}]}", "sweep.yaml", "lies outside"),
         ("name: a\nsearch: {lr: [1, 2], try_first: [{lr: 1}, {lr: 1}]}", "sweep.yaml", "twice"),
         (f"name: a\ngrid: {{seed: {list(range(200))}, features: {list(range(1, 200))}}}", "sweep.yaml", "10000 are allowed"),
+        ("name: a\nsearch:\n  trials: 2\n  levels: {min: 2, max: 9}", "sweep.yaml:4", "`levels` (=9) is too many for images of 32×32 pixels: nothing is left to halve after level 4; 5 at most"),
+        ("name: a\ngrid: {levels: [2, 5, 6]}", "sweep.yaml:2", "`levels` (=6) is too many"),
+        ("name: a\ntrain: {levels: 5}\ndataset: {size: 16}", "sweep.yaml:2", "`levels` (=5) is too many for images of 16×16"),
+        ("name: a\nsearch:\n  trials: 2\n  batch_size: {min: 8, max: 32}\nscale: {workers: 2}", "sweep.yaml:4", "not divisible by `scale.workers` (=2); list the values to try, such as [8, 16, 32]"),
+        ("name: a\nsearch:\n  trials: 2\n  features: {min: 4, max: 8}\n  try_first: [{features: 4.5}]", "sweep.yaml:5", "valid integer"),
+        ("name: a\ngrid: {norm: [wn, bn]}\nsearch: {batch_size: [1, 8], levels: [2, 5]}", "sweep.yaml:3", "`batch_size` (=1) is too small for `norm: bn`"),
+        ("name: a\ntrain: {norm: sn, levels: 5, batch_size: 1}", "sweep.yaml:2", "`batch_size` (=1) is too small for `norm: sn`"),
+        ("name: a\nstop:\n  rule: asha\n  patience: 9", "sweep.yaml:4", "`stop.patience` is of `rule: patience`, but `stop.rule` is asha"),
+        ("name: a\nstop: {rule: median, reduction: 4}", "sweep.yaml:2", "`stop.reduction` is of `rule: asha`, but `stop.rule` is median"),
+        ("name: a\nstop: {rule: patience, reduction: 4}", "sweep.yaml:2", "`stop.reduction` is of `rule: asha`"),
+        ("name: a\nstop:\n  grace: 500", "sweep.yaml:3", "`stop.grace` has no effect without `stop.rule`"),
+        ("name: a\nreplicate: {top: 2}", "sweep.yaml:2", "`replicate.top` has no effect without `replicate.seeds`"),
+        ("name: a\nfinal: {steps: 9}", "sweep.yaml:2", "`final.steps` has no effect without `replicate.seeds`"),
+        ("name: a\ntrain: {warmup_factor: 0.2}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
+        ("name: a\ngrid: {warmup_factor: [0.1, 0.2]}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
+        ("name: a\ntrain: {blocks: 3}", "sweep.yaml:2", "`blocks` has no effect without `train.architecture`"),
+        ("name: a\ndataset: {path: images}", "sweep.yaml:2", "`dataset.path` has no effect without `dataset.name`"),
+        ("name: a\nsearch: {lr: [1e-3, 1e-4], seed: 3}", "sweep.yaml:2", "`search.seed` is of `method: random or tpe`"),
+        ("name: a\nsearch: {seed: 3}", "sweep.yaml", "names no field to search"),
+        ("name: a\nsearch: {method: tpe}", "sweep.yaml", "names no field to search"),
+        ("name: a\nstop:\n  rule: asha\n  grace: 600\ntrain: {iterations: 600}", "sweep.yaml:4", "`rule: asha` stops trials at iteration 1000 at the earliest, but they end at 600"),
+        ("name: a\nstop: {rule: median}\ntrain: {iterations: 1000}", "sweep.yaml:2", "`stop.grace` (=1000) is too large"),
+        ("name: a\nstop: {rule: patience}\ntrain: {iterations: 5000}", "sweep.yaml:2", "`stop.patience` (=5000) is too large: `rule: patience` stops trials at iteration 6000 at"),
+        ("name: a\nstop: {rule: asha, grace: 9}\ntrain:\n  iterations: 800\n  evaluate_every: 800", "sweep.yaml:5", "`evaluate_every` (=800) is too large: `rule: asha` stops trials at iteration 800"),
+        ("name: a\nstop: {rule: asha}\ngrid: {iterations: [500, 900]}", "sweep.yaml:2", "they end at 900"),
         ("- a", "sweep.yaml", "must be a mapping"),
         ("", "sweep.yaml", "must be a mapping"),
     ],
@@ -192,3 +218,121 @@ def test_any_mapping_is_accepted_or_refused_in_our_own_words(data):
         spec.validate(parse(yaml.safe_dump({"name": "a", **data}), "fuzz.yaml"))
     except ConfigError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stop: {rule: none, grace: 9, reduction: 2}",  # switched off, perhaps by --set stop.rule=none
+        "replicate: {seeds: 0, top: 2}\nfinal: {steps: 9}",
+        "stop: {rule: asha, grace: 900, patience: 5000}",  # as an earlier version stored it
+        "search: {lr: [1e-3, 1e-4], seed: 0}",
+        "train: {architecture: dcgan, blocks: 3, warmup: 0, warmup_factor: 0.2}",
+        "search: {batch_size: [8, 16], levels: [2, 5], norm: [wn, bn]}\nscale: {workers: 2}",
+        "search: {trials: 3, levels: {min: 1, max: 5}}",
+        "search: {trials: 3, batch_size: {min: 8, max: 32}}",
+        "stop: {rule: asha}\ngrid: {iterations: [500, 1001]}\ntrain: {evaluate_every: 100}",
+        "stop: {rule: patience}\ntrain: {iterations: 6001}",
+        "dataset: {name: folder, path: images}\ntrain: {levels: 9}",  # their size is not known yet
+    ],
+)
+def test_what_is_no_mistake_is_accepted_and_so_is_what_is_stored_of_it(text):
+    found = read(f"name: a\n{text}")
+    again = read(yaml.safe_dump(found.resolved(), sort_keys=False))
+    assert again.resolved() == found.resolved()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stop: {rule: asha, patience: 9}",
+        "stop: {rule: asha, grace: 900}\ntrain: {iterations: 600}",
+        "search: {trials: 3, levels: {min: 2, max: 9}}",
+        "search: {trials: 3, batch_size: {min: 8, max: 32}}\nscale: {workers: 2}",
+        "search: {lr: [1e-3, 1e-4], seed: 3}",
+        "dataset: {name: folder, path: 's3://key:secret@bucket/images'}",
+        "tracking: {uri: 'http://user:secret@host'}",
+        "final: {steps: 9}",
+    ],
+)
+def test_sweep_that_an_earlier_version_began_is_still_read(text, tmp_path):
+    with pytest.raises(ConfigError):
+        read(f"name: a\n{text}")
+    old = spec.validate(parse(f"name: a\n{text}", "sweep.yaml"), known=True)
+    sweep = Storage(str(tmp_path))
+    state.store(sweep, old, {"id": "1", "digest": "d", "baseline": 0.1})
+    assert state.stored_spec(sweep).resolved() == old.resolved()
+    assert "secret" not in state.dump(old)
+
+
+SECRET = [
+    "storage: &",
+    "dataset: {name: folder, path: &}",
+    "tracking: {uri: &}",
+    "tracking: &",
+    "storage: [&]",
+    "trackign: {uri: &}",
+    "train: {lr: &}",
+    "search: {lr: [1, &]}",
+    "search: {lr: {min: &, max: 1}}",
+    "name: &",
+    "dataset: {?&: 1}",
+    "?&: 1",
+]
+ADDRESSES = [
+    "http://user:hunter2@host:5000",
+    "postgresql://user:hunter2@host/mlflow",
+    "s3://key:hunter2@bucket/images",
+    "abfs://container@account/x?sig=hunter2",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("line", SECRET)
+def test_secret_in_an_address_is_refused_wherever_it_stands_and_not_repeated(line, address):
+    text = line.replace("?&", f'"{address}"').replace("&", f'"{address}"')
+    with pytest.raises(
+        ConfigError, match=r"^sweep.yaml:\d.*holds a user, a password or a key"
+    ) as caught:
+        read(f"name: a\n{text}" if not line.startswith("name") else text)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize(
+    "override",
+    ["storage={}", "tracking.uri='{}'", "train.lr={}", "dataset.path=[s3://a/b, '{}']", "storage=['{}",
+     "storage='{}' #", "tracking={{uri: '{}'}}", "{}", "name.x={}"],
+)  # fmt: skip
+def test_secret_in_an_option_is_not_repeated(override, address):
+    with pytest.raises(ConfigError) as caught:
+        spec.load(SWEEPS[0], [override.format(address)])
+    assert str(caught.value).startswith("--set ")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_more_trials_than_settings_are_planned_as_what_they_are(tmp_path):
+    text = "search: {{method: random, trials: {}, norm: [wn, bn], features: {{min: 4, max: 6}}}}\n"
+    path, runner = tmp_path / "a.yaml", CliRunner()
+    path.write_text("name: a\n" + text.format(7) + "grid: {seed: [0, 1]}\n")
+    output = runner.invoke(main, [str(path), "--dry-run"]).output
+    assert "2 cells × (6 trials + 0 replicates) = 12 trials" in output
+    assert "`search.trials` (=7) is more than there are settings: each cell tries all 6" in output
+    path.write_text("name: a\n" + text.format(5))
+    output = runner.invoke(main, [str(path), "--dry-run"]).output
+    assert "1 cells × (5 trials + 0 replicates) = 5 trials" in output
+    assert "more than there are settings" not in output
+
+
+def test_every_shape_of_trial_is_tried_on_the_images_before_any_starts():
+    found = read(
+        "name: a\ndataset: {name: folder, path: x}\ngrid: {norm: [wn, bn], seed: [0, 1]}\n"
+        "search: {trials: 2, batch_size: {min: 1, max: 64}, levels: {min: 2, max: 9}}"
+    )
+    shapes = {(c.norm, c.batch_size, c.levels) for c in checks.extremes(found)}
+    assert shapes == {(n, b, v) for n in ("wn", "bn") for b in (1, 64) for v in (2, 9)}
+
+
+@pytest.mark.parametrize("rule", ["asha", "median", "patience", "none"])
+def test_smoke_test_of_any_rule_is_valid(rule):
+    assert spec.smoke(read(f"name: a\nstop: {{rule: {rule}}}")).stop.rule == rule

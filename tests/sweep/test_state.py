@@ -12,7 +12,7 @@ grid: {norm: [bn, wn]}
 search: {method: random, trials: 4, lr: {min: 1.0e-5, max: 1.0e-3, scale: log}}
 stop: {rule: asha, grace: 100}
 replicate: {seeds: 2}
-train: {iterations: 1000}
+train: {iterations: 1000, evaluate_every: 100}
 storage: /somewhere
 """
 DATA = {"id": "1", "digest": "d", "baseline": 0.1}

@@ -1,7 +1,7 @@
 import pytest
 
 from raygan.sweep.sections import Stop
-from raygan.sweep.stopping import Asha, Median, Never, Patience, make_rule
+from raygan.sweep.stopping import Asha, Median, Never, Patience, first_stop, make_rule
 
 
 def test_asha_keeps_the_best_of_each_rung():
@@ -85,3 +85,18 @@ def test_median_needs_others_that_have_come_as_far():
 def test_rungs_of_the_ladder(step, rung):
     assert Asha(10, 3).rung(step) == rung
     assert Never().rung(step) == Patience(1, 1).rung(step) == step
+
+
+@pytest.mark.parametrize("every", [7, 10, 100])
+@pytest.mark.parametrize("patience", [1, 10, 95])
+@pytest.mark.parametrize("grace", [1, 10, 55, 100])
+@pytest.mark.parametrize("kind", ["asha", "median", "patience"])
+def test_no_rule_stops_a_trial_before_the_first_stop(kind, grace, patience, every):
+    stop = Stop(rule=kind, grace=grace, patience=patience)
+    rule = make_rule(stop)
+    steps = range(every, 250, every)
+    for number in range(Median.LEAST):
+        for step in steps:
+            rule.stops(f"good{number}", step, 0.1)
+    first = next(step for step in steps if rule.stops("bad", step, 0.9))
+    assert first == first_stop(stop, every)

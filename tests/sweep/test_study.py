@@ -65,7 +65,9 @@ def test_cells_never_compete(storage):
 
 
 def test_stop_at_the_last_iteration_is_no_stop(storage):
-    study = open_study(storage, SWEEP.replace("iterations: 40", "iterations: 20"))
+    study = open_study(
+        storage, SWEEP.replace("iterations: 40", "iterations: 20").replace("grace: 20", "grace: 10")
+    )
     first, _, second, _ = (study.next_trial().id for _ in range(4))
     study.heard(first, report(20, 0.1))
     assert not study.heard(second, report(20, 0.2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
 from raygan.sweep import plan, spec, state
-from raygan.sweep.yaml_loader import MAX_BYTES, MAX_DEPTH, parse, parse_scalar
+from raygan.sweep.yaml_loader import MAX_BYTES, MAX_DEPTH, parse, parse_value
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,44 @@ from raygan.sweep.yaml_loader import MAX_BYTES, MAX_DEPTH, parse, parse_scalar
     ],
 )
 def test_scalars_mean_what_they_look_like(text, value):
-    found = parse_scalar(text)
+    found = parse_value(text)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "results #1",
+        "a: b",
+        "*x",
+        "&x",
+        "!x",
+        "- a",
+        "a, b",
+        "| a",
+        "on",
+        "%TEMP%",
+        "~/up",
+        "s3://b/#1",
+    ],
+)
+def test_text_on_the_command_line_stays_as_it_is(text):
+    assert parse_value(text) == parse_value(f" {text} ") == text
+
+
+@pytest.mark.parametrize("text", ["'results' #1", "[1, 2] # 3", '"a" b', "{a: 1} #", "[1] [2]"])
+def test_text_behind_a_quoted_value_is_refused(text):
+    with pytest.raises(ConfigError, match=r"behind the closing|not valid YAML"):
+        parse_value(text)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\nb", "a\x1b[31mb", "a\u202eb", "\udcff"])
+def test_control_characters_on_the_command_line_are_refused(text):
+    for value in (text, f"'{text}", f"[{text}"):
+        with pytest.raises(ConfigError) as caught:
+            parse_value(value)
+        assert text not in str(caught.value)
 
 
 @pytest.mark.parametrize(
