@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raygan.addresses import check_address
 from raygan.data import files, leftout, parallel, splits
 from raygan.data.config import DatasetConfig, SourceName
 from raygan.data.manifest import load, read_manifest
@@ -103,6 +104,7 @@ def _map(processes: int | None, address: str | None) -> Map:
 
         if processes is not None:
             raise click.UsageError("--processes are of this machine, --address is of a cluster")
+        check_address(address, "--address")
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from raygan import records
+from raygan.addresses import check_address
 from raygan.errors import ConfigError, RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
@@ -70,6 +71,7 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
         name, storage = spec.name, spec.storage
     if not re.fullmatch(NAME, name) or ".." in name:
         raise ConfigError(f"{name!r} is no sweep's name; give the name that stands in its YAML")
+    check_address(storage, "--storage")
     root = Storage(storage)
     sweep = root / name
     found = state.stored_spec(sweep)
@@ -211,6 +213,8 @@ def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
     from raygan.sweep.evidence import make_report
 
     found = make_report(sweep, spec, records.load_all(sweep), state.stored_data(sweep))
+    if out is not None:
+        check_address(out, "--out")
     target = sweep if out is None else Storage(out)
     try:
         found.write(target)
