@@ -1,11 +1,14 @@
 import io
 import json
 import math
+import shlex
+from types import SimpleNamespace
 
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import raygan
 from raygan.cli import main
@@ -13,8 +16,9 @@ from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import evidence, lock, plan, spec, state
+from raygan.sweep import conclude, evidence, lock, plan, spec, state
 from raygan.sweep.lock import Lock
+from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\nreplicate: {seeds: 2}\nsearch: {lr: [1e-4]}\n"
@@ -200,3 +204,36 @@ def test_stop_asks_the_holder_and_waits_for_it(run, storage, monkeypatch):
     with held:
         output = run("stop", "norms")
     assert "Stopped. The same command goes on from there." in output
+
+
+SECRET = "s3://key:hunter2@bucket/sweeps"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "norms", "--storage", SECRET],
+        ["results", "norms", "--storage", SECRET],
+        ["evaluate", "norms", "--storage", SECRET],
+        ["report", "norms", "--storage", "{}", "--out", SECRET],
+        ["sweep", "{}/norms.yaml", "--dry-run", "--address", "ray://user:hunter2@head:10001"],
+    ],
+)
+def test_secret_in_an_option_is_refused_and_not_repeated(storage, arguments):
+    done = CliRunner().invoke(main, [text.format(storage.local) for text in arguments])
+    assert done.exit_code == 2
+    assert "holds a user, a password or a key" in done.output
+    assert "hunter2" not in done.output
+
+
+def test_printed_command_can_be_copied_whatever_the_storage_is_called(tmp_path):
+    storage = Storage(str(tmp_path / "my results; #1"))
+    study = Study(spec.validate(parse(SWEEP, "x")), storage / "norms")
+    uri = f"sqlite:///{storage.local}/mlflow.db"
+    console = Console(width=40)
+    with console.capture() as capture:
+        conclude._say_where(study, SimpleNamespace(uri=uri, experiment="e"), console)
+    last = capture.get().splitlines()[-1]
+    assert shlex.split(last.removeprefix("MLflow:")) == [
+        "mlflow", "ui", "--backend-store-uri", uri
+    ]  # fmt: skip

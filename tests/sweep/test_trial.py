@@ -6,6 +6,8 @@ import pytest
 import ray
 import ray.train
 
+from raygan.errors import ConfigError
+from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 from raygan.sweep import plan, spec, tune
 from raygan.sweep.study import Study
@@ -15,6 +17,7 @@ from raygan.sweep.trial import (
     cause_of,
     dataset_of,
     job_of,
+    prepare_images,
 )
 from raygan.sweep.yaml_loader import parse
 
@@ -55,6 +58,25 @@ def test_share_of_the_gpu_that_images_may_look_at(tmp_path, resident, share):
     planned = plan.replicate(sweep, cell, 0, {}, "source")
     job = job_of(planned, sweep, Storage(str(tmp_path)), {"folder": "", "digest": ""})
     assert (job["gpus"], job["gpu_share"]) == (0.25, share)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"levels": 9}, "`levels` \\(=9\\) is too many for images of 32×32 pixels"),
+        ({"norm": "bn", "levels": 5, "batch_size": 1}, "`batch_size` \\(=1\\) is too small"),
+    ],
+)
+def test_what_cannot_be_trained_on_the_images_is_refused_once_they_are_known(
+    monkeypatch, changed, says
+):
+    manifest = {"shape": (9, 32, 32, 1), "running": [1], "final": [2], "digest": "d", "baseline": 1}
+    monkeypatch.setattr("raygan.data.prepare", lambda *_, **__: "s3://bucket/prepared")
+    monkeypatch.setattr("raygan.data.manifest.read_manifest", lambda _: manifest)
+    good = TrainConfig(levels=5, batch_size=1).to_dict()
+    assert prepare_images({"name": "digits"}, "f", [good])["train"] == 7
+    with pytest.raises(ConfigError, match=says):
+        prepare_images({"name": "digits"}, "f", [good, {**good, **changed}])
 
 
 def test_driver_and_controller_need_no_torch():
