@@ -54,6 +54,10 @@ def make_private_token() -> None:
         path.chmod(0o600)
 
 
+Bundles = tuple[tuple[tuple[str, float], ...], ...]
+"""What a placement group asks for: the resources of each bundle, sorted by their names."""
+
+
 @dataclass(frozen=True)
 class Scaling:
     """What a cluster's autoscaler, version 1 or 2, has told last."""
@@ -64,8 +68,8 @@ class Scaling:
     """The node types of the nodes that it has asked for and that are not there yet."""
     failures: tuple[str, ...] = ()
     """Why nodes could not be started lately."""
-    waiting: tuple[tuple[str, tuple[tuple[tuple[str, float], ...], ...]], ...] = ()
-    """Placement groups that wait: the id and the resources of each bundle."""
+    waiting: tuple[tuple[str, Bundles], ...] = ()
+    """Placement groups that wait, each with its id."""
     refused: frozenset[str] = frozenset()
     """The ids of those for which it may add no nodes, because no node type fits or its limits
     are reached; only version 2 tells them."""
@@ -108,7 +112,7 @@ def scaling() -> Scaling:
     )
 
 
-def _scaling_v1(report: dict[str, Any], waiting: Any) -> Scaling:
+def _scaling_v1(report: dict[str, Any], waiting: tuple[tuple[str, Bundles], ...]) -> Scaling:
     types = list(report.get("active_nodes") or {})
     coming = [
         name for name, count in report.get("pending_launches", {}).items() for _ in range(count)

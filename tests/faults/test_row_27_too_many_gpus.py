@@ -1,4 +1,7 @@
-"""Row 27: a trial asks for more than the cluster can ever have."""
+"""Row 27: a trial asks for more than the cluster can ever have.
+
+With an autoscaler, or where one is expected: tests/cluster/test_autoscaling.py.
+"""
 
 from __future__ import annotations
 
