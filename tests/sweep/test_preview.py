@@ -88,3 +88,13 @@ def test_trials_that_have_run_are_what_is_believed(shown, sweep):
 def test_nothing_is_written(shown, tmp_path):
     shown()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_words_are_shown_and_a_path_is_no_markup(tmp_path, monkeypatch, capsys):
+    text = "name: a\nsearch: {norm: [bn, wn]}\ndataset: {name: folder, path: '/[red]x', size: 32}\n"
+    words = spec.validate(parse(f"{text}storage: {tmp_path}", "x"))
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    preview.show_plan(words, Console(width=160), None, calibrate=False)
+    output = capsys.readouterr().out
+    assert "grid: norm [bn, wn]" in output
+    assert "path: /[red]x" in output
