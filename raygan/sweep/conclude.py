@@ -266,7 +266,7 @@ def _exit_code(study: Study) -> int:
 
 def _explain_failures(study: Study, console: Console) -> None:
     causes = Counter(
-        shown(f"{record.outcome}: {record.reason}", tables.REASON)
+        shown(f"{record.outcome}: {record.reason}")
         for record in study.records.values()
         if record.outcome in ("failed", "diverged", "early-failure")
     )

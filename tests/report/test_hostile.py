@@ -195,7 +195,7 @@ def test_end_of_a_sweep_shows_the_text_itself(console, study, tmp_path):
 def test_many_reasons_of_failures_are_counted(console, study, records):
     for number in range(50):
         record = evil([], "failed", seed=10 + number)
-        record.reason = f"node {number} is lost " + "again and again " * 30
+        record.reason = f"node {number} is lost " + "again and again " * 60
         study.records[f"bn-{number}"] = record
     conclude._explain_failures(study, console)
     lines = printed(console).splitlines()
