@@ -38,6 +38,12 @@ def repository_gains_no_files() -> Iterator[None]:
     assert not gained, f"the tests have left {', '.join(sorted(gained))} in {ROOT}"
 
 
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To bring a file to the disk takes milliseconds, and no test cuts the power."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a cluster; skip what needs a GPU where there is none."""
     for item in items:

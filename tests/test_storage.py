@@ -1,4 +1,9 @@
+import errno
 import json
+import os
+import resource
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +56,135 @@ def test_delete_of_what_is_not_there_is_nothing(storage):
 def test_places_that_cannot_be_used_are_named(uri):
     with pytest.raises(ConfigError, match="storage"):
         Storage(uri)
+
+
+@contextmanager
+def full_disk():
+    """Files end at 4 KiB: what a full disk does to a write, with another number of the error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_is_found_before_anything_starts(storage):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        storage.probe()
+    storage.probe()
+    assert storage.files() == []
+
+
+def test_write_that_fails_leaves_the_file_as_it_was_and_nothing_else(storage, monkeypatch):
+    storage.write_kept("a", b"1")
+    for size in (5000, 2**20):  # on closing, and at once
+        with full_disk(), pytest.raises(OSError, match="File too large"):
+            storage.write("a", b"2" * size)
+
+    def full(_: int) -> None:  # some file systems take data and find no room for it later
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_kept("a", b"3")
+    assert storage.files() == ["a", "a.bak"]
+    assert storage.read("a") == b"1"
+
+
+def test_what_killed_writes_have_left_is_removed_when_it_is_old(storage):
+    aside = f"record.json.{'0' * 32}.tmp"
+    kept = ["record.json.tmp", f"{'0' * 32}.tmp", "notes.tmp", "record.json"]
+    for folder in ("", "trials/a/"):
+        for name in (aside, *kept):
+            storage.write(f"{folder}{name}", b"")
+            os.utime(storage.local / f"{folder}{name}", (1, 1))
+        storage.write(f"{folder}new-{aside}", b"")  # another process may be writing it
+    left = sorted([*kept, f"new-{aside}"])
+    storage.probe()
+    assert storage.files() == left
+    assert storage.files("trials/a") == sorted([*left, aside])
+    storage.check_tree()
+    assert storage.files("trials/a") == left
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder of the user's, with a file."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"the user's")
+    return folder
+
+
+LINKED = {
+    "read": lambda storage, name: storage.read(name),
+    "write": lambda storage, name: storage.write(name, b"1"),
+    "write_kept": lambda storage, name: storage.write_kept(name, b"1"),
+    "read_kept": lambda storage, name: storage.read_kept(name, json.loads),
+    "delete": lambda storage, name: storage.delete(name),
+    "rename": lambda storage, name: storage.rename(name, "b"),
+    "rename to": lambda storage, name: storage.rename("whole", name),
+    "files": lambda storage, name: storage.files(name),
+    "folders": lambda storage, name: storage.folders(name),
+    "below": lambda storage, name: (storage / name).files(),
+    "refuse_link": lambda storage, name: storage.refuse_link(name),
+    "check_tree": lambda storage, name: storage.check_tree(),
+}
+
+
+@pytest.mark.parametrize("do", LINKED.values(), ids=LINKED)
+@pytest.mark.parametrize("name", ["link", "folder/link", "linked/a"])
+def test_nothing_goes_through_a_link(storage, outside, do, name):
+    storage.write("whole", b"")
+    storage.write("folder/x", b"")
+    (storage.local / "link").symlink_to(outside / "a")
+    (storage.local / "folder/link").symlink_to(outside / "a")
+    (storage.local / "linked").symlink_to(outside)
+    with pytest.raises(RayganError, match="is a symbolic link"):
+        do(storage, name)
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"a": b"the user's"}
+
+
+def test_backup_that_is_a_link_is_not_written_through(storage, outside):
+    storage.write("a", b"a stranger's")
+    (storage.local / "a.bak").symlink_to(outside / "a")
+    with pytest.raises(RayganError, match="is a symbolic link"):
+        storage.write_kept("a", b"2")
+    assert (outside / "a").read_bytes() == b"the user's"
+
+
+def test_folder_that_the_user_names_may_be_a_link(storage, outside, tmp_path):
+    (tmp_path / "named").symlink_to(outside)
+    named = Storage(str(tmp_path / "named"))
+    named.probe()
+    named.write_kept("sweep/b", b"1")
+    assert (named / "sweep").read("b") == b"1"
+    (named / "sweep").check_tree()
+    assert (outside / "sweep" / "b").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["../a", "b/../../a", ".."])
+def test_no_name_leads_out(storage, name):
+    storage.write("b/c", b"")
+    with pytest.raises(RayganError, match="leads out of"):
+        storage.read(name)
+    with pytest.raises(RayganError, match="leads out of"):
+        (storage / name).read("a")
+
+
+def test_what_is_no_regular_file_is_refused(storage):
+    storage.write("folder/a", b"")
+    os.mkfifo(storage.local / "pipe")  # a reader would wait for a writer
+    for name in ("pipe", "folder"):
+        with pytest.raises(RayganError, match="is not a regular file"):
+            storage.read(name)
+
+
+def test_what_a_sweep_keeps_is_on_the_disk_when_it_is_written(storage, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))  # fmt: skip
+    storage.write("a", b"1")
+    assert synced == []
+    storage.write_kept("a", b"2")
+    assert [name.split(".")[0] for name in synced] == ["a", storage.local.name]

@@ -17,11 +17,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Annotated
 
 import psutil
+from pydantic import Field, StringConstraints, TypeAdapter
 
-from raygan.errors import LockedError
-from raygan.storage import Storage
+from raygan import stored
+from raygan.errors import LockedError, RayganError
+from raygan.shown import shown
+from raygan.storage import Storage, usable
 
 LOCK_FILE, STOP_FILE = "lock.json", "stop.json"
 BEAT_SECONDS, BEAT_SECONDS_REMOTE = 2.0, 10.0
@@ -30,40 +34,58 @@ SILENCE_BEATS = 8
 """A holder elsewhere that was silent for so many beats is dead."""
 SETTLE_SECONDS = 0.5
 """How long it takes until two that lock at the same moment see each other."""
+_MOST_SECONDS = 60.0
+"""Between two beats of a holder that is to be believed: nobody waits for longer."""
+
+_Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
 @dataclass(frozen=True)
 class Holder:
     """Who runs a sweep."""
 
-    host: str
-    space: str
+    __pydantic_config__ = stored.STRICT
+
+    host: _Text
+    space: _Text
     """The process numbers that ``pid`` is one of: each boot, and each container, has its own."""
-    pid: int
-    born: float
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
+    born: stored.Metric
     """When the process was started, in the clock ticks of its kernel: numbers are given out again.
     """
-    job: str | None
+    job: _Text | None
     """Ray job, if it was submitted as one."""
-    since: str
+    since: _Text
     """UTC, for people."""
-    token: str
-    every: float
+    token: _Text
+    every: Annotated[float, Field(gt=0, le=_MOST_SECONDS)]
     """Seconds between two beats."""
-    beat: int = 0
+    beat: stored.Count = 0
 
     def __str__(self) -> str:
         job = f", job {self.job}" if self.job else ""
-        return f"process {self.pid} on {self.host}{job}, since {self.since} UTC"
+        return shown(f"process {self.pid} on {self.host}{job}, since {self.since} UTC")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The contents of :data:`STOP_FILE`."""
+
+    __pydantic_config__ = stored.STRICT
+
+    token: _Text
+
+
+_HOLDER, _REQUEST = TypeAdapter(Holder), TypeAdapter(_Request)
 
 
 def read(sweep: Storage) -> Holder | None:
-    """Who holds the lock, dead or alive."""
-    data = sweep.read(LOCK_FILE)
+    """Who holds the lock, dead or alive; nobody does if it is damaged."""
+    data = sweep.read(LOCK_FILE, stored.MOST_BYTES + 1)
     try:
-        return Holder(**json.loads(data)) if data else None
-    except (ValueError, TypeError):
-        return None  # half written by one that died: it holds nothing
+        return stored.parse(_HOLDER, data) if data else None
+    except ValueError:
+        return None
 
 
 def is_alive(sweep: Storage, holder: Holder) -> bool:
@@ -88,7 +110,7 @@ def is_of_this_host(holder: Holder) -> bool:
 
 def ask_to_stop(sweep: Storage, holder: Holder) -> None:
     """Let ``holder`` stop in order, as on SIGTERM, wherever it runs."""
-    sweep.write(STOP_FILE, json.dumps({"token": holder.token}).encode())
+    sweep.write(STOP_FILE, json.dumps(asdict(_Request(holder.token))).encode())
 
 
 class Lock:
@@ -119,12 +141,13 @@ class Lock:
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
     def __enter__(self) -> Lock:
-        before = read(self._sweep)
-        if before is not None and is_alive(self._sweep, before):
-            raise self._refusal(read(self._sweep) or before)
-        self._write()
-        time.sleep(SETTLE_SECONDS)
-        self.confirm()
+        with usable(self._sweep):
+            before = read(self._sweep)
+            if before is not None and is_alive(self._sweep, before):
+                raise self._refusal(read(self._sweep) or before)
+            self._write()
+            time.sleep(SETTLE_SECONDS)
+            self.confirm()
         self._thread.start()
         return self
 
@@ -142,7 +165,9 @@ class Lock:
     ) -> None:
         self._released.set()
         self._thread.join(2 * BEAT_SECONDS)
-        with contextlib.suppress(OSError):  # it will be taken for what it is: a dead one's
+        with contextlib.suppress(
+            OSError, RayganError
+        ):  # it will be taken for what it is: a dead one's
             now = read(self._sweep)
             if now is not None and now.token == self._mine.token:
                 self._sweep.delete(LOCK_FILE)
@@ -170,17 +195,17 @@ class Lock:
                 self._write()
                 if self._is_asked_to_stop():
                     self._stop()
-            except OSError:
+            except (OSError, RayganError):
                 continue  # storage may be away for a while
 
     def _is_asked_to_stop(self) -> bool:
-        data = self._sweep.read(STOP_FILE)
+        data = self._sweep.read(STOP_FILE, stored.MOST_BYTES + 1)
         if data is None:
             return False
         self._sweep.delete(STOP_FILE)
         try:
-            return bool(json.loads(data)["token"] == self._mine.token)
-        except (ValueError, TypeError, KeyError):
+            return stored.parse(_REQUEST, data).token == self._mine.token
+        except ValueError:
             return False
 
 

@@ -12,6 +12,8 @@ from raygan.sweep.study import Study
 
 SECONDS = 5.0
 """Between two looks."""
+PROBE_BYTES = 2**14
+"""A full disk still takes a file of no bytes."""
 
 
 class Outage:
@@ -57,7 +59,7 @@ class Outage:
     def _problem(self) -> str | None:
         storage = self._study.storage
         try:
-            storage.probe()
+            storage.probe(PROBE_BYTES)
             if storage.is_local:
                 free = shutil.disk_usage(storage.local).free
                 if free < self._study.checkpoint_bytes:

@@ -15,7 +15,7 @@ from rich.console import Console
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.shown import say, shown
-from raygan.storage import Storage
+from raygan.storage import Storage, usable
 from raygan.sweep import final, nodes, plan, publish, state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
@@ -81,11 +81,13 @@ def _run(
     again = "the same command"
     if options.fresh:
         again += f", with `--set name={spec.name}` for --fresh,"
-    before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
-    grown = state.check_unchanged(spec, before, sweep) if before is not None else []
-    journal = _journal(sweep)
-    optuna_storage = JournalStorage(journal) if journal else None
-    study = Study(spec, sweep, optuna_storage, retry_failed=options.retry_failed)
+    with usable(sweep):
+        sweep.check_tree()
+        before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
+        grown = state.check_unchanged(spec, before, sweep) if before is not None else []
+        journal = _journal(sweep)
+        optuna_storage = JournalStorage(journal) if journal else None
+        study = Study(spec, sweep, optuna_storage, retry_failed=options.retry_failed)
     _announce(study, grown, console)
     tracker = _tracker(spec, sweep, storage)
     if known and not (study.runnable or _untested(study)):
@@ -104,7 +106,8 @@ def _run(
             "began: restore them, or start anew beside it (--fresh, or --set name=…)"
         )
     lock.confirm()
-    state.store(sweep, spec, data)
+    with usable(sweep):
+        state.store(sweep, spec, data)
     tracker.open(data["id"], state.dump(spec), run_tags(data["digest"]))
     signals.at_once = lambda: close_interrupted(study, tracker)
     try:
@@ -192,12 +195,8 @@ def _open_storage(spec: SweepSpec) -> Storage:
             "of the working directory: give an absolute path or an address such as s3://…"
         )
     storage = Storage(spec.storage)
-    try:
+    with usable(storage):
         storage.probe()
-    except OSError as error:
-        raise ConfigError(
-            f"`storage` (={spec.storage!r}) cannot be written ({error}); give another place"
-        ) from error
     return storage
 
 
@@ -215,6 +214,8 @@ def _announce(study: Study, grown: list[str], console: Console) -> None:
 
 def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
     uri = spec.tracking.uri or default_uri(storage)
+    for name in ("mlflow.db", "mlartifacts"):  # MLflow would write through a link
+        storage.refuse_link(name)
     return Tracker(uri, spec.tracking.experiment, spec.name, sweep)
 
 

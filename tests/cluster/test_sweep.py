@@ -88,7 +88,7 @@ def test_storage_that_cannot_be_written_is_refused(sweep, tmp_path):
     (tmp_path / "file").write_text("")
     output = sweep("nowhere", storage=str(tmp_path / "file" / "below")).run(code=2)
     assert "`storage` (=" in output
-    assert "cannot be written" in output
+    assert "cannot be written or read" in output
 
 
 def test_missing_images_are_refused_before_any_trial(sweep, tmp_path):

@@ -1,0 +1,139 @@
+"""Files below a folder that a user has named: written whole, read and written through no link.
+
+A sweep's folder may come from somebody else. A link in it could lead anywhere on this machine, so
+that writing through it would replace, and reading through it would publish, files of the user's
+that have nothing to do with the sweep. The folder that the user has named may itself be a link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from raygan.errors import RayganError
+from raygan.shown import shown
+
+_ASIDE = re.compile(r".+\.[0-9a-f]{32}\.tmp")
+"""Names of files that :func:`write` has not finished."""
+_OLD_SECONDS = 3600.0
+"""No write takes so long: what is left of one that is older has no owner any more."""
+
+
+def refuse_links(root: str, path: str) -> None:
+    """Raise :class:`~raygan.errors.RayganError` if anything from below ``root`` to ``path`` is a
+    link."""
+    there = root.rstrip("/")
+    for part in filter(None, path.removeprefix(there).split("/")):
+        there = f"{there}/{part}"
+        try:
+            found = os.lstat(there)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISLNK(found.st_mode):
+            raise _refusal(there)
+
+
+def _refusal(path: str) -> RayganError:
+    return RayganError(
+        f"{shown(path)} is a symbolic link, which may lead anywhere; raygan reads and writes "
+        "through none below the storage folder: put the file or folder itself in its place"
+    )
+
+
+def read(path: str, most: int | None = None) -> bytes | None:
+    """The first ``most`` bytes of a file, or all; None if there is none. Raises OSError."""
+    # a named pipe would block whoever opens it
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        file = os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise RayganError(f"{shown(path)} is not a regular file; remove it")
+    with os.fdopen(file, "rb") as stream:
+        return stream.read(-1 if most is None else most)
+
+
+def write(path: str, data: bytes, *, durable: bool = False) -> None:
+    """Put ``data`` in the place of file ``path``, or leave that as it was; raises OSError.
+
+    ``durable``: what this has returned from survives a power cut.
+    """
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("xb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync(folder)
+
+
+def names(folder: str, *, folders: bool) -> list[str]:
+    """Names of the folders in ``folder``, or of the files, sorted; none if it does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            kind = os.DirEntry.is_dir if folders else os.DirEntry.is_file
+            return sorted(entry.name for entry in entries if kind(entry))
+    except FileNotFoundError:
+        return []
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove from ``folder`` what writes of killed processes have left there long ago."""
+    for entry in _entries(folder):
+        _remove_if_left(entry)
+
+
+def check_tree(folder: Path) -> None:
+    """Remove such leftovers from ``folder`` and all folders in it, and refuse any link there."""
+    waiting = [folder]
+    while waiting:
+        for entry in _entries(waiting.pop()):
+            if entry.is_symlink():
+                raise _refusal(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            else:
+                _remove_if_left(entry)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        return
+
+
+def _remove_if_left(entry: os.DirEntry[str]) -> None:
+    if not _ASIDE.fullmatch(entry.name):
+        return
+    try:
+        found = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > _OLD_SECONDS:
+            Path(entry.path).unlink()
+    except OSError:  # nothing depends on it
+        return
+
+
+def _sync(folder: Path) -> None:
+    """Bring renames in ``folder`` to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
