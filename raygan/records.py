@@ -11,10 +11,15 @@ import re
 import statistics
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, FailFast, Field, StringConstraints, TypeAdapter
+
+from raygan import stored
 from raygan.errors import RayganError
-from raygan.gan.config import TrainConfig
+from raygan.gan.config import FIELDS, TrainConfig
+from raygan.shown import shown
 from raygan.storage import Storage
 
 Outcome = Literal["ok", "stopped", "collapsed", "diverged", "early-failure", "failed"]
@@ -22,11 +27,22 @@ Kind = Literal["search", "replicate"]
 
 WHOLE: tuple[Outcome, ...] = ("ok", "collapsed")
 """Outcomes of trials that ran to their end: their losses are results."""
+_MOST_STEPS = 2**40
+"""The most iterations that a trial may be configured with."""
 LAST = 5
 """Evaluations at the end of a trial that say where it has come to."""
 STEP, LOSS = "step", "val/reconstruction_loss"
 _FILE = "record.json"
 _CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
+
+_Title = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_ .=+-]*$", max_length=500)]
+_VALUE: TypeAdapter[Any] = TypeAdapter(
+    bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | stored.Metric | str | None,
+    config=stored.STRICT,
+)
+_Value = Annotated[Any, AfterValidator(_VALUE.validate_python)]
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_/.-]+$", max_length=100)]
+_Point = dict[_Name, stored.Metric]
 
 
 def end_loss(curve: list[tuple[int, float]]) -> float:
@@ -39,23 +55,25 @@ def end_loss(curve: list[tuple[int, float]]) -> float:
 class TrialRecord:
     """One trial, from its plan to its outcome."""
 
-    id: str
-    cell: str
-    index: int
-    title: str
-    params: dict[str, Any]
-    config: dict[str, Any]
+    __pydantic_config__ = stored.STRICT
+
+    id: stored.Word
+    cell: _Title
+    index: stored.Count
+    title: _Title
+    params: dict[str, _Value]
+    config: dict[str, _Value]
     outcome: Outcome | None = None
     """None until the trial has ended."""
     reason: str | None = None
     """Why it was stopped or failed."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: Annotated[list[_Point], FailFast()] = field(default_factory=list)
     """Metrics of each evaluation, with its ``step``, ascending."""
-    seconds: float = 0.0
+    seconds: stored.Seconds = 0.0
     """From its workers' first word to its end, over all attempts."""
-    gpu_seconds: float = 0.0
+    gpu_seconds: stored.Seconds = 0.0
     """GPUs × these seconds."""
-    checkpoints: dict[str, str] = field(default_factory=dict)
+    checkpoints: dict[str, stored.Word] = field(default_factory=dict)
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
     kind: Kind = "search"
     """Part of a cell's search, or one of its best settings with a fresh seed."""
@@ -93,7 +111,8 @@ class TrialRecord:
 
     def save(self, storage: Storage) -> None:
         """Write it under ``trials/<id>`` of the sweep's storage."""
-        content = json.dumps(asdict(self), indent=1).encode()
+        reason = None if self.reason is None else shown(self.reason)  # it may quote anything
+        content = json.dumps({**asdict(self), "reason": reason}, indent=1).encode()
         # twice in the end: the backup of a trial that has ended must know that, too
         for _ in range(1 if self.outcome is None else 2):
             storage.write_kept(f"trials/{self.id}/{_FILE}", content)
@@ -117,17 +136,28 @@ def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
     return records
 
 
+_RECORD = TypeAdapter(TrialRecord)
+
+
 def _parse(folder: str, data: bytes) -> TrialRecord:
-    record = TrialRecord(**json.loads(data))
-    TrainConfig(**record.config)
-    if record.id != folder or not isinstance(record.index, int):
+    record = stored.parse(_RECORD, data)
+    if record.id != folder:
         raise ValueError(f"it is the record of {record.id!r}")
-    if not all(isinstance(loss, float) for _, loss in record.curve):
-        raise TypeError("a loss is not a number")
-    if not isinstance(record.seconds, int | float) or not isinstance(
-        record.gpu_seconds, int | float
+    if unknown := (record.params.keys() | record.config.keys()) - set(FIELDS):
+        raise ValueError(f"this version of raygan does not know {shown(sorted(unknown))}")
+    # fields that are younger than the record had the effect of their defaults
+    record.config = TrainConfig(**record.config).to_dict()
+    for name, value in record.params.items():
+        if record.config[name] != value:
+            raise ValueError(f"its {name} is both {value!r} and {record.config[name]!r}")
+    steps = [point.get(STEP, 0.0) for point in record.history]
+    if not all(step.is_integer() and 0 < step <= _MOST_STEPS for step in steps) or not all(
+        earlier < later for earlier, later in pairwise(steps)
     ):
-        raise TypeError("its time is not a number")
+        raise ValueError("its evaluations are not in the order of their iterations")
+    if not all(point.get(LOSS, -1.0) >= 0 for point in record.history):
+        raise ValueError("a loss is missing or negative")
+    record.reason = None if record.reason is None else shown(record.reason)
     return record
 
 

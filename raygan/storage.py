@@ -89,7 +89,6 @@ class Storage:
             raise ValueError(f"{self.uri} is not a local folder")
         return Path(self._root)
 
-    def probe(self) -> None:
     def probe(self, size: int = _PROBE_BYTES) -> None:
         """Make the root and write ``size`` bytes to it, so that a full disk is found, too; raises
         OSError if that cannot be."""

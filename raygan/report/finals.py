@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
+
+from raygan import stored
 from raygan.records import TrialRecord
 from raygan.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 WHICH = ("best", "last")
 """The generators of a trial that are tested."""
@@ -18,32 +23,91 @@ LOSSES = {"": "loss", "_audited": "audited_loss", "_restarts": "restarts_loss"}
 """Ending of a column's name, and the name in a test: the loss of all images from z = 0, that of the
 audited ones, and the lowest that these reached from z = 0 or from random codes."""
 
+_Loss = Annotated[float, Field(ge=0, le=stored.MOST)]
+_Text = Annotated[str, StringConstraints(max_length=200)]
+
+
+class _Test(BaseModel):
+    """``final/<which>.json``: what :func:`raygan.sweep.final.run_job` returns."""
+
+    model_config = stored.STRICT
+
+    loss: _Loss | None = None
+    step: stored.Count = 0
+    images: stored.Count = 0
+    steps: stored.Count = 0
+    restarts: stored.Count = 0
+    restarts_loss: _Loss | None = None
+    audited: stored.Count = 0
+    audited_loss: _Loss | None = None
+    seconds: stored.Seconds = 0.0
+    checkpoint: stored.Word = ""
+    asked: dict[_Text, stored.Count | None] = {}
+
+
+class _Fid(BaseModel):
+    """``final/<which>-fid.json``: what :func:`raygan.gan.fid.fid` returns, and of what."""
+
+    model_config = stored.STRICT
+
+    fid: stored.Metric | None = None
+    kid: stored.Metric | None = None
+    kid_std: stored.Metric | None = None
+    n: stored.Count = 0
+    seed: stored.Count = 0
+    split: _Text = ""
+    bits: stored.Count = 0
+    resizer: _Text = ""
+    weights_sha256: _Text = ""
+    torch_fidelity: _Text = ""
+    step: stored.Count = 0
+    checkpoint: stored.Word = ""
+
+
+Kind = TypeVar("Kind", _Test, _Fid)
+_TEST, _FID = TypeAdapter(_Test), TypeAdapter(_Fid)
+
 
 def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> Found:
     """The final tests that were made; damaged ones are none."""
-    return _read(storage, records, ".json")
+    return _read_all(storage, records, _TEST, ".json")
 
 
 def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> Found:
     """The FIDs and KIDs that were computed, each with its protocol."""
-    return _read(storage, records, "-fid.json")
+    return _read_all(storage, records, _FID, "-fid.json")
 
 
-def _read(storage: Storage, records: Iterable[TrialRecord], ending: str) -> Found:
+def read_final(trial: Storage, which: str) -> dict[str, Any] | None:
+    """The final test of a trial's ``which`` generator, if it has been made; a damaged one is
+    none."""
+    found = _read(trial, f"final/{which}.json", _TEST)
+    return None if found is None else found.model_dump()
+
+
+def _read_all(
+    storage: Storage, records: Iterable[TrialRecord], kind: TypeAdapter[Kind], ending: str
+) -> Found:
     read: Found = {}
     for record in records:
         folder = f"trials/{record.id}/final"
         names = storage.files(folder)
         for which in WHICH:
-            if f"{which}{ending}" not in names:
-                continue
-            try:
-                found = json.loads(storage.read(f"{folder}/{which}{ending}") or b"")
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                read.setdefault(record.id, {})[which] = found
+            name = f"{which}{ending}"
+            if name in names and (found := _read(storage, f"{folder}/{name}", kind)) is not None:
+                read.setdefault(record.id, {})[which] = found.model_dump(exclude_unset=True)
     return read
+
+
+def _read(storage: Storage, name: str, kind: TypeAdapter[Kind]) -> Kind | None:
+    data = storage.read(name, stored.MOST_BYTES + 1)
+    if data is None:
+        return None
+    try:
+        return stored.parse(kind, data)
+    except ValueError as error:
+        logger.warning("%s/%s is ignored, since it is damaged (%s)", storage.uri, name, error)
+        return None
 
 
 def number(found: Mapping[str, Any], key: str) -> float | None:

@@ -6,6 +6,7 @@ beside it are used instead, and whoever asked is told why.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 import uuid
@@ -79,8 +80,8 @@ def load(trial: Storage, folder: str) -> Saved:
             for file in trial.files(folder):
                 (place / file).write_bytes(trial.read(f"{folder}/{file}") or b"")
         found = checkpoint.load_latest(place)
-    if found is None:
-        raise CheckpointError(f"{trial.uri}/{folder}: there is no checkpoint")
+    if found is None or not isinstance(found[0].get("step"), int):
+        raise CheckpointError(f"{trial.uri}/{folder}: there is no checkpoint of a trial")
     return found[0]
 
 
@@ -126,5 +127,7 @@ def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Sa
 
 
 def _own_loss(saved: Saved) -> float:
-    history = saved.get("history") or [{}]
-    return float(history[-1].get(LOSS, float("inf")))
+    try:
+        return float(saved["history"][-1][LOSS])
+    except (LookupError, TypeError, ValueError):  # made by somebody else
+        return math.inf

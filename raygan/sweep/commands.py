@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,6 @@ import click
 import pyarrow as pa
 from rich.console import Console
 
-from raygan import records
 from raygan.addresses import check_address
 from raygan.errors import ConfigError, RayganError
 from raygan.records import WHOLE, TrialRecord
@@ -76,9 +75,16 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
     sweep = root / name
     found = state.stored_spec(sweep)
     if found is None:
-        others = ", ".join(n for n in root.folders() if (root / n).read(state.SPEC_FILE)) or "none"
+        others = shown(", ".join(filter(partial(_is_sweep, root), root.folders())) or "none")
         raise ConfigError(f"there is no sweep {name!r} in {root.uri} (sweeps there: {others})")
     return sweep, found
+
+
+def _is_sweep(root: Storage, name: str) -> bool:
+    try:
+        return state.SPEC_FILE in (root / name).files()
+    except (OSError, RayganError):
+        return False
 
 
 @click.command()
@@ -86,7 +92,7 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
 def status(sweep: Storage, spec: SweepSpec) -> None:
     """Who runs the sweep NAME, how far it is, and how it stands."""
     console = _console()
-    known = records.load_all(sweep)
+    known = state.stored_records(sweep, spec)
     holder = lock.read(sweep)
     alive = holder is not None and _is_alive(sweep, holder)
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
@@ -168,7 +174,7 @@ def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None)
             endings = ", ".join(f".{name}" for name in FORMATS)
             raise ConfigError(f"--out (={str(out)!r}) must end in one of {endings}, or give "
                               "--format, too")  # fmt: skip
-    known = records.load_all(sweep)
+    known = state.stored_records(sweep, spec)
     if kind is not None:
         _write_rows(FORMATS[kind](tables.results_table(sweep, known.values())), kind, out)
     if kind is None or out is not None:
@@ -212,7 +218,7 @@ def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
     from raygan.report.make import HTML
     from raygan.sweep.evidence import make_report
 
-    found = make_report(sweep, spec, records.load_all(sweep), state.stored_data(sweep))
+    found = make_report(sweep, spec, state.stored_records(sweep, spec), state.stored_data(sweep))
     if out is not None:
         check_address(out, "--out")
     target = sweep if out is None else Storage(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import click
 from rich.console import Console
 
 from raygan import records
-from raygan.errors import CheckpointError, ConfigError, RayganError
+from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.report.tables import text_table
 from raygan.shown import cell as text_cell
@@ -22,7 +23,7 @@ from raygan.storage import Storage
 from raygan.sweep import final, plan, state, trial
 from raygan.sweep.cell import best, verdict
 from raygan.sweep.commands import open_sweep
-from raygan.sweep.spec import SweepSpec
+from raygan.sweep.spec import NAME, SweepSpec
 
 
 @click.command()
@@ -95,7 +96,7 @@ def _evaluate(
     """Returns how many tests could not be made."""
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
     sweep, spec = open_sweep(name, storage)
-    data, known = state.stored_data(sweep), records.load_all(sweep)
+    data, known = state.stored_data(sweep), state.stored_records(sweep, spec)
     tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
     if data is None or not tested:
         raise ConfigError(f"no trial of {spec.name!r} has a result yet: there is nothing to test")
@@ -104,6 +105,7 @@ def _evaluate(
         raise ConfigError("`final.steps` is 0, which switches the final test off: give --steps")
     names = final.WHICH if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
+    data = {**data, "folder": _prepared(sweep, data)}
     gpus = _gpus(device)
 
     def whole(job: final.Job) -> final.Job:
@@ -141,6 +143,24 @@ def _fid(job: final.Job, weights: Path) -> None:
         f"{shown(job['title'])}, {' and '.join(job['which'])}: FID {found['fid']:.3f}, KID "
         f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
         "training images)"
+    )
+
+
+def _prepared(sweep: Storage, data: dict[str, Any]) -> str:
+    """Where the sweep's prepared images lie: below the storage in which the sweep lies now.
+
+    The place that is stored is another one if the sweep was moved, or may be anywhere at all if
+    the sweep is somebody else's; of it, the set's own name counts alone.
+    """
+    from raygan.data.manifest import is_prepared
+
+    name = data.get("folder", "").rstrip("/").rpartition("/")[2]
+    folder = trial.data_folder(Storage(sweep.parent))
+    if re.fullmatch(NAME, name) and is_prepared(f"{folder}/{name}"):
+        return f"{folder}/{name}"
+    raise DataError(
+        f"{folder} does not hold the sweep's prepared images ({shown(name)!r}): if the sweep was "
+        f"moved, put them there, too; else `raygan sweep` prepares them again"
     )
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from raygan import records
 from raygan.gan.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
+from raygan.report import finals
+from raygan.report.finals import WHICH
 from raygan.storage import Storage
 from raygan.sweep.checkpoints import load_or_other
 from raygan.sweep.trial import WORKER_FAILURES
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from raygan.gan.state import TrainState
     from raygan.sweep.study import Study
 
-WHICH = ("best", "last")
 SHOWN = 16
 """Images of each picture, each beside its reconstruction."""
 POLL_SECONDS = 1.0
@@ -40,13 +41,13 @@ Job = dict[str, Any]
 
 
 def read(trial: Storage, which: str) -> dict[str, Any] | None:
-    """The result of the final test of a trial's ``which`` generator, if it has been made."""
-    try:
-        found = json.loads(trial.read(f"final/{which}.json") or b"null")
-    except ValueError:
+    """The result of the final test of a trial's ``which`` generator, if it has been made; what is
+    damaged, or lacks something, is made again."""
+    found = finals.read_final(trial, which)
+    if found is None or not found["asked"] or found["loss"] is None:
         return None
-    # what is damaged or not of ours is to be made again
-    return found if isinstance(found, dict) and "asked" in found else None
+    audit = (found["audited_loss"], found["restarts_loss"])
+    return None if found["audited"] and not all(audit) else found
 
 
 def tested(study: Study) -> list[TrialRecord]:
@@ -156,8 +157,8 @@ def _write(
     sink = io.BytesIO()
     pq.write_table(rows, sink)
     trial.write(f"final/{which}.parquet", sink.getvalue())
-    for kind, shown in (("hardest", test.hardest(SHOWN)), ("easiest", test.easiest(SHOWN))):
-        pairs = side_by_side(images[shown], test.found[shown])
+    for kind, chosen in (("hardest", test.hardest(SHOWN)), ("easiest", test.easiest(SHOWN))):
+        pairs = side_by_side(images[chosen], test.found[chosen])
         trial.write(f"final/{which}-{kind}.png", grid_png(pairs, columns=8))
     trial.write(f"final/{which}.json", json.dumps(result, indent=1).encode())
 

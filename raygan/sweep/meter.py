@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
+from raygan import stored
 from raygan.errors import RayganError
 from raygan.records import TrialRecord
 from raygan.storage import Storage
@@ -53,8 +56,18 @@ class Clock:
             self._saved = self.seconds
 
 
+@dataclass(frozen=True)
+class _Saved:
+    __pydantic_config__ = stored.STRICT
+
+    seconds: stored.Seconds
+
+
+_SAVED = TypeAdapter(_Saved)
+
+
 def _seconds(data: bytes) -> float:
-    return float(json.loads(data)["seconds"])
+    return stored.parse(_SAVED, data).seconds
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 
-from raygan import records
+from raygan import records, stored
 from raygan.data.config import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.gan.rate import Rate
@@ -31,6 +32,18 @@ MOST_YAML = 200_000
 RATES_FILE = "rates.json"
 CALIBRATION_SECONDS = 5.0
 """How long each cell is trained to measure its rate."""
+
+
+class _Rate(BaseModel):
+    """A :class:`~raygan.gan.rate.Rate` in :data:`RATES_FILE`."""
+
+    model_config = stored.STRICT
+
+    iterations_per_second: Annotated[float, Field(ge=1e-9, le=1e12)]
+    evaluation_seconds: Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+_RATES = TypeAdapter(dict[str, _Rate])
 
 
 def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibrate: bool) -> None:
@@ -180,7 +193,7 @@ def _steps(trials: list[TrialRecord]) -> int:
 
 
 def _parse_rates(data: bytes) -> dict[str, Rate]:
-    return {str(cell): Rate(**rate) for cell, rate in json.loads(data).items()}
+    return {cell: Rate(**rate.model_dump()) for cell, rate in stored.parse(_RATES, data).items()}
 
 
 def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:

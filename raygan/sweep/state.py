@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any
+import logging
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
+from raygan import records, stored
 from raygan.errors import ConfigError, RayganError
+from raygan.records import TrialRecord
 from raygan.report.tables import SUMMARY
+from raygan.shown import shown
 from raygan.storage import Storage
+from raygan.sweep import plan, yaml_loader
 from raygan.sweep.spec import SweepSpec, validate
-from raygan.sweep.yaml_loader import Document
+
+logger = logging.getLogger(__name__)
 
 SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
 VERSIONS = "versions"
@@ -26,9 +33,57 @@ MAY_GROW = ("search.trials", "replicate.seeds", "grid.seed")
 """Keys of the YAML of which more extends a sweep."""
 
 
+_MOST_YAML = 4 * yaml_loader.MAX_BYTES
+"""Bytes of the stored YAML: lists take a line per item there, and defaults are written out."""
+_Text = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class _Data(BaseModel):
+    """What is known of a sweep's images."""
+
+    model_config = stored.STRICT
+
+    id: stored.Word
+    """The sweep's, in MLflow."""
+    digest: stored.Word
+    baseline: Annotated[float, Field(ge=0, le=1e6)]
+    folder: _Text = ""
+    shape: _Text = ""
+    train: stored.Count = 0
+
+
+class _Summary(BaseModel):
+    """What is read of ``result.json``."""
+
+    model_config = stored.STRICT
+
+    finished: bool = False
+    versions: dict[_Text, _Text] = {}
+    spent: dict[_Text, stored.Seconds] = {}
+
+
+_DATA, _SUMMARY = TypeAdapter(_Data), TypeAdapter(_Summary)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what :mod:`raygan.sweep.yaml_loader` reads: no aliases, and words that look like its
+    numbers in quotes."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if yaml_loader.is_text(text) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump(spec: SweepSpec) -> str:
     """The fully resolved YAML."""
-    return yaml.safe_dump(spec.resolved(), sort_keys=False, allow_unicode=True)
+    return yaml.dump(spec.resolved(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
@@ -47,7 +102,10 @@ def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
 
 
 def stored_data(sweep: Storage, *, mend: bool = False) -> dict[str, Any] | None:
-    """What is known of the sweep's images; None if it has not begun."""
+    """What is known of the sweep's images; None if it has not begun.
+
+    Raises :class:`~raygan.errors.RayganError` if it has, but this is damaged or lost.
+    """
     try:
         found = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
     except RayganError as error:
@@ -65,13 +123,33 @@ def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
             sweep.write_kept(name, content.encode())
 
 
+def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
+    """All records of a sweep, by id; raises :class:`~raygan.errors.RayganError` naming one that is
+    damaged, or not of the sweep ``spec``."""
+    known, searched = records.load_all(sweep), spec.space().keys()
+    cells = {cell.name: cell.values for cell in plan.cells(spec)}
+    for record in known.values():
+        values = cells.get(record.cell, {})
+        fits = all(record.config[name] == value for name, value in values.items())
+        if record.cell in cells and not (fits and record.params.keys() == searched):
+            raise RayganError(
+                f"{sweep.uri}/trials/{record.id} is not of the sweep {spec.name!r}: its settings "
+                f"are {shown(record.params)}; restore it, or delete this folder"
+            )
+    return known
+
+
 def summary(sweep: Storage) -> dict[str, Any]:
-    """What the last run of the sweep wrote in its end; empty if that is cut off or yet to come."""
-    try:
-        found = json.loads(sweep.read(SUMMARY) or b"{}")
-    except ValueError:  # the sweep's command makes it again
+    """What the last run of the sweep wrote in its end; empty if that is damaged or yet to come."""
+    data = sweep.read(SUMMARY, stored.MOST_BYTES + 1)
+    if data is None:
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        return stored.parse(_SUMMARY, data).model_dump(exclude_unset=True)
+    except ValueError as error:
+        logger.warning("%s/%s is ignored, since it is damaged (%s); the sweep's command makes it "
+                       "again", sweep.uri, SUMMARY, error)  # fmt: skip
+        return {}
 
 
 def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:
@@ -132,16 +210,11 @@ def _has_begun(sweep: Storage) -> bool:
 def _parse_spec(text: bytes) -> SweepSpec:
     if not text.endswith(_END.encode()):
         raise ValueError("its end is missing")
-    try:
-        return validate(Document(SPEC_FILE, yaml.safe_load(text)), known=True)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+    return validate(yaml_loader.parse(text, SPEC_FILE, most=_MOST_YAML), known=True)
 
 
-def _parse_data(text: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text)
-    found["id"], found["digest"], found["baseline"]
-    return found
+def _parse_data(data: bytes) -> dict[str, Any]:
+    return stored.parse(_DATA, data).model_dump(exclude_unset=True)
 
 
 def _advice(sweep: Storage) -> str:

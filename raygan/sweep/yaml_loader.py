@@ -49,11 +49,12 @@ class Document:
         return self.name
 
 
-def parse(text: bytes | str, name: str) -> Document:
-    """Read one YAML document; raises :class:`~raygan.errors.ConfigError` with file and line."""
+def parse(text: bytes | str, name: str, most: int = MAX_BYTES) -> Document:
+    """Read one YAML document of up to ``most`` bytes; raises
+    :class:`~raygan.errors.ConfigError` with file and line."""
     raw = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-    if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{name}: {len(raw)} bytes; a sweep's YAML may have {MAX_BYTES} at most")
+    if len(raw) > most:
+        raise ConfigError(f"{name}: {len(raw)} bytes; a sweep's YAML may have {most} at most")
     document = Document(name, None)
     try:
         _check_events(raw.decode(), name)
@@ -86,6 +87,12 @@ def parse_value(text: str) -> Any:
     if text[document.end :].strip():
         raise ConfigError("text stands behind the closing quote or bracket; put all of it within")
     return document.data
+
+
+def is_text(text: str) -> bool:
+    """Whether ``text``, without quotes, is read as a text."""
+    kinds = (_NULL, _TRUE, _FALSE, _INT, _FLOAT)
+    return not any(kind.fullmatch(text) for kind in kinds)
 
 
 def _check_events(text: str, name: str) -> None:
