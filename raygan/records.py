@@ -32,6 +32,8 @@ _MOST_STEPS = 2**40
 LAST = 5
 """Evaluations at the end of a trial that say where it has come to."""
 STEP, LOSS = "step", "val/reconstruction_loss"
+MOST_REASON, MOST_NOTES = 4000, 100
+"""Characters of a reason or note, and notes, that are kept."""
 _FILE = "record.json"
 _CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 
@@ -111,8 +113,7 @@ class TrialRecord:
 
     def save(self, storage: Storage) -> None:
         """Write it under ``trials/<id>`` of the sweep's storage."""
-        reason = None if self.reason is None else shown(self.reason)  # it may quote anything
-        content = json.dumps({**asdict(self), "reason": reason}, indent=1).encode()
+        content = json.dumps({**asdict(self), **_told(self)}, indent=1).encode()
         # twice in the end: the backup of a trial that has ended must know that, too
         for _ in range(1 if self.outcome is None else 2):
             storage.write_kept(f"trials/{self.id}/{_FILE}", content)
@@ -157,8 +158,18 @@ def _parse(folder: str, data: bytes) -> TrialRecord:
         raise ValueError("its evaluations are not in the order of their iterations")
     if not all(point.get(LOSS, -1.0) >= 0 for point in record.history):
         raise ValueError("a loss is missing or negative")
-    record.reason = None if record.reason is None else shown(record.reason)
+    told = _told(record)
+    record.reason, record.notes = told["reason"], told["notes"]
     return record
+
+
+def _told(record: TrialRecord) -> dict[str, Any]:
+    """Its reason and notes, which may quote anything, without what acts in a terminal."""
+    reason = None if record.reason is None else shown(record.reason, MOST_REASON)
+    return {
+        "reason": reason,
+        "notes": [shown(note, MOST_REASON) for note in record.notes[:MOST_NOTES]],
+    }
 
 
 def checkpoint_folders(trial: Storage) -> list[tuple[int, str]]:

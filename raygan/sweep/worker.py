@@ -37,7 +37,7 @@ def train_worker(job: dict[str, Any]) -> None:
         # storage may answer again; and the others may wait in a collective: Ray Train ends them
         if isinstance(error, OSError) or isinstance(error.__cause__, OSError) or count > 1:
             raise
-        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0][:300]
+        reason = " ".join("".join(traceback.format_exception_only(error)).split())
         traceback.print_exc()
         ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
     # Ray 2.60 may lose a report that is followed by the end of this function: both of its queues

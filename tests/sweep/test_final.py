@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,7 @@ def study(tmp_path, prepared) -> Study:
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
     images = load(prepared)
     made = Study(read, Storage(str(tmp_path)) / "a")
+    prepared = shutil.copytree(prepared, tmp_path / "data" / prepared.name)
     state.store(made.storage, read, {"id": "1", "folder": str(prepared), "digest": images.digest,
                                      "baseline": images.baseline})  # fmt: skip
     while (planned := made.next_trial()) is not None:

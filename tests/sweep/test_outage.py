@@ -25,10 +25,10 @@ class Fragile(Storage):
 
     full = False
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, durable: bool = False) -> None:
         if self.full:
             raise OSError(28, "No space left on device")
-        super().write(name, data)
+        super().write(name, data, durable=durable)
 
 
 @pytest.fixture

@@ -405,7 +405,7 @@ def test_settings_of_another_search_are_named(storage):
     study = open_study(storage)
     study.next_trial()
     record = study.records["bn-000"]
-    record.outcome, record.params = "ok", {"lr": 5.0}
+    record.outcome, record.params, record.config["lr"] = "ok", {"lr": 5.0}, 5.0
     record.save(storage)
     with pytest.raises(RayganError, match=r"trial bn-000: its settings .* are not of this search"):
         open_study(storage)
