@@ -91,8 +91,6 @@ class CellStudy:
 
     def heard(self, record: TrialRecord, step: int, loss: float) -> bool:
         """An evaluation of ``record``; returns whether the rule stops it."""
-        if record.kind == "search":
-            self._search.report(record.index, [p for p in record.curve if p[0] <= step])
         return self._rule_of(record).stops(record.id, step, loss)
 
     def rung(self, record: TrialRecord, step: int) -> int:

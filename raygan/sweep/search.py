@@ -77,17 +77,11 @@ class CellSearch:
         planned = self._planned[index] if index < len(self._planned) else None
         return index, self._ask(index, planned)
 
-    def report(self, index: int, curve: Curve) -> None:
-        """The evaluations of trial ``index``, which is running, up to the newest.
-
-        Optuna is told what the trial would be ranked by if it ended now.
-        """
-        if (asked := self._asked.get(index)) is not None:
-            asked.report(end_loss(curve), curve[-1][0])
-
     def tell(self, index: int, curve: Curve, *, outcome: str) -> None:
         """The result of trial ``index``: complete, stopped early, or without a usable loss."""
         if (asked := self._asked.pop(index, None)) is not None:
+            for step, loss in _losses_so_far(curve).items():
+                asked.report(loss, step)
             state, value = _result(curve, outcome)
             self._study.tell(asked, value, state=state)
 
@@ -97,8 +91,6 @@ class CellSearch:
         """Trial ``index`` of an earlier run of the same sweep; without an outcome, it goes on."""
         if outcome is None:
             self._ask(index, params)
-            for count in range(1, len(curve) + 1):
-                self.report(index, curve[:count])
             return
         self._given.add(index)
         self._tried.add(tuple(params[name] for name in self._space if name in params))
@@ -108,9 +100,7 @@ class CellSearch:
             value=value,
             params=params,
             distributions=self._distributions,
-            intermediate_values={
-                step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)
-            },
+            intermediate_values=_losses_so_far(curve),
         )
         self._study.add_trial(trial)
 
@@ -139,12 +129,9 @@ class CellSearch:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 # constant_liar: trials that run at once are kept apart
                 sampler = TPESampler(seed=seed, constant_liar=True)
-        values = space.finite(self._space)
-        return (
-            sampler
-            if values is None
-            else _Untried(sampler, self._distributions, values, self._tried)
-        )
+        if (values := space.finite(self._space)) is None:
+            return sampler
+        return _Untried(sampler, self._distributions, values, self._tried)
 
 
 class _Untried(BaseSampler):
@@ -198,6 +185,12 @@ class _Untried(BaseSampler):
             elif name not in drawn:
                 drawn[name] = self._sampler.sample_independent(study, trial, name, field)
         return {name: drawn[name] for name in fields}
+
+
+def _losses_so_far(curve: Curve) -> dict[int, float]:
+    """What the trial would have been ranked by if it had ended at each evaluation; by the last of
+    them, tpe compares trials that were stopped early."""
+    return {step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)}
 
 
 def _result(curve: Curve, outcome: str) -> tuple[TrialState, float | None]:

@@ -149,8 +149,6 @@ def test_optuna_is_told_what_trials_are_ranked_by(restored):
             search.restore(index, {"lr": [1e-5, 1e-4][index]}, ROUGH, outcome=outcome)
             continue
         search.ask()
-        for count in range(1, len(ROUGH) + 1):
-            search.report(index, ROUGH[:count])
         search.tell(index, ROUGH, outcome=outcome)
     whole, stopped = search._study.trials
     plan_of = plan.trial(sweep, plan.cells(sweep)[0], 0, {"lr": 1e-5})
@@ -159,13 +157,6 @@ def test_optuna_is_told_what_trials_are_ranked_by(restored):
     assert whole.value == record.end_loss == 0.4
     # by its newest one, tpe compares a trial that was stopped early
     assert stopped.intermediate_values == {1: 0.01, 2: 0.255, 3: 0.4, 4: 0.35, 5: 0.3, 6: 0.4}
-
-
-def test_running_trial_that_is_restored_is_reported_as_it_was():
-    search = CellSearch(read("search: {lr: [1e-5, 1e-4]}"))
-    search.restore(0, {"lr": 1e-5}, ROUGH[:3], outcome=None)
-    (running,) = search._study.trials
-    assert running.intermediate_values == {1: 0.01, 2: 0.255, 3: 0.4}
 
 
 FINITE = "lr: [1e-3, 1e-4, 1e-5], features: {min: 4, max: 7}, flip: [true]"

@@ -92,6 +92,23 @@ def test_lost_reports_come_back_with_the_history(storage):
     assert study.records[trial].curve == [(10, 0.5), (20, 1 / 20), (30, 1 / 30)]
 
 
+def test_search_is_told_the_losses_of_the_retry_not_those_of_the_early_failure(storage):
+    text = SWEEP.replace("{norm: [bn, wn]}", "{norm: [bn]}") + "warmup: {iterations: 5}\n"
+    study = open_study(storage, text.replace("grace: 20", "grace: 10"))
+    first = study.next_trial().id
+    study.heard(first, report(10, 0.1))
+    study.heard(first, report(20, float("nan"), outcome="early-failure", reason="nan at 20"))
+    study.ended(first)
+    retry = study.next_trial().id
+    assert retry == f"{first}-warmup"
+    for step in (10, 20, 30, 40):
+        study.heard(retry, report(step, 0.5))
+    study.ended(retry)
+    told = study.cells["bn"]._search._study.trials[0]
+    assert told.intermediate_values == dict.fromkeys((10, 20, 30, 40), 0.5)
+    assert told.value == study.records[retry].end_loss
+
+
 def test_diverged_is_an_outcome_and_never_best(storage):
     study = open_study(storage)
     trial = study.next_trial().id
