@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
 from raygan.gan.levels import check_size
+from raygan.shown import shown
 from raygan.sweep.mistakes import message
 from raygan.sweep.sections import (
     MOST_TRIALS,
@@ -61,7 +62,7 @@ def check(spec: SweepSpec) -> None:
             for candidate in candidates:
                 _check_point(spec, {name: candidate}, f"{where}.{name}")
             if len(set(candidates)) != len(candidates):
-                raise ValueError(f"`{where}.{name}` holds a value twice: {candidates}")
+                raise ValueError(f"`{where}.{name}` holds a value twice: {shown(candidates)}")
     if not (axes.keys() | space.keys()) & {"batch_size"}:
         _check_point(spec, {}, "train.batch_size")
     _check_search(spec, space)
@@ -148,12 +149,14 @@ def _check_search(spec: SweepSpec, space: Space) -> None:
     for number, point in enumerate(first):
         if point.keys() != space.keys():
             raise ValueError(
-                f"`search.try_first` point {point} must name the searched fields: "
+                f"`search.try_first` point {shown(point)} must name the searched fields: "
                 f"{', '.join(space)}"
             )
         for name, value in point.items():
             if not is_within(value, space[name]):
-                raise ValueError(f"`search.try_first`: {name}={value} lies outside `search.{name}`")
+                raise ValueError(
+                    f"`search.try_first`: {name}={shown(value)} lies outside `search.{name}`"
+                )
         if point in first[:number]:
             raise ValueError(f"`search.try_first` holds {point} twice")
 

@@ -185,6 +185,7 @@ def _check_address(text: str, name: str, where: str) -> None:
 def _override(document: yaml_loader.Document, override: str) -> None:
     key, equals, text = override.partition("=")
     parts = tuple(key.strip().split("."))
+    label = f"--set {shown(key.strip())}=…"
     if not equals or not all(re.fullmatch(r"[A-Za-z_]+", part) for part in parts):
         given = shown(without_secrets(override))
         raise ConfigError(f"--set {given!r}: must be key=value, such as train.features=16")
@@ -196,12 +197,12 @@ def _override(document: yaml_loader.Document, override: str) -> None:
             target[part] = {}
         target = target[part]
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {key}=…: `{part}` is not a section")
+            raise ConfigError(f"{label}: `{shown(part)}` is not a section")
     try:
         value = yaml_loader.parse_value(text)
     except ConfigError as error:
-        raise ConfigError(f"--set {key}=…: {error}") from error
-    document.overrides[parts] = f"--set {key}=…"  # should it hold a secret
+        raise ConfigError(f"{label}: {error}") from error
+    document.overrides[parts] = label  # the value may hold a secret
     _check_addresses(value, parts, document)
     target[parts[-1]] = value
     document.overrides[parts] = shown(f"--set {override}")

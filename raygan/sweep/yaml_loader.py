@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from raygan.errors import ConfigError
+from raygan.shown import shown
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
@@ -54,7 +55,7 @@ def parse(text: bytes | str, name: str, most: int = MAX_BYTES) -> Document:
     :class:`~raygan.errors.ConfigError` with file and line."""
     raw = text.encode(errors="surrogateescape") if isinstance(text, str) else text
     if len(raw) > most:
-        raise ConfigError(f"{name}: {len(raw)} bytes; a sweep's YAML may have {most} at most")
+        raise ConfigError(f"{name}: too many bytes; a sweep's YAML may have {most} at most")
     document = Document(name, None)
     try:
         _check_events(raw.decode(), name)
@@ -67,7 +68,7 @@ def parse(text: bytes | str, name: str, most: int = MAX_BYTES) -> Document:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{name}{line}: not valid YAML: {problem}") from error
+        raise ConfigError(f"{name}{line}: not valid YAML: {shown(problem)}") from error
     return document
 
 
@@ -103,7 +104,7 @@ def _check_events(text: str, name: str) -> None:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(f"{name}:{line}: anchors and aliases (&, *) are not allowed")
         if tag := getattr(event, "tag", None):
-            raise ConfigError(f"{name}:{line}: tags ({tag}) are not allowed")
+            raise ConfigError(f"{name}:{line}: tags ({shown(tag, 80)}) are not allowed")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -125,8 +126,8 @@ def _build(node: yaml.Node, path: Path, document: Document) -> Any:
             if key in mapping:
                 first = document.lines[(*path, key)]
                 raise ConfigError(
-                    f"{document.name}:{key_line}: the key {key!r} stands twice (first on "
-                    f"line {first}); remove one"
+                    f"{document.name}:{key_line}: the key `{shown(key, 80)}` stands twice "
+                    f"(first on line {first}); remove one"
                 )
             document.lines[(*path, key)] = key_line
             mapping[key] = _build(value_node, (*path, key), document)
@@ -149,6 +150,6 @@ def _scalar(text: str, name: str, line: int) -> Any:
     if _FLOAT.fullmatch(text):
         value = float(text)
         if math.isinf(value):
-            raise ConfigError(f"{name}:{line}: {text} is too large a number")
+            raise ConfigError(f"{name}:{line}: {shown(text, 80)} is too large a number")
         return value
     return text

@@ -97,6 +97,26 @@ def test_too_large_a_file_is_refused():
         parse("a: " + "x" * MAX_BYTES, "big.yaml")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !{} x",
+        "a: 1\n{}: 1\n{}: 2",
+        "a: {}1e9999",
+        "a: [{}: {}: *",
+        "%{}",
+        "a: '\\{}",
+        "!<{}> a",
+    ],
+)
+@pytest.mark.parametrize("long", ["9" * 9000, "x" * 9000, "\\x1b" * 500])
+def test_messages_are_short_whatever_the_file_holds(text, long):
+    try:
+        parse(text.replace("{}", long), "x.yaml")
+    except ConfigError as error:
+        assert len(str(error)) < 800
+
+
 def test_alias_bomb_is_refused_before_it_grows():
     layers = ["a0: &a0 [x, x]"]
     layers += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
