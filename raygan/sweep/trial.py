@@ -307,15 +307,23 @@ def cause_of(error: BaseException) -> str:
 
 
 def _set_aside_if_damaged(job: dict[str, Any]) -> None:
-    """Ray Train writes its list of checkpoints in place: killed meanwhile, it leaves half of one.
+    """Put Ray Train's list of checkpoints away if Ray Train could not start with it.
 
-    The workers look for checkpoints where they lie, and need no list.
+    It is written in place: a process that is killed meanwhile leaves half of it. And it may name a
+    checkpoint that somebody has deleted. The workers look for checkpoints where they lie, and
+    need no list.
     """
     from raygan.storage import Storage
 
     home = Storage(job["folder"])
     name = "checkpoint_manager_snapshot.json"
+    content = home.read(name)
+    if content is None:
+        return
     try:
-        json.loads(home.read(name) or b"{}")
-    except ValueError:
+        listed = json.loads(content)
+        kept = {checkpoint["checkpoint_dir_name"] for checkpoint in listed["checkpoint_results"]}
+    except (ValueError, TypeError, KeyError):
+        kept = {""}
+    if not kept <= set(home.folders()):
         home.rename(name, f"{name}.damaged")

@@ -1,20 +1,28 @@
-"""Row 13: the newest checkpoint of an interrupted trial is damaged."""
+"""Row 13: the newest checkpoint of an interrupted trial is damaged, or deleted."""
 
 from __future__ import annotations
 
-from tests.clusters import LONGER, wait_until
+import shutil
+from pathlib import Path
+
+from tests.clusters import LONGER, Sweep, wait_until
 
 TRIAL = "vanilla-000"
 
 
-def test_the_trial_resumes_from_the_one_before_with_the_same_curve(reference, sweep):
-    made = sweep("checkpoint-damaged", grid={"norm": ["vanilla"]}, train=LONGER)
+def interrupt(made: Sweep) -> Path:
+    """Run it to its third evaluation; returns the newest checkpoint."""
     with made.running() as process:
         wait_until(lambda: len(made.curve(TRIAL)) >= 3, "third evaluation", process)
         process.terminate()
         assert process.wait(60) == 143, made.log.read_text()
     home = made.storage / made.name / "trials" / TRIAL
-    newest = max(home.glob("checkpoint_*/step-*.pt"))
+    return max(home.glob("checkpoint_*/step-*.pt"), key=lambda path: path.name)
+
+
+def test_the_trial_resumes_from_the_one_before_with_the_same_curve(reference, sweep):
+    made = sweep("checkpoint-damaged", grid={"norm": ["vanilla"]}, train=LONGER)
+    newest = interrupt(made)
     step = int(newest.stem.partition("-")[2])
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -26,4 +34,12 @@ def test_the_trial_resumes_from_the_one_before_with_the_same_curve(reference, sw
     record = made.record(TRIAL)
     assert record["outcome"] == "ok"
     assert len(record["notes"]) == 1
+    assert made.curve(TRIAL) == reference.curve(TRIAL)
+
+
+def test_the_trial_resumes_although_the_newest_was_deleted(reference, sweep):
+    made = sweep("checkpoint-deleted", grid={"norm": ["vanilla"]}, train=LONGER)
+    shutil.rmtree(interrupt(made).parent)
+    output = made.run()
+    assert made.record(TRIAL)["outcome"] == "ok", output
     assert made.curve(TRIAL) == reference.curve(TRIAL)

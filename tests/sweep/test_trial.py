@@ -24,12 +24,27 @@ from raygan.sweep.yaml_loader import parse
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
+LISTED = b'{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}'
+
+
 @pytest.mark.parametrize(
-    ("content", "kept"), [(b'{"a": 1}', True), (b'{"a": ', False), (b"\xff", False)]
+    ("content", "kept"),
+    [
+        (LISTED, True),
+        (b'{"checkpoint_results": []}', True),
+        (LISTED.replace(b"_1", b"_2"), False),  # its folder was deleted
+        (LISTED[:-2], False),
+        (b"", False),
+        (b"[1]", False),
+        (b"\xff", False),
+    ],
 )
-def test_half_a_snapshot_is_set_aside(tmp_path, content, kept):
+def test_a_list_of_checkpoints_that_ray_train_cannot_start_with_is_set_aside(
+    tmp_path, content, kept
+):
     storage = Storage(str(tmp_path))
     storage.write(SNAPSHOT, content)
+    storage.write("checkpoint_1/step-000000001.pt", b"")
     _set_aside_if_damaged({"folder": str(tmp_path)})
     assert (storage.read(SNAPSHOT) is not None) == kept
     assert (storage.read(f"{SNAPSHOT}.damaged") == content) != kept
