@@ -6,6 +6,7 @@ beside it are used instead, and whoever asked is told why.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 import time
@@ -42,7 +43,8 @@ def patiently(
         except OSError as error:
             if waited >= GIVEN_UP:
                 raise
-            print(f"{what}: {error}; tried again in {wait:g} s", flush=True)
+            with contextlib.suppress(OSError):  # the log may lie on the same disk
+                print(f"{what}: {error}; tried again in {wait:g} s", flush=True)
             sleep(wait)
             waited, wait = waited + wait, min(2 * wait, LONGEST_WAIT)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from raygan.errors import RayganError
 from raygan.shown import shown
 from raygan.sweep.study import Study
 
@@ -42,15 +44,21 @@ class Outage:
     def look(self) -> None:
         """See how the storage is now."""
         self._study.storage_error = error = self._problem()
-        if error is not None and not self._said:
-            self._say(
-                f"The storage {self._study.storage.uri} cannot be written ({shown(error)}). "
-                "Running trials wait at their next checkpoint and no trial starts, until it can "
-                "be: make room or bring it back. Nothing is lost."
-            )
-        if error is None and self._said:
-            self._say("The storage can be written again; the sweep continues.")
-        self._said = error is not None
+        if (error is not None) == self._said:
+            return
+        # the output may lie on the same disk: what cannot be said now is said at the next look
+        with contextlib.suppress(OSError):
+            self._say(self._words(error))
+            self._said = error is not None
+
+    def _words(self, error: str | None) -> str:
+        if error is None:
+            return "The storage can be written again; the sweep continues."
+        return (
+            f"The storage {self._study.storage.uri} cannot be written ({shown(error)}). Running "
+            "trials wait at their next checkpoint and no trial starts, until it can be: make room "
+            "or bring it back. Nothing is lost."
+        )
 
     def _run(self) -> None:
         while not self._ended.wait(SECONDS):
@@ -64,6 +72,6 @@ class Outage:
                 free = shutil.disk_usage(storage.local).free
                 if free < self._study.checkpoint_bytes:
                     return f"{free / 1e6:,.1f} MB are free, and a checkpoint takes more"
-        except OSError as error:
+        except (OSError, RayganError) as error:
             return str(error)
         return None

@@ -219,7 +219,8 @@ class Study:
                 if not math.isnan(since):
                     self._count_time(trial)
                     self._save(self.records[trial])
-            self._save_clock()
+            if self.storage_error is None:
+                self._save_clock()
 
     def close(self) -> None:
         """No trial runs any more: note the time that the last ones have taken, save what waits."""

@@ -6,6 +6,7 @@ and would otherwise load PyTorch, too, before the first step.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import traceback
@@ -133,7 +134,8 @@ def _show(evaluation: Evaluation, storage: Storage) -> None:
         pairs = grid_png(evaluation.reconstructions, columns=8)
         storage.write(f"images/reconstructions-{name}", pairs)
     except OSError as error:  # a picture is not worth a trial
-        print(shown(f"{storage.uri}/images: {error}"))
+        with contextlib.suppress(OSError):  # the log may lie on the same disk
+            print(shown(f"{storage.uri}/images: {error}"), flush=True)
 
 
 def _join(rank: int, count: int, *, gpu: bool) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from raygan.records import load_all
 from raygan.storage import Storage
 from raygan.sweep import checkpoints, spec
 from raygan.sweep.outage import Outage
 from raygan.sweep.study import Study
+from raygan.sweep.worker import _show
 from raygan.sweep.yaml_loader import parse
 
 SWEEP = """
@@ -51,6 +56,54 @@ def test_the_begin_and_the_end_are_told_once(study: Study) -> None:
     outage.look()
     outage.look()
     assert said[1:] == ["The storage can be written again; the sweep continues."]
+
+
+class FullOutput(io.StringIO):
+    """As a log on a full disk."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_what_cannot_be_said_is_said_at_the_next_look(study: Study) -> None:
+    said: list[str] = []
+    full = [FullOutput(), FullOutput()]
+
+    def say(line: str) -> None:
+        if full:
+            full.pop().write(line)
+        said.append(line)
+
+    outage = Outage(study, say)
+    study.storage.full = True  # type: ignore[attr-defined]
+    for _ in range(4):
+        outage.look()
+        assert study.storage_error is not None
+    assert len(said) == 1
+    full.append(FullOutput())
+    study.storage.full = False  # type: ignore[attr-defined]
+    for _ in range(3):
+        outage.look()
+        assert study.storage_error is None
+    assert len(said) == 2
+
+
+def test_a_log_on_the_same_disk_keeps_nobody_from_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError("away")] * 3
+
+    def work() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    monkeypatch.setattr(sys, "stdout", FullOutput())
+    assert checkpoints.patiently(work, "x", sleep=lambda _: None) == "done"
+    evaluation = SimpleNamespace(step=1, samples=torch.zeros(1, 1, 4, 4))
+    storage = Fragile(str(tmp_path))
+    storage.full = True
+    _show(evaluation, storage)  # type: ignore[arg-type]
 
 
 def test_a_disk_with_less_room_than_a_checkpoint_is_full(study: Study) -> None:
