@@ -126,7 +126,7 @@ def _build(node: yaml.Node, path: Path, document: Document) -> Any:
             if key in mapping:
                 first = document.lines[(*path, key)]
                 raise ConfigError(
-                    f"{document.name}:{key_line}: the key `{shown(key, 80)}` stands twice "
+                    f"{document.name}:{key_line}: the key '{shown(key, 80)}' stands twice "
                     f"(first on line {first}); remove one"
                 )
             document.lines[(*path, key)] = key_line
