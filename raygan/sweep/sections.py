@@ -91,7 +91,10 @@ class SearchBase(Section):
         None, description="by default `grid` if every field is a list, else `tpe`"
     )
     trials: int | None = Field(
-        None, ge=1, le=10_000, description="trials per cell; by default all of a grid"
+        None,
+        ge=1,
+        le=10_000,
+        description="trials per cell, each of another setting; by default all of a grid",
     )
     seed: int = Field(0, ge=0, description="fixes what random and tpe draw")
     try_first: list[dict[str, Scalar]] = Field([], description="points that are tried first")

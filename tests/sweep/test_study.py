@@ -6,7 +6,7 @@ import pytest
 from raygan.errors import RayganError
 from raygan.records import LOSS
 from raygan.storage import Storage
-from raygan.sweep import spec
+from raygan.sweep import evidence, spec
 from raygan.sweep.study import Study, outcomes
 from raygan.sweep.yaml_loader import parse
 
@@ -161,6 +161,22 @@ def test_trial_whose_folder_was_deleted_runs_again(storage):
     assert not again.complete
     assert [planned.id for planned in iter(again.next_trial, None)] == ["wn-000"]
     assert again.records["wn-000"].config == config
+
+
+def test_sweep_of_a_version_that_drew_settings_twice_is_complete_as_it_is(storage, monkeypatch):
+    text = SWEEP.replace("{lr: [1e-3, 1e-4]}", "{method: random, trials: 3, lr: [1e-3, 1e-4]}")
+    study = open_study(storage, text)
+    for planned in iter(study.next_trial, None):
+        study.ended(planned.id, error="no luck")
+    assert study.trial_count == 4
+    twice = study.records["wn-001"]
+    twice.id, twice.index = "wn-002", 2
+    twice.save(storage)
+    again = open_study(storage, text)
+    assert (again.complete, again.trial_count) == (True, 5)
+    monkeypatch.setattr(evidence.Report, "of", lambda _, found: found)
+    data = {"id": "1", "digest": "d", "baseline": 0.1, "shape": "1×8×8", "train": 9}
+    assert evidence.make_report(storage, again.spec, again.records, data).expected_trials == 5
 
 
 def test_listener_that_raises_does_not_end_the_sweep(storage, caplog):
