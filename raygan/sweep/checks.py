@@ -17,7 +17,6 @@ from raygan.sweep.mistakes import message
 from raygan.sweep.sections import (
     MOST_TRIALS,
     RULES_OF,
-    Final,
     Range,
     Scalar,
     Stop,
@@ -33,7 +32,6 @@ _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("dataset", ("path",), "dataset.name"),
     ("stop", tuple(RULES_OF), "stop.rule"),
     ("replicate", ("top",), "replicate.seeds"),
-    ("final", tuple(Final.model_fields), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
     ("train", ("blocks",), "train.architecture"),
 )
