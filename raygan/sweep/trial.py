@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 WORKER_FAILURES = 3
 """How often in a row the workers of a trial may be lost without a new checkpoint in between."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NOTED = "Failure # "
+"""Tune begins each of a trial's failures with it."""
+_RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): )", re.MULTILINE)
 RETRY = "--retry-failed runs it again from there"
 
 
@@ -290,20 +295,23 @@ def _wait_for(storage: Storage) -> bool:
     return False
 
 
-def cause_of(error: BaseException) -> str:
-    """What an error of Ray says, without the tracebacks and the ids of its layers."""
+def cause_of(error: BaseException | str) -> str:
+    """What an error of Ray says, without the tracebacks and the ids of its layers.
+
+    A text is what Tune has noted of a trial's failures: the last of them counts.
+    """
     for inner in getattr(error, "worker_failures", {}).values():
         return cause_of(inner)
     inner = getattr(error, "cause", None)
     if isinstance(inner, BaseException) and inner is not error:
         return cause_of(inner)
-    text = str(error).strip()
-    if "Traceback (most recent call last)" in text:
-        text = text.splitlines()[-1]
+    text = _COLOUR.sub("", str(error)).rpartition(_NOTED)[2].strip()
+    if raised := list(_RAISED.finditer(text)):
+        text = text[raised[-1].start(1) :]
     lines = [line.strip() for line in text.splitlines() if line and not line[0].isspace()]
     words = " ".join(lines) or type(error).__name__
-    return shown(words if type(error).__module__.startswith("ray") else f"{type(error).__name__}: "
-                 f"{words}", 1000)  # fmt: skip
+    named = isinstance(error, str) or type(error).__module__.startswith("ray")
+    return shown(words if named else f"{type(error).__name__}: {words}", 1000)
 
 
 def _set_aside_if_damaged(job: dict[str, Any]) -> None:

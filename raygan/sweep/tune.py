@@ -289,7 +289,10 @@ class _Callback(_Adapter, tune.Callback):
         self._study.ended(_trial_id(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
-        error = trial.get_error()
+        try:
+            error = trial.get_error()
+        except OSError:  # it lies in the storage, which may be away; to raise would end the sweep
+            error = None
         why = "an error that Ray does not name" if error is None else cause_of(error)
         reason = (
             f"its driver failed {DRIVER_FAILURES + 1} times in a row, the last time because: "

@@ -152,6 +152,26 @@ def test_the_cause_of_an_error_is_named_without_the_ids_of_its_layers():
     assert cause_of(OSError()) == "OSError: OSError"
 
 
+NOTED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
+ray.exceptions.ActorDiedError: Its node is gone.
+Failure # 2 (occurred at 2026-01-01_00-01-00)
+\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=192.0.2.2, actor_id=ab, repr=run_trial)
+  File "trial.py", line 3, in run_trial
+ray.exceptions.ActorDiedError: The actor died because of an error raised in its creation task, \
+\x1b[36mray::TrainController.__init__()\x1b[39m (pid=2, ip=192.0.2.2, actor_id=cd)
+  File "controller.py", line 3, in __init__
+ray.train.v2.InitializationError: A checkpoint does not exist anymore.
+"""
+
+
+def test_of_what_tune_has_noted_the_last_failure_is_told():
+    assert cause_of(NOTED) == "InitializationError: A checkpoint does not exist anymore."
+    first = NOTED.partition("Failure # 2")[0]
+    assert cause_of(first) == "ActorDiedError: Its node is gone."
+    died = ray.exceptions.RayError(NOTED.partition("run_trial\n")[2])
+    assert cause_of(died) == "InitializationError: A checkpoint does not exist anymore."
+
+
 def test_a_driver_that_is_lost_is_started_again_as_long_as_evaluations_come(tmp_path):
     sweep = spec.validate(parse("name: a\ntrain: {iterations: 20, evaluate_every: 10}", "x"))
     study = Study(sweep, Storage(str(tmp_path)))
@@ -166,3 +186,25 @@ def test_a_driver_that_is_lost_is_started_again_as_long_as_evaluations_come(tmp_
     assert trial.max_failures == 4
     scheduler.on_trial_result(None, trial, {"step": 10, "val/reconstruction_loss": 0.5})
     assert trial.max_failures == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(None, "an error that Ray does not name"), (NOTED, "A checkpoint does not exist anymore.")],
+)
+def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, error, why):
+    def get_error() -> str:
+        if error is None:
+            raise OSError("the storage is away")
+        return error
+
+    sweep = spec.validate(parse("name: a\ntrain: {iterations: 20, evaluate_every: 10}", "x"))
+    study = Study(sweep, Storage(str(tmp_path)))
+    planned = study.next_trial()
+    trial = SimpleNamespace(config={"trial": planned.id}, get_error=get_error)
+    tune._Callback(study).on_trial_error(0, [], trial)
+    record = study.records[planned.id]
+    assert record.outcome == "failed"
+    assert record.reason.startswith("its driver failed 3 times in a row")
+    assert why in record.reason
+    assert "--retry-failed" in record.reason
