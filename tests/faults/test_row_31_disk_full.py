@@ -55,5 +55,4 @@ def test_trials_wait_and_end_well(reference, sweep, disk, tmp_path):
     for trial in TRIALS:
         assert made.record(trial)["outcome"] == "ok", made.log.read_text()
         assert made.curve(trial) == reference.curve(trial)
-
     assert not list(made.storage.rglob("*.tmp"))

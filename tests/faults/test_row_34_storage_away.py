@@ -7,7 +7,7 @@ import time
 
 from tests.clusters import LONGER, TRIALS, wait_until
 
-OUTAGE = 75
+OUTAGE = 30
 """Seconds: time for workers that fail at once to use up their restarts."""
 
 
