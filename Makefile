@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-fast check format lock clean
+.PHONY: quickstart test test-fast test-cluster check format lock clean
 
 quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few minutes
 	$(BIN)/python -m raygan.sweep sweeps/quickstart.yaml
@@ -14,6 +14,9 @@ test: $(STAMP) ## all tests
 
 test-fast: $(STAMP) ## the tests that start neither Ray nor servers
 	$(BIN)/python -m pytest -m "not cluster"
+
+test-cluster: $(STAMP) ## the tests on clusters, those that take long included
+	$(BIN)/python -m pytest -m cluster --soak
 
 check: $(STAMP) ## format, lint, types
 	$(BIN)/ruff format --check .

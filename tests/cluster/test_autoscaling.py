@@ -57,7 +57,10 @@ def config(port: int) -> dict:
     }
 
 
-@pytest.fixture(scope="module", params=["0", "1"], ids=["v1", "v2"])
+V1 = pytest.param("0", marks=pytest.mark.soak, id="v1")
+
+
+@pytest.fixture(scope="module", params=[V1, pytest.param("1", id="v2")])
 def growing(request, tmp_path_factory) -> Iterator[dict[str, str]]:
     """The environment of who uses a cluster that an autoscaler of either version grows."""
     logs = tmp_path_factory.mktemp("growing")
