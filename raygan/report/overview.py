@@ -64,7 +64,8 @@ def _draw(
 
 
 def _loss(record: TrialRecord) -> float:
-    return record.best[1] if record.best else math.inf
+    """What trials are ranked by."""
+    return math.inf if record.end_loss is None else record.end_loss
 
 
 def _draw_curves(

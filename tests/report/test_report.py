@@ -11,7 +11,7 @@ from rich.console import Console
 from raygan.gan.config import TrainConfig
 from raygan.gan.pictures import grid_png
 from raygan.records import LOSS, TrialRecord, load_all
-from raygan.report import tables
+from raygan.report import overview, tables
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
 
@@ -96,3 +96,11 @@ def test_overview_of_damaged_samples_says_so(tmp_path, monkeypatch):
     overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
     name = "trials/bn-000/images/samples-000000020.png"
     assert "".join(said[0].split()) == f"picturedamaged:{name}(nowholePNG)"
+
+
+def test_picture_ranks_the_cells_by_what_trials_are_ranked_by(tmp_path, monkeypatch):
+    lucky, steady = record("bn-000", [0.1, 0.4, 0.4], "ok"), record("wn-000", [0.2] * 3, "ok")
+    drawn = []
+    monkeypatch.setattr(overview, "_draw_samples", lambda _, __, shown: drawn.append(shown.cell))
+    overview_png(Storage(str(tmp_path)), "a", [lucky, steady], {"bn": lucky, "wn": steady}, 0.4)
+    assert drawn == ["wn", "bn"]
