@@ -166,7 +166,8 @@ class Storage:
                     self.write(name, data)
             return found
         if problem is not None:
-            raise RayganError(f"{self.uri}/{name}: damaged ({problem}), and it has no whole backup")
+            raise RayganError(f"{self.uri}/{name}: damaged ({shown(problem, 300)}), "
+                               "and it has no whole backup")  # fmt: skip
         return None
 
     def folders(self, name: str = "") -> list[str]:

@@ -145,7 +145,7 @@ def changed(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", READERS)
 @given(data=st.data())
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_any_file_is_read_or_refused_in_our_own_words(sweep, name, data):
     whole, backup = sweep.read(name), sweep.read(f"{name}.bak")
     sweep.write(name, data.draw(changed(whole)))
@@ -176,7 +176,7 @@ COMMANDS = (["status", "norms"], ["results", "norms"], ["results", "norms", "--f
 @pytest.mark.cluster
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 @given(data=st.data())
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 def test_no_stored_file_makes_a_command_fail_in_another_way(sweep, arguments, data):
     names = [name for name in READERS if name != lock.STOP_FILE]
     name = data.draw(st.sampled_from(names))

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 import shlex
 from types import SimpleNamespace
 
@@ -11,12 +12,13 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import raygan
+from raygan import records
 from raygan.cli import main
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, DataError
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import conclude, evidence, lock, plan, spec, state
+from raygan.sweep import conclude, evaluate, evidence, lock, plan, spec, state
 from raygan.sweep.lock import Lock
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
@@ -237,3 +239,51 @@ def test_printed_command_can_be_copied_whatever_the_storage_is_called(tmp_path):
     assert shlex.split(last.removeprefix("MLflow:")) == [
         "mlflow", "ui", "--backend-store-uri", uri
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"params": {"nonsense": 1}}, "does not know ['nonsense']"),
+        ({"params": {"norm": "bn"}}, "is not of the sweep 'norms'"),
+        ({"config": {"lr": 10**400}}, "is damaged|damaged"),
+        ({"history": {"a": 1}}, "damaged"),
+        ({"title": "[/red]"}, "damaged"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("command", ["status", "results", "report", "evaluate"])
+def test_damaged_record_is_one_line(run, storage, command, changes, says):
+    folder = storage / "norms" / "trials" / "bn-000"
+    content = json.dumps({**json.loads(folder.read("record.json")), **changes}).encode()
+    folder.write("record.json", content)
+    folder.write("record.json.bak", content)
+    output = run(command, "norms", code=2)
+    assert re.search(says.replace("[", r"\["), output)
+    assert output.count("\n") == 1
+
+
+def test_record_without_younger_fields_has_their_defaults(storage):
+    folder = storage / "norms" / "trials" / "bn-000"
+    content = json.loads(folder.read("record.json"))
+    del content["config"]["ema"], content["kind"], content["gpu_seconds"]
+    folder.write("record.json", json.dumps(content).encode())
+    found = records.load_all(storage / "norms")["bn-000"]
+    assert (found.config["ema"], found.kind, found.gpu_seconds) == (0.0, "search", 0.0)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["/elsewhere/data/digits-1", "s3://other/data/digits-1", "http://host/digits-1", "digits-1"],
+)
+def test_prepared_images_are_looked_for_below_the_storage_alone(storage, stored):
+    storage.write("data/digits-1/manifest.json", b"{}")
+    found = evaluate._prepared(storage / "norms", {"folder": stored})
+    assert found == f"{storage.uri}/data/digits-1"
+
+
+@pytest.mark.parametrize("stored", ["", "/", "..", "http://host/x::file:", "s3://other/unknown"])
+def test_prepared_images_that_are_not_there_are_named(storage, stored):
+    storage.write("manifest.json", b"{}")
+    with pytest.raises(DataError, match="does not hold the sweep's prepared images"):
+        evaluate._prepared(storage / "norms", {"folder": stored})

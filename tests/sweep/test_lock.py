@@ -198,3 +198,32 @@ def test_of_two_that_lock_at_once_one_gets_it(sweep, monkeypatch):
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["held", "refused"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pid": -1}, {"pid": 2**40}, {"pid": "1"}, {"every": 7200}, {"every": "x"}, {"born": "x"}],
+    ids=str,
+)
+def test_lock_that_no_holder_writes_holds_nothing(sweep, changes):
+    elsewhere(sweep, **changes)
+    assert lock.read(sweep) is None
+
+
+def test_lock_of_a_later_version_holds(sweep):
+    content = {**elsewhere(sweep).__dict__, "new": 1}
+    sweep.write(lock.LOCK_FILE, json.dumps(content).encode())
+    assert lock.read(sweep).token == "other"
+
+
+def test_holder_is_named_without_control_characters(sweep):
+    assert "\x1b" not in str(elsewhere(sweep, host="a\x1b[31m"))
+
+
+@pytest.mark.parametrize("request_", [b"[" * 10**5, b"[]", b'{"token": 1}'])
+def test_damaged_request_to_stop_is_not_heeded(sweep, request_):
+    asked = threading.Semaphore(0)
+    with hold(sweep, stop=asked.release):
+        sweep.write(lock.STOP_FILE, request_)
+        assert not asked.acquire(timeout=0.2)
+        assert sweep.read(lock.STOP_FILE) is None

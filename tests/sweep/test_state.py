@@ -154,3 +154,19 @@ def test_warmup_survives_being_stored(sweep):
     text = SWEEP + "warmup: {iterations: 50}\n"
     state.store(sweep, read(text), DATA)
     assert state.check_unchanged(read(text), state.stored_spec(sweep), sweep) == []
+
+
+@pytest.mark.parametrize("word", ["1e-4", "1e4", "no", "~", "0x1", "2020-01-01", "", "true"])
+def test_words_that_look_like_numbers_are_stored_as_words(sweep, word):
+    given = read().model_dump(exclude_unset=True) | {"storage": word or "x"}
+    given["dataset"] = {"name": "parquet", "path": word or "x"}
+    text = SweepSpec.model_validate(given)
+    state.store(sweep, text, DATA)
+    assert state.stored_spec(sweep).resolved() == text.resolved()
+
+
+def test_long_stored_yaml_is_refused_at_once(sweep):
+    content = b"name: norms\n" + b"# x\n" * 2**20 + b"...\n"
+    sweep.write(state.SPEC_FILE, content)
+    with pytest.raises(RayganError, match="at most"):
+        state.stored_spec(sweep)
