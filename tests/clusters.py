@@ -237,7 +237,7 @@ SMALL = {
 }
 
 
-def make_sweep(name: str, storage: Path, env: dict[str, str], **sections: object) -> Sweep:
+def make_sweep(name: str, storage: Path, env: dict[str, str], /, **sections: object) -> Sweep:
     """A small sweep, as a shell with ``env`` would run it."""
     made = Sweep(storage.parent / f"{name}.yaml", storage, env, name)
     content = {"name": name, "storage": str(storage), **SMALL}

@@ -135,7 +135,7 @@ class TrainState:
         own = {**self.config.to_dict(), "shape": list(self.shape)}
         # fields that are younger than the checkpoint had the effect of their defaults
         defaults = TrainConfig().to_dict()
-        other = {**defaults, **saved.get("config", {}), "shape": saved.get("shape")}
+        other = {**defaults, **(saved.get("config") or {}), "shape": saved.get("shape")}
         changed = [
             f"{name} was {other.get(name)!r}, is {value!r}"
             for name, value in own.items()
@@ -150,7 +150,9 @@ class TrainState:
             self._take_over(saved)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise CheckpointError(f"the checkpoint does not hold its networks: {reason}") from error
+            raise CheckpointError(
+                f"the checkpoint does not hold all of its parts: {reason}"
+            ) from error
 
     def _take_over(self, saved: dict[str, Any]) -> None:
         self.generator.load_state_dict(saved["generator"])
@@ -161,7 +163,7 @@ class TrainState:
         self.optimizer_d.load_state_dict(saved["optimizer_d"])
         self.step = saved["step"]
         self.best_step, self.best_loss = saved["best_step"], saved["best_loss"]
-        self.history = saved["history"]
+        self.history = list(saved["history"])
 
 
 def _optimizer(config: TrainConfig, network: nn.Module, lr: float) -> Optimizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,10 +50,10 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture
 def study(tmp_path, prepared) -> Study:
     """A sweep whose two replicates have ended: bn's best generator is not its last one."""
+    (tmp_path / "data").symlink_to(prepared.parent)
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
     images = load(prepared)
     made = Study(read, Storage(str(tmp_path)) / "a")
-    prepared = shutil.copytree(prepared, tmp_path / "data" / prepared.name)
     state.store(made.storage, read, {"id": "1", "folder": str(prepared), "digest": images.digest,
                                      "baseline": images.baseline})  # fmt: skip
     while (planned := made.next_trial()) is not None:
@@ -382,3 +381,14 @@ def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
     state.store(Storage(str(tmp_path)) / "a", read, {"id": "1", "digest": "d", "baseline": 0.1})
     assert "no trial of 'a' has a result yet" in evaluate("a", code=2)
+
+
+@pytest.mark.parametrize("lost", ["generator", "optimizer_g", "history", "config"])
+def test_checkpoint_that_lacks_a_part_is_named(study, jobs, lost):
+    folder = study.storage.local / "trials" / "wn-seed1" / "checkpoint_20"
+    saved = checkpoint.load(folder / checkpoint.file_name(20))
+    saved[lost] = None
+    checkpoint.save(saved, folder, 20)
+    job = next(job for job in jobs() if job["trial"] == "wn-seed1")
+    with pytest.raises(CheckpointError, match="the checkpoint (is of another|does not hold)"):
+        final.load_generator(job)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 from contextlib import contextmanager
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from rich.console import Console
 
 from raygan import __version__
-from raygan.errors import LockedError
+from raygan.errors import LockedError, RayganError
 from raygan.storage import Storage
 from raygan.sweep import run as running
 from raygan.sweep import spec
+from raygan.sweep.cli import main
 from raygan.sweep.lock import Lock
 from raygan.sweep.run import Options, run
 from raygan.sweep.yaml_loader import parse
@@ -196,10 +199,10 @@ def test_showing_a_finished_sweep_again_adds_nothing_to_mlflow(sweep, tmp_path):
 def test_tables_that_cannot_be_written_do_not_hide_the_rest(sweep, statuses, monkeypatch):
     whole = Storage.write
 
-    def full(self, name, data) -> None:
+    def full(self, name, data, **options) -> None:
         if name.endswith((".parquet", ".png")):
             raise OSError(28, "No space left on device")
-        whole(self, name, data)
+        whole(self, name, data, **options)
 
     monkeypatch.setattr(Storage, "write", full)
     code, output = sweep(train_all)
@@ -348,3 +351,31 @@ def test_sweep_that_another_runs_is_not_touched(sweep, tmp_path):
     with held(folder), pytest.raises(LockedError):
         sweep(train_all)
     assert folder.files() == []
+
+
+def test_full_disk_is_one_line_before_anything_starts(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{SWEEP}storage: {tmp_path / 'results'}\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        done = CliRunner().invoke(main, [str(path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.exit_code == 2
+    assert "cannot be written or read ([Errno 27] File too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["norms/optuna.log", "norms/report", "norms/trials", "mlflow.db"])
+def test_no_sweep_writes_through_a_link(sweep, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside / "new" if "." in name else outside)
+    with pytest.raises(RayganError, match="is a symbolic link"):
+        sweep(train_all)
+    assert list(outside.iterdir()) == []

@@ -80,7 +80,7 @@ def test_a_checkpoint_without_networks_fails_the_trial_with_the_reason(tmp_path,
     checkpoint.save(state, tmp_path / "trial" / "checkpoint_2", 2)
     train_worker(cut)
     assert reports[0]["outcome"] == "failed"
-    assert "does not hold its networks" in reports[0]["reason"]
+    assert "does not hold all of its parts" in reports[0]["reason"]
 
 
 def test_checkpoints_that_cannot_be_reached_are_not_taken_for_damaged(tmp_path, monkeypatch):
