@@ -390,5 +390,5 @@ def test_checkpoint_that_lacks_a_part_is_named(study, jobs, lost):
     saved[lost] = None
     checkpoint.save(saved, folder, 20)
     job = next(job for job in jobs() if job["trial"] == "wn-seed1")
-    with pytest.raises(CheckpointError, match="the checkpoint (is of another|does not hold)"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint (is of another|does not hold)"):
         final.load_generator(job)
