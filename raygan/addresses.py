@@ -11,19 +11,26 @@ from raygan.shown import shown
 _NAME_BEFORE_HOST = frozenset({"abfs", "abfss", "wasb", "wasbs", "hdfs", "viewfs"})
 """Schemes with ``container@account`` or ``user@host``: no secret unless a ``:`` follows."""
 _SECRET = re.compile(
-    r"secret|token|passw|credential|signature|^sig$|(access|account|api|shared)_?key", re.IGNORECASE
+    r"secret|token|passw|pwd|credential|signature|^(sig|key|auth)$|"
+    r"(access|account|api|shared)[_-]?key",
+    re.IGNORECASE,
 )
-_VARIABLES = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or better a role of the machine",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+"""Names of options that hold a secret."""
+_SECRET_INSIDE = re.compile(r"(secret|token|password|pwd|key)\s*=", re.IGNORECASE)
+"""In the value of an option: ``odbc_connect=…;PWD=…``."""
+_PORT = re.compile(r"[^/@:]*:\d+(/|$)")
+_ENVIRONMENT = "the environment variables "
+_INSTEAD = {
+    "s3": "a role of the machine, a credentials file that only you can read, or "
+    f"{_ENVIRONMENT}AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    **dict.fromkeys(("gs", "gcs"), f"{_ENVIRONMENT}GOOGLE_APPLICATION_CREDENTIALS"),
     **dict.fromkeys(
         ("abfs", "abfss", "wasb", "wasbs"),
-        "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET",
+        f"{_ENVIRONMENT}AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET",
     ),
-    **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-    "postgresql": "PGUSER and PGPASSWORD",
+    "postgresql": f"{_ENVIRONMENT}PGUSER and PGPASSWORD",
 }
+_OF_MLFLOW = f"{_ENVIRONMENT}MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def is_address(path: str) -> bool:
@@ -48,11 +55,11 @@ def check_address(address: str, name: str) -> None:
     if without_secrets(address) == address:
         return
     scheme = address.partition(":")[0].lower().partition("+")[0]
-    instead = _VARIABLES.get(scheme, "the storage's own configuration file or variables")
+    is_server = scheme in ("http", "https") and "tracking" in name.lower()
+    instead = _OF_MLFLOW if is_server else _INSTEAD.get(scheme, "the client's configuration file")
     raise ConfigError(
         f"`{name}` (={shown(without_secrets(address))!r}) holds a user, a password or a key, which "
-        "would stand in reports, files and MLflow: remove it from the address, and set "
-        f"{instead} in the environment"
+        f"would stand in reports, files and MLflow: remove it from the address, and use {instead}"
     )
 
 
@@ -62,15 +69,19 @@ def without_secrets(address: str) -> str:
         return address
     scheme, _, rest = address.partition("://")
     place, mark, options = rest.partition("?")
-    host, slash, path = place.partition("/")
-    before, at, host = host.rpartition("@")
-    if at and not (scheme.lower() in _NAME_BEFORE_HOST and ":" not in before):
+    # a password may hold a slash; behind a host and its port, an @ is part of the path
+    with_user = ":" in place.partition("@")[0] and not _PORT.match(place)
+    inside = place if with_user else place.partition("/")[0]
+    before, at, host = inside.rpartition("@")
+    named = ":" not in before and (scheme.lower() in _NAME_BEFORE_HOST or before == "anonymous")
+    if at and not named:
         before = "***"
-    found = f"{scheme}://{before}{at}{host}{slash}{path}"
+    found = f"{scheme}://{before}{at}{host}{place.removeprefix(inside)}"
     if not mark:
         return found
     given = parse_qsl(options, keep_blank_values=True)
-    if not any(_SECRET.search(key) for key, _ in given):
+    hidden = [_SECRET.search(key) or _SECRET_INSIDE.search(value) for key, value in given]
+    if not any(hidden):
         return found + mark + options
-    kept = (f"{key}=***" if _SECRET.search(key) else f"{key}={value}" for key, value in given)
+    kept = (f"{k}=***" if hide else f"{k}={v}" for (k, v), hide in zip(given, hidden, strict=True))
     return found + mark + "&".join(kept)

@@ -15,14 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.addresses import check_address
 from raygan.data import files, leftout, parallel, splits
 from raygan.data.config import DatasetConfig, SourceName
 from raygan.data.manifest import load, read_manifest
 from raygan.data.prepare import Map, prepare
 from raygan.data.progress import Pace
 from raygan.data.shared import verify as verify_checksums
-from raygan.errors import DataError, RayganError
+from raygan.errors import RayganError
 from raygan.shown import shown
 
 _SHEET = 64
@@ -100,15 +99,11 @@ def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, st
 
 def _map(processes: int | None, address: str | None) -> Map:
     if address is not None:
-        import ray
+        from raygan.sweep import tune
 
         if processes is not None:
             raise click.UsageError("--processes are of this machine, --address is of a cluster")
-        check_address(address, "--address")
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise DataError(f"--address {address}: no Ray cluster is there ({error})") from error
+        tune.connect(address, verbose=False)
         return parallel.on_ray
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return parallel.processes(processes or cpus or 1)

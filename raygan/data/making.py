@@ -155,7 +155,7 @@ def _whole(job: Job, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
         here = made.count and not files.is_address(job.folder)
         if here and digest_of(Path(job.folder, made.file)) != made.sha256:
             return None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # made again
     return made, total
 

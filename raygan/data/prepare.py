@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -42,6 +43,8 @@ _NAMED = 3
 _LOOKED_AT = 1000
 """Images that are tried to find out the shape of those without a `size`."""
 _READERS = 16
+_ASIDE = re.compile(r"\..+-[0-9a-f]{32}")
+"""Names of files that are being written."""
 _FORGOTTEN = 3600.0
 """Seconds after which a file that was written aside is that of a process that was killed."""
 
@@ -105,9 +108,14 @@ def _prepare(
 
 
 def _make_folder(folder: Path, size: int) -> None:
+    if folder.is_symlink():
+        raise DataError(
+            f"{folder}: is a symbolic link, which may lead anywhere; put the folder itself in its "
+            "place"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for aside in folder.glob(".*"):
+        for aside in filter(lambda path: _ASIDE.fullmatch(path.name), folder.iterdir()):
             with suppress(FileNotFoundError):
                 if time.time() - aside.stat().st_mtime > _FORGOTTEN:
                     aside.unlink()

@@ -84,6 +84,16 @@ def _mean(values: list[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
+def _replaced(evidence: Evidence) -> list[str]:
+    """Which tests are not of the generator that they are listed as."""
+    return [
+        f"{record.title} ({which}: that of iteration {_count(test, 'step'):,})"
+        for record in evidence.records
+        for which, test in evidence.finals.get(record.id, {}).items()
+        if test.get("replaced")
+    ]
+
+
 def _note(evidence: Evidence) -> str:
     tests = [test for found in evidence.finals.values() for test in found.values()]
     budgets = sorted({(_count(test, "audited"), _count(test, "restarts")) for test in tests})
@@ -107,5 +117,7 @@ def _note(evidence: Evidence) -> str:
         ]
         parts.append(f"FID, KID: {'; '.join(protocols)}. Of different protocols, they do not "
                      "compare.")  # fmt: skip
+    if replaced := _replaced(evidence):
+        parts.append(f"Tested in the place of damaged checkpoints: {words.listed(replaced)}.")
     parts.append("Each image's losses: trials/TRIAL/final/best.parquet and last.parquet.")
     return " ".join(parts)

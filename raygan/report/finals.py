@@ -42,6 +42,7 @@ class _Test(BaseModel):
     audited_loss: _Loss | None = None
     seconds: stored.Seconds = 0.0
     checkpoint: stored.Word = ""
+    replaced: Annotated[str, StringConstraints(max_length=20_000)] = ""
     asked: dict[_Text, stored.Count | None] = {}
 
 

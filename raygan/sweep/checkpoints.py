@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from raygan.errors import CheckpointError
 from raygan.records import LOSS, checkpoint_folders
+from raygan.shown import shown
 from raygan.storage import Storage
 
 Saved = dict[str, Any]
@@ -115,8 +116,6 @@ def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Sa
         problem = error
     others: list[tuple[float, Saved]] = []
     for step, other in checkpoint_folders(trial):
-        if other == folder:
-            continue
         try:
             saved = load(trial, other)
         except CheckpointError:
@@ -125,7 +124,9 @@ def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Sa
     if not others:
         raise problem
     _, saved = min(others, key=lambda item: item[0])
-    return saved, f"{problem}; the checkpoint after iteration {saved['step']} is used instead"
+    cause = shown(str(problem).splitlines()[0], 300)
+    used = f"the checkpoint after iteration {saved['step']} is used instead"
+    return saved, f"{used}, since {folder} is damaged ({cause})"
 
 
 def _own_loss(saved: Saved) -> float:

@@ -17,8 +17,8 @@ from raygan import records
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.report.tables import text_table
+from raygan.shown import MOST_MESSAGE, say, shown
 from raygan.shown import cell as text_cell
-from raygan.shown import say, shown
 from raygan.storage import Storage
 from raygan.sweep import final, plan, state, trial
 from raygan.sweep.cell import best, verdict
@@ -70,7 +70,7 @@ def evaluate(
         except OSError as error:
             raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
     except RayganError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
+        click.secho(shown(f"error: {error}", MOST_MESSAGE, lines=True), fg="red", err=True)
         sys.exit(2)
     sys.exit(3 if failed else 0)
 
@@ -133,7 +133,7 @@ def _fid(job: final.Job, weights: Path) -> None:
 
     state, images, replaced = final.load_generator(job)
     if replaced:
-        click.echo(f"{job['title']}: {replaced}")
+        click.echo(shown(f"{job['title']}: {replaced}"))
     config = state.config
     found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
     written = json.dumps({**found, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
@@ -205,12 +205,17 @@ def _gpus(device: str) -> float:
 def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
     names = ("trial", "generator", "iteration", "loss", "images", "steps", "audit")
     table = text_table(names, ("trial", "generator"))
+    replaced = []
     for record in tested:
         for name in which:
             if (found := final.read(sweep / "trials" / record.id, name)) is not None:
                 table.add_row(text_cell(record.title), name, *_cells(found))
+                if text := found.get("replaced"):
+                    replaced.append(f"{record.title}, {name}: {text}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
+    for line in replaced:
+        say(console, line)
     console.print(
         "Loss: mean squared error per pixel in [0, 1], searched from z = 0. Audit: mean gain of "
         "the best of several starts on the audited images.",

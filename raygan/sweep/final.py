@@ -20,6 +20,7 @@ from raygan.gan.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
 from raygan.report.finals import WHICH
+from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.checkpoints import load_or_other
 from raygan.sweep.trial import WORKER_FAILURES
@@ -117,7 +118,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "audited_loss": test.audited_loss,
         "seconds": time.perf_counter() - started,
         "checkpoint": job["checkpoint"],
-        "replaced": replaced,
+        "replaced": shown(replaced),
         "asked": asdict(config),
     }
     for which in job["which"]:

@@ -103,7 +103,9 @@ def _run(
     if known and known["digest"] != data["digest"]:
         raise ConfigError(
             f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
-            "began: restore them, or start anew beside it (--fresh, or --set name=…)"
+            "began: restore them, or start anew beside it (--fresh, or --set name=…). If an "
+            "earlier version of raygan began it: that version read all published splits, as "
+            "`dataset.split: all` does now, and did not turn photographs by their EXIF orientation"
         )
     lock.confirm()
     with usable(sweep):

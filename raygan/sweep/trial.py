@@ -29,6 +29,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOTED = "Failure # "
 """Tune begins each of a trial's failures with it."""
 _RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): )", re.MULTILINE)
+_MOST_LISTED = 2**24
+"""Bytes of Ray Train's list of checkpoints; one that is longer is cut, and so damaged."""
 RETRY = "--retry-failed runs it again from there"
 
 
@@ -325,13 +327,13 @@ def _set_aside_if_damaged(job: dict[str, Any]) -> None:
 
     home = Storage(job["folder"])
     name = "checkpoint_manager_snapshot.json"
-    content = home.read(name)
+    content = home.read(name, _MOST_LISTED)
     if content is None:
         return
     try:
         listed = json.loads(content)
         kept = {checkpoint["checkpoint_dir_name"] for checkpoint in listed["checkpoint_results"]}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         kept = {""}
     if not kept <= set(home.folders()):
         home.rename(name, f"{name}.damaged")

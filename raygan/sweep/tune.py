@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from raygan.addresses import check_address
+from raygan.addresses import check_address, is_address
 from raygan.errors import ResourceError
 from raygan.records import STEP
 from raygan.shown import shown
@@ -66,7 +66,9 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
-    check_address(address, "--address or RAY_ADDRESS")
+    check_address(
+        address if is_address(address) else f"ray://{address}", "--address or RAY_ADDRESS"
+    )
     options: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR"}
     _see_that_somebody_listens(address)
     ray_quirks.keep_keys_out_of_logs()

@@ -536,11 +536,26 @@ def test_what_a_killed_preparation_wrote_aside_is_swept(folder, tmp_path):
     config = DatasetConfig(name="folder", path=str(folder))
     where = prepare(config, tmp_path / "cache")
     (where / "manifest.json").unlink()
-    for name, age in ((".000000.arrow-0a", 7200), (".000000.arrow-0b", 0)):
+    old, new = (f".000000.arrow-{digit * 32}" for digit in "ab")
+    for name, age in ((old, 7200), (new, 0), (".bashrc", 7200)):
         (where / name).write_bytes(b"half")
         os.utime(where / name, (time.time() - age,) * 2)
     prepare(config, tmp_path / "cache")
-    assert entries(where) == [".000000.arrow-0b", "000000.arrow", "manifest.json"]
+    assert sorted(entries(where)) == sorted([new, ".bashrc", "000000.arrow", "manifest.json"])
+
+
+def test_a_link_in_the_place_of_a_set_is_refused_and_nothing_behind_it_touched(folder, tmp_path):
+    config = DatasetConfig(name="folder", path=str(folder))
+    where = prepare(config, tmp_path / "cache")
+    shutil.rmtree(where)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text("mine")
+    os.utime(home / ".bashrc", (1, 1))
+    where.symlink_to(home)
+    with pytest.raises(DataError, match="symbolic link"):
+        prepare(config, tmp_path / "cache")
+    assert [path.name for path in home.iterdir()] == [".bashrc"]
 
 
 def test_a_set_that_cannot_be_read_now_is_not_prepared_again(folder, tmp_path, monkeypatch):

@@ -110,3 +110,15 @@ def test_damaged_numbers_are_none():
     row = final_test(evidence(*cells, finals=tests)).rows[0]
     assert row["loss"] == pytest.approx(0.1)
     assert row["restarts_loss"] is None
+
+
+def test_a_test_of_another_checkpoint_is_named():
+    cells = cell("bn", BN), cell("wn", LOWER)
+    made = finals({"bn": 1.0, "wn": 1.0}, *cells)
+    assert "damaged" not in (final_test(evidence(*cells, finals=made)).note or "")
+    run = next(iter(cells[0].runs.values()))
+    made[run.id]["best"] |= {"replaced": "it is damaged", "step": 1234}
+    note = final_test(evidence(*cells, finals=made)).note
+    assert (
+        f"in the place of damaged checkpoints: {run.title} (best: that of iteration 1,234)" in note
+    )

@@ -23,6 +23,7 @@ from raygan.gan.final import FinalTest
 from raygan.gan.final_config import FinalConfig
 from raygan.gan.state import TrainState
 from raygan.records import LOSS
+from raygan.report import finals
 from raygan.storage import Storage
 from raygan.sweep import checkpoints, final, plan, spec, state
 from raygan.sweep.evidence import make_report
@@ -366,8 +367,13 @@ def damage(study, *steps: int) -> None:
 def test_damaged_checkpoint_is_named_and_another_one_is_tested(evaluate, study):
     damage(study, 10)
     output = evaluate("a")
-    assert output.count("the checkpoint after iteration 20 is used instead") == 1
+    assert output.count("the checkpoint after iteration 20 is used instead") == 2  # and in the end
     assert output.count(": loss 0.") == 3
+    again = evaluate("a")
+    assert "bn s1, best: the checkpoint after iteration 20 is used instead" in again
+    found = finals.read_final(study.storage / "trials" / "bn-seed1", "best")
+    assert found is not None
+    assert "iteration 20 is used instead" in found["replaced"]
 
 
 def test_trial_with_damaged_checkpoints_only_is_named_and_the_others_are_tested(evaluate, study):

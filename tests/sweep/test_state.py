@@ -170,3 +170,14 @@ def test_long_stored_yaml_is_refused_at_once(sweep):
     sweep.write(state.SPEC_FILE, content)
     with pytest.raises(RayganError, match="at most"):
         state.stored_spec(sweep)
+
+
+@pytest.mark.parametrize("split", ["all", "[train, test]"])
+def test_a_sweep_that_an_earlier_version_began_may_name_its_splits(sweep, split):
+    text = SWEEP + "dataset: {name: parquet, path: /images}\n"
+    state.store(sweep, read(text), DATA)
+    stored = state.stored_spec(sweep)
+    named = read(text.replace("/images", f"/images, split: {split}"))
+    assert state.check_unchanged(named, stored, sweep) == []
+    with pytest.raises(ConfigError, match="split"):
+        state.check_unchanged(read(text.replace("/images", "/images, split: test")), named, sweep)
