@@ -37,6 +37,8 @@ HISTORY, OUTCOME, REASON, NOTES = "history", "outcome", "reason", "notes"
 SIZE = "checkpoint_bytes"
 
 TICK_SECONDS = 60.0
+LINGER_SECONDS = 60.0
+"""How long a trial's processes may take to end after its last evaluation; usually some seconds."""
 METRIC_GROUPS = ("train/", "val/", "perf/")
 
 
@@ -76,6 +78,7 @@ class Study:
         self.clock = Clock(storage)
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
+        self._heard: dict[str, float] = {}
         self._unsaved: dict[str, TrialRecord] = {}
         self._ticked = time.monotonic()
         self._restore(retry_failed=retry_failed)
@@ -155,6 +158,7 @@ class Study:
         repeats itself from its last checkpoint.
         """
         record = self.records[trial]
+        self._heard[trial] = time.monotonic()
         self._count_time(trial)
         if trial in self.running:
             first = math.isnan(self.running[trial])
@@ -187,6 +191,13 @@ class Study:
         if added:
             self._tell("evaluated", record)
         return stop
+
+    def lingers(self, trial: str) -> bool:
+        """Whether the processes of ``trial`` have not ended long after its last evaluation."""
+        record = self.records[trial]
+        if record.step < record.config["iterations"]:
+            return False
+        return time.monotonic() - self._heard.get(trial, math.inf) > LINGER_SECONDS
 
     def ended(self, trial: str, error: str | None = None) -> None:
         """``trial`` holds no resources any more and will not come back in this run."""

@@ -270,6 +270,15 @@ class _Scheduler(_Adapter, FIFOScheduler):
             trial.max_failures = trial.num_failures + DRIVER_FAILURES
         return FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        for trial in list(tune_controller.get_live_trials()):
+            # seen once in some hundreds of trials with Ray 2.60: the last evaluation has come, and
+            # Train's controller never returns
+            if self._study.lingers(_trial_id(trial)):
+                logger.warning("%s has been trained, but did not end: stopped", _trial_id(trial))
+                tune_controller.stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
+
 
 class _Callback(_Adapter, tune.Callback):
     def __init__(self, study: Study) -> None:

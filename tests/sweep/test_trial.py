@@ -208,3 +208,24 @@ def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, error, 
     assert record.reason.startswith("its driver failed 3 times in a row")
     assert why in record.reason
     assert "--retry-failed" in record.reason
+
+
+def test_a_trial_that_does_not_end_after_its_last_evaluation_is_stopped(tmp_path, monkeypatch):
+    text = "name: a\ngrid: {norm: [bn, wn]}\ntrain: {iterations: 20, evaluate_every: 10}"
+    study = Study(spec.validate(parse(text, "x")), Storage(str(tmp_path)))
+    trials = [
+        SimpleNamespace(config={"trial": study.next_trial().id}, status="RUNNING") for _ in range(2)
+    ]
+    for trial, steps in zip(trials, ((10, 20), (10,)), strict=True):
+        for step in steps:
+            study.heard(trial.config["trial"], {"step": step, "val/reconstruction_loss": 0.5})
+    stopped = []
+    controller = SimpleNamespace(
+        get_live_trials=lambda: trials, get_trials=lambda: trials, stop_trial=stopped.append
+    )
+    scheduler = tune._Scheduler(study)
+    scheduler.choose_trial_to_run(controller)
+    assert stopped == []
+    monkeypatch.setattr("raygan.sweep.study.LINGER_SECONDS", -1.0)
+    scheduler.choose_trial_to_run(controller)
+    assert stopped == trials[:1]
