@@ -6,6 +6,7 @@ from raygan import __version__
 from raygan.sweep import commands
 from raygan.sweep.cli import main as sweep
 from raygan.sweep.evaluate import evaluate
+from raygan.sweep.starter import init
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,6 +15,7 @@ def main() -> None:
     """Fair, large-scale comparison of GAN training recipes on Ray."""
 
 
+main.add_command(init, "init")
 main.add_command(sweep, "sweep")
 main.add_command(commands.status, "status")
 main.add_command(commands.stop, "stop")
