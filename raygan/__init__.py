@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
+
+    from raygan.sweep.results import Results
 
 __version__ = "0.1.0"
 
@@ -30,3 +34,14 @@ def results(sweep: str) -> pd.DataFrame:
             "results/quickstart"
         )
     return results_table(storage, records.values()).to_pandas()
+
+
+def run(sweep: str | Path, **options: Any) -> Results:
+    """Run the sweep of the YAML file ``sweep``, or resume it, and return its results.
+
+    ``raygan.run("sweep.yaml", train={"features": 16}).verdict``; see
+    :func:`raygan.sweep.results.run` for the options.
+    """
+    from raygan.sweep.results import run
+
+    return run(sweep, **options)
