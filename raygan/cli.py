@@ -7,6 +7,7 @@ from raygan.sweep import commands
 from raygan.sweep.cli import main as sweep
 from raygan.sweep.evaluate import evaluate
 from raygan.sweep.starter import init
+from raygan.sweep.ui import ui
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +23,7 @@ main.add_command(commands.stop, "stop")
 main.add_command(commands.results, "results")
 main.add_command(evaluate, "evaluate")
 main.add_command(commands.report, "report")
+main.add_command(ui, "ui")
 
 
 if __name__ == "__main__":

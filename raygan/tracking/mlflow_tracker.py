@@ -19,6 +19,7 @@ from raygan.errors import TrackingError
 from raygan.records import STEP, TrialRecord
 from raygan.shown import shown
 from raygan.storage import Storage
+from raygan.tracking import view
 from raygan.tracking.context import EXPERIMENT_NOTE, Status, is_file, quiet, set_defaults
 from raygan.tracking.database import check, is_database
 from raygan.tracking.problems import explain
@@ -89,6 +90,13 @@ class Tracker:
         TrackingError."""
         with self._named_errors():
             return self._runs_of(sweep_id).ended()
+
+    def link(self, sweep_id: str) -> str | None:
+        """Path in MLflow's UI of the sweep's trials, if there is a run of it; raises
+        TrackingError."""
+        with self._named_errors():
+            parent = self._runs_of(sweep_id).find_parent()
+            return parent and view.link(self._client, self._experiment_id, parent, self._sweep)
 
     def open(self, sweep_id: str, spec_yaml: str, tags: dict[str, str]) -> None:
         """Find or make the parent run and begin to follow; raises TrackingError.

@@ -91,6 +91,11 @@ class Runs:
         found = self._find(_SWEEP_TAG, self._id)
         return found and (str(found.info.status), str(found.data.tags.get(NOTE, "")))
 
+    def find_parent(self) -> str | None:
+        """Id of the parent run, if there is one."""
+        found = self._find(_SWEEP_TAG, self._id)
+        return found and str(found.info.run_id)
+
     def open(self, spec_yaml: str, tags: dict[str, str]) -> None:
         """Find or make the parent run; ``tags`` are those of it and of every trial's run."""
         self._tags = {"sweep": self._sweep, **tags}

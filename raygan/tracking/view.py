@@ -1,0 +1,118 @@
+"""The view of a sweep in MLflow's UI: its trials grouped by cell, the columns that matter, and the
+curves by cell.
+
+MLflow keeps a view that a user shares as a tag of the experiment, and opens it by a key in the
+link. The format is internal: it was read from the source of MLflow 3.17 and is written for that
+version only. For any other version the link shows the same trials without the view.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from raygan.records import LOSS
+from raygan.tracking.context import EXPERIMENT_NOTE
+from raygan.tracking.runs import NOTE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VERSION = "3.17."
+"""The versions of MLflow that the view is written for."""
+_TAG = "mlflow.sharedViewState."
+_PARAMS = ("cell", "lr", "seed", "outcome")
+_METRICS = ("final/best", "final/last", LOSS, "stability/last_over_best", "stability/log_area")
+_CHARTS = (
+    ("Reconstruction loss by cell", LOSS, "LINE"),
+    ("Final test, best generator", "final/best", "BAR"),
+    ("Diversity of samples", "val/diversity", "LINE"),
+    ("Last loss over best loss", "stability/last_over_best", "BAR"),
+)
+_SECTION = "raygan"
+
+
+def state(parent: str) -> dict[str, Any]:
+    """The view of the trials of the parent run ``parent``, as MLflow's UI keeps it."""
+    charts = [
+        {
+            "uuid": f"raygan-{number}",
+            "type": kind,
+            "metricKey": metric,
+            "selectedMetricKeys": [metric],
+            "metricSectionId": _SECTION,
+            "displayName": title,
+            "deleted": False,
+            "isGenerated": False,
+            "runsCountToCompare": 100,
+            "scaleType": "log" if metric == LOSS else "linear",
+            "xAxisKey": "step",
+            "yAxisKey": "metric",
+            "useGlobalXaxisKey": True,
+            "useGlobalLineSmoothing": True,
+        }
+        for number, (title, metric, kind) in enumerate(_CHARTS)
+    ]
+    section = {
+        "uuid": _SECTION,
+        "name": "By cell",
+        "display": True,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+    }
+    return {
+        "searchFilter": _filter(parent),
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": [
+            *(f"params.`{name}`" for name in _PARAMS),
+            *(f"metrics.`{name}`" for name in _METRICS),
+        ],
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": "cell"}],
+        },
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": charts,
+        "compareRunSections": [section],
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": {
+            "xAxisKey": "step",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+        },
+    }
+
+
+def link(client: MlflowClient, experiment: str, parent: str, sweep: str) -> str:
+    """Path in MLflow's UI of the trials under ``sweep``'s run ``parent``; keeps the view, if it can
+    be, and puts links to the verdict and the report into the experiment's description."""
+    import mlflow
+
+    note = client.get_experiment(experiment).tags.get(NOTE, EXPERIMENT_NOTE)
+    if note.endswith(EXPERIMENT_NOTE):  # otherwise somebody has written one of their own
+        run = f"#/experiments/{experiment}/runs/{parent}"
+        links = f"**{sweep}**: [verdict]({run}) · [report]({run}/artifacts/report.html)"
+        client.set_experiment_tag(experiment, NOTE, f"{links}\n\n{EXPERIMENT_NOTE}")
+    query = {"compareRunsMode": "CHART", "searchFilter": _filter(parent)}
+    if mlflow.__version__.startswith(VERSION):
+        text = json.dumps(state(parent), separators=(",", ":"))
+        key = hashlib.sha256(text.encode()).hexdigest()
+        client.set_experiment_tag(experiment, f"{_TAG}{key}", text)
+        query = {"viewStateShareKey": key, "compareRunsMode": "CHART"}
+    return f"/#/experiments/{experiment}/runs?{urlencode(query)}"
+
+
+def _filter(parent: str) -> str:
+    return f"tags.`mlflow.parentRunId` = '{parent}'"
