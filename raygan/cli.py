@@ -8,6 +8,7 @@ from raygan.sweep.cli import main as sweep
 from raygan.sweep.evaluate import evaluate
 from raygan.sweep.starter import init
 from raygan.sweep.ui import ui
+from raygan.sweep.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +25,7 @@ main.add_command(commands.results, "results")
 main.add_command(evaluate, "evaluate")
 main.add_command(commands.report, "report")
 main.add_command(ui, "ui")
+main.add_command(watch, "watch")
 
 
 if __name__ == "__main__":
