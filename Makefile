@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test test-fast test-cluster check format lock clean
+.PHONY: quickstart test test-fast test-cluster check docs format lock clean
 
 quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few minutes
 	$(BIN)/python -m raygan.sweep sweeps/quickstart.yaml
@@ -22,6 +22,10 @@ check: $(STAMP) ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ## the documentation, into build/docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --quiet
 
 format: $(STAMP)
 	$(BIN)/ruff format .
