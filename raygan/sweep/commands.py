@@ -39,7 +39,7 @@ FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def _of_a_sweep(command: Command) -> Command:
+def of_a_sweep(command: Command) -> Command:
     """Options and errors that all commands on a sweep share."""
 
     @click.argument("name")
@@ -88,7 +88,7 @@ def _is_sweep(root: Storage, name: str) -> bool:
 
 
 @click.command()
-@_of_a_sweep
+@of_a_sweep
 def status(sweep: Storage, spec: SweepSpec) -> None:
     """Who runs the sweep NAME, how far it is, and how it stands."""
     console = _console()
@@ -132,7 +132,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
 
 
 @click.command()
-@_of_a_sweep
+@of_a_sweep
 def stop(sweep: Storage, spec: SweepSpec) -> None:
     """Stop the sweep NAME in order, wherever it runs; its command goes on later."""
     holder = lock.read(sweep)
@@ -154,7 +154,7 @@ def stop(sweep: Storage, spec: SweepSpec) -> None:
 
 
 @click.command()
-@_of_a_sweep
+@of_a_sweep
 @click.option(
     "--format",
     "kind",
@@ -207,7 +207,7 @@ def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> Non
 
 
 @click.command()
-@_of_a_sweep
+@of_a_sweep
 @click.option(
     "--out",
     metavar="FOLDER",

@@ -23,6 +23,7 @@ from raygan.sweep import publish, state
 from raygan.sweep.evidence import make_report
 from raygan.sweep.progress import describe_spent
 from raygan.sweep.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
+from raygan.sweep.spec import SweepSpec
 from raygan.sweep.study import Study, outcomes
 from raygan.tracking.context import Status, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
@@ -285,7 +286,8 @@ def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
         say(console, f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
     if HTML in study.storage.files():
         say(console, f"Report:  {study.storage.uri}/{HTML}")
-    if not is_file(tracker.uri):
-        say(console, f"MLflow:  {tracker.uri}, experiment {tracker.experiment!r}")
-    else:
-        say(console, f"MLflow:  mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}")
+    home = study.storage.parent
+    usual = Storage(SweepSpec.model_fields["storage"].default).uri
+    where = "" if home == usual else f" --storage {shlex.quote(home)}"
+    server = "" if is_file(tracker.uri) else f"  # {tracker.uri}, experiment {tracker.experiment!r}"
+    say(console, f"MLflow:  raygan ui {study.spec.name}{where}{server}")

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 import click
 
 from raygan.errors import ConfigError, TrackingError
+from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep import state
-from raygan.sweep.commands import _of_a_sweep as of_a_sweep
+from raygan.sweep.commands import of_a_sweep
 from raygan.sweep.spec import SweepSpec
 from raygan.tracking.context import default_uri, is_file
 from raygan.tracking.mlflow_tracker import Tracker
@@ -89,7 +90,8 @@ def _wait_for(address: str, process: subprocess.Popen[str]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said = (process.stderr.read() if process.stderr else "").strip().splitlines()
-            raise TrackingError(f"MLflow's server has ended: {said[-1] if said else 'no reason'}")
+            why = shown(said[-1]) if said else "no reason"
+            raise TrackingError(f"MLflow's server has ended: {why}")
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"{address}/health", timeout=2).close()  # noqa: S310 - loopback
             return

@@ -13,15 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raygan import records
 from raygan.records import TrialRecord
-from raygan.report.tables import STYLES
-from raygan.shown import shown
+from raygan.report.tables import outcome_cell, text_table
+from raygan.shown import cell, shown
 from raygan.storage import Storage
-from raygan.sweep import lock, plan
-from raygan.sweep.commands import _of_a_sweep as of_a_sweep
+from raygan.sweep import lock, plan, state
+from raygan.sweep.commands import of_a_sweep
 from raygan.sweep.estimate import STARTUP_SECONDS
-from raygan.sweep.progress import duration
+from raygan.sweep.progress import MOST_TITLE, duration
 from raygan.sweep.spec import SweepSpec
 
 ROWS = 30
@@ -52,7 +51,7 @@ def watch(sweep: Storage, spec: SweepSpec, once: bool) -> None:
 
 def picture(sweep: Storage, spec: SweepSpec) -> Group:
     """What is stored of the sweep now, as a table."""
-    known = list(records.load_all(sweep).values())
+    known = list(state.stored_records(sweep, spec).values())
     holder = lock.read(sweep)
     who = "not running" if holder is None else f"run by {shown(str(holder))}"
     ended = [record for record in known if record.outcome is not None]
@@ -68,20 +67,17 @@ def picture(sweep: Storage, spec: SweepSpec) -> Group:
 
 def table(running: Sequence[TrialRecord], ended: Sequence[TrialRecord]) -> Table:
     """The first :data:`ROWS` of these trials, a row each."""
-    found = Table(box=None, pad_edge=False)
     names = ("trial", "iteration", "reconstruction loss", "best", "curve", "state")
-    for name in names:
-        left = name in ("trial", "state", "curve")
-        found.add_column(name, justify="left" if left else "right", no_wrap=name == "curve")
+    found = text_table(names, ("trial", "curve", "state"))
     for record in [*running, *ended][:ROWS]:
-        state = record.outcome or ("running" if record.history else "starting")
+        state_of = record.outcome or ("running" if record.history else "starting")
         found.add_row(
-            Text(shown(record.title, 60)),
+            cell(record.title, MOST_TITLE),
             f"{record.step}/{record.config['iterations']}",
             f"{record.curve[-1][1]:.5f}" if record.history else "",
             f"{record.best[1]:.5f}" if record.best else "",
             sparkline([loss for _, loss in record.curve]),
-            Text(state, style=STYLES.get(state, "")),
+            outcome_cell(state_of),
         )
     return found
 

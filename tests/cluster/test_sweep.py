@@ -53,7 +53,7 @@ def test_output_is_plain_lines_and_says_where_things_are(reference):
     assert "3 trials in 3 cells" in output
     assert "60/60  reconstruction loss" in output
     assert f"Results: {reference.storage}/reference/results.parquet" in output
-    assert f"mlflow ui --backend-store-uri sqlite:///{reference.storage}/mlflow.db" in output
+    assert f"raygan ui {reference.name} --storage {reference.storage}" in output
     assert "\x1b[" not in output
 
 

@@ -237,7 +237,7 @@ def test_printed_command_can_be_copied_whatever_the_storage_is_called(tmp_path):
         conclude._say_where(study, SimpleNamespace(uri=uri, experiment="e"), console)
     last = capture.get().splitlines()[-1]
     assert shlex.split(last.removeprefix("MLflow:")) == [
-        "mlflow", "ui", "--backend-store-uri", uri
+        "raygan", "ui", "norms", "--storage", str(storage.local)
     ]  # fmt: skip
 
 

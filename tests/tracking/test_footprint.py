@@ -45,8 +45,8 @@ def test_sweep_and_final_test_leave_working_directory_and_home_as_they_were(swee
     assert sorted(path.name for path in storage.iterdir()) == [
         "data", "footprint", "mlartifacts", "mlflow.db",
     ]  # fmt: skip
-    told = next(line for line in made.log.read_text().splitlines() if "mlflow ui" in line)
-    *_, option, uri = shlex.split(told)  # as a shell takes it
-    assert option == "--backend-store-uri"
-    assert set(mlflow_runs(uri, "footprint")) == {"footprint", "bn-000"}
+    told = next(line for line in made.log.read_text().splitlines() if "raygan ui" in line)
+    *_, option, where = shlex.split(told)  # as a shell takes it
+    assert (option, where) == ("--storage", str(storage))
+    assert set(mlflow_runs(f"sqlite:///{where}/mlflow.db", "footprint")) == {"footprint", "bn-000"}
     assert entries(storage / "footprint" / "trials" / "bn-000" / "final")
