@@ -127,6 +127,8 @@ def served(tracked: Path) -> Iterator[str]:
 @pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
 def test_the_page_shows_the_trials_grouped_by_cell(served: str, tmp_path: Path) -> None:
     with Chromium(tmp_path / "profile") as page:
+        size = {"width": 1600, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        page.call("Emulation.setDeviceMetricsOverride", **size)
         page.call("Page.navigate", url=served)
         deadline = time.monotonic() + 50
         text = ""
