@@ -18,14 +18,16 @@ test-fast: $(STAMP) ## the tests that start neither Ray nor servers
 test-cluster: $(STAMP) ## the tests on clusters, those that take long included
 	$(BIN)/python -m pytest -m cluster --soak
 
-check: $(STAMP) ## format, lint, types
+check: $(STAMP) ## format, lint, types, and the documentation with its links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 docs: $(STAMP) ## the documentation, into build/docs
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(STAMP)
 	$(BIN)/ruff format .
