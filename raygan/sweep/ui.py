@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +51,8 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
     if not is_file(uri):
         click.echo(f"{uri.rstrip('/')}{path}")
         return
+    # as Ctrl-C does, so that MLflow's server ends with this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _server(uri, port or _free_port()) as address:
         click.echo(f"{address}{path}\nCtrl-C ends it.")
         if browser or (browser is None and _has_desktop()):

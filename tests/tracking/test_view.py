@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import mlflow
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -118,9 +119,12 @@ def served(tracked: Path) -> Iterator[str]:
         )  # fmt: skip
     try:
         found = wait_until(lambda: re.search(r"http://\S+", log.read_text()), "the link", process)
+        children = psutil.Process(process.pid).children(recursive=True)
         yield found[0]
     finally:
         stop(process)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, "MLflow's server has outlived the command"
 
 
 @pytest.mark.cluster
