@@ -25,8 +25,8 @@ A sweep is one YAML file. This page lists every key, made from the schema that t
 uses. `python -m raygan.sweep --schema` prints that schema for editors. An unknown key or a wrong
 value is refused with its line before anything starts, and so is a key that has no effect.
 
-`--set train.features=16` overrides a key. A value is text as it stands, unless it is a number, true,
-false or null, or starts with a quote, `[` or `{`, which is read as YAML.
+`--set train.features=16` overrides a key. A value is text as it stands, unless it is a number,
+true, false or null, or starts with a quote, `[` or `{`, which is read as YAML.
 """,
     "commands.md": """# Command line
 
