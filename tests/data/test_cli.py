@@ -148,11 +148,11 @@ def test_a_manifest_of_a_version_before_is_described(folder, tmp_path, missing):
 def test_control_characters_in_a_manifest_are_shown(folder, tmp_path):
     where = prepared(folder, tmp_path / "out")
     manifest = json.loads((where / "manifest.json").read_text())
-    manifest["corrupt"] = [{"where": "a\x1b[31m.png", "reason": "\x1b[2J"}]
+    manifest["corrupt"] = [{"where": "a\x1b]0.png", "reason": "\x1b[2J"}]
     manifest["source"]["layout"] = "fi\x1bles"
     (where / "manifest.json").write_text(json.dumps(manifest))
     done = run("info", where)
-    assert r"left out: a\x1b[31m.png: \x1b[2J" in done.stdout
+    assert r"left out: a\x1b]0.png: \x1b[2J" in done.stdout
     assert "\x1b" not in done.stdout
 
 

@@ -183,8 +183,8 @@ def test_the_command_unpacks_what_is_then_read(tmp_path, folder):
 
 
 def test_control_characters_of_file_names_are_shown(folder):
-    (folder / "class-0" / "a\x1b[31m\n.png").write_bytes(b"rubbish")
-    message = r"class-0/a\\x1b\[31m\\n\.png: cannot be decoded"
+    (folder / "class-0" / "a\x1b]0\n.png").write_bytes(b"rubbish")
+    message = r"class-0/a\\x1b\]0\\n\.png: cannot be decoded"
     with pytest.raises(DataError, match=message):
         count("folder", folder)
     (folder / "b\x1b.parquet").write_bytes(b"rubbish")

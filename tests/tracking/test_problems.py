@@ -121,7 +121,7 @@ PASSWORDS = [
     ("http://user:hunter2@example.org", PASSWORD),
     ("postgresql://user:hunter2@example.org/mlflow", "PGPASSWORD"),
     ("postgresql+psycopg2://user:hunter2@example.org/mlflow", "PGPASSWORD"),
-    ("mysql+pymysql://user:hunter2@example.org/mlflow", "environment"),
+    ("mysql+pymysql://user:hunter2@example.org/mlflow", "configuration file"),
 ]
 
 
