@@ -21,7 +21,7 @@ from raygan.data.manifest import load, read_manifest
 from raygan.data.prepare import Map, prepare
 from raygan.data.progress import Pace
 from raygan.data.shared import verify as verify_checksums
-from raygan.errors import RayganError
+from raygan.errors import DataError, RayganError
 from raygan.shown import shown
 
 _SHEET = 64
@@ -123,7 +123,14 @@ def info(path: Path, sheet: Path | None, verify: bool) -> None:
         manifest = read_manifest(path)
         if verify:
             verify_checksums(path)
-        Console().print(_described(path, manifest, verified=verify))
+        try:
+            described = _described(path, manifest, verified=verify)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{path}: its manifest is damaged ({type(error).__name__}: {error}); prepare it "
+                "again"
+            ) from error
+        Console().print(described)
         for image in manifest["corrupt"]:
             click.echo(f"left out: {shown(image['where'])}: {shown(image['reason'])}")
         import torch

@@ -156,6 +156,19 @@ def test_control_characters_in_a_manifest_are_shown(folder, tmp_path):
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.parametrize("damage", [{"source": {}}, {"mean": ["x"]}, {"split_seed": None}])
+def test_a_manifest_of_wrong_types_is_damaged(folder, tmp_path, damage):
+    where = prepared(folder, tmp_path / "out")
+    manifest = json.loads((where / "manifest.json").read_text()) | damage
+    if damage == {"split_seed": None}:
+        del manifest["split_seed"]
+    (where / "manifest.json").write_text(json.dumps(manifest))
+    done = run("info", where)
+    assert done.exit_code == 2
+    assert "damaged" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_pace_tells_rate_and_time_left():
     now, said = 0.0, []
     pace = Pace(said.append, every=10, clock=lambda: now)
