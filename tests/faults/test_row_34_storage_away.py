@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from tests.clusters import LONGER, TRIALS, wait_until
 
 OUTAGE = 30
@@ -37,6 +39,7 @@ def test_all_trials_wait_and_end_well_with_the_same_curves(reference, sweep):
         assert made.curve(trial) == reference.curve(trial)
 
 
+@pytest.mark.soak
 def test_object_storage_that_answers_503_is_waited_for(reference, sweep, store, tmp_path):
     made = sweep(
         "store-away",
