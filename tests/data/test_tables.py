@@ -17,11 +17,12 @@ from raygan.data.pieces import Part
 from raygan.data.tables import ParquetPiece, row_groups
 from raygan.data.thrift import BINARY, I32, I64, LIST, STRUCT
 from raygan.errors import DataError
+from tests.object_store import upload
 
 CELLS = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def reds(path: Path, **fields) -> list[int]:
+def reds(path: Path | str, **fields) -> list[int]:
     """The first value of each image."""
     config = DatasetConfig(name="parquet", path=str(path), **fields)
     return [int(image[0, 0, 0]) for image in sources.read(config)]
@@ -385,3 +386,17 @@ def test_damage_anywhere_is_read_or_a_data_error(tmp_path, encode, part):
             assert "a.parquet" in str(error)
             refused += 1
     assert refused > 10
+
+
+@pytest.mark.cluster  # a server
+def test_files_that_a_table_names_are_read_from_object_storage(tmp_path, encode, store):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encode(1))
+    write(folder / "t.parquet", rows_of([(None, "a.png"), (encode(2), "b.png"), (None, "a.png")]))
+    upload(store, folder, "bucket/hub")
+    assert reds("s3://bucket/hub") == [1, 2, 1]
+    write(folder / "t.parquet", rows_of([(None, "gone.png")]))
+    upload(store, folder, "bucket/hub")
+    with pytest.raises(DataError, match=r"row 0: .*its path 'gone\.png' is no file in the table's"):
+        reds("s3://bucket/hub")
