@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,7 @@ from raygan.sweep import state
 from raygan.sweep.commands import of_a_sweep
 from raygan.sweep.spec import SweepSpec
 from raygan.tracking.context import default_uri, is_file
+from raygan.tracking.database import address_of, file_of
 from raygan.tracking.mlflow_tracker import Tracker
 
 START_SECONDS = 120.0
@@ -66,13 +68,17 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
 def _server(uri: str, port: int) -> Iterator[str]:
     """MLflow's server on the database ``uri``; its address. It is ended with the block."""
     program = shutil.which("mlflow", path=os.path.dirname(sys.executable)) or "mlflow"  # noqa: PTH120
+    if (file := file_of(uri)) is not None:
+        uri = address_of(file.absolute())
     command = [
         program, "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port),
         "--workers", "1",
     ]  # fmt: skip
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    folder = tempfile.TemporaryDirectory()  # MLflow makes a folder `mlruns` where it is started
     process = subprocess.Popen(
         command,
+        cwd=folder.name,
         env={**os.environ, **quiet},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -86,6 +92,7 @@ def _server(uri: str, port: int) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+        folder.cleanup()
 
 
 def _wait_for(address: str, process: subprocess.Popen[str]) -> None:

@@ -27,7 +27,7 @@ from raygan.tracking import view
 from raygan.tracking.context import EXPERIMENT_NOTE, default_uri
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE
-from tests.clusters import stop, wait_until
+from tests.clusters import ROOT, stop, wait_until
 from tests.report.chromium import PROGRAM, Chromium
 
 SWEEP = """
@@ -110,12 +110,14 @@ def tracked(tmp_path: Path) -> Path:
 @pytest.fixture
 def served(tracked: Path) -> Iterator[str]:
     """The link that ``raygan ui`` prints."""
-    log = tracked / "ui.log"
+    log, cwd = tracked / "ui.log", tracked / "cwd"
+    cwd.mkdir()
     command = [sys.executable, "-m", "raygan.cli", "ui", "shown", "--storage", str(tracked)]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, "--no-browser"], stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}, cwd=cwd,
+            start_new_session=True,
         )  # fmt: skip
     try:
         found = wait_until(lambda: re.search(r"http://\S+", log.read_text()), "the link", process)
@@ -125,6 +127,7 @@ def served(tracked: Path) -> Iterator[str]:
         stop(process)
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive, "MLflow's server has outlived the command"
+    assert not list(cwd.iterdir())
 
 
 @pytest.mark.cluster
