@@ -21,8 +21,8 @@ MOST_MESSAGE = 5000
 """Characters of a whole message that are shown; it may have several lines."""
 _HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that act instead of being seen."""
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
-"""What Ray, for one, puts into the messages of its exceptions."""
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+"""Terminal colours, which Ray puts into the messages of its exceptions."""
 _WORD = 40
 """A text is cut at the last space, if that is at most so many characters before the limit."""
 
@@ -34,7 +34,7 @@ def shown(text: object, most: int = MOST, *, lines: bool = False) -> str:
     are: ``\\n``, ``\\x1b``, ``\\u202e``. Terminal colors are removed. A text that is cut ends
     after a word and says how much is missing.
     """
-    text = _COLORS.sub("", str(text))
+    text = COLORS.sub("", str(text))
     kept = text
     if len(text) > most:
         space = text.rfind(" ", max(0, most - _WORD), most + 1)

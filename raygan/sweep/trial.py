@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raygan.errors import ConfigError, RayganError
-from raygan.shown import shown
+from raygan.shown import COLORS, shown
 from raygan.sweep.worker import train_worker
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 WORKER_FAILURES = 3
 """How often in a row the workers of a trial may be lost without a new checkpoint in between."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOTED = "Failure # "
 """Tune begins each of a trial's failures with it."""
 _RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): )", re.MULTILINE)
@@ -307,7 +306,7 @@ def cause_of(error: BaseException | str) -> str:
     inner = getattr(error, "cause", None)
     if isinstance(inner, BaseException) and inner is not error:
         return cause_of(inner)
-    text = _COLOUR.sub("", str(error)).rpartition(_NOTED)[2].strip()
+    text = COLORS.sub("", str(error)).rpartition(_NOTED)[2].strip()
     if raised := list(_RAISED.finditer(text)):
         text = text[raised[-1].start(1) :]
     lines = [line.strip() for line in text.splitlines() if line and not line[0].isspace()]
