@@ -137,7 +137,7 @@ def _curves(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
     if evidence.baseline:
         axis.axhline(evidence.baseline, color=INK, ls=":", lw=1, label="mean image")
     axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
-    _finish(axis)
+    finish(axis)
     return True
 
 
@@ -145,7 +145,7 @@ def _drawups(axis: Axes, _: Evidence, cells: list[Cell]) -> bool:
     if not _bands(axis, cells, lambda record: stability.drawups(record.curve)):
         return False
     axis.set(xlabel="iteration", ylabel="loss / lowest loss so far", yscale="log")
-    _finish(axis)
+    finish(axis)
     return True
 
 
@@ -227,11 +227,12 @@ def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
         axis.xaxis.set_major_locator(FixedLocator(tried))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    _finish(axis)
+    finish(axis)
     return True
 
 
-def _finish(axis: Axes) -> None:
+def finish(axis: Axes) -> None:
+    """Give a log axis of losses plain numbers: :func:`style` takes ``$`` for text."""
     axis.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0]))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
-from raygan.report.figures import label, style
+from raygan.report.figures import finish, label, style
 from raygan.storage import Storage
 
 MOST_CELLS = 6
@@ -91,6 +91,7 @@ def _draw_curves(
     if any(record.kind == "replicate" for record in records):
         notes.append("faint: searched;\nfull: fresh seeds")
     axis.legend(fontsize="small", title="\n".join(notes) or None, title_fontsize="small")
+    finish(axis)
     axis.grid(visible=True, which="both", alpha=0.25)
 
 

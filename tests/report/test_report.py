@@ -104,3 +104,19 @@ def test_picture_ranks_the_cells_by_what_trials_are_ranked_by(tmp_path, monkeypa
     monkeypatch.setattr(overview, "_draw_samples", lambda _, __, shown: drawn.append(shown.cell))
     overview_png(Storage(str(tmp_path)), "a", [lucky, steady], {"bn": lucky, "wn": steady}, 0.4)
     assert drawn == ["wn", "bn"]
+
+
+def test_the_losses_on_the_axis_are_plain_numbers(tmp_path, monkeypatch):
+    told = []
+    draw = overview._draw_curves
+
+    def drawn(axis, *rest):
+        draw(axis, *rest)
+        axis.figure.canvas.draw()
+        told.extend(text.get_text() for text in axis.get_yticklabels(which="both"))
+
+    monkeypatch.setattr(overview, "_draw_curves", drawn)
+    curve = record("bn-000", [0.05, 0.02, 0.008], "ok")
+    overview_png(Storage(str(tmp_path)), "a", [curve], {"bn": curve}, 0.06)
+    assert "0.02" in told
+    assert not [text for text in told if "$" in text]
