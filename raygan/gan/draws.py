@@ -12,7 +12,6 @@ from raygan.data.images import ImageSet
 from raygan.gan import sampling
 from raygan.gan.config import TrainConfig
 from raygan.gan.losses import LOSSES
-from raygan.gan.reconstruction import as_float
 from raygan.gan.workers import Workers
 
 
@@ -20,7 +19,7 @@ class Draw(NamedTuple):
     """This worker's share of one iteration; n images in each of D's updates."""
 
     real: Tensor
-    """float32 [d_steps · n, C, H, W] in [0, 1]."""
+    """uint8 [d_steps · n, C, H, W]."""
     noise_d: Tensor
     """Codes of D's updates, float32 [d_steps · n, code_size]."""
     noise_g: Tensor
@@ -50,7 +49,7 @@ class Draws:
         places = range(step * self._d_steps, (step + 1) * self._d_steps)
         noise = self._noise
         return Draw(
-            as_float(_joined([self._real(place) for place in places])),
+            _joined([self._real(place) for place in places]),
             _joined([noise(sampling.NOISE_D, place) for place in places]),
             noise(sampling.NOISE_G, step),
             _joined([noise.mix(place) for place in places]) if self._mixes else None,

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raygan.gan.layers import frozen
+from raygan.gan.recorded import Recorded
 from raygan.gan.workers import Workers
 
 LEARNING_RATE, SMOOTHING, EPSILON = 0.01, 0.9, 1e-6
@@ -33,7 +34,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    generator: torch.nn.Module,
+    generator: nn.Module,
     code_size: int,
     images: Tensor,
     *,
@@ -55,13 +56,14 @@ def reconstruct(
     found: list[Tensor] = []
     losses = torch.zeros(len(images), device=device)
     with frozen(generator):
+        search: _Search | None = None
         for first in range(share.start, share.stop, batch_size):
             part = slice(first, min(first + batch_size, share.stop))
             target = as_float(images[part].to(device, non_blocking=True))
-            codes = torch.zeros(len(target), code_size, device=device)
-            if start is not None:
-                codes.copy_(start[part])
-            image = _search(generator, codes, target, steps)
+            if search is None or len(search.codes) != len(target):
+                search = None  # its graph, before there is another one
+                search = _Search(generator, code_size, target)
+            image = search(target, None if start is None else start[part], steps)
             losses[part] = (image - target).square_().mean((1, 2, 3))
             found.append(image)
     workers.sum_(losses)
@@ -70,20 +72,44 @@ def reconstruct(
     return Reconstruction(losses.cpu(), found_images)
 
 
-def _search(generator: torch.nn.Module, codes: Tensor, target: Tensor, steps: int) -> Tensor:
-    codes.requires_grad_()
-    optimizer = torch.optim.RMSprop([codes], lr=LEARNING_RATE, alpha=SMOOTHING, eps=EPSILON)
-    for _ in range(steps):
+class _Search:
+    """Searches the codes of as many images at once as ``like`` has (float32 [n, C, H, W])."""
+
+    def __init__(self, generator: nn.Module, code_size: int, like: Tensor):
+        device = like.device
+        self._generator = generator
+        self.codes = torch.zeros(len(like), code_size, device=device, requires_grad=True)
+        self._target = torch.empty_like(like)
+        self._optimizer = torch.optim.RMSprop(
+            [self.codes],
+            lr=LEARNING_RATE,
+            alpha=SMOOTHING,
+            eps=EPSILON,
+            capturable=device.type == "cuda",
+        )
+        self._step = Recorded(self._descend, device, shares=True)
+
+    def __call__(self, target: Tensor, start: Tensor | None, steps: int) -> Tensor:
+        """G(z) after ``steps`` steps from ``start``, or from 0."""
+        self._target.copy_(target)
+        with torch.no_grad():
+            self.codes.zero_() if start is None else self.codes.copy_(start)
+        for state in self._optimizer.state.values():
+            state["square_avg"].zero_()
+        for _ in range(steps):
+            self._step()
+        with torch.no_grad():
+            found: Tensor = self._generator(self.codes)
+        return found
+
+    def _descend(self) -> None:
         with torch.enable_grad():
-            image = generator(codes)
+            image = self._generator(self.codes)
         # the gradient of ‖G(z) − x‖², without a pass for the loss that nobody reads
         with torch.no_grad():
-            difference = (image - target).mul_(2)
-        (codes.grad,) = torch.autograd.grad(image, codes, difference)
-        optimizer.step()
-    with torch.no_grad():
-        result: Tensor = generator(codes)
-    return result
+            difference = (image - self._target).mul_(2)
+        (self.codes.grad,) = torch.autograd.grad(image, self.codes, difference)
+        self._optimizer.step()
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -101,13 +101,16 @@ class TrainState:
         bf16, compiled = self.config.precision == "bf16", self.config.compile
         return Player(network, optimizer, bf16=bf16, compiled=compiled)
 
-    def set_rates(self) -> None:
-        """Give the optimizers the learning rates of the next iteration."""
+    def set_rates(self) -> bool:
+        """Give the optimizers the learning rates of the next iteration; whether they changed."""
         factor = self.config.warmup_factor if self.step < self.config.warmup else 1.0
         rates = (self.config.lr, self.config.lr_d or self.config.lr)
+        changed = False
         for optimizer, lr in zip((self.optimizer_g, self.optimizer_d), rates, strict=True):
             for group in optimizer.param_groups:
+                changed |= group["lr"] != lr * factor
                 group["lr"] = lr * factor
+        return changed
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for :func:`raygan.gan.checkpoint.save`."""
@@ -159,8 +162,8 @@ class TrainState:
         self.discriminator.load_state_dict(saved["discriminator"])
         if self.average is not None:
             self.average.network.load_state_dict(saved["average"])
-        self.optimizer_g.load_state_dict(saved["optimizer_g"])
-        self.optimizer_d.load_state_dict(saved["optimizer_d"])
+        _restore(self.optimizer_g, saved["optimizer_g"])
+        _restore(self.optimizer_d, saved["optimizer_d"])
         self.step = saved["step"]
         self.best_step, self.best_loss = saved["best_step"], saved["best_loss"]
         self.history = list(saved["history"])
@@ -168,7 +171,17 @@ class TrainState:
 
 def _optimizer(config: TrainConfig, network: nn.Module, lr: float) -> Optimizer:
     parameters = list(network.parameters())
+    on_gpu = parameters[0].is_cuda
     if config.optimizer == "adam":
         # β₁ = 0.5: Radford et al. 2016, arXiv 1511.06434, section 3
-        return Adam(parameters, lr=lr, betas=(0.5, 0.999))
-    return RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-6)
+        betas = (0.5, 0.999)
+        return Adam(parameters, lr=lr, betas=betas, capturable=on_gpu, fused=on_gpu or None)
+    return RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-6, capturable=on_gpu)
+
+
+def _restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Take over a saved state, but not how the device computes that it was saved on."""
+    (own,) = optimizer.param_groups
+    computed = {key: own[key] for key in ("capturable", "fused") if key in own}
+    groups = [{**group, **computed} for group in saved["param_groups"]]
+    optimizer.load_state_dict({**saved, "param_groups": groups})

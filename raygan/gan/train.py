@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,8 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
 from raygan.gan.layers import frozen
 from raygan.gan.pictures import side_by_side
-from raygan.gan.reconstruction import Reconstruction, as_bytes, reconstruct
+from raygan.gan.reconstruction import Reconstruction, as_bytes, as_float, reconstruct
+from raygan.gan.recorded import Recorded, on_stream
 from raygan.gan.state import Metrics, TrainState
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.variety import variety
@@ -74,39 +75,136 @@ def train(
     """Train ``state`` to ``config.iterations``; yield every ``config.evaluate_every`` and at the
     end.
 
-    ``state`` goes on from where it is; at each evaluation it can be saved. All workers of a
+    ``state`` continues from where it is; at each evaluation it can be saved. All workers of a
     process group iterate together and get the same metrics. ``gpu_share`` is the part of the GPU
     that the trial has: images that fit well into it are kept there. Nothing in the loop waits for
     the device, but once at iteration :data:`EARLY`. Raises :class:`~raygan.errors.ConfigError` if
     the batch cannot be shared.
     """
-    workers = Workers()
-    device = state.device
-    images = images.resident(device, gpu_share)
-    game = state.game(workers)
-    iterate = game.alternating if config.update == "alternating" else game.simultaneous
-    draws = Draws(config, images, workers, device)
-    while state.step < config.iterations:
-        started, first = time.perf_counter(), state.step
-        until = min((first // config.evaluate_every + 1) * config.evaluate_every, config.iterations)
-        totals = torch.zeros(len(STATISTICS), device=device)
-        with arithmetic(config.precision):
-            while state.step < until:
-                if state.step <= config.warmup:
-                    state.set_rates()
-                if state.step == EARLY and not _finite(totals, workers):
-                    until = state.step
-                    break
-                totals += iterate(*draws(state.step))
-                state.advance()
-        workers.sum_(totals)
-        means = (totals / (until - first)).tolist()  # waits for the device
-        seen = (until - first) * config.d_steps * config.batch_size
-        metrics = dict(zip(STATISTICS, means, strict=True))
-        metrics["perf/images_per_second"] = seen / (time.perf_counter() - started)
-        with arithmetic("fp32"):
-            evaluation = _evaluate(config, images, state, game, metrics)
+    for _, evaluation in Stack([(config, state)], images, gpu_share=gpu_share):
         yield evaluation
+
+
+class Stack:
+    """Several GANs that one process trains side by side; iterate over it for their evaluations.
+
+    Each is trained as if it were alone, on the same kernels, so that its numbers are those of
+    :func:`train`. On a GPU each has a stream of its own: where one GAN is too small to fill the
+    GPU, several take little longer. On a CPU they take turns. For one worker, or all workers of a
+    process group in step.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[tuple[TrainConfig, TrainState]],
+        images: ImageSet,
+        *,
+        gpu_share: float = 1.0,
+    ) -> None:
+        """``gpu_share``: as for :func:`train`, of all members together.
+
+        Raises :class:`~raygan.errors.ConfigError` if a batch cannot be shared by the workers.
+        """
+        workers = Workers()
+        self._images = images.resident(members[0][1].device, gpu_share)
+        self._runs = [_Run(config, self._images, state, workers) for config, state in members]
+        self._seconds = 0.0
+
+    def __iter__(self) -> Iterator[tuple[int, Evaluation]]:
+        """Pairs of a member's place among the members and its next evaluation."""
+        for run in self._runs:
+            run.begin(self._seconds)
+        while active := [run for run in self._runs if not run.ended]:
+            started = time.perf_counter()
+            while not any(run.due for run in active):
+                for run in active:
+                    run.advance()
+            due = [run for run in active if run.due]
+            means = [run.means() for run in due]  # waits for the device
+            self._seconds += time.perf_counter() - started
+            for run, mean in zip(due, means, strict=True):
+                if not run.dropped:  # when another member's evaluation was yielded
+                    yield self._runs.index(run), run.evaluate(mean, self._seconds)
+                    run.begin(self._seconds)
+
+    def drop(self, place: int) -> None:
+        """Train the member at ``place`` no further."""
+        self._runs[place].dropped = True
+
+
+class _Run:
+    """One state that is trained iteration by iteration, from one evaluation to the next."""
+
+    def __init__(
+        self, config: TrainConfig, images: ImageSet, state: TrainState, workers: Workers
+    ) -> None:
+        self._config, self._images, self._state, self._workers = config, images, state, workers
+        self._game = state.game(workers)
+        alternating = config.update == "alternating"
+        self._iterate = self._game.alternating if alternating else self._game.simultaneous
+        device = state.device
+        self._draws = Draws(config, images, workers, device)
+        self._totals = torch.zeros(len(STATISTICS), device=device)
+        # what workers tell each other is not recorded
+        self._alone_on_gpu = device.type == "cuda" and workers.count == 1
+        self._stream = torch.cuda.Stream(device) if self._alone_on_gpu else None
+        recording_device = device if self._alone_on_gpu else torch.device("cpu")
+        self._play = Recorded(self._iterate_on, recording_device)
+        self.dropped = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.dropped or self._state.step >= self._config.iterations
+
+    @property
+    def due(self) -> bool:
+        """Whether the next thing to do is an evaluation."""
+        return self._state.step == self._until
+
+    def begin(self, seconds: float) -> None:
+        """Start the way to the next evaluation, after ``seconds`` of training of the stack."""
+        self._first, self._since = self._state.step, seconds
+        every = self._config.evaluate_every
+        self._until = min((self._first // every + 1) * every, self._config.iterations)
+        with on_stream(self._stream):
+            self._totals.zero_()
+
+    def advance(self) -> None:
+        """Play one iteration; on a GPU, start it."""
+        state = self._state
+        with torch.cuda.stream(self._stream), arithmetic(self._config.precision):
+            if state.step <= self._config.warmup and state.set_rates():
+                self._play.forget()
+            if state.step == EARLY and not _finite(self._totals, self._workers):
+                self._until = state.step
+                return
+            self._play(*self._draws(state.step))
+            state.advance()
+
+    def means(self) -> list[float]:
+        """The means of :data:`STATISTICS` since :meth:`begin`; waits for the device."""
+        with on_stream(self._stream):
+            self._workers.sum_(self._totals)
+            means: list[float] = (self._totals / (self._until - self._first)).tolist()
+        return means
+
+    def evaluate(self, means: list[float], seconds: float) -> Evaluation:
+        """Evaluate; the stack was trained for ``seconds``."""
+        config = self._config
+        seen = (self._until - self._first) * config.d_steps * config.batch_size
+        metrics = dict(zip(STATISTICS, means, strict=True))
+        metrics["perf/images_per_second"] = seen / (seconds - self._since)
+        with on_stream(self._stream), arithmetic("fp32"):
+            evaluation = _evaluate(config, self._images, self._state, self._game, metrics)
+        if self._stream is not None:
+            self._stream.synchronize()  # so that the caller may use the state on any stream
+        return evaluation
+
+    def _iterate_on(
+        self, real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None
+    ) -> None:
+        self._totals += self._iterate(as_float(real), noise_d, noise_g, mix)
 
 
 def _finite(totals: Tensor, workers: Workers) -> bool:
