@@ -49,6 +49,14 @@ class _Normalize(torch.autograd.Function):
         return product.mul_(inverse), None, None
 
 
+def _normalized(weight: Tensor, dims: tuple[int, ...], share: int) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiler writes the passes by itself
+        squared = weight.square().sum(dim=dims, keepdim=True)
+        return weight * squared.div(share).add(_EPSILON).rsqrt()
+    unit: Tensor = _Normalize.apply(weight, dims, share)
+    return unit
+
+
 class _WeightNormalized(nn.Module):
     """What the weight-normalised layers share: filters of unit effective norm.
 
@@ -80,7 +88,7 @@ class _WeightNormalized(nn.Module):
         if self._held is not None:
             return self._held
         dims = tuple(d for d in range(self.weight.dim()) if d != self.filter_dim)
-        unit: Tensor = _Normalize.apply(self.weight, dims, self.share)
+        unit = _normalized(self.weight, dims, self.share)
         if self.scale is None:
             return unit
         shape = [1] * self.weight.dim()

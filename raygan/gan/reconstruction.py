@@ -76,40 +76,38 @@ class _Search:
     """Searches the codes of as many images at once as ``like`` has (float32 [n, C, H, W])."""
 
     def __init__(self, generator: nn.Module, code_size: int, like: Tensor):
-        device = like.device
+        on_gpu = like.is_cuda
         self._generator = generator
-        self.codes = torch.zeros(len(like), code_size, device=device, requires_grad=True)
-        self._target = torch.empty_like(like)
-        self._optimizer = torch.optim.RMSprop(
-            [self.codes],
-            lr=LEARNING_RATE,
-            alpha=SMOOTHING,
-            eps=EPSILON,
-            capturable=device.type == "cuda",
+        codes = torch.zeros(len(like), code_size, device=like.device, requires_grad=True)
+        wanted = torch.empty_like(like)
+        optimizer = torch.optim.RMSprop(
+            [codes], lr=LEARNING_RATE, alpha=SMOOTHING, eps=EPSILON, capturable=on_gpu
         )
-        self._step = Recorded(self._descend, device, shares=True)
+        self.codes, self._wanted, self._optimizer = codes, wanted, optimizer
+
+        def descend() -> None:
+            with torch.enable_grad():
+                image = generator(codes)
+            # the gradient of ‖G(z) − x‖², without a pass for the loss that nobody reads
+            with torch.no_grad():
+                difference = (image - wanted).mul_(2)
+            (codes.grad,) = torch.autograd.grad(image, codes, difference)
+            optimizer.step()
+
+        self._descend = Recorded(descend, on_gpu=on_gpu, shares=True)
 
     def __call__(self, target: Tensor, start: Tensor | None, steps: int) -> Tensor:
         """G(z) after ``steps`` steps from ``start``, or from 0."""
-        self._target.copy_(target)
+        self._wanted.copy_(target)
         with torch.no_grad():
             self.codes.zero_() if start is None else self.codes.copy_(start)
         for state in self._optimizer.state.values():
             state["square_avg"].zero_()
         for _ in range(steps):
-            self._step()
+            self._descend()
         with torch.no_grad():
             found: Tensor = self._generator(self.codes)
         return found
-
-    def _descend(self) -> None:
-        with torch.enable_grad():
-            image = self._generator(self.codes)
-        # the gradient of ‖G(z) − x‖², without a pass for the loss that nobody reads
-        with torch.no_grad():
-            difference = (image - self._target).mul_(2)
-        (self.codes.grad,) = torch.autograd.grad(image, self.codes, difference)
-        self._optimizer.step()
 
 
 def as_float(images: Tensor) -> Tensor:

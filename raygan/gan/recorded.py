@@ -8,6 +8,7 @@ kernels are the same, and so are the numbers.
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,13 +29,13 @@ class Recorded:
     it changes in place.
     """
 
-    def __init__(
-        self, work: Callable[..., None], device: torch.device, *, shares: bool = False
-    ) -> None:
-        """``shares``: whether the graph's memory is used by the next one that shares, once this
-        object is gone, which must be before. Else PyTorch takes fresh memory for each."""
+    # `work` must not refer to this object: its graph is then freed as soon as nobody needs it
+
+    def __init__(self, work: Callable[..., None], *, on_gpu: bool, shares: bool = False) -> None:
+        """``on_gpu``: whether it is recorded. ``shares``: whether its graph's memory is used again
+        by the next that shares, which must come after this object is gone."""
         self._work = work
-        self._on_gpu = device.type == "cuda"
+        self._on_gpu = on_gpu
         self._shares = shares
         self._given: list[Tensor | None] = []
         self._calls = 0
@@ -74,7 +75,7 @@ class Recorded:
         # workspaces nobody else uses
         pool = _keeper(current.device_index).pool() if self._shares else None
         stream = _side_stream() if current == torch.cuda.default_stream() else current
-        with on_stream(stream):
+        with on_stream(stream), _no_garbage_collection():
             # by other threads, images may be copied meanwhile
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
@@ -82,6 +83,18 @@ class Recorded:
             finally:
                 graph.capture_end()
         return graph
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Within it no other graph is collected: to free one while another is recorded fails."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

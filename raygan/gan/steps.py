@@ -8,11 +8,13 @@ into G takes 15.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from raygan.gan.layers import constant, held_weights
@@ -49,8 +51,18 @@ class Player:
     """Whether it is played by what ``torch.compile`` makes of it."""
 
     def __post_init__(self) -> None:
-        self._forward = torch.compile(self.network) if self.compiled else self.network
         self.parameters: list[nn.Parameter] = list(self.network.parameters())
+        self._forward: Callable[[Tensor], Tensor] = self.network
+        self._step: Callable[[], object] = self.optimizer.step
+        if self.compiled:
+            # of two batch sizes, real and fake images together or not: a program for each
+            self._forward = torch.compile(self.network, dynamic=False)
+            if self.parameters[0].is_cuda:
+                self._step = torch.compile(self.optimizer.step, dynamic=False)
+        # a compiled network normalises its weights within its own program; under spectral norm,
+        # each time that it does is an iteration
+        spectral = any(parametrize.is_parametrized(m) for m in self.network.modules())
+        self._holds = spectral or not self.compiled
         self.slopes = clamped_slopes(self.network)
         self.batch_statistics = any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules()
@@ -67,11 +79,15 @@ class Player:
             rounded: Tensor = self._forward(given)
         return rounded.float()
 
+    def held(self) -> AbstractContextManager[None]:
+        """Within it the weights are normalised once, not at every call."""
+        return held_weights(self.network) if self._holds else nullcontext()
+
     def update(self, gradients: Sequence[Tensor]) -> None:
         """One optimizer step along gradients that are summed over the workers."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optimizer.step()
+        self._step()
         clamp_slopes(self.slopes)
 
     def gradient_norm(self) -> Tensor:
@@ -104,12 +120,12 @@ class Game:
         g, d = self.generator, self.discriminator
         mixes = [None] * self.d_steps if mix is None else mix.chunk(self.d_steps)
         of_d: list[Tensor] = []
-        with held_weights(g.network):
+        with g.held():
             for part in zip(
                 real.chunk(self.d_steps), noise_d.chunk(self.d_steps), mixes, strict=True
             ):
                 of_d.append(self._update_d(loss, batch, *part))
-            with constant(d.network), held_weights(d.network):
+            with constant(d.network), d.held():
                 logits = d(g(noise_g))
             loss_g = loss.generator(logits).sum() / batch
             gradients = torch.autograd.grad(loss_g, g.parameters)
@@ -125,7 +141,7 @@ class Game:
         g, d = self.generator, self.discriminator
         with torch.no_grad():
             fake = g(noise)
-        with held_weights(d.network):
+        with d.held():
             logits_real, logits_fake = self._judge(real, fake, together=not d.batch_statistics)
             total = loss.real(logits_real).sum() + loss.fake(logits_fake).sum()
             if mix is not None:
@@ -165,7 +181,7 @@ class Game:
         fake = g(noise)
         judged = fake.detach().requires_grad_()
         shared = self.loss == "log" and not d.batch_statistics
-        with held_weights(d.network):
+        with d.held():
             logits_real, logits_fake = self._judge(real, judged, together=shared)
             loss_g = loss.generator(logits_fake).sum() / batch
             if shared:

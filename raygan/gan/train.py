@@ -140,16 +140,19 @@ class _Run:
     ) -> None:
         self._config, self._images, self._state, self._workers = config, images, state, workers
         self._game = state.game(workers)
-        alternating = config.update == "alternating"
-        self._iterate = self._game.alternating if alternating else self._game.simultaneous
-        device = state.device
+        game, device = self._game, state.device
+        iterate = game.alternating if config.update == "alternating" else game.simultaneous
+        totals = torch.zeros(len(STATISTICS), device=device)
+
+        def play(real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None) -> None:
+            totals.add_(iterate(as_float(real), noise_d, noise_g, mix))
+
+        self._totals = totals
         self._draws = Draws(config, images, workers, device)
-        self._totals = torch.zeros(len(STATISTICS), device=device)
         # what workers tell each other is not recorded
-        self._alone_on_gpu = device.type == "cuda" and workers.count == 1
-        self._stream = torch.cuda.Stream(device) if self._alone_on_gpu else None
-        recording_device = device if self._alone_on_gpu else torch.device("cpu")
-        self._play = Recorded(self._iterate_on, recording_device)
+        recorded = device.type == "cuda" and workers.count == 1
+        self._stream = torch.cuda.Stream(device) if recorded else None
+        self._play = Recorded(play, on_gpu=recorded)
         self.dropped = False
 
     @property
@@ -200,11 +203,6 @@ class _Run:
         if self._stream is not None:
             self._stream.synchronize()  # so that the caller may use the state on any stream
         return evaluation
-
-    def _iterate_on(
-        self, real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None
-    ) -> None:
-        self._totals += self._iterate(as_float(real), noise_d, noise_g, mix)
 
 
 def _finite(totals: Tensor, workers: Workers) -> bool:

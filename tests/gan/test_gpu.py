@@ -82,7 +82,7 @@ def curve(game: Game, update: str, device: torch.device, dtype: torch.dtype) -> 
     def work(*given: Tensor | None) -> None:
         found.copy_(play(*given))
 
-    iterate = Recorded(work, device)
+    iterate = Recorded(work, on_gpu=device.type == "cuda")
     losses = []
     for _ in range(ITERATIONS):
         real = torch.rand(16, *SHAPE, generator=rng).contiguous(memory_format=torch.channels_last)
