@@ -13,11 +13,16 @@ from raygan.gan.config import Precision
 @contextmanager
 def arithmetic(precision: Precision) -> Iterator[None]:
     """Within it, matrix products and convolutions of float32 on a GPU are in TF32 if ``precision``
-    is ``tf32``, else in float32; no matter on a CPU."""
+    is ``tf32``, else in float32, and give the same numbers every time; no matter on a CPU.
+
+    Without the latter a resumed run would not equal the uninterrupted one: cuDNN's fastest
+    convolutions in float32 and TF32 add up in an order that changes from call to call.
+    """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
+    before = products.allow_tf32, convolutions.allow_tf32, convolutions.deterministic
     products.allow_tf32 = convolutions.allow_tf32 = precision == "tf32"
+    convolutions.deterministic = True
     try:
         yield
     finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+        products.allow_tf32, convolutions.allow_tf32, convolutions.deterministic = before

@@ -1,4 +1,4 @@
-"""Convolutions that are as fast to and from images on a CPU as between features."""
+"""Convolutions that are as fast to and from images as between features."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 _FEW = 3
 """Channels of images, to which a CPU's transposed convolution runs at an eighth of its rate."""
+_FOURTH = (0, 0, 0, 0, 0, 1)
+"""As PyTorch pads: nothing on both sides of columns and rows, one channel after the last."""
 
 
 def _spread(
@@ -113,12 +115,28 @@ class _FromImageCPU(torch.autograd.Function):
         return to_x, to_weight, to_bias, None, None
 
 
+def _is_padded(x: Tensor, weight: Tensor) -> bool:
+    """Whether a fourth channel of zeros beside an image's three is faster.
+
+    It is where a GPU's matrix units do the work: their convolutions take four channels at once,
+    and to those of three cuDNN has slow ways only (torch 2.11, H200, 160 px, batch 32, TF32: 152
+    instead of 317 µs for the gradient to the images).
+    """
+    return x.is_cuda and weight.size(1) == _FEW and _on_matrix_units(x)
+
+
+def _on_matrix_units(x: Tensor) -> bool:
+    return torch.backends.cudnn.allow_tf32 or torch.is_autocast_enabled(x.device.type)
+
+
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int]
 ) -> Tensor:
     if _spreads(x, weight, stride):
         y: Tensor = _FromImageCPU.apply(x, weight, bias, stride, padding)
         return y
+    if _is_padded(x, weight):
+        x, weight = F.pad(x, _FOURTH), F.pad(weight, _FOURTH)
     return F.conv2d(x, weight, bias, stride, padding)
 
 
@@ -127,8 +145,11 @@ def conv_transpose2d(
 ) -> Tensor:
     if _spreads(x, weight, stride):
         y: Tensor = _ToImageCPU.apply(x, weight, stride, padding)
-        return y if bias is None else y + bias.view(-1, 1, 1)
-    return F.conv_transpose2d(x, weight, bias, stride, padding)
+    elif _is_padded(x, weight):
+        y = F.conv_transpose2d(x, F.pad(weight, _FOURTH), None, stride, padding)[:, :_FEW]
+    else:
+        return F.conv_transpose2d(x, weight, bias, stride, padding)
+    return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 class Conv2d(nn.Conv2d):

@@ -22,6 +22,9 @@ from raygan.gan.losses import LOSSES, Loss, gradient_penalty
 from raygan.gan.rectifiers import clamp_slopes, clamped_slopes
 from raygan.gan.workers import Workers
 
+_MOST_PROGRAMS = 256
+"""Compiled programs of one function, after which PyTorch would run it uncompiled."""
+
 CERTAIN = 1e-26
 """Least weight of a fake image in D's log loss when one backward serves both networks.
 
@@ -58,6 +61,8 @@ class Player:
             # of two batch sizes, real and fake images together or not: a program for each
             self._forward = torch.compile(self.network, dynamic=False)
             if self.parameters[0].is_cuda:
+                # each GAN of a stack has two optimizers and so two programs
+                torch._dynamo.config.recompile_limit = _MOST_PROGRAMS
                 self._step = torch.compile(self.optimizer.step, dynamic=False)
         # a compiled network normalises its weights within its own program; under spectral norm,
         # each time that it does is an iteration

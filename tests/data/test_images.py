@@ -213,6 +213,7 @@ def test_a_gpu_gets_the_same_images_resident_or_not(sizes):
         assert torch.equal(one(step).cpu(), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.gpu
 def test_nothing_waits_for_a_gpu_that_is_fed():
     device = torch.device("cuda")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from raygan.gan import checkpoint
@@ -53,6 +54,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[list[dict[str, float]], str]
     return [json.loads(line) for line in out.splitlines()], err
 
 
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none")
 @pytest.mark.cluster
 def test_one_process_and_two_under_torchrun_train_alike(tmp_path, capsys):
     two = start(*TORCHRUN, *MODULE, *TINY, "--out", str(tmp_path / "two"))

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")
 ITERATIONS = 50
 SHAPE = (3, 16, 16)
-TOLERANCES = {"fp32": (1.0, 1.0), "tf32": (1.0, 1.0), "bf16": (1.0, 1.0)}
+TOLERANCES = {"fp32": (1e-3, 0.1), "tf32": (2e-2, 0.4), "bf16": (0.1, 0.5)}
 """Most mean difference of the losses from those in float64, in the first ten iterations and in
 all, as a share of their mean size."""
 
@@ -179,6 +179,7 @@ def test_several_at_once_have_the_numbers_of_each_alone(pictures: ImageSet):
     assert all(same(one, state) for (one, _), state in zip(alone, together, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("kept", [True, False], ids=["resident", "fed"])
 @pytest.mark.parametrize("loss", CHOICES["loss"])
 def test_an_iteration_does_not_wait_for_the_device(loss: str, kept: bool, pictures: ImageSet):

@@ -302,3 +302,25 @@ def test_frozen_restores_after_an_error():
         raise KeyError
     assert net.training
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_fourth_channel_of_zeros_changes_nothing(monkeypatch, float64, transposed: bool):
+    """As on a GPU with matrix units, in values and gradients."""
+    rng = torch.Generator().manual_seed(3)
+    weight = torch.randn(5, 3, 4, 4, generator=rng, requires_grad=True)
+    bias = torch.randn(3 if transposed else 5, generator=rng)
+    x = torch.randn(2, 5 if transposed else 3, 8, 6, generator=rng, requires_grad=True)
+    layer = convolution.conv_transpose2d if transposed else convolution.conv2d
+    monkeypatch.setattr(convolution, "_spreads", lambda *_: False)
+    expected = layer(x, weight, bias, 2, (1, 1))
+    monkeypatch.setattr(convolution, "_is_padded", lambda *_: True)
+    found = layer(x, weight, bias, 2, (1, 1))
+    torch.testing.assert_close(found, expected)
+    given = torch.randn(expected.shape, generator=rng)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, (x, weight), given),
+        torch.autograd.grad(expected, (x, weight), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)

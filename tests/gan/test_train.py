@@ -413,6 +413,7 @@ def test_small_grids_are_enlarged_by_a_whole_factor():
     assert Image.open(io.BytesIO(grid)).size == (512 // side * side, 512 // side * side)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.gpu
 def test_the_loop_does_not_wait_for_the_device(small, images: ImageSet):
     device = torch.device("cuda")
