@@ -185,17 +185,10 @@ def run_trial(job: dict[str, Any]) -> None:
     # gauges that nothing scrapes, set up in each controller and worker
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     import ray
-    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
-    # where another Ray runs on this machine, what frees the workers of a stopped trial (Train's
-    # PlacementGroupCleaner) would ask that one, and fail
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
     if len(ray.nodes()) == 1:  # nothing can be preempted
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
-    # the base of TorchTrainer, whose module would load PyTorch into driver and controller: the
-    # workers form their process group themselves
     import ray.tune
     from ray.train import (
         CheckpointConfig,
@@ -204,19 +197,18 @@ def run_trial(job: dict[str, Any]) -> None:
         ScalingConfig,
         TrainingFailedError,
     )
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
 
     from raygan.records import checkpoint_folders
     from raygan.storage import Storage
     from raygan.sweep.checkpoints import patiently
+    from raygan.sweep.launch import Relay, Trainer
 
     resources = {"CPU": job["cpus"]}
     if job["gpus"] > 0:
         resources["GPU"] = job["gpus"]
 
     def fit() -> None:
-        DataParallelTrainer(
+        Trainer(
             train_worker,
             train_loop_config=job,
             scaling_config=ScalingConfig(
@@ -234,7 +226,7 @@ def run_trial(job: dict[str, Any]) -> None:
                     checkpoint_score_attribute="val/reconstruction_loss",
                     checkpoint_score_order="min",
                 ),
-                callbacks=[TuneReportCallback()],
+                callbacks=[Relay()],
             ),
         ).fit()
 

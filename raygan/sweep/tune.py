@@ -39,8 +39,8 @@ HEAD_RESOURCE = "node:__internal_head__"
 CONNECT_SECONDS = 10.0
 MOST_OF_A_PATH = 24
 """Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""
-FREE_SECONDS = 10.0
-"""Between two looks for placement groups that nobody will free."""
+FREE_SECONDS = 0.5
+"""Between two looks for the resources of trials that were stopped or lost; one takes 1 ms."""
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
 """How often in a row a trial's driver may be lost, with its node for instance, without a new
@@ -75,8 +75,7 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     try:
         if local:
             ray_quirks.make_private_token()
-            # without a dashboard, Ray 2.60 does not free the resources of stopped trials
-            options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            options["include_dashboard"] = False
             options["_temp_dir"] = _private_folder(keep=verbose)
         ray.init(address=address, log_to_driver=verbose, **options)
     except Exception as error:  # for much that may go wrong, Ray raises no more special one

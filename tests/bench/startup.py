@@ -130,10 +130,10 @@ def through_train(job: dict[str, Any]) -> None:
     from raygan.sweep import trial
 
     class Notes(ControllerCallback, WorkerGroupCallback):
-        def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ARG002
+        def after_controller_start(self, train_run_context: Any) -> None:
             born(job, "controller")
 
-        def before_worker_group_start(self, worker_group_context: Any) -> None:  # noqa: ARG002
+        def before_worker_group_start(self, worker_group_context: Any) -> None:
             noted(job, "asked")
 
     whole = DataParallelTrainer._create_default_callbacks
