@@ -38,10 +38,10 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
     if order != evidence.ranked:
         gains = [f"{cell.name} by {_gain_words(evidence, cell)}" for cell in order]
         sentences.append(
-            "Searched from random codes, too, the audited images rank the cells otherwise: "
-            f"{words.listed([cell.name for cell in order])}, the lowest first. Restarts lower the "
-            f"loss of {words.listed(gains)}: the search from z = 0 does not find the best code of "
-            "all of them equally well."
+            "With restarts from random codes, the cells are in another order on the audited "
+            f"images: {words.listed([cell.name for cell in order])}, the lowest loss first. "
+            f"Restarts lower the loss of {words.listed(gains)}: the search from z = 0 does not "
+            "find the best code of each cell equally well."
         )
     if order[0] is not best:
         found = paired(_restarts(evidence, order[0]), _restarts(evidence, best), pairs)
@@ -56,7 +56,7 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
         )
     if sentences:
         return True, " ".join(sentences)
-    return False, "Restarts from random codes leave the order of the cells as it is."
+    return False, "Restarts from random codes do not change the order of the cells."
 
 
 def _holds(evidence: Evidence, cell: Cell, other: Cell, percent: float) -> bool:

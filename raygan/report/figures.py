@@ -55,6 +55,7 @@ class Drawing:
     key: str
     title: str
     caption: str
+    """How to read it, in one line: what its marks are, and which way is better."""
     svg: str
     """An ``svg`` element whose lines and words have the page's text colour."""
     png: bytes
@@ -67,16 +68,18 @@ def drawings(evidence: Evidence) -> list[Drawing]:
     shown = sorted(shown[: len(COLORS)], key=evidence.cells.index)
     left_out = len(evidence.cells) - len(shown)
     tail = f" The {len(shown)} best of {len(evidence.cells)} cells." if left_out else ""
-    band = "Thick: median over seeds; band: lowest to highest; thin: each seed."
+    band = "Thick line: median over seeds; band: lowest to highest; thin lines: single seeds."
     parts: list[tuple[str, str, str, Callable[[Axes, Evidence, list[Cell]], bool]]] = [
-        ("curves", "Loss over iterations", f"Running reconstruction test. {band}", _curves),
-        ("losses", "Loss by cell", f"The {evidence.measure}: each seed, the mean, and its 95% CI "
-         f"(bootstrap over seeds; from {LEAST_MEAN} seeds on).", _losses),
-        ("drawup", "How far above its lowest loss so far", f"1: the run has not got worse. {band}",
-         _drawups),
-        ("rates", "Loss against learning rate", "Each point: a trial that ended ok; line: the "
-         "median; thick: all trials ok, their median within 10% of the best. Along the top, trials "
-         "without a usable loss: + stopped early, × failed.", _rates),
+        ("curves", "Loss of the running test over the iterations", f"Lower is better. {band}",
+         _curves),
+        ("losses", "Loss by cell", f"Further left is better. Dots: {evidence.measure}, one "
+         f"per seed; bar: mean; line: 95% CI of the mean (from {LEAST_MEAN} seeds on).", _losses),
+        ("drawup", "Loss divided by the run's lowest loss so far",
+         f"Lower is better; 1: the loss has not risen. {band}", _drawups),
+        ("rates", "End loss against learning rate", "Low over a wide range is better. Point: a "
+         "trial that ended ok; line: median; thick: all trials ok, median within "
+         f"{rates.NEAR - 1:.0%} of the best. On top, without such a loss: + early-stopped, "
+         "× no result.", _rates),
     ]  # fmt: skip
     found = (_draw(k, t, f"{c}{tail}", plot, evidence, shown) for k, t, c, plot in parts)
     return [drawing for drawing in found if drawing is not None]
@@ -178,7 +181,7 @@ def _losses(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
     for row, cell in enumerate(ranked):
         values = list(evidence.losses(cell).values())
         color = COLORS[cells.index(cell)]
-        axis.plot(values, [row] * len(values), "o", color=color, alpha=0.6, ms=7, mew=0)
+        axis.plot(values, [row] * len(values), "o", color=color, alpha=0.85, ms=7, mew=0)
         axis.plot([evidence.mean(cell)], [row], "|", color=INK, ms=18, mew=2)
         if (interval := mean_interval(values)) is not None:
             axis.plot([interval.low, interval.high], [row, row], color=INK, lw=1.6)
@@ -206,7 +209,7 @@ def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
         for record in records:
             lr = float(record.config["lr"])
             if record.outcome == "ok" and record.end_loss is not None:
-                axis.plot(lr, record.end_loss, marker, color=color, ms=5, alpha=0.6, mew=0)
+                axis.plot(lr, record.end_loss, marker, color=color, ms=5, alpha=0.85, mew=0)
             elif record.outcome is not None:
                 lost.append((lr, "+" if record.outcome == "stopped" else "x", color))
         if medians:
@@ -217,8 +220,11 @@ def _rates(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
             good = [point for point in medians if point[0] in width]
             axis.plot(*zip(*good, strict=True), color=color, lw=6, alpha=0.3, marker=marker, ms=0)
     for index, (lr, marker, color) in enumerate(lost):
-        level = 0.98 - 0.03 * (index % 4)
-        axis.plot(lr, level, marker, color=color, ms=6, transform=axis.get_xaxis_transform())
+        level = 1.03 + 0.04 * (index % 4)  # above the axes, where no loss can be read from them
+        axis.plot(
+            lr, level, marker, color=color, ms=6, clip_on=False,
+            transform=axis.get_xaxis_transform(),
+        )  # fmt: skip
     if not drawn:
         return False
     axis.set(xlabel="learning rate", ylabel="end loss (MSE per pixel)", xscale="log", yscale="log")
@@ -239,5 +245,6 @@ def finish(axis: Axes) -> None:
     low, high = axis.dataLim.intervaly
     if high < 2 * low:  # fewer than two of them would be seen
         axis.set_yscale("linear")
+        axis.yaxis.set_major_locator(MaxNLocator(MOST_TICKS))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     axis.grid(visible=True)

@@ -38,7 +38,11 @@ def final_test(evidence: Evidence) -> Sheet:
         Column("fid_images", pa.int64(), "images of FID", "{:,}".format),
         Column("fid_seeds", pa.int64(), "seeds of FID"),
     ]
-    return Sheet("final_test", "Final test", columns, rows, _note(evidence))
+    reading = (
+        "One row per cell and generator: the best one by the running test, and the last one. Lower "
+        "is better."
+    )
+    return Sheet("final_test", "Final test", columns, rows, reading, _note(evidence))
 
 
 def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
@@ -87,7 +91,7 @@ def _mean(values: list[float]) -> float | None:
 def _replaced(evidence: Evidence) -> list[str]:
     """Which tests are not of the generator that they are listed as."""
     return [
-        f"{record.title} ({which}: that of iteration {_count(test, 'step'):,})"
+        f"{record.title} ({which}: iteration {_count(test, 'step'):,})"
         for record in evidence.records
         for which, test in evidence.finals.get(record.id, {}).items()
         if test.get("replaced")
@@ -98,12 +102,12 @@ def _note(evidence: Evidence) -> str:
     tests = [test for found in evidence.finals.values() for test in found.values()]
     budgets = sorted({(_count(test, "audited"), _count(test, "restarts")) for test in tests})
     audits = [
-        f"the first {images:,} images, from z = 0 alone and at the lowest of that and "
-        f"{words.times(restarts, 'restart')} from random codes"
+        f"the first {images:,} images, searched from z = 0 alone; with restarts: the lowest loss "
+        f"of that search and of {words.times(restarts, 'restart')} from random codes"
         for images, restarts in budgets
         if images
     ]
-    parts = ["Means over the runs that ended ok, on images that nothing has seen before."]
+    parts = ["Means over the runs that ended ok, on held-out images that nothing else uses."]
     if audits:
         parts.append(f"Audited: {words.listed(audits)}.")
     fids = {_protocol(one): one for cell in evidence.cells for which in WHICH
@@ -115,9 +119,11 @@ def _note(evidence: Evidence) -> str:
             f"{one.get('torch_fidelity')}, weights {str(one.get('weights_sha256'))[:8]}"
             for one in fids.values()
         ]
-        parts.append(f"FID, KID: {'; '.join(protocols)}. Of different protocols, they do not "
-                     "compare.")  # fmt: skip
+        parts.append(f"FID, KID: {'; '.join(protocols)}. Values of different protocols cannot be "
+                     "compared.")  # fmt: skip
     if replaced := _replaced(evidence):
-        parts.append(f"Tested in the place of damaged checkpoints: {words.listed(replaced)}.")
-    parts.append("Each image's losses: trials/TRIAL/final/best.parquet and last.parquet.")
+        parts.append(f"Tested instead of damaged checkpoints: {words.listed(replaced)}.")
+    parts.append(
+        "The losses of each image are in trials/TRIAL/final/best.parquet and last.parquet."
+    )
     return " ".join(parts)

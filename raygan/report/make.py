@@ -139,8 +139,8 @@ def _how(evidence: Evidence) -> str:
     commit = evidence.versions.get("git_commit")
     at = f" of commit {commit}" if commit else ""
     return (
-        f"Save the resolved YAML as {evidence.name}.yaml and run, with the code{at} and images of "
-        "the same digest:"
+        f"Save the resolved YAML below as {evidence.name}.yaml. With the code{at} and images of "
+        "the same digest, run:"
     )
 
 

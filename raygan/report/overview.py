@@ -87,9 +87,9 @@ def _draw_curves(
     axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
     notes = []
     if any(record.outcome == "stopped" for record in records):
-        notes.append("× stopped early")
+        notes.append("× early-stopped")
     if any(record.kind == "replicate" for record in records):
-        notes.append("faint: searched;\nfull: fresh seeds")
+        notes.append("faint: search;\nfull: replicates")
     axis.legend(fontsize="small", title="\n".join(notes) or None, title_fontsize="small")
     finish(axis)
     axis.grid(visible=True, which="both", alpha=0.25)

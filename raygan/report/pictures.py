@@ -90,7 +90,7 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
         record = cell.runs[min(losses, key=losses.__getitem__)]
         found = _strip(storage, cell, record, names)
         files = f"trials/{record.id}/final/best.parquet and last.parquet"
-        strips.append(replace(found, note=f"The loss of each image: {files}."))
+        strips.append(replace(found, note=f"The loss of each image is in {files}."))
     return [strip for strip in strips if strip.pictures]
 
 

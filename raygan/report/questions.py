@@ -40,11 +40,11 @@ def questions(evidence: Evidence) -> list[Question]:
     """RQ1 to RQ4, in order."""
     return [
         _ask("RQ1", "Speed", "Which trains fastest?", "curves", _speed, evidence),
-        _ask("RQ2", "Quality", "Which ends lowest?", "losses", _quality, evidence),
-        _ask("RQ3", "Stability", "Which gets worse again, or fails?", "drawup", _stability,
+        _ask("RQ2", "Quality", "Which ends with the lowest loss?", "losses", _quality, evidence),
+        _ask("RQ3", "Stability", "Which gets worse again or fails?", "drawup", _stability,
              evidence),
-        _ask("RQ4", "Learning rate", "Which bears the widest range of learning rates?", "rates",
-             _robustness, evidence),
+        _ask("RQ4", "Learning rate", "Which works over the widest range of learning rates?",
+             "rates", _robustness, evidence),
     ]  # fmt: skip
 
 
@@ -92,13 +92,13 @@ def _curves(cell: Cell) -> dict[int, list[tuple[int, float]]]:
 
 def _speed(evidence: Evidence) -> tuple[bool, str]:
     if (aim := target(evidence)) is None:
-        return False, "the cell that the target comes from has no result."
+        return False, "the cell that sets the target has no result."
     if len(evidence.ranked) < 2:
         return False, "fewer than two cells have a result."
     reference, loss = aim
     sentences = [
-        f"The target is {words.loss(loss)}, {TARGET - 1:.0%} above the best of {reference.name} "
-        "in the running test."
+        f"The target is a loss of {words.loss(loss)} in the running test, {TARGET - 1:.0%} above "
+        f"the best of {reference.name}."
     ]
     arrived: dict[str, dict[int, int]] = {}
     never = []
@@ -113,16 +113,16 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
     order = sorted(arrived, key=lambda name: statistics.median(arrived[name].values()))
     medians = [f"{name} after {statistics.median(arrived[name].values()):,.0f}" for name in order]
     if medians:
-        sentences.append(f"Median iterations to it: {words.listed(medians)}.")
+        sentences.append(f"Median iterations until it is reached: {words.listed(medians)}.")
     if never:
-        sentences.append(f"Not all seeds reach it with {words.listed(never)}.")
+        sentences.append(f"Not all seeds reach it: {words.listed(never)}.")
     if len(order) > 1:
         first, second = order[:2]
         gap = paired(arrived[first], arrived[second], pairs_of(len(order)))
         sentences.append(words.difference(first, second, gap, "number of iterations"))
         if apart := _apart(evidence):
             sentences.append(
-                f"Evaluations are {apart:,} iterations apart: no arrival is known more exactly."
+                f"Evaluations are {apart:,} iterations apart, so these numbers are no more exact."
             )
     return True, " ".join(sentences)
 
@@ -137,7 +137,7 @@ def _quality(evidence: Evidence) -> tuple[bool, str]:
     if len(evidence.ranked) < 2:
         return False, "fewer than two cells have a result."
     if not evidence.replicated:
-        return False, "there is one run per cell, the best of its search; it takes replicates."
+        return False, "there is one run per cell, the best of its search. Set replicate.seeds."
     best = evidence.ranked[0]
     found = [(b, difference) for a, b, difference in comparisons(evidence) if a is best]
     claimed = [(b.name, d.percent < 0) for b, d in found if d is not None and d.claimed]
@@ -146,9 +146,11 @@ def _quality(evidence: Evidence) -> tuple[bool, str]:
     others = [b.name for b, _ in found if b.name not in lower + higher]
     sentences = [f"{best.name} has the lowest mean loss, {words.loss(evidence.mean(best))}."]
     if lower:
-        sentences.append(f"It is lower than that of {words.listed(lower)}.")
+        sentences.append(f"This is lower than the loss of {words.listed(lower)}.")
     if higher:
-        sentences.append(f"On the seeds that both have, that of {words.listed(higher)} is lower.")
+        sentences.append(
+            f"On the seeds that both have, the loss of {words.listed(higher)} is lower."
+        )
     if others:
         sentences.append(f"No difference from {words.listed(others, 'or')} can be claimed.")
     if audited := audit(evidence)[1]:
@@ -161,7 +163,7 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
     if not cells:
         return False, "no run has ended."
     if not evidence.replicated:
-        return False, "there is one run per cell, the best of its search; it takes replicates."
+        return False, "there is one run per cell, the best of its search. Set replicate.seeds."
     sentences, worse = [], {}
     for cell in cells:
         count, n = len(cell.failed), len(cell.ended)
@@ -177,8 +179,8 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
     order = sorted(medians, key=lambda name: medians[name])
     ends = [f"{name} {words.percent(100 * (medians[name] - 1))}" for name in order]
     if ends:
-        sentences.append(f"In the median over seeds, the last evaluation lies above the run's own "
-                         f"best by: {words.listed(ends)}.")  # fmt: skip
+        sentences.append(f"The last loss of a run is above its lowest by (median over seeds): "
+                         f"{words.listed(ends)}.")  # fmt: skip
     regressed = [
         f"{name} ({sum(v > WORSE for v in worse[name].values())} of {len(worse[name])})"
         for name in order
@@ -186,13 +188,14 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
     ]
     if regressed:
         sentences.append(
-            f"Runs that end more than {WORSE - 1:.0%} above their best: {words.listed(regressed)}."
+            f"Runs that end more than {WORSE - 1:.0%} above their lowest loss: "
+            f"{words.listed(regressed)}."
         )
     elif order:
-        sentences.append(f"No run ends more than {WORSE - 1:.0%} above its best.")
+        sentences.append(f"No run ends more than {WORSE - 1:.0%} above its lowest loss.")
     if len(order) > 1:
         gap = paired(worse[order[0]], worse[order[-1]], pairs_of(len(order)))
-        sentences.append(words.difference(order[0], order[-1], gap, "last loss over its best"))
+        sentences.append(words.difference(order[0], order[-1], gap, "ratio of last to lowest loss"))
     return True, " ".join(sentences)
 
 
@@ -205,7 +208,7 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
         trials += [rate.trials for rate in found]
         widths[name] = rates.width(found)
     if tried < 2:
-        return False, "no cell has ended trials at two learning rates."
+        return False, "no cell has trials that ended at two learning rates."
     known = {name: width for name, width in widths.items() if width is not None}
     order = sorted(known, key=lambda name: -known[name].decades)
     parts = []
@@ -218,7 +221,7 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
             side for side, is_open in (("lower", width.open_below), ("higher", width.open_above))
             if is_open
         )  # fmt: skip
-        tail = f", no {ends} one was tried" if ends else ""
+        tail = f", no {ends} rate was tried" if ends else ""
         where = f"{width.low:g} to {width.high:g}" if width.decades else f"only {width.low:g}"
         unit = "decade" if f"{width.decades:.2g}" == "1" else "decades"
         parts.append(f"{name} {width.decades:.2g} {unit} ({where}{tail})")
@@ -226,16 +229,16 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
     if len(parts) > words.MOST:
         parts = [
             *parts[: words.MOST - 1],
-            f"the others, {len(parts) - words.MOST + 1}: in the table",
+            f"{len(parts) - words.MOST + 1} others are in the table",
         ]
     usual = words.times(round(statistics.median(trials)), "trial")
     text = (
         "Learning rates at which all trials end ok, with a median loss within "
         f"{rates.NEAR - 1:.0%} of the cell's best: {'; '.join(parts)}. Each width is a lower "
-        f"bound from the rates that were tried, each with {usual} in the median: no interval "
-        "belongs to it."
+        f"bound from the rates that were tried, with {usual} per rate (median). It has no "
+        "confidence interval."
     )
     others = {name: None for record in evidence.records for name in record.params if name != "lr"}
     if others:
-        text += f" Trials at one rate differ in {words.listed(list(others))}, too."
+        text += f" Trials at one rate also differ in {words.listed(list(others))}."
     return True, text

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygan.records import TrialRecord
+from raygan.records import LAST, TrialRecord
 from raygan.report import rates, stability, words
-from raygan.report.compare import LEVEL, mean_interval, wilson
+from raygan.report.compare import LEAST_MEAN, LEVEL, mean_interval, wilson
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.pairs import comparisons, pairs_of
-from raygan.report.questions import iterations_to_target, target
+from raygan.report.questions import TARGET, iterations_to_target, target
 from raygan.report.tables import REASON, WHOLE_REASONS
 from raygan.report.tabular import Column, Sheet
 from raygan.shown import shown
@@ -41,12 +41,23 @@ def sheets(evidence: Evidence) -> list[Sheet]:
 def cells(evidence: Evidence) -> Sheet:
     """A row per cell: mean loss with its interval, stability, failures."""
     aim = target(evidence)
-    goal = f" Target: {words.loss(aim[1])}, from {aim[0].name}." if aim else ""
+    goal = (
+        f" Iterations to target: until the running test's loss is at most {words.loss(aim[1])}, "
+        f"{TARGET - 1:.0%} above the best of {aim[0].name}; median over the seeds that reached it."
+        if aim
+        else ""
+    )
+    reading = (
+        "One row per cell, the one with the lowest mean loss first. Lower is better in every "
+        "column but seeds and reached by."
+    )
     note = (
-        f"Loss: {evidence.measure}. CI: 95%, bootstrap over seeds, from four on. "
-        "Failed: share of replicates without a result, 95% CI by Wilson; "
-        "collapsed likewise. Last / best, largest "
-        f"drawup and roughness: medians over seeds, on the running test.{goal}"
+        f"Mean loss: {evidence.measure}. CI: 95%, bootstrap over seeds (at least {LEAST_MEAN}). "
+        "Failed, collapsed: share of the replicates that gave no result, or that collapsed, with "
+        "Wilson's 95% CI. The other columns: medians over seeds, on the running test. Last / best: "
+        "last loss divided by the lowest. Drawup: largest ratio of a loss to the lowest before it. "
+        "Roughness: mean change of the log loss between evaluations. Mean log loss: over all "
+        f"iterations.{goal}"
     )
     columns = [
         Column("cell", _TEXT, "cell"),
@@ -73,7 +84,9 @@ def cells(evidence: Evidence) -> Sheet:
         Column("reached", _COUNT, "reached by", _whole),
     ]
     order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
-    return Sheet("cells", "Cells", columns, [_cell_row(evidence, cell) for cell in order], note)
+    return Sheet(
+        "cells", "Cells", columns, [_cell_row(evidence, cell) for cell in order], reading, note
+    )
 
 
 def _cell_row(evidence: Evidence, cell: Cell) -> dict[str, Any]:
@@ -129,12 +142,17 @@ def compared(evidence: Evidence) -> Sheet:
         }
         for a, b, found in (comparisons(evidence) if evidence.ranked else [])
     ]
+    reading = (
+        "One row per pair of cells. A negative difference: the loss of the first cell is lower, "
+        "which is better."
+    )
     note = (
-        "Difference of the loss, paired by seed: 100 · (geometric mean of the ratios − 1). CI: "
-        f"95%, Student's t on the log ratios, for each pair by itself. p: two-sided permutation "
-        "test; with n seeds it cannot go below 2/2ⁿ. Effect: mean ÷ standard deviation of the log "
-        f"ratios. A difference is claimed where the interval at {_level(evidence)} leaves out 0: "
-        "of sweeps whose cells are all alike, at most one in 20 claims a difference."
+        "Difference: of the loss, paired by seed; 100 · (geometric mean of the ratios − 1). CI: "
+        "95%, Student's t on the log ratios, for each pair alone. p: two-sided permutation "
+        "test; with n seeds it cannot be below 2/2ⁿ, the lowest possible p. Effect size: mean ÷ "
+        "standard deviation of the log ratios. A difference can be claimed if its interval at "
+        f"{_level(evidence)} does not contain 0. Of the sweeps whose cells are equal, at most one "
+        "in 20 then claims a difference."
     )
     columns = [
         Column("cell", _TEXT, "cell"),
@@ -144,11 +162,11 @@ def compared(evidence: Evidence) -> Sheet:
         Column("low", _NUMBER, "CI from", _signed),
         Column("high", _NUMBER, "to", _signed),
         Column("p", _NUMBER, "p", _three),
-        Column("least_p", _NUMBER, "least p", _three),
-        Column("effect", _NUMBER, "effect", _two),
+        Column("least_p", _NUMBER, "lowest possible p", _three),
+        Column("effect", _NUMBER, "effect size", _two),
         Column("claimed", _BOOL, "can be claimed", _yes),
     ]
-    return Sheet("comparisons", "Differences", columns, rows, note)
+    return Sheet("comparisons", "Differences between cells", columns, rows, reading, note)
 
 
 def _level(evidence: Evidence) -> str:
@@ -193,8 +211,15 @@ def runs(evidence: Evidence) -> Sheet:
         Column(COLLAPSE[0], _NUMBER, "diversity", _two),
         Column(COLLAPSE[1], _NUMBER, "duplicates", _two),
     ]
-    note = "Best, last and end loss: on the running test."
-    return Sheet("runs", "Runs that the verdict stands on", columns, rows, note)
+    reading = (
+        "One row per run. Lower is better, except: diversity should be near 1, duplicates near 0."
+    )
+    note = (
+        f"End loss (median of the last {LAST} evaluations), best loss, last loss: running "
+        "test. Diversity: mean distance between samples, divided by that between training images. "
+        "Duplicates: share of the samples that have a near-duplicate. Both: at the last evaluation."
+    )
+    return Sheet("runs", "Runs that the verdict is based on", columns, rows, reading, note)
 
 
 def learning_rates(evidence: Evidence) -> Sheet:
@@ -224,13 +249,18 @@ def learning_rates(evidence: Evidence) -> Sheet:
         Column("stopped", _COUNT, "stopped"),
         Column("bad", _COUNT, "no result"),
         Column("loss", _NUMBER, "median end loss", words.loss),
-        Column("good", _BOOL, "in the good stretch", _yes),
+        Column("good", _BOOL, "in the good range", _yes),
     ]
-    note = (
-        "All trials that have ended, searched ones and replicates. The good stretch: rates around "
-        f"the best at which all trials end ok, with a median within {rates.NEAR - 1:.0%} of its."
+    reading = (
+        "One row per cell and learning rate. A low loss in a wide good range, with all trials ok, "
+        "is better."
     )
-    return Sheet("learning_rates", "Learning rates", columns, rows, note)
+    note = (
+        "All trials that have ended count, those of the search and replicates. Good range: the "
+        "learning rates around the cell's best one at which all trials end ok and the median end "
+        f"loss is within {rates.NEAR - 1:.0%} of the best."
+    )
+    return Sheet("learning_rates", "Learning rates", columns, rows, reading, note)
 
 
 def outcomes(evidence: Evidence) -> Sheet:
@@ -248,11 +278,15 @@ def outcomes(evidence: Evidence) -> Sheet:
         Column("outcome", _TEXT, "outcome"),
         Column("trials", _COUNT, "trials"),
     ]
-    return Sheet("outcomes", "Outcomes", columns, rows)
+    reading = (
+        "How many trials ended in which way. ok is best; stopped: early-stopped; all others gave "
+        "no result."
+    )
+    return Sheet("outcomes", "Outcomes", columns, rows, reading)
 
 
 def ended_early(evidence: Evidence) -> Sheet:
-    """A row per trial that did not run to its end, with when and why."""
+    """A row per trial whose outcome is not ok, with its last iteration and the reason."""
     rows = [
         {
             "trial": record.title,
@@ -273,8 +307,13 @@ def ended_early(evidence: Evidence) -> Sheet:
         Column("iterations", _COUNT, "of", _whole),
         Column("reason", _TEXT, "why", lambda text: shown(text, REASON)),
     ]
+    reading = (
+        "One row per trial whose outcome is not ok, with its last iteration and the reason. "
+        "Outcome stopped (early-stopped) is normal; fewer of the others are better."
+    )
     note = WHOLE_REASONS if any(len(row["reason"]) > REASON for row in rows) else ""
-    return Sheet("ended_early", "What was stopped or failed, when and why", columns, rows, note)
+    title = "Trials that were early-stopped or gave no result"
+    return Sheet("ended_early", title, columns, rows, reading, note)
 
 
 def compute(evidence: Evidence) -> Sheet:
@@ -286,13 +325,17 @@ def compute(evidence: Evidence) -> Sheet:
         Column("cell", _TEXT, "cell"),
         Column("trials", _COUNT, "trials"),
         Column("iterations", _COUNT, "iterations", _whole),
-        Column("full", _COUNT, "full grid", _whole),
+        Column("full", _COUNT, "without early stopping", _whole),
         Column("share", _NUMBER, "share", lambda value: f"{value:.0%}"),
         Column("hours", _NUMBER, "trial-hours", _two),
         Column("gpu_hours", _NUMBER, "GPU-hours", _two),
     ]
-    note = "Full grid: the same trials, each run to its end."
-    return Sheet("compute", "Compute spent", columns, rows, note)
+    reading = "One row per cell. A lower share means that early stopping has saved more."
+    note = (
+        "Without early stopping: the iterations of the same trials, if each ran to its end. Share: "
+        "iterations ÷ these."
+    )
+    return Sheet("compute", "Compute spent", columns, rows, reading, note)
 
 
 def _compute_row(name: str, records: list[TrialRecord]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ STABILITY = ("last_over_best", "drawup", "roughness", "log_area")
 
 REASON = 200
 """Characters of a trial's reason that tables for people show."""
-WHOLE_REASONS = "Reasons that end in … stand in full in trials/TRIAL/record.json, under `reason`."
+WHOLE_REASONS = "A reason that ends in … is complete in trials/TRIAL/record.json, under `reason`."
 
 STYLES = {
     "ok": "green",
@@ -134,7 +134,7 @@ def show(
         console.print()
     if any(len(record.reason or "") > REASON for record in records):
         say(console, WHOLE_REASONS, "dim")
-    against = f"; answering with the mean training image scores {baseline:.5f}" if baseline else ""
+    against = f"; the mean training image has {baseline:.5f}" if baseline else ""
     console.print(
         f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}. "
         f"End loss: median of the last {LAST} evaluations; trials are compared by it.",
@@ -150,7 +150,7 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
     table = text_table(
         (*names, "mean best loss", "failed"),
         ("cell", "setting"),
-        "Fresh seeds, to the end: what a verdict stands on",
+        "Replicates: fresh seeds, no early stopping; the verdict is based on them",
     )
     for cell, records in replicates.items():
         for chosen in dict.fromkeys(setting(record) for record in records):

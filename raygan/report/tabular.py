@@ -40,14 +40,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with a title and a note."""
+    """A table with a title, how to read it, and a note."""
 
     key: str
     """Names its files."""
     title: str
     columns: Sequence[Column]
     rows: Sequence[dict[str, Any]]
+    reading: str
+    """How to read it, in one line: what a row is, and which way is better."""
     note: str = ""
+    """What the columns mean."""
 
     @property
     def shown(self) -> list[Column]:

@@ -45,7 +45,7 @@ def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
     start, detail = f"By the {evidence.measure}, {best.name}", f"{words.loss(evidence.mean(best))}"
     detail += f" ({', '.join(found)})"
     if alone:
-        return f"{start} has a {mean} of {detail}; no other cell has a result to compare it with."
+        return f"{start} has a {mean} of {detail}; no other cell has a result to compare with."
     return f"{start} has the lowest {mean}, {detail}."
 
 
@@ -56,8 +56,8 @@ def _comparisons(evidence: Evidence, best: Cell, others: list[Cell]) -> list[str
         below = f"{words.percent(gap)} below" if gap >= 0.005 else "the same as"
         return [
             f"That is {below} {other.name}'s, but no difference between cells "
-            "can be claimed: there is one run of each, the luckiest of its search. Replicates "
-            "(`replicate.seeds`, 5 or more) would say how far that is chance."
+            "can be claimed: each cell has one run only, the best of its search, which is partly "
+            "luck. To tell a difference from chance, set replicate.seeds to 5 or more."
         ]
     sentences = []
     pairs = [(b, found) for a, b, found in comparisons(evidence) if a is best]
@@ -65,10 +65,10 @@ def _comparisons(evidence: Evidence, best: Cell, others: list[Cell]) -> list[str
         sentences.append(words.difference(best.name, other.name, found, "loss"))
         if found is not None and found.percent > 0:
             sentences.append(
-                f"By the mean ratio over the seeds that both have, {other.name} is the lower one."
+                f"On the seeds that both have, the loss of {other.name} is lower (mean ratio)."
             )
     if len(others) > MOST:
-        sentences.append(f"{len(others) - MOST} more cells are in the table of comparisons.")
+        sentences.append(f"{len(others) - MOST} more cells are in the table of differences.")
     return sentences
 
 
@@ -80,7 +80,7 @@ def _lost(evidence: Evidence) -> list[str]:
         if cell.runs and failed and cell.replicates:
             rate = words.share(len(failed), len(ended), wilson(len(failed), len(ended)))
             how = words.outcomes(record.outcome for record in failed)
-            tail = "" if len(failed) == len(ended) else "; its mean is that of the others"
+            tail = "" if len(failed) == len(ended) else "; its mean is over the other runs"
             sentences.append(f"{rate} of {cell.name}'s replicates gave no result: {how}{tail}.")
         elif not evidence.losses(cell):
             how = words.outcomes(record.outcome for record in cell.records)
@@ -95,27 +95,28 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
     if useless:
         which = "Nothing" if best.name in useless else f"By {words.listed(useless, 'or')}, nothing"
         sentences.append(
-            f"{which} has been learned: answering with the mean training image scores "
-            f"{words.loss(baseline)}."
+            f"{which} has been learned: the mean training image has a loss of "
+            f"{words.loss(baseline)}, which is not higher."
         )
     searched = [c.name for c in evidence.ranked if evidence.replicated and not c.replicates]
     if searched:
         sentences.append(
-            f"{words.listed(searched)} stands on the luckiest of its search: no replicate of it "
-            "has begun."
+            f"The loss of {words.listed(searched)} is that of the best trial of the search, which "
+            "is partly luck: no replicate has started yet."
         )
     fewest = min(len(evidence.losses(cell)) for cell in evidence.ranked)
     if evidence.replicated and len(evidence.ranked) > 1 and LEAST <= fewest <= 5:
         least = 2.0 ** (1 - fewest)
         sentences.append(
-            f"The intervals take the seeds' log ratios as normal: with n = {fewest}, the "
-            f"permutation test, which does not, cannot give a p below {least:.3g}."
+            "The intervals assume that the log ratios of the seeds are normally distributed. The "
+            "permutation test does not assume this, but it cannot give a p below "
+            f"{least:.3g} with n = {fewest}."
         )
     if (most := max(cell.chosen_from for cell in evidence.ranked)) > 1:
         sentences.append(
-            f"Each cell stands on the best of its replicated settings (up to {most}), chosen by "
-            "these same runs: all means are a little too low."
+            f"Each cell is judged by the best of its replicated settings (up to {most}). The same "
+            "runs chose that setting, so all means are a little too low."
         )
     if not evidence.finished:
-        sentences.append("The sweep has not finished: this may change.")
+        sentences.append("The sweep has not finished, so that this may change.")
     return sentences

@@ -55,12 +55,12 @@ def outcomes(found: Iterable[str | None]) -> str:
 
 
 def difference(name: str, other: str, found: Difference | None, what: str) -> str:
-    """How ``name``'s ``what`` compares with ``other``'s, with its confidence: one sentence.
+    """How ``name``'s ``what`` compares with ``other``'s, with its interval: one sentence.
 
-    Where nothing can be claimed, that is what it says.
+    It says so if no difference can be claimed.
     """
     if found is None:
-        return f"No seed gave a result with both {name} and {other}: they cannot be compared."
+        return f"{name} and {other} cannot be compared: no seed gave a result with both."
     gap = _gap(found.percent)
     n = f"n = {times(found.n, 'seed')}{' that both have' if found.partial else ''}"
     same = abs(found.percent) < _NOTHING
@@ -71,11 +71,11 @@ def difference(name: str, other: str, found: Difference | None, what: str) -> st
         return f"{name}'s {what} is {gap} than {other}'s, 95% CI {_span(near, far)}, {n}."
     start = f"No difference between {name} and {other} can be claimed: {name}'s {what} is {gap}, "
     if found.interval is None:
-        return f"{start}but {n} cannot say how far that is chance ({LEAST} or more could)."
+        return f"{start}but this cannot be told from chance with {n}; at least {LEAST} are needed."
     low, high = _gap(found.interval.low), _gap(found.interval.high)
     span = f"{start}95% CI from {low} to {high}, {n}"
     if found.interval.leaves_out_0:
-        return f"{span}, which is too little for one of {found.pairs} pairs."
+        return f"{span}; that is not enough after Bonferroni's correction for {found.pairs} pairs."
     return f"{span}."
 
 

@@ -31,7 +31,10 @@ def test_restarts_that_change_the_order_are_said():
     found = audited(bn=0.8, wn=0.98)
     text = verdict(found)
     assert "wn has the lowest mean loss" in text
-    assert "rank the cells otherwise: bn and wn, the lowest first" in text
+    assert (
+        "the cells are in another order on the audited images: bn and wn, the lowest loss first"
+        in text
+    )
     assert "Restarts lower the loss of bn by 20.0% and wn by 2.0%" in text
     # by z = 0, wn is 10% lower; 0.8 / (0.9 · 0.98) = 1 − 0.093
     assert "bn's loss with restarts is 9.3% lower than wn's, 95% CI" in text
@@ -40,7 +43,7 @@ def test_restarts_that_change_the_order_are_said():
 
 def test_restarts_that_keep_the_order_are_said_where_quality_is():
     found = audited(bn=0.95, wn=0.9)
-    words = "Restarts from random codes leave the order of the cells as it is."
+    words = "Restarts from random codes do not change the order of the cells."
     assert audit(found) == (False, words)
     assert words in quality(found)
     assert words not in verdict(found)
@@ -119,6 +122,4 @@ def test_a_test_of_another_checkpoint_is_named():
     run = next(iter(cells[0].runs.values()))
     made[run.id]["best"] |= {"replaced": "it is damaged", "step": 1234}
     note = final_test(evidence(*cells, finals=made)).note
-    assert (
-        f"in the place of damaged checkpoints: {run.title} (best: that of iteration 1,234)" in note
-    )
+    assert f"instead of damaged checkpoints: {run.title} (best: iteration 1,234)" in note

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from raygan.report import figures, make, sheets
@@ -111,6 +112,44 @@ def test_both_documents_have_the_same_words(report):
     for words in (report.verdict, *(question.answer for question in report.questions)):
         assert words in plain
         assert words in page
+
+
+MOST_READING = 220
+"""Characters of the line that says how to read a figure or table."""
+
+
+def test_each_figure_says_in_one_line_above_it_how_to_read_it(report):
+    page, plain = report.html().replace("&#39;", "'"), report.markdown().replace("\\", "")
+    assert {drawing.key for drawing in report.drawings} == {"curves", "losses", "drawup", "rates"}
+    for drawing in report.drawings:
+        title, line = drawing.title, drawing.caption
+        assert "better" in line
+        assert len(line) <= MOST_READING, drawing.key
+        assert f"<figcaption><b>{title}.</b> {line}</figcaption><svg" in page
+        assert f"**{title}.** {line}\n\n![{title}]({FOLDER}/{drawing.key}.png)" in plain
+
+
+def test_each_table_and_strip_says_in_one_line_under_its_title_how_to_read_it(report):
+    page, plain = report.html().replace("&#39;", "'"), report.markdown().replace("\\", "")
+    found = dict(re.findall(r'<h2>([^<]+)</h2>\n?<p class="dim">([^<]+)</p>', page))
+    sections = re.findall(r"<h2>([^<]+)</h2>(.*?)(?=<h2>|$)", page, flags=re.DOTALL)
+    titles = [title for title, text in sections if "<table" in text or "strip" in text]
+    assert len(titles) == len([sheet for sheet in report.sheets if sheet.rows]) + 3  # strips
+    for title in titles:
+        line = found[title]
+        assert re.search(r"\b(better|best)\b|saved more", line), title
+        assert len(line) <= MOST_READING, title
+        assert f"## {title}\n\n{line}\n\n" in plain
+
+
+def test_trials_without_an_end_loss_are_marked_above_the_axes(report, monkeypatch):
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append((a, k)) or plot(*a, **k))
+    figures.drawings(made_up())
+    levels = [a[2] for a, k in drawn if "transform" in k]
+    assert len(levels) == 2  # one early-stopped, one diverged
+    assert min(levels) > 1
 
 
 def test_page_needs_nothing_but_itself(report):
