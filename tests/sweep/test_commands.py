@@ -99,7 +99,7 @@ def test_results_are_a_table(run, tmp_path):
     output = run("results", "norms", "--out", str(tmp_path / "a.parquet"))
     assert "bn lr=1e-4" in output
     assert "unfinished" in output
-    assert "mean training image scores 0.05120" in output
+    assert "mean training image has 0.05120" in output
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert [row["trial"] for row in rows] == ["bn-000", "wn-000"]
     run("results", "norms", "--out", str(tmp_path / "a.csv"))
