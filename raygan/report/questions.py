@@ -122,7 +122,7 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
         sentences.append(words.difference(first, second, gap, "number of iterations"))
         if apart := _apart(evidence):
             sentences.append(
-                f"Evaluations are {apart:,} iterations apart; the numbers are not more exact than this."
+                f"Evaluations are {apart:,} iterations apart; the numbers are no more exact."
             )
     return True, " ".join(sentences)
 

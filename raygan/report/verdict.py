@@ -118,5 +118,5 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
             "runs chose that setting, so all means are a little too low."
         )
     if not evidence.finished:
-        sentences.append("The sweep has not finished, so that this may change.")
+        sentences.append("The sweep has not finished: these results may change.")
     return sentences

@@ -140,7 +140,7 @@ def test_results_hold_the_final_tests(run, storage):
 
 def test_report_of_a_running_sweep(run, storage, tmp_path):
     output = run("report", "norms", "--out", str(tmp_path / "elsewhere"))
-    assert "The sweep has not finished: this may change." in output
+    assert "The sweep has not finished: these results may change." in output
     assert "bn has a loss of 0.02000" in output
     assert not (storage / "norms").files("report")
     page = (tmp_path / "elsewhere" / "report.html").read_text()
