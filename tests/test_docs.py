@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import shlex
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from raygan.cli import main
+from raygan.data.cli import main as data
+from raygan.gan.cli import _parser
 from raygan.sweep import spec
 from raygan.sweep.yaml_loader import parse
+from tests.clusters import wait_until
+from tests.report.chromium import PROGRAM, Chromium
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if page.name != "report.md"]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+NO_CLUSTER = {"init", "prepare", "info"}
+"""Commands that start neither Ray nor a server; so does ``--dry-run``."""
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -25,6 +42,53 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 def _named(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+def _lines(page: Path) -> list[str]:
+    """The command lines of the page's shell examples."""
+    text = "\n".join(_blocks(page, "sh")).replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _spans(page: Path) -> list[str]:
+    """The page's `code` outside of examples, each on one line."""
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+
+
+def _command(line: str) -> tuple[str, click.Command | None, list[str]] | None:
+    """Name, command and arguments of a line that runs raygan; None of any other line.
+
+    The training core has no click command.
+    """
+    words = shlex.split(line.rpartition(" -- ")[2].replace("…", ""), comments=True)
+    words = [word.removeprefix(".venv/bin/") for word in words]
+    if words[:1] == ["raygan"]:
+        name = words[1] if words[1:] and not words[1].startswith("-") else ""
+        return (name, main.commands[name], words[2:]) if name else ("", main, words[1:])
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    rest = words[words.index(module) + 1 :] if module else []
+    if module == "raygan.sweep":
+        return "sweep", main.commands["sweep"], rest
+    if module == "raygan.data":
+        return rest[0], data.commands[rest[0]], rest[1:]
+    return ("train", None, rest) if module == "raygan.gan.train" else None
+
+
+def _parse(command: click.Command | None, words: list[str]) -> dict[str, object]:
+    """What the command makes of the words; raises click's error or ends if it refuses them."""
+    if command is None:
+        return vars(_parser().parse_args(words))
+    try:
+        return command.make_context("raygan", list(words)).params
+    except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
+        return {}
+
+
+def _runs(line: str) -> bool:
+    """Whether the line needs neither a cluster nor a network, and is done at once."""
+    found = _command(line)
+    return found is not None and (found[0] in NO_CLUSTER or "--dry-run" in found[2])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_named)
@@ -50,12 +114,79 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_named)
-def test_commands_in_examples_exist(page: Path) -> None:
-    for text in _blocks(page, "sh"):
-        for name in re.findall(r"\braygan ([a-z]+)\b", text):
-            assert name in main.commands, f"{_named(page)}: raygan {name}"
-        for path in re.findall(r"(?<!/)\bsweeps/[\w./-]+\w", text):
+def test_command_lines_are_accepted_by_their_commands(page: Path) -> None:
+    for line in _lines(page):
+        if (target := re.match(r"make ([a-z-]+)", line)) is not None:
+            assert target[1] in TARGETS, f"{_named(page)}: {line}"
+        for path in re.findall(r"(?<!/)\bsweeps/[\w./-]+\w", line):
             assert (ROOT / path).exists(), path
+        if (found := _command(line)) is None:
+            assert "raygan" not in line.replace("raygan_driver", ""), f"{_named(page)}: {line}"
+            continue
+        name, command, words = found
+        given = _parse(command, words)
+        shipped = ROOT / str(given.get("file"))
+        if name == "sweep" and shipped.is_file():
+            assert spec.load(shipped, given["overrides"]).name, line  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_named)
+def test_commands_in_the_text_are_accepted_by_their_commands(page: Path) -> None:
+    options = {
+        option
+        for command in (*main.commands.values(), *data.commands.values())
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for span in _spans(page):
+        if page.parent.name != "infra" and (option := re.match(r"--[a-z-]+", span)) is not None:
+            assert option[0] in options, f"{_named(page)}: {span}"
+        if (found := _command(span)) is not None:
+            try:
+                _parse(found[1], found[2])
+            except click.MissingParameter:  # `raygan evaluate --fid`
+                continue
+
+
+RUN = [page for page in PAGES if any(map(_runs, _lines(page)))]
+
+
+def test_the_pages_whose_command_lines_run_are_found() -> None:
+    assert {"README.md", "tutorial.md", "budgets.md", "images.md"} <= {page.name for page in RUN}
+
+
+@pytest.mark.parametrize("page", RUN, ids=_named)
+def test_command_lines_that_need_no_cluster_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for number in range(16):
+        Image.effect_noise((80, 72), 20 + number).save(photographs / f"{number}.png")
+    shutil.copytree(ROOT / "sweeps", "sweeps")
+    examples = [text.replace("/data/", f"{tmp_path}/") for text in _blocks(page, "yaml")]
+    for text in examples:
+        if (name := re.match(r"name: ([\w-]+)\n", text)) is not None:
+            Path(f"{name[1]}.yaml").write_text(text)
+    # what a page calls sweep.yaml is its first example
+    whole = [text for text in examples if text.startswith("name:")]
+    Path("sweep.yaml").write_text(whole[0] if whole else Path("sweeps/quickstart.yaml").read_text())
+    prepared = ""
+    for line in filter(_runs, _lines(page)):
+        name, command, words = _command(line) or ("", None, [])
+        assert command is not None
+        words = [word.replace("/data/", f"{tmp_path}/") for word in words]
+        words = [prepared if word == "PATH" else word for word in words]
+        done = CliRunner().invoke(command, words)
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+        prepared = done.stdout.split()[-1] if name == "prepare" else prepared
+
+
+def test_help_lists_every_command() -> None:
+    done = CliRunner().invoke(main, ["--help"])
+    assert done.exit_code == 0
+    assert all(f"  {name} " in done.output for name in main.commands)
 
 
 def test_generated_pages_are_current() -> None:
@@ -75,10 +206,66 @@ def test_python_examples_run(tmp_path: Path) -> None:
     assert done.stdout.startswith("10 ")
 
 
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """The address of the built documentation, which a thread serves."""
+    built = tmp_path / "site"
+    command = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(built)]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=built)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.cluster  # builds the documentation and starts a browser
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+def test_the_start_page_opens_in_a_browser_and_is_searched_without_another_host(
+    site: str, tmp_path: Path
+) -> None:
+    with Chromium(tmp_path / "profile") as page:
+        page.open(f"{site}index.html")
+        assert page.evaluate("document.title") == "raygan"
+        pictures = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+        assert pictures
+        assert all(pictures)
+        tabs = "[...document.querySelectorAll('nav.md-tabs a')].map(a => a.innerText.trim())"
+        assert {"Start", "Tutorial", "Guides", "Reference", "Method", "FAQ"} <= set(
+            page.evaluate(tabs)
+        )
+        page.evaluate(
+            "(() => {const box = document.querySelector('input.md-search__input');"
+            "box.focus(); box.value = 'collapse';"
+            "box.dispatchEvent(new Event('input', {bubbles: true}));"
+            "box.dispatchEvent(new KeyboardEvent('keyup', {bubbles: true, key: 'e'}))})()"
+        )
+        links = "[...document.querySelectorAll('a.md-search-result__link')].map(a => a.href)"
+        found = wait_until(lambda: page.evaluate(links), "results of the search")
+    assert any("method/collapse.html" in link for link in found)
+    for event in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+        assert page.named(event) == []
+    assert page.named("Network.loadingFailed") == []
+    requests = {request["request"]["url"] for request in page.named("Network.requestWillBeSent")}
+    assert f"{site}search/search_index.json" in requests
+    assert [url for url in requests if not url.startswith((site, "data:"))] == []
+
+
 def test_the_readme_names_every_make_target_and_shipped_sweep_rightly() -> None:
     readme = (ROOT / "README.md").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"`?make ([a-z-]+)`?", readme)) <= targets | {"and"}
+    assert set(re.findall(r"`?make ([a-z-]+)`?", readme)) <= TARGETS | {"and"}
     shipped = {path.name for path in (ROOT / "sweeps").glob("*.yaml")}
     assert set(re.findall(r"`sweeps/([\w-]+\.yaml)`", readme)) == shipped
     assert len(readme.splitlines()) <= 150
