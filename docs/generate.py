@@ -21,12 +21,12 @@ FOLDER = Path(__file__).parent / "reference"
 _INTRO = {
     "yaml.md": """# YAML keys
 
-A sweep is one YAML file. This page lists every key, made from the schema that the program itself
-uses. `python -m raygan.sweep --schema` prints that schema for editors. An unknown key or a wrong
-value is refused with its line before anything starts, and so is a key that has no effect.
+A sweep is one YAML file. This page lists every key; it is generated from the schema that raygan
+itself uses. `python -m raygan.sweep --schema` prints that schema for editors. An unknown key, a
+wrong value, or a key without effect is an error that names its line, before anything starts.
 
-`--set train.features=16` overrides a key. A value is text as it stands, unless it is a number,
-true, false or null, or starts with a quote, `[` or `{`, which is read as YAML.
+`--set train.features=16` overrides a key on the command line. Numbers, `true`, `false`, `null`, and
+values that start with a quote, `[` or `{` are read as YAML. Any other value is text.
 """,
     "commands.md": """# Command line
 
@@ -45,12 +45,16 @@ def pages() -> dict[str, str]:
 def _yaml() -> str:
     schema = SweepSpec.model_json_schema()
     sections = schema["$defs"]
-    parts = [_table("Top level", schema["properties"], set(schema["required"]))]
+    top = {
+        name: {"description": _first(sections, _section(field)), **field}
+        for name, field in schema["properties"].items()
+    }
+    parts = [_table("Top level", top, set(schema["required"]))]
     for name, field in schema["properties"].items():
         section = _section(field)
         if section is None or name in ("grid", "search"):
             continue
-        intro = _prose(sections[section].get("description", "").split("\n\n")[0])
+        intro = _prose(_first(sections, section))
         parts.append(f"{_table(f'`{name}`', sections[section]['properties'])}\n{intro}\n")
     own = {
         key: field
@@ -67,6 +71,12 @@ def _yaml() -> str:
         "`linear` (default).\n"
     )
     return "\n".join(parts)
+
+
+def _first(sections: dict[str, Any], section: str | None) -> str:
+    """The first paragraph of what a section is."""
+    text: str = sections[section].get("description", "") if section else ""
+    return text.split("\n\n")[0]
 
 
 def _section(field: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import runpy
 import shlex
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -121,7 +123,9 @@ def test_command_lines_are_accepted_by_their_commands(page: Path) -> None:
         for path in re.findall(r"(?<!/)\bsweeps/[\w./-]+\w", line):
             assert (ROOT / path).exists(), path
         if (found := _command(line)) is None:
-            assert "raygan" not in line.replace("raygan_driver", ""), f"{_named(page)}: {line}"
+            assert "raygan" not in line.partition("#")[0].replace("raygan_driver", ""), (
+                f"{_named(page)}: {line}"
+            )
             continue
         name, command, words = found
         given = _parse(command, words)
@@ -194,6 +198,31 @@ def test_generated_pages_are_current() -> None:
     for name, text in pages.items():
         written = (ROOT / "docs" / "reference" / name).read_text()
         assert written == text, f"{name} is out of date: run `make docs`"
+
+
+@pytest.mark.parametrize("name", ["yaml.md", "commands.md"])
+def test_every_key_and_option_has_a_meaning(name: str) -> None:
+    column = {"yaml.md": -2, "commands.md": 2}[name]
+    rows = [
+        re.split(r"(?<!\\)\|", line)
+        for line in (ROOT / "docs" / "reference" / name).read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert len(rows) > 40
+    assert [row[1] for row in rows if not row[column].strip()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_named)
+def test_keys_and_code_that_a_page_names_exist(page: Path) -> None:
+    sections = spec.SweepSpec.model_fields
+    for span in _spans(page):
+        if (key := re.match(r"(\w+)\.(\w+)\b", span)) is not None and key[1] in sections:
+            owner = sections[key[1]].annotation
+            options = [owner, *get_args(owner)]
+            fields = [name for one in options for name in getattr(one, "model_fields", ())]
+            assert key[2] in fields, f"{_named(page)}: {span}"
+        elif (code := re.match(r"raygan(\.[A-Za-z]\w*)+", span)) is not None:
+            pkgutil.resolve_name(code[0])
 
 
 @pytest.mark.cluster

@@ -48,7 +48,12 @@ def main() -> None:
 @click.option("--split-seed", type=int, help="`dataset.split_seed`")
 @click.option("--max-corrupt", type=float, help="`dataset.max_corrupt`: share of unusable images")
 @click.option("--pool", is_flag=True, default=None, help="`dataset.pool`: train and test images")
-@click.option("--download", is_flag=True, default=None, help="`dataset.download`: if missing")
+@click.option(
+    "--download",
+    is_flag=True,
+    default=None,
+    help="`dataset.download`: download the images if they are missing",
+)
 @click.option("--out", help="Folder or address; by default `data` in the sweep's storage.")
 @click.option("--processes", type=click.IntRange(1), help="By default one per CPU.")
 @click.option("--address", metavar="ADDRESS", help="Run on a Ray cluster: auto or host:port.")
@@ -62,7 +67,7 @@ def prepare_command(
 ) -> None:
     """Prepare the images of a sweep (FILE.yaml), or those that the options name.
 
-    What is prepared already is used again; what was interrupted goes on.
+    Images that are prepared already are used again. Interrupted preparing resumes.
     """
     given = {name: value for name, value in given.items() if value not in (None, ())}
     with _errors():
@@ -114,7 +119,7 @@ def _map(processes: int | None, address: str | None) -> Map:
 @click.option("--sheet", type=click.Path(path_type=Path), help="By default PATH.png.")
 @click.option("--verify", is_flag=True, help="Read all shards and compare their checksums.")
 def info(path: Path, sheet: Path | None, verify: bool) -> None:
-    """Say what is prepared in PATH, and write a contact sheet of it."""
+    """Describe the prepared images in PATH, and write a contact sheet of them."""
     from raygan.gan.pictures import grid_png
 
     with _errors():

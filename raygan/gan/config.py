@@ -28,6 +28,7 @@ class TrainConfig:
     norm: Norm = "wn"
     """Normalisation of generator and discriminator; sn: spectral norm in D, batch norm in G."""
     architecture: Architecture = "dcgan"
+    """``dcgan``: strided convolutions; ``resnet``: residual blocks."""
     features: int = 64
     """Channels of the level next to the image; they double per level (dcgan) or are 1, 2, 4, 6,
     8, … times as many (resnet)."""
@@ -43,33 +44,36 @@ class TrainConfig:
     update: Update = "alternating"
     """``alternating``: D, then G on fresh noise; ``simultaneous``: one fake batch serves both."""
     d_steps: int = 1
-    """D's updates per iteration, each on real images and noise of its own."""
+    """Updates of D per iteration, each on its own real images and noise."""
     optimizer: OptimizerName = "rmsprop"
+    """``rmsprop``: smoothing 0.9, ε 1e-6; ``adam``: β₁ 0.5, β₂ 0.999."""
     lr: float = 1e-4
     """Learning rate of both networks."""
     lr_d: float | None = None
-    """Learning rate of the discriminator, if it is to differ from ``lr``."""
+    """Learning rate of the discriminator; by default ``lr``."""
     warmup: int = 0
     """Iterations at the start with the learning rates multiplied by ``warmup_factor``."""
     warmup_factor: float = 0.1
+    """Factor of the learning rates during ``warmup``."""
     batch_size: int = 32
     """Real images per update of D over all workers together."""
     flip: bool = False
-    """Whether real images are mirrored left to right, each with a chance of one half every time
-    that it is trained on; the held-out ones never are."""
+    """Whether a real image is mirrored left to right with probability one half, each time that it
+    is trained on. Held-out images are never mirrored."""
     iterations: int = 20_000
+    """Updates of G."""
     evaluate_every: int = 1_000
     """Iterations between evaluations (running reconstruction test, pictures, checkpoint)."""
     reconstruction_steps: int = 50
     """RMSProp steps of the running reconstruction test."""
     ema: float = 0.0
-    """Decay of a running mean of G's weights and running statistics, which is then the generator
-    that is evaluated, sampled and kept; 0: G itself is."""
+    """Decay of an exponential moving average of G's weights and running statistics. If it is above
+    0, the average is the generator that is evaluated and kept."""
     precision: Precision = "fp32"
     """Arithmetic of the training steps: ``fp32``; ``tf32``, where a GPU has it; ``bf16``: autocast.
-    Weights and evaluations are fp32 always."""
+    Weights and evaluations are always fp32."""
     compile: bool = False
-    """Whether the networks are compiled by ``torch.compile`` for the training steps."""
+    """Whether ``torch.compile`` compiles the training steps."""
     seed: int = 0
     """Fixes initialisation, noise and the order of the images."""
 

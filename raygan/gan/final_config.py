@@ -14,11 +14,11 @@ class FinalConfig:
     steps: int = 2_000
     """RMSProp steps per search; 0: no final test."""
     images: int | None = None
-    """Images that are reconstructed, the first of the final ones; by default all."""
+    """Number of the final held-out images that are reconstructed; by default all."""
     restarts: int = 3
-    """Further searches, from random codes, of each audited image."""
+    """Searches from random codes for each audited image, besides the one from z = 0."""
     audited: int = 200
-    """Images of which the search is begun again, the first of all."""
+    """Number of images that are audited: searched from random codes, too."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("images", 1), ("restarts", 0), ("audited", 0)):

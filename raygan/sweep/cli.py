@@ -20,12 +20,18 @@ _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else t
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help=_SET_HELP)
-@click.option("--dry-run", is_flag=True, help="Print plan, estimate and resolved YAML.")
-@click.option("--calibrate", is_flag=True, help="As --dry-run; measures each cell for seconds.")
-@click.option("--smoke-test", is_flag=True, help="Run the same sweep, shrunk to a minute.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print plan, estimate and resolved YAML; start nothing."
+)
+@click.option(
+    "--calibrate", is_flag=True, help="As --dry-run, but measure each cell for some seconds."
+)
+@click.option("--smoke-test", is_flag=True, help="Run the same cells, shrunk to about a minute.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the YAML, for editors.")
 @click.option("--address", metavar="ADDRESS", help=_ADDRESS_HELP)
-@click.option("--fresh", is_flag=True, help="Start anew beside a sweep of this name: name-2, …")
+@click.option(
+    "--fresh", is_flag=True, help="Start a new sweep beside the one of this name, as NAME-2."
+)
 @click.option("--retry-failed", is_flag=True, help="Run the failed trials again, too.")
 @click.option("--verbose", is_flag=True, help="Show Ray's own log and the workers' output.")
 def main(
@@ -40,10 +46,10 @@ def main(
     retry_failed: bool,
     verbose: bool,
 ) -> None:
-    """Run the sweep that FILE describes, or go on with it where it stopped.
+    """Run the sweep that FILE describes, or resume it.
 
     Exit codes: 0 done, 2 wrong configuration (nothing was started), 3 too many trials failed,
-    4 budget reached, 130/143 interrupted (the same command goes on).
+    4 budget reached, 130/143 interrupted (the same command resumes).
     """
     if schema:
         click.echo(json.dumps(SweepSpec.model_json_schema(), indent=1))

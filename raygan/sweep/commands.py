@@ -47,7 +47,7 @@ def of_a_sweep(command: Command) -> Command:
         "--storage",
         default="results",
         show_default=True,
-        help="Where the sweep lies; not needed if NAME is its YAML file.",
+        help="Where the sweep is stored; not needed if NAME is its YAML file.",
     )
     @wraps(command)
     def run(name: str, storage: str, **options: Any) -> None:
@@ -90,7 +90,7 @@ def _is_sweep(root: Storage, name: str) -> bool:
 @click.command()
 @of_a_sweep
 def status(sweep: Storage, spec: SweepSpec) -> None:
-    """Who runs the sweep NAME, how far it is, and how it stands."""
+    """Print who runs the sweep NAME, its progress, and its results so far."""
     console = _console()
     known = state.stored_records(sweep, spec)
     holder = lock.read(sweep)
@@ -134,7 +134,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
 @click.command()
 @of_a_sweep
 def stop(sweep: Storage, spec: SweepSpec) -> None:
-    """Stop the sweep NAME in order, wherever it runs; its command goes on later."""
+    """Stop the sweep NAME cleanly, wherever it runs. Its command resumes it later."""
     holder = lock.read(sweep)
     if holder is None or not _is_alive(sweep, holder):
         click.echo(f"{spec.name} is not running.")
@@ -159,7 +159,7 @@ def stop(sweep: Storage, spec: SweepSpec) -> None:
     "--format",
     "kind",
     type=click.Choice(list(FORMATS)),
-    help="Write a row per trial instead of printing tables; to --out, or else to the output.",
+    help="Write a row per trial instead of tables, to --out or to standard output.",
 )
 @click.option(
     "--out",
@@ -211,7 +211,7 @@ def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> Non
 @click.option(
     "--out",
     metavar="FOLDER",
-    help="Write it there; by default into the sweep's own folder.",
+    help="Where to write it; by default into the sweep's own folder.",
 )
 def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
     """Make report.html and report.md of the sweep NAME, running or done, from what is stored."""

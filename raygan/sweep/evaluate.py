@@ -32,17 +32,23 @@ from raygan.sweep.spec import NAME, SweepSpec
     "--storage",
     default="results",
     show_default=True,
-    help="Where the sweep lies; not needed if NAME is its YAML file.",
+    help="Where the sweep is stored; not needed if NAME is its YAML file.",
 )
 @click.option("--steps", type=int, help="RMSProp steps per search; by default the sweep's.")
 @click.option("--images", type=int, help="How many of the final images; by default the sweep's.")
-@click.option("--restarts", type=int, help="Further searches of each audited image.")
-@click.option("--audited", type=int, help="Images of which the search is begun again.")
-@click.option("--which", type=click.Choice(final.WHICH), help="One generator; by default both.")
+@click.option("--restarts", type=int, help="Searches from random codes for each audited image.")
+@click.option("--audited", type=int, help="How many images are searched from random codes, too.")
+@click.option("--which", type=click.Choice(final.WHICH), help="Which generator; by default both.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the tests run; auto: on a GPU if there is one.",
 )
-@click.option("--fid", is_flag=True, help="FID and KID, too; needs raygan[fid] and its weights.")
+@click.option(
+    "--fid", is_flag=True, help="Also compute FID and KID; needs raygan[fid] and its weights."
+)
 @click.option(
     "--fid-weights",
     type=click.Path(path_type=Path),
@@ -59,9 +65,9 @@ def evaluate(
 ) -> None:
     """Test the best and the last generator on the final held-out images.
 
-    NAME is a sweep, or SWEEP/TRIAL. Of a sweep, the replicates are tested, or the best trial of
-    each cell if there are none. Results lie under trials/TRIAL/final; what has been tested with
-    the same budget is not tested again.
+    NAME is a sweep, or SWEEP/TRIAL. For a sweep, the replicates are tested, or the best trial of
+    each cell if there are none. Results are stored under trials/TRIAL/final. A generator that has
+    been tested with the same budget is not tested again.
     """
     try:
         try:

@@ -94,10 +94,12 @@ class SearchBase(Section):
         None,
         ge=1,
         le=10_000,
-        description="trials per cell, each of another setting; by default all of a grid",
+        description="trials per cell, each with another setting; by default all of a grid",
     )
-    seed: int = Field(0, ge=0, description="fixes what random and tpe draw")
-    try_first: list[dict[str, Scalar]] = Field([], description="points that are tried first")
+    seed: int = Field(0, ge=0, description="fixes the random choices of `random` and `tpe`")
+    try_first: list[dict[str, Scalar]] = Field(
+        [], description="points of the search space that are tried first"
+    )
 
 
 if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
@@ -113,13 +115,13 @@ else:
     Grid = create_model(
         "Grid",
         __base__=Section,
-        __doc__="Axes whose product gives the cells of the sweep.",
+        __doc__="Lists of values; each combination of them is a cell.",
         **_per_field(Values, "Values of", FIELDS),
     )
     Search = create_model(
         "Search",
         __base__=SearchBase,
-        __doc__="What is explored within each cell: fields of the training configuration.",
+        __doc__="The search space of each cell: fields of the training configuration.",
         **_per_field(
             Annotated[
                 Annotated[Values, Tag(LIST)] | Annotated[Range, Tag(RANGE)],
@@ -142,10 +144,12 @@ RULES_OF = {
 class Stop(Section):
     """Early stopping on the running reconstruction loss, per cell."""
 
-    rule: Literal["asha", "median", "patience", "none"] = "none"
+    rule: Literal["asha", "median", "patience", "none"] = Field(
+        "none", description="when a trial is early-stopped; `none`: never"
+    )
     grace: int = Field(1000, ge=1, description="iterations before any trial is stopped")
     reduction: int = Field(
-        3, ge=2, description="asha: one trial in so many passes each rung (grace · reductionᵏ)"
+        3, ge=2, description="asha: one in so many trials passes each rung (grace · reductionᵏ)"
     )
     patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
 
@@ -153,26 +157,36 @@ class Stop(Section):
 class Replicate(Section):
     """The best settings of each cell, trained again with fresh seeds, to the end."""
 
-    seeds: int = Field(0, ge=0, le=1000, description="fresh seeds for each of these settings")
-    top: int = Field(1, ge=1, le=100, description="how many settings of each cell")
+    seeds: int = Field(0, ge=0, le=1000, description="fresh seeds per setting; 0: no replicates")
+    top: int = Field(1, ge=1, le=100, description="how many of the best settings of each cell")
 
 
 class Warmup(Section):
-    """How a trial that fails within its first iterations is tried once more."""
+    """How a trial that fails in its first iterations is retried, once."""
 
-    iterations: int = Field(100, ge=1, description="iterations at the lower learning rate")
-    factor: float = Field(0.1, gt=0, lt=1, description="what the learning rate is multiplied by")
+    iterations: int = Field(
+        100, ge=1, description="iterations of the retry at the lower learning rate"
+    )
+    factor: float = Field(
+        0.1, gt=0, lt=1, description="factor of the learning rate during these iterations"
+    )
 
 
 class Budget(Section):
-    """Hard caps: once one is reached, no trial starts, and running ones end at their next rung."""
+    """Limits: once one is reached, no trial starts, and running ones end at their next rung."""
 
-    gpu_hours: float | None = Field(None, gt=0, description="GPUs × hours that trials hold them")
-    wall_clock: str | int | float | None = Field(
-        None, description="time that the sweep runs, over all its runs: 90m, 12h, 2d"
+    gpu_hours: float | None = Field(
+        None, gt=0, description="GPUs × hours during which trials hold them"
     )
-    trials: int | None = Field(None, ge=1, description="trials started, replicates included")
-    usd: float | None = Field(None, gt=0, description="needs `usd_per_gpu_hour`")
+    wall_clock: str | int | float | None = Field(
+        None, description="running time of the sweep, interruptions not counted: 90m, 12h, 2d"
+    )
+    trials: int | None = Field(
+        None, ge=1, description="trials that are started, replicates included"
+    )
+    usd: float | None = Field(
+        None, gt=0, description="cost of the GPU-hours; needs `usd_per_gpu_hour`"
+    )
     usd_per_gpu_hour: float | None = Field(None, gt=0, description="price of one GPU for an hour")
 
     @property
@@ -248,4 +262,6 @@ class Tracking(Section):
         description="MLflow server or database; by default $MLFLOW_TRACKING_URI, else SQLite "
         "in the storage folder",
     )
-    experiment: str = Field("raygan", min_length=1, max_length=200)
+    experiment: str = Field(
+        "raygan", min_length=1, max_length=200, description="MLflow experiment of the runs"
+    )

@@ -52,21 +52,26 @@ class SweepSpec(Section):
 
     name: str = Field(
         pattern=NAME,
-        description="names the sweep's folder and runs: letters, digits, '.', '_' and '-'",
+        description="name of the sweep, its folder and its runs: letters, digits, '.', '_' and '-'",
     )
     dataset: Dataset = Dataset()
     grid: Grid = Grid()
     search: Search = Search()
     stop: Stop = Stop()
     warmup: Warmup | None = Field(
-        None, description="retry of a trial that fails within its first iterations; by default none"
+        None, description="retry of a trial that fails in its first iterations; by default none"
     )
     replicate: Replicate = Replicate()
     final: Final = Final()
     train: Train = Train()
     scale: Scale = Scale()
     budget: Budget = Budget()
-    storage: str = Field("results", min_length=1, max_length=1000)
+    storage: str = Field(
+        "results",
+        min_length=1,
+        max_length=1000,
+        description="folder or address, such as `s3://bucket/raygan`, that holds all sweeps",
+    )
     tracking: Tracking = Tracking()
 
     @pydantic.model_validator(mode="after")

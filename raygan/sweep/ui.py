@@ -34,8 +34,14 @@ START_SECONDS = 120.0
 
 @click.command()
 @of_a_sweep
-@click.option("--port", type=click.IntRange(1, 65535), help="By default a free one.")
-@click.option("--browser/--no-browser", default=None, help="By default, opened on a desktop.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of MLflow's server; by default a free one."
+)
+@click.option(
+    "--browser/--no-browser",
+    default=None,
+    help="Whether a browser is opened; by default on a desktop.",
+)
 def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) -> None:
     """Open MLflow's UI on the trials of the sweep NAME, grouped by cell.
 
