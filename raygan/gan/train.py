@@ -112,6 +112,17 @@ class Stack:
 
     def __iter__(self) -> Iterator[tuple[int, Evaluation]]:
         """Pairs of a member's place among the members and its next evaluation."""
+        try:
+            yield from self._evaluations()
+        finally:  # also where the caller stops: what is under way reads the images
+            for run in self._runs:
+                run.wait()
+
+    def drop(self, place: int) -> None:
+        """Train the member at ``place`` no further."""
+        self._runs[place].dropped = True
+
+    def _evaluations(self) -> Iterator[tuple[int, Evaluation]]:
         for run in self._runs:
             run.begin(self._seconds)
         while active := [run for run in self._runs if not run.ended]:
@@ -126,10 +137,6 @@ class Stack:
                 if not run.dropped:  # when another member's evaluation was yielded
                     yield self._runs.index(run), run.evaluate(mean, self._seconds)
                     run.begin(self._seconds)
-
-    def drop(self, place: int) -> None:
-        """Train the member at ``place`` no further."""
-        self._runs[place].dropped = True
 
 
 class _Run:
@@ -200,9 +207,13 @@ class _Run:
         metrics["perf/images_per_second"] = seen / (seconds - self._since)
         with on_stream(self._stream), arithmetic("fp32"):
             evaluation = _evaluate(config, self._images, self._state, self._game, metrics)
-        if self._stream is not None:
-            self._stream.synchronize()  # so that the caller may use the state on any stream
+        self.wait()  # so that the caller may use the state on any stream
         return evaluation
+
+    def wait(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self._stream is not None:
+            self._stream.synchronize()
 
 
 def _finite(totals: Tensor, workers: Workers) -> bool:

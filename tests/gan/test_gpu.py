@@ -33,7 +33,7 @@ pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")
 ITERATIONS = 50
 SHAPE = (3, 16, 16)
-TOLERANCES = {"fp32": (1e-3, 0.1), "tf32": (2e-2, 0.4), "bf16": (0.1, 0.5)}
+TOLERANCES = {"fp32": (2e-2, 0.2), "tf32": (5e-2, 0.3), "bf16": (0.1, 0.4)}
 """Most mean difference of the losses from those in float64, in the first ten iterations and in
 all, as a share of their mean size."""
 
@@ -195,6 +195,7 @@ def test_an_iteration_does_not_wait_for_the_device(loss: str, kept: bool, pictur
             run.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+        run.wait()
     assert run._play._graph is not None
 
 

@@ -18,7 +18,7 @@ from raygan.gan.draws import Draws
 from raygan.gan.pictures import GAP, grid_png
 from raygan.gan.reconstruction import reconstruct
 from raygan.gan.state import TrainState
-from raygan.gan.train import Evaluation, sample, train
+from raygan.gan.train import Evaluation, Stack, sample, train
 from raygan.gan.workers import Workers
 
 NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
@@ -483,3 +483,30 @@ def test_a_checkpoint_from_before_a_field_existed_has_its_default(fresh):
     for name in ("warmup", "lr_d", "blocks", "d_steps", "ema", "precision", "compile"):
         del saved["config"][name]
     fresh().load_state_dict(saved)
+
+
+def test_several_at_once_have_the_numbers_of_each_alone(small, images: ImageSet):
+    chosen = [small(seed=seed, evaluate_every=every) for seed, every in ((1, 2), (2, 2), (3, 3))]
+    states = [TrainState.create(each, images.shape) for each in chosen]
+    losses: list[list[float]] = [[] for _ in chosen]
+    for place, evaluation in Stack(list(zip(chosen, states, strict=True)), images):
+        losses[place].append(evaluation.loss)
+    for each, state, found in zip(chosen, states, losses, strict=True):
+        alone = TrainState.create(each, images.shape)
+        assert found == [evaluation.loss for evaluation in train(each, images, alone)]
+        pairs = zip(alone.generator.parameters(), state.generator.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_dropped_member_is_trained_no_further(small, images: ImageSet):
+    chosen = [small(seed=seed) for seed in (1, 2, 3)]
+    states = [TrainState.create(each, images.shape) for each in chosen]
+    stack = Stack(list(zip(chosen, states, strict=True)), images)
+    told = []
+    for place, evaluation in stack:
+        told.append((place, evaluation.step))
+        if place == 0:  # one that was told, and one that waits to be
+            stack.drop(0)
+            stack.drop(2)
+    assert told == [(0, 2), (1, 2), (1, 4), (1, 5)]
+    assert [state.step for state in states] == [2, 5, 2]
