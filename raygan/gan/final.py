@@ -32,7 +32,7 @@ class FinalTest:
     """Mean squared error per pixel in [0, 1] of each image, searched from z = 0; float32 [N]."""
     restarts: Tensor
     """The same of the first n images, searched from random codes; float32 [restarts, n]. Not finite
-    where a search left the numbers: it has found nothing."""
+    where a search diverged: it has no result."""
     found: Tensor
     """Reconstructions from z = 0, uint8 [N, C, H, W]. All tensors are on the CPU."""
 
@@ -103,22 +103,25 @@ def final_test(
         done = reconstruct(generator, code_size, part, steps=config.steps, batch_size=batch_size)
         losses.append(done.losses)
         found.append(as_bytes(done.images))
+        searched += len(part)
+        progress(searched / searches)
     lost = int((~torch.cat(losses).isfinite()).sum())
     if lost:
         raise RayganError(
-            f"the searches from z = 0 of {lost} of {len(images)} images left the finite numbers: "
-            "this generator has no final loss"
+            f"the searches from z = 0 of {lost} of {len(images)} images diverged (NaN or infinite "
+            "loss): this generator has no final loss"
         )
-    audited = images[: config.audited]
     restarts = torch.empty(config.restarts, len(audited))
     for number in range(config.restarts):
         starts = codes(seed, RESTARTS, number, len(audited), code_size)
         parts = zip(audited.split(batch_size), starts.split(batch_size), strict=True)
-        again = [
-            reconstruct(
+        again = []
+        for part, start in parts:
+            done = reconstruct(
                 generator, code_size, part, steps=config.steps, batch_size=batch_size, start=start
             )
-            for part, start in parts
-        ]
-        restarts[number] = torch.cat([done.losses for done in again])
+            again.append(done.losses)
+            searched += len(part)
+            progress(searched / searches)
+        restarts[number] = torch.cat(again)
     return FinalTest(torch.cat(losses), restarts, torch.cat(found))

@@ -23,6 +23,7 @@ from raygan.storage import Storage
 from raygan.sweep import final, plan, state, trial
 from raygan.sweep.cell import best, verdict
 from raygan.sweep.commands import open_sweep
+from raygan.sweep.progress import FinalProgress
 from raygan.sweep.spec import NAME, SweepSpec
 
 
@@ -119,9 +120,11 @@ def _evaluate(
         return trial.job_of(planned, spec, sweep, data) | job | {"gpus": gpus}
 
     jobs = [whole(job) for job in final.due(sweep, tested, config, names)]
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if jobs:
-        click.echo(f"{len(jobs)} generators are tested, {config.steps} steps per image")
-    failed = final.run(jobs, final.Here(), 1, lambda line: click.echo(shown(line)))
+        say(console, f"Final tests of {len(jobs)} generators, {config.steps} steps per image")
+    with FinalProgress(spec, sweep, list(known.values()), jobs, console):
+        failed = final.run(jobs, final.Here(), 1, lambda line: say(console, shown(line)))
     _show(sweep, tested, names)
     if weights is not None:
         for job in final.checkpoints(sweep, tested, names):

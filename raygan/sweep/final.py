@@ -2,20 +2,24 @@
 
 A trial's test of its ``best`` or ``last`` generator lies beside its record, under ``final/``:
 ``<which>.json`` (what :func:`run_job` returns; written last, so that what has it is whole),
-``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``.
+``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``. While
+the test runs, or after it has failed, ``<which>-progress.json`` says how far it is.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from raygan import records
+from pydantic import Field, TypeAdapter
+
+from raygan import records, stored
 from raygan.gan.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
@@ -33,10 +37,15 @@ if TYPE_CHECKING:
     from raygan.gan.state import TrainState
     from raygan.sweep.study import Study
 
+logger = logging.getLogger(__name__)
+
 SHOWN = 16
 """Images of each picture, each beside its reconstruction."""
 POLL_SECONDS = 1.0
 """How often it is seen whether the sweep is to stop."""
+
+PROGRESS_SECONDS, PROGRESS_SECONDS_REMOTE = 1.0, 10.0
+"""Between two notes of how far a test is, on a file system and on object storage."""
 
 Job = dict[str, Any]
 
@@ -64,10 +73,17 @@ def due(
     sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
 ) -> list[Job]:
     """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
-    jobs = [{**job, "final": asdict(config)} for job in checkpoints(sweep, trials, which)]
-    return [
-        job for job in jobs if config.steps and not _is_done(sweep / "trials" / job["trial"], job)
-    ]
+    jobs = asked(sweep, trials, config, which)
+    return [job for job in jobs if not _is_done(sweep / "trials" / job["trial"], job)]
+
+
+def asked(
+    sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
+) -> list[Job]:
+    """The tests of ``trials`` that ``config`` asks for, made or not, one per checkpoint."""
+    if not config.steps:
+        return []
+    return [{**job, "final": asdict(config)} for job in checkpoints(sweep, trials, which)]
 
 
 def checkpoints(
@@ -92,6 +108,96 @@ def _is_done(trial: Storage, job: Job) -> bool:
     return all(known and (known.get("asked"), known.get("checkpoint")) == asked for known in found)
 
 
+@dataclass(frozen=True)
+class JobStatus:
+    """A test and how far it is."""
+
+    title: str
+    """The trial's."""
+    which: Sequence[str]
+    """The generators that it is of: ``best``, ``last``, or both if they are one."""
+    state: Literal["waiting", "running", "interrupted", "failed", "done"]
+    done: float = 0.0
+    """Share of its searches that are done, from 0 to 1."""
+    seconds: float = 0.0
+    """What it has taken so far."""
+    loss: float | None = None
+    """Its result."""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is done; None if that is not known."""
+        return self.seconds * (1 - self.done) / self.done if self.done else None
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The contents of ``<which>-progress.json``."""
+
+    __pydantic_config__ = stored.STRICT
+
+    done: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seconds: stored.Seconds = 0.0
+    failed: bool = False
+
+
+_PROGRESS = TypeAdapter(_Progress)
+
+
+def status(sweep: Storage, job: Job, *, running: bool = True) -> JobStatus:
+    """How far a test is, as it is stored; ``running``: whether any test can be running."""
+    trial, title, which = sweep / "trials" / job["trial"], job["title"], job["which"]
+    if _is_done(trial, job):
+        found = read(trial, which[0]) or {}
+        return JobStatus(title, which, "done", 1.0, found["seconds"], found["loss"])
+    data = trial.read(_progress_file(job), stored.MOST_BYTES + 1)
+    try:
+        progress = stored.parse(_PROGRESS, data) if data else None
+    except ValueError:  # it is being written
+        progress = None
+    if progress is None:
+        return JobStatus(title, which, "waiting")
+    if progress.failed:
+        return JobStatus(title, which, "failed")
+    state: Literal["running", "interrupted"] = "running" if running else "interrupted"
+    return JobStatus(title, which, state, progress.done, progress.seconds)
+
+
+def _progress_file(job: Job) -> str:
+    return f"final/{job['which'][0]}-progress.json"
+
+
+class _Notes:
+    """Writes down how far a test is, now and then."""
+
+    def __init__(self, job: Job) -> None:
+        self._trial, self._file = Storage(job["folder"]), _progress_file(job)
+        self._started = time.monotonic()
+        self._noted = -math.inf
+        self._every = PROGRESS_SECONDS if self._trial.is_local else PROGRESS_SECONDS_REMOTE
+
+    def __call__(self, done: float) -> None:
+        """``done``: share of the test, from 0 to 1."""
+        now = time.monotonic()
+        if now - self._noted >= self._every:
+            self._noted = now
+            _note(self._trial, self._file, _Progress(done, now - self._started))
+
+    def remove(self) -> None:
+        """The test does not run any more."""
+        _note(self._trial, self._file, None)
+
+
+def _note(trial: Storage, file: str, progress: _Progress | None) -> None:
+    try:
+        if progress is None:
+            trial.delete(file)
+        else:
+            trial.write(file, json.dumps(asdict(progress)).encode())
+    except OSError as error:  # a test whose progress cannot be seen is still a test
+        logger.info("%s/%s cannot be written: %s", trial.uri, file, error)
+
+
 def run_job(job: Job) -> dict[str, Any]:
     """Make one test; ``job``: one of :func:`due` with what :func:`raygan.sweep.trial.job_of`
     returned for its trial.
@@ -101,11 +207,18 @@ def run_job(job: Job) -> dict[str, Any]:
     from raygan.gan.final import final_test
 
     trial, config = Storage(job["folder"]), FinalConfig(**job["final"])
+    note = _Notes(job)
+    note(0.0)
     state, images, replaced = load_generator(job)
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
-        state.judged, state.config.code_size, held_out, config, seed=state.config.seed
+        state.judged,
+        state.config.code_size,
+        held_out,
+        config,
+        seed=state.config.seed,
+        progress=note,
     )
     result = {
         "loss": test.loss,
@@ -123,6 +236,7 @@ def run_job(job: Job) -> dict[str, Any]:
     }
     for which in job["which"]:
         _write(trial, which, test, held_out, result)
+    note.remove()
     return result
 
 
@@ -259,8 +373,9 @@ def run(
     running: dict[int, tuple[object, Job]] = {}
     while waiting or running:
         if stopped():
-            for handle, _ in running.values():
+            for handle, job in running.values():
                 runner.stop(handle)
+                _note(Storage(job["folder"]), _progress_file(job), None)
             return failed
         while waiting and len(running) < at_once:
             job = waiting.pop(0)
@@ -273,6 +388,7 @@ def run(
                 say(f"{head}: {_describe(runner.result(handle))}")
                 done += 1
             except Exception as error:  # the others can be made all the same
+                _note(Storage(job["folder"]), _progress_file(job), _Progress(failed=True))
                 say(f"{head}: failed ({first_line(error)})")
                 failed += 1
     return failed
@@ -283,11 +399,11 @@ def _named(job: Job) -> str:
 
 
 def _describe(result: dict[str, Any]) -> str:
-    text = f"loss {result['loss']:.5f} ({result['images']} images × {result['steps']} steps)"
+    text = f"loss {result['loss']:.5f} ({result['images']} images)"
     if result["audited"]:
         text += (
-            f"; of {result['audited']}, {result['audited_loss']:.5f}, with {result['restarts']} "
-            f"restarts {result['restarts_loss']:.5f}"
+            f"; audit of {result['audited']} images: {result['audited_loss']:.5f} from z = 0, "
+            f"{result['restarts_loss']:.5f} with {result['restarts']} restarts"
         )
     if result["replaced"]:
         text += f"; {result['replaced']}"

@@ -14,7 +14,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from raygan.errors import ResourceError
 from raygan.shown import shown
 from raygan.sweep import ray_quirks, tune
-from raygan.sweep.progress import duration
+from raygan.sweep.live import duration
 from raygan.sweep.ray_quirks import Scaling
 from raygan.sweep.sections import Scale
 from raygan.sweep.study import Study

@@ -23,7 +23,7 @@ from raygan.shown import say
 from raygan.storage import Storage
 from raygan.sweep import plan, state
 from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
-from raygan.sweep.progress import duration
+from raygan.sweep.live import duration
 from raygan.sweep.space import search_method
 from raygan.sweep.spec import SweepSpec
 

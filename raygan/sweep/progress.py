@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from raygan.errors import RayganError
 from raygan.records import TrialRecord
-from raygan.report.tables import REASON, outcome_cell, text_table
+from raygan.report.tables import REASON
 from raygan.shown import MOST_MESSAGE, cell, say, shown
+from raygan.storage import Storage
+from raygan.sweep import final
+from raygan.sweep.live import (
+    MOST_TITLE,
+    Picture,
+    duration,
+    speed,
+    tests_left,
+    trial_left,
+    trials_left,
+)
+from raygan.sweep.spec import SweepSpec
 from raygan.sweep.study import Event, Study
 from raygan.tracking.mlflow_tracker import Tracker
 
-MOST_TITLE = 80
-"""Characters of a trial's title."""
-ROWS = 30
-"""Trials shown at once in the live table: the running ones first, then the latest."""
+logger = logging.getLogger(__name__)
+
+SAY_SECONDS = 60.0
+"""Between two lines on the final tests that run, where there is no terminal."""
+LOOK_SECONDS, LOOK_SECONDS_REMOTE = 1.0, 10.0
+"""Between two looks at the final tests that run, on a file system and on object storage."""
 
 
 class Progress:
@@ -29,7 +45,6 @@ class Progress:
 
     def __init__(self, study: Study, console: Console, tracker: Tracker | None = None) -> None:
         self._study, self._console, self._tracker = study, console, tracker
-        self._since: dict[str, tuple[float, int]] = {}
         self._live = (
             Live(
                 get_renderable=self._render,
@@ -59,8 +74,6 @@ class Progress:
             self._live.__exit__(kind, error, trace)
 
     def _heard(self, event: Event, record: TrialRecord) -> None:
-        if event == "started":
-            self._since[record.id] = (time.monotonic(), self._study.resumed.get(record.id, 0))
         if event == "noted" or self._live is None:
             with self._lock:
                 self._line(event, record)
@@ -70,10 +83,14 @@ class Progress:
         if event == "waiting":
             text = f"waiting for resources (trial {record.id})"
         elif event == "started":
-            ended = sum(r.outcome is not None for r in self._study.records.values())
+            known = list(self._study.records.values())
+            ended = sum(r.outcome is not None for r in known)
+            left = trials_left(self._study.spec, known)
             step = self._study.resumed.get(record.id)
             resumed = f", resumed after iteration {step}" if step else ""
-            done = f"{ended}/{self._study.trial_count} done, {describe_spent(self._study)}"
+            done = f"{ended} of {self._study.trial_count} done, {describe_spent(self._study)}"
+            if left is not None:
+                done += f", about {duration(left)} left"
             text = f"started (trial {record.id}; {done}){resumed}"
         elif event == "noted":
             text = "; ".join(shown(note, REASON) for note in record.notes)
@@ -81,11 +98,12 @@ class Progress:
             text = (
                 f"{record.step}/{record.config['iterations']}  "
                 f"reconstruction loss {record.curve[-1][1]:.5f}  "
-                f"{_speed(record)} images/s  "
-                f"{self._left(record)} left"
+                f"{speed(record)} images/s"
             )
+            if left := trial_left(record):
+                text += f"  {duration(left)} left"
         elif event == "paused":
-            text = f"paused at iteration {record.step}: the budget is reached"
+            text = f"paused at iteration {record.step}: the sweep's budget is reached"
         elif event == "ended":
             best = f", best {record.best[1]:.5f} at {record.best[0]}" if record.best else ""
             why = f" ({shown(record.reason, REASON)})" if record.reason else ""
@@ -98,48 +116,86 @@ class Progress:
             self._last_warning = warning
             self._console.print(_tracking_state(warning), soft_wrap=True)
 
-    def _left(self, record: TrialRecord) -> str:
-        since, first = self._since.get(record.id, (0.0, 0))
-        if record.step <= first or record.id not in self._since:
-            return "?"
-        rate = (time.monotonic() - since) / (record.step - first)
-        return duration(rate * (record.config["iterations"] - record.step))
-
-    def _render(self) -> Group:
+    def _render(self) -> Picture:
         study = self._study
         # the study changes meanwhile on another thread: copies
-        everything = list(study.records.values())
-        since = dict(study.running)
-        running = [r for r in everything if r.id in since]
-        waiting = {trial for trial, start in since.items() if math.isnan(start)}
-        ended = [r for r in everything if r.outcome is not None]
-        names = ("trial", "iteration", "reconstruction loss", "best", "images/s", "state", "left")
-        table = text_table(names, ("trial", "state"))
-        for record in (running + ended[::-1])[:ROWS]:
-            state = record.outcome or ("waiting" if record.id in waiting else "running")
-            table.add_row(
-                cell(record.title, MOST_TITLE),
-                f"{record.step}/{record.config['iterations']}",
-                f"{record.curve[-1][1]:.5f}" if record.history else "",
-                f"{record.best[1]:.5f}" if record.best else "",
-                _speed(record) if record.history else "",
-                outcome_cell(state),
-                self._left(record) if record.id in study.running else "",
-            )
-        head = (
-            f"{study.spec.name}: {len(ended)}/{study.trial_count} trials done, "
-            f"{len(running) - len(waiting)} running, {len(waiting)} waiting for resources, "
-            f"{describe_spent(study)}"
-        )
-        parts: list[Text | Table] = [Text(head, style="bold"), table]
+        records, since = list(study.records.values()), dict(study.running)
+        states = {
+            trial: "pending" if math.isnan(start) else "running" for trial, start in since.items()
+        }
+        open_ones = {record.id for record in records if record.outcome is None}
+        lines = [Text(f"Spent: {describe_spent(study)}", style="dim")]
         if self._tracker is not None and self._tracker.last_error:
-            parts.append(_tracking_state(self._tracker.last_error))
-        return Group(*parts)
+            lines.append(_tracking_state(self._tracker.last_error))
+        states = {trial: state for trial, state in states.items() if trial in open_ones}
+        return Picture(study.spec, records, states, lines=lines)
 
 
-def _speed(record: TrialRecord) -> str:
-    found = record.history[-1].get("perf/images_per_second")
-    return "?" if found is None else f"{found:.0f}"
+class FinalProgress:
+    """Shows final tests while they run; to be used as a context manager."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        sweep: Storage,
+        records: Sequence[TrialRecord],
+        jobs: Sequence[final.Job],
+        console: Console,
+    ) -> None:
+        self._spec, self._sweep, self._records = spec, sweep, records
+        self._jobs, self._console = jobs, console
+        self._every = LOOK_SECONDS if sweep.is_local else LOOK_SECONDS_REMOTE
+        self._said = time.monotonic()
+        self._live = (
+            Live(console=console, auto_refresh=False, transient=True)
+            if console.is_terminal
+            else None
+        )
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="final tests", daemon=True)
+
+    def __enter__(self) -> FinalProgress:
+        if self._live is not None:
+            self._live.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every):
+            try:
+                self.look()
+            except (OSError, RayganError) as problem:  # the storage is away: tests may still run
+                logger.info("the final tests' progress cannot be read: %s", problem)
+
+    def look(self) -> None:
+        """Show how far they are now; without a terminal, that is a line now and then."""
+        if self._live is None and time.monotonic() - self._said < SAY_SECONDS:
+            return
+        tests = [final.status(self._sweep, job) for job in self._jobs]
+        if self._live is not None:
+            self._live.update(Picture(self._spec, self._records, {}, tests), refresh=True)
+            return
+        self._said = time.monotonic()
+        states = [test.state for test in tests]
+        left = tests_left(tests)
+        running = ", ".join(f"{test.done:.0%}" for test in tests if test.state == "running")
+        say(
+            self._console,
+            f"{time.strftime('%H:%M:%S')} final tests: {states.count('done')} of {len(tests)} done"
+            + (f", {states.count('running')} running ({running})" if running else "")
+            + ("" if left is None else f", about {duration(left)} left"),
+        )
 
 
 def describe_spent(study: Study) -> str:
@@ -166,11 +222,3 @@ def _tracking_state(error: str | None) -> Text:
     if error is None:
         return Text("MLflow is caught up again; nothing was lost", style="green")
     return cell(f"MLflow is behind and will be caught up: {error}", MOST_MESSAGE, "yellow")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 12m, 3h05m."""
-    if seconds < 90:
-        return f"{seconds:.0f}s"
-    minutes = round(seconds / 60)
-    return f"{minutes}m" if minutes < 90 else f"{minutes // 60}h{minutes % 60:02d}m"

@@ -27,7 +27,7 @@ from raygan.sweep.conclude import (
 )
 from raygan.sweep.lock import Holder, Lock
 from raygan.sweep.outage import Outage
-from raygan.sweep.progress import Progress
+from raygan.sweep.progress import FinalProgress, Progress
 from raygan.sweep.search import Journal
 from raygan.sweep.signals import StopSignals
 from raygan.sweep.spec import SweepSpec
@@ -157,14 +157,15 @@ def _test(
         for job in due
     ]
     if jobs:
-        tell(f"{len(jobs)} generators are tested finally, {spec.final.steps} steps per image")
-    failed = final.run(
-        jobs,
-        final.OnRay(),
-        at_once * spec.scale.workers,
-        tell,
-        lambda: signals.first is not None,
-    )
+        tell(f"Final tests of {len(jobs)} generators, {spec.final.steps} steps per image")
+    with FinalProgress(spec, sweep, list(study.records.values()), jobs, console):
+        failed = final.run(
+            jobs,
+            final.OnRay(),
+            at_once * spec.scale.workers,
+            tell,
+            lambda: signals.first is not None,
+        )
     if failed:
         tell(f"{failed} final tests could not be made; {again} tries again")
 

@@ -90,6 +90,14 @@ def test_only_as_many_images_as_asked_for_are_searched_and_audited(toy):
     torch.testing.assert_close(fewer.restarts, test.restarts[:, :2])
 
 
+def test_says_how_much_of_the_search_is_done(toy):
+    generator, pixels = toy(Affine)
+    config, heard = FinalConfig(steps=1, restarts=2, audited=3), []
+    final_test(generator, CODE, pixels, config, seed=1, batch_size=5, progress=heard.append)
+    # 7 images in batches of 5 and 2, then 3 twice: 13 searches
+    assert heard == pytest.approx([5 / 13, 7 / 13, 10 / 13, 1.0])
+
+
 @pytest.mark.parametrize("fields", [{"restarts": 0}, {"restarts": 2, "audited": 0}])
 def test_without_an_audit_there_is_no_audited_loss(toy, fields):
     test = run(*toy(Affine), steps=2, **fields)
@@ -153,7 +161,7 @@ class Fragile(Affine):
         return torch.where(long[:, None, None, None], float("nan"), found)
 
 
-def test_restart_that_leaves_the_numbers_has_found_nothing(toy):
+def test_restart_that_diverges_has_no_result(toy):
     generator, images = toy(Fragile)
     generator.limit = 2.0
     test = run(generator, images, steps=2, restarts=2)
@@ -162,10 +170,10 @@ def test_restart_that_leaves_the_numbers_has_found_nothing(toy):
     assert (test.winners == 0).any()
 
 
-def test_search_from_zero_that_leaves_the_numbers_is_no_result(toy):
+def test_search_from_zero_that_diverges_is_no_result(toy):
     generator, images = toy(Fragile)
     generator.limit = 0.2
-    with pytest.raises(RayganError, match="of 7 of 7 images left the finite numbers"):
+    with pytest.raises(RayganError, match="of 7 of 7 images diverged"):
         run(generator, images)
 
 

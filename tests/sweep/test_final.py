@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from ray.exceptions import RayTaskError
+from rich.console import Console
 
 from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
@@ -27,6 +30,8 @@ from raygan.report import finals
 from raygan.storage import Storage
 from raygan.sweep import checkpoints, final, plan, spec, state
 from raygan.sweep.evidence import make_report
+from raygan.sweep.lock import Lock
+from raygan.sweep.progress import FinalProgress
 from raygan.sweep.study import Study
 from raygan.sweep.trial import WORKER_FAILURES, job_of
 from raygan.sweep.yaml_loader import parse
@@ -227,29 +232,148 @@ class Played:
         self.stopped.append(running["title"])
 
 
-def played(*titles: str) -> list[final.Job]:
-    return [{"title": title, "which": ["best"]} for title in titles]
+@pytest.fixture
+def played(tmp_path):
+    def played(*titles: str) -> list[final.Job]:
+        return [
+            {
+                "title": title,
+                "which": ["best"],
+                "trial": title,
+                "folder": f"{tmp_path}/trials/{title}",
+            }
+            for title in titles
+        ]
+
+    return played
 
 
-def test_one_that_fails_is_told_and_the_others_are_made():
+def test_one_that_fails_is_told_and_the_others_are_made(played):
     runner, lines = Played(), []
     assert final.run(played("one", "bad", "two"), runner, 2, lines.append) == 1
     assert runner.started == ["one", "bad", "two"]
     assert runner.most == 2
     assert [line.partition(", ")[2] for line in lines] == [
         "bad, best: failed (out of memory)",
-        "two, best: loss 0.50000 (1 images × 2 steps)",
-        "one, best: loss 0.50000 (1 images × 2 steps)",
+        "two, best: loss 0.50000 (1 images)",
+        "one, best: loss 0.50000 (1 images)",
     ]
     assert [line.split(",")[0] for line in lines] == [f"final test {n}/3" for n in (1, 2, 3)]
 
 
-def test_sweep_that_stops_gives_up_what_runs():
+def test_sweep_that_stops_gives_up_what_runs(played):
     runner, lines = Played(), []
     final.run(played("one", "two", "three"), runner, 2, lines.append, lambda: bool(lines))
     assert len(lines) == 1
     assert runner.started == ["one", "two"]
     assert runner.stopped == ["one"]
+
+
+def statuses(sweep: Storage, jobs: list[final.Job]) -> list[tuple[str, float]]:
+    found = [final.status(sweep, job) for job in jobs]
+    return [(status.state, status.done) for status in found]
+
+
+def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
+    monkeypatch.setattr(final, "PROGRESS_SECONDS", 0.0)
+    all_jobs, seen = jobs(), []
+    note = final._note
+
+    def noted(*arguments) -> None:
+        note(*arguments)
+        seen.append(statuses(study.storage, all_jobs)[0])
+
+    monkeypatch.setattr(final, "_note", noted)
+    final.run_job(all_jobs[0])
+    # 18 images from z = 0, and twice 5 audited ones
+    shares = [0.0, 18 / 28, 23 / 28, 1.0]
+    assert seen == [*(("running", pytest.approx(share)) for share in shares), ("done", 1.0)]
+    assert statuses(study.storage, all_jobs)[1:] == [("waiting", 0.0)] * 2
+
+
+def test_progress_is_written_now_and_then_only(study, jobs, monkeypatch):
+    written = []
+    monkeypatch.setattr(final, "_note", lambda *arguments: written.append(arguments[2]))
+    monkeypatch.setattr(final, "PROGRESS_SECONDS", 1e9)
+    final.run_job(jobs()[0])
+    assert [progress and progress.done for progress in written] == [0.0, None]
+
+
+def test_progress_that_cannot_be_written_fails_no_test(study, jobs, monkeypatch):
+    write = Storage.write
+
+    def full(self, name, data):
+        if "progress" in name:
+            raise OSError(28, "No space left on device")
+        write(self, name, data)
+
+    monkeypatch.setattr(Storage, "write", full)
+    assert final.run_job(jobs()[0])["loss"] > 0
+
+
+def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch):
+    monkeypatch.setattr(final, "run_job", lambda _: 1 / 0)
+    assert final.run(jobs()[:1], final.Here(), 1, lambda _: None) == 1
+    assert statuses(study.storage, jobs())[0] == ("failed", 0.0)
+    monkeypatch.undo()
+    made, all_jobs = jobs()[:1], jobs()
+    run_all(made)
+    assert statuses(study.storage, all_jobs)[0] == ("done", 1.0)
+
+
+def test_stopped_test_waits_again(study, jobs):
+    all_jobs, lines = jobs(), []
+    final._Notes(all_jobs[1])(0.5)
+    assert statuses(study.storage, all_jobs)[1] == ("running", 0.5)
+    final.run(all_jobs[:2], Played(), 2, lines.append, lambda: True)
+    final.run(all_jobs[:2], Played(), 2, lines.append, lambda: bool(lines))
+    assert statuses(study.storage, all_jobs)[0][0] == "waiting"
+
+
+def test_watch_shows_final_tests(study, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.lock.SETTLE_SECONDS", 0.0)
+    all_jobs = jobs()
+    run_all(all_jobs[:1])
+    final._Notes(all_jobs[1])(0.25)
+    with Lock(study.storage, stop=lambda: None, lost=lambda _: None):
+        done = CliRunner().invoke(main, ["watch", "a", "--storage", str(tmp_path)])
+    lines = done.output.splitlines()
+    assert lines[0].startswith(
+        "a: 2 of 2 trials done; 1 of 3 final tests done, 1 running, 1 waiting"
+    )
+    rows = [line.split() for line in lines if line.startswith(("bn s1 ", "wn s1 "))]
+    assert rows[0][:5] == ["bn", "s1", "last", "25%", "running"]
+    assert rows[1] == ["wn", "s1", "best", "and", "last", "waiting"]
+    assert rows[2][:5] == ["bn", "s1", "best", "100%", "ok"]
+    now = CliRunner().invoke(main, ["watch", "a", "--storage", str(tmp_path)]).output
+    assert "1 of 3 final tests done, 1 interrupted, 1 waiting\n" in now
+
+
+def test_log_says_now_and_then_how_far_final_tests_are(study, jobs, monkeypatch):
+    all_jobs, said = jobs(), io.StringIO()
+    run_all(all_jobs[:1])
+    final._Notes(all_jobs[1])(0.25)
+    told = FinalProgress(study.spec, study.storage, [], all_jobs, Console(file=said, width=160))
+    told.look()
+    assert said.getvalue() == ""  # not yet
+    monkeypatch.setattr("raygan.sweep.progress.SAY_SECONDS", 0.0)
+    told.look()
+    (line,) = said.getvalue().splitlines()
+    assert " final tests: 1 of 3 done, 1 running (25%), about " in line
+
+
+def test_terminal_shows_final_tests_while_they_run(study, jobs, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.progress.LOOK_SECONDS", 0.001)
+    all_jobs, said = jobs(), io.StringIO()
+    final._Notes(all_jobs[0])(0.25)
+    console = Console(file=said, width=80, height=24, force_terminal=True)
+    looked = threading.Event()
+    status = final.status
+    monkeypatch.setattr(final, "status", lambda *a: looked.set() or status(*a))
+    with FinalProgress(study.spec, study.storage, [], all_jobs, console):
+        assert looked.wait(30)
+    assert "0 of 3 final tests done" in said.getvalue()
+    assert "25%" in said.getvalue()
 
 
 def test_tasks_take_a_workers_resources_and_raise_what_was_raised(monkeypatch):
@@ -284,7 +408,7 @@ def evaluate(tmp_path):
 
 def test_command_tests_the_replicates_of_a_sweep(evaluate, study, jobs):
     output = evaluate("a")
-    assert output.count("final test") == 3
+    assert output.count("final test ") == 3
     assert jobs() == []
     table = [line.split() for line in output.splitlines() if " s1 " in line and "test" not in line]
     assert [row[2:4] for row in table] == [["best", "10"], ["last", "20"], ["best", "20"], ["last", "20"]]  # fmt: skip
