@@ -40,8 +40,8 @@ def refuse_links(root: str, path: str) -> None:
 
 def _refusal(path: str) -> RayganError:
     return RayganError(
-        f"{shown(path)} is a symbolic link, which may lead anywhere; raygan reads and writes "
-        "through none below the storage folder: put the file or folder itself in its place"
+        f"{shown(path)} is a symbolic link, and raygan follows no links below the storage "
+        "folder: replace it by the file or folder itself"
     )
 
 

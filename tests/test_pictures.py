@@ -90,4 +90,4 @@ def test_mlflow_gets_the_pictures_that_can_be_shown(storage, caplog):
     for step in (10, 20):
         runs._log_pictures("run", "wn-000", step)
     assert sent == [("samples", 20)]
-    assert caplog.text.count("picture damaged, so MLflow does not get it") == 2
+    assert caplog.text.count("damaged picture is not logged to MLflow") == 2

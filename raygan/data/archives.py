@@ -59,7 +59,7 @@ class ZipPiece:
         file.seek(entry.start)
         header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise DataError(f"{where}: cannot be unpacked (nothing begins where it should)")
+            raise DataError(f"{where}: cannot be unpacked (there is no entry at its offset)")
         file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)
         data = file.read(entry.packed)
         if entry.method == zipfile.ZIP_DEFLATED:

@@ -90,12 +90,12 @@ def _make_private(cache: Path) -> None:
     except OSError as error:
         raise DataError(
             f"{shown(cache)}: cannot be used for copies of prepared images ({shown(error)}); "
-            "name another folder by RAYGAN_CACHE"
+            "set RAYGAN_CACHE to another folder"
         ) from error
     why = f"belongs to the user {owner}" if owner != user else "can be written to by all users"
     raise DataError(
-        f"{shown(cache)}: {why}, who could put other images there; name by RAYGAN_CACHE a folder "
-        "that is not there yet: it is made for you alone"
+        f"{shown(cache)}: {why}, who could replace the images; set RAYGAN_CACHE to a folder that "
+        "does not exist yet: it is created with access for you alone"
     )
 
 
@@ -154,9 +154,9 @@ def _sweep(cache: Path) -> None:
 def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
     if size > cap_bytes:
         raise DataError(
-            f"{uri}: {size:,} bytes are more than this node may keep of prepared images "
-            f"({cap_bytes:,} in {cache}); make room, or allow more by RAYGAN_CACHE_GB, or name "
-            "another folder by RAYGAN_CACHE"
+            f"{uri}: {size:,} bytes exceed the limit of this node's cache of prepared images "
+            f"({cap_bytes:,} in {cache}); make room, raise RAYGAN_CACHE_GB, or set RAYGAN_CACHE to "
+            "another folder"
         )
     folders = [path for path in cache.iterdir() if path.is_dir() and _marker(path).exists()]
     sizes = {path: _size(path) for path in folders}
@@ -169,9 +169,10 @@ def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
             del sizes[folder]
     if sum(sizes.values()) + size > cap_bytes:
         raise DataError(
-            f"{uri}: {size:,} bytes do not fit beside the {sum(sizes.values()):,} of images that "
-            f"other processes of this node use ({cap_bytes:,} in {cache}); allow more by "
-            "RAYGAN_CACHE_GB, or wait for them to end"
+            f"{uri}: {size:,} bytes do not fit beside the {sum(sizes.values()):,} that other "
+            f"processes of this node use (limit: {cap_bytes:,} in {cache}); raise "
+            "RAYGAN_CACHE_GB, or "
+            "wait until those processes end"
         )
 
 
@@ -226,6 +227,6 @@ def _copy_file(file: files.File, target: Path) -> None:
             os.fsync(copy.fileno())  # a name without its bytes would be taken for a whole copy
             size = copy.tell()
         if size != file.size:
-            raise OSError(f"{file.path}: {size:,} bytes came, not {file.size:,}")
+            raise OSError(f"{file.path}: {size:,} bytes were received instead of {file.size:,}")
 
     files.retrying(attempt, file.path)

@@ -54,7 +54,7 @@ def batch(path: str) -> Pixels:
     try:
         found = _followed(files.read(path, MAX_BATCH))
         if type(found) is not dict:
-            raise ValueError("it is no dictionary")
+            raise ValueError("it is not a dictionary")
         count, raw = _array(found["data"] if "data" in found else found[b"data"])
         planes = np.frombuffer(raw, np.uint8).reshape(count, 3, _SIDE, _SIDE)
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
@@ -96,16 +96,16 @@ def _array(made: Any) -> tuple[int, bytes | bytearray]:
         raw, kind, shape, order = made.arguments
         plain = type(order) is str and order == "C"
     else:
-        raise ValueError("its data is no array")
+        raise ValueError("its data is not an array")
     if type(raw) is str:  # of Python 2, or in a protocol without bytes
         raw = raw.encode("latin-1")
     if not plain or not isinstance(raw, bytes | bytearray):
-        raise ValueError("its data is no plain array")
+        raise ValueError("its data is not a plain array")
     name = kind.arguments[0] if type(kind) is _Made and kind.name == _DTYPE else None
     if type(name) is not str or name.lstrip("|") != "u1":
         raise ValueError(f"its data is {shown(name, 20) if type(name) is str else 'no'} uint8")
     if type(shape) is not tuple or len(shape) != 2 or any(type(n) is not int for n in shape):
-        raise ValueError("its data is no table of images")
+        raise ValueError("its data is not a two-dimensional array")
     if shape[1] != 3 * _SIDE**2 or shape[0] * shape[1] != len(raw):
         raise ValueError(f"its data is {len(raw)} bytes for {shape[0]} × {shape[1]} values")
     return shape[0], raw
@@ -169,8 +169,8 @@ def _followed(data: bytes) -> Any:
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"its instruction {name} at byte {place} is none of a batch")
-    raise ValueError("it does not end")
+            raise ValueError(f"its instruction {name} at byte {place} is not allowed in a batch")
+    raise ValueError("its end is missing")
 
 
 _VALUES = {

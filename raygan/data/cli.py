@@ -32,12 +32,18 @@ _MOST = 5000
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Prepare images for training, and look at what is prepared."""
+    """Prepare images for training, and inspect prepared images."""
 
 
 @main.command("prepare")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="As for a sweep.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of the YAML; may be repeated.",
+)
 @click.option("--source", type=click.Choice(get_args(SourceName)), help="`dataset.name`")
 @click.option("--path", help="`dataset.path`: folder, file, glob or address")
 @click.option("--split", multiple=True, help="`dataset.split`: such as train; may be repeated")
@@ -55,7 +61,7 @@ def main() -> None:
     help="`dataset.download`: download the images if they are missing",
 )
 @click.option("--out", help="Folder or address; by default `data` in the sweep's storage.")
-@click.option("--processes", type=click.IntRange(1), help="By default one per CPU.")
+@click.option("--processes", type=click.IntRange(1), help="Processes; by default one per CPU.")
 @click.option("--address", metavar="ADDRESS", help="Run on a Ray cluster: auto or host:port.")
 def prepare_command(
     file: Path | None,
@@ -73,11 +79,13 @@ def prepare_command(
     with _errors():
         if file is not None:
             if given:
-                raise click.UsageError("the data set stands in FILE; change it by --set")
+                raise click.UsageError("FILE defines the data set; change it with --set KEY=VALUE")
             config, folder = _of_sweep(file, overrides)
         else:
             if "source" not in given or overrides:
-                raise click.UsageError("give a sweep's YAML, or --source and --path, without --set")
+                raise click.UsageError(
+                    "give a sweep's YAML file, or --source and --path; --set needs a YAML file"
+                )
             if "split" in given:
                 given["split"] = list(given["split"])
             config, folder = DatasetConfig(name=given.pop("source"), **given), "data"
@@ -107,7 +115,9 @@ def _map(processes: int | None, address: str | None) -> Map:
         from raygan.sweep import tune
 
         if processes is not None:
-            raise click.UsageError("--processes are of this machine, --address is of a cluster")
+            raise click.UsageError(
+                "--processes (this machine) and --address (a cluster) cannot be combined; give one"
+            )
         tune.connect(address, verbose=False)
         return parallel.on_ray
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -116,8 +126,10 @@ def _map(processes: int | None, address: str | None) -> Map:
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--sheet", type=click.Path(path_type=Path), help="By default PATH.png.")
-@click.option("--verify", is_flag=True, help="Read all shards and compare their checksums.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Contact sheet to write; by default PATH.png."
+)
+@click.option("--verify", is_flag=True, help="Read all shards and verify their checksums.")
 def info(path: Path, sheet: Path | None, verify: bool) -> None:
     """Describe the prepared images in PATH, and write a contact sheet of them."""
     from raygan.gan.pictures import grid_png
@@ -172,7 +184,7 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
         "channel means": ", ".join(f"{mean:.4f}" for mean in manifest["mean"]),
         "mean image": f"reconstruction loss {manifest['baseline']:.5f}",
         "shards": f"{len(shards)}, {size / 1e6:,.1f} MB"
-        + (", all checksums are right" if verified else ""),
+        + (", all checksums are correct" if verified else ""),
         "digest": manifest["digest"],
         "versions": ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()),
     }.items():
@@ -193,7 +205,7 @@ def _errors() -> Iterator[None]:
         _note(f"error: {shown(error, _MOST, lines=True)}")
         sys.exit(2)
     except KeyboardInterrupt:
-        _note("interrupted: the same command goes on with the shards that are whole")
+        _note("interrupted: the same command resumes the preparation")
         sys.exit(130)
 
 

@@ -38,24 +38,24 @@ class DatasetConfig:
     tell the splits. By default ``train``, if each file belongs to a split, else all; of
     ``celeba`` all, as its folder and its zip hold all."""
     download: bool = False
-    """Of ``cifar10``: download it to ``path`` through torchvision if it is not there."""
+    """Only ``cifar10``: download it to ``path`` with torchvision if it is missing."""
     pool: bool = False
-    """Of ``cifar10``: short for ``split: [train, test]``: pool the official training and test
+    """Only ``cifar10``: short for ``split: [train, test]``: pool the official training and test
     images, as the paper's code does, before the held-out sets are drawn."""
     crop: int | None = None
     """Side of the centre crop before resizing, in pixels; by default 160 of ``celeba``, else the
     shorter side if ``size`` is given, else none."""
     size: int | None = None
-    """Side of the images that are trained on, in pixels; by default what is left by the crop
+    """Side of the images that are trained on, in pixels; by default the side of the crop
     (``digits``: 32)."""
     running: int | None = None
-    """Images of the running reconstruction test; by default 200, an eighth of all at most."""
+    """Held-out images of the running reconstruction test; by default 200, at most 1/8 of all."""
     final: int | None = None
-    """Images of the final reconstruction test; by default 2,000, an eighth of all at most."""
+    """Held-out images of the final reconstruction test; by default 2,000, at most 1/8 of all."""
     split_seed: int = 0
-    """Draws which images are held out."""
+    """Random seed that selects the held-out images."""
     max_corrupt: float = 0.001
-    """Share of the images that may be left out because they cannot be used; more is an error."""
+    """Largest share of the images that may be skipped because they cannot be used."""
 
     def __post_init__(self) -> None:
         if self.name not in get_args(SourceName):
@@ -74,7 +74,7 @@ class DatasetConfig:
         for name in ("download", "pool"):
             if getattr(self, name) and self.name != "cifar10":
                 raise ConfigError(
-                    f"`dataset.{name}` is for `name: cifar10` only, not for {self.name}"
+                    f"`dataset.{name}` applies to `name: cifar10` only, not to {self.name}"
                 )
         if self.download and self.path and is_address(self.path):
             raise ConfigError(
@@ -87,10 +87,12 @@ class DatasetConfig:
         if self.split is None:
             return
         if self.name == "digits":
-            raise ConfigError("`dataset.split` is for images from a path; digits has no splits")
+            raise ConfigError(
+                "`dataset.split` applies to images from a path; digits has no splits: remove it"
+            )
         if self.pool:
             raise ConfigError(
-                "`dataset.pool` is short for `split: [train, test]`: leave out one of the two"
+                "`dataset.pool` is short for `split: [train, test]`: remove one of the two"
             )
         names = [self.split] if isinstance(self.split, str) else self.split
         if not names or not all(names):
@@ -121,7 +123,9 @@ class DatasetConfig:
         if self.split_seed < 0:
             raise ConfigError(f"`dataset.split_seed` (={self.split_seed}) must be at least 0")
         if not 0 <= self.max_corrupt <= 1:
-            raise ConfigError(f"`dataset.max_corrupt` (={self.max_corrupt}) must be within 0 … 1")
+            raise ConfigError(
+                f"`dataset.max_corrupt` (={self.max_corrupt}) must be between 0 and 1"
+            )
 
     def side_of_crop(self) -> int | None:
         """``crop`` with its default; None: the shorter side if ``size`` is given, else none."""

@@ -97,7 +97,9 @@ def decode(data: bytes, where: str, *, crop: int | None, size: int | None) -> Pi
         image = _upright(image, _rgb(image))
     except UnidentifiedImageError as error:
         formats = ", ".join(IMAGE_FORMATS)
-        raise UnusableError(where, f"cannot be decoded as {formats} (it is none)") from error
+        raise UnusableError(
+            where, f"cannot be decoded; its format is not one of {formats}"
+        ) from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "MAX_TEXT" in reason:  # Pillow's name for the limit

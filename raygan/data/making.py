@@ -93,8 +93,8 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
         _note(job, made, total)
     except OSError as error:
         raise DataError(
-            f"{job.folder}: cannot be written ({error.strerror or error}); nothing of it is used. "
-            "Make room, then prepare again: it goes on with the shards that are whole"
+            f"{job.folder}: cannot be written ({error.strerror or error}); incomplete shards are "
+            "not used. Free some space, then run the same command: it resumes the preparation"
         ) from error
     return made, total
 

@@ -73,13 +73,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         ) != len(held):
             raise ValueError("its held-out images are not distinct images of the set")
         if not (manifest["running"] and manifest["final"] and len(held) < shape[0]):
-            raise ValueError("a split of it is empty")
+            raise ValueError("one of its splits is empty")
         if not math.isfinite(manifest["baseline"]):
-            raise ValueError("its baseline is no number")
+            raise ValueError("its baseline is not a number")
         if not all(type(shard["sha256"]) is str for shard in shards):
             raise ValueError("a checksum is missing")
         if not all(type(image[key]) is str for image in manifest["corrupt"] for key in _WHY):
-            raise ValueError("an image is left out, and it does not say why")
+            raise ValueError("a skipped image has no reason")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
             RecursionError, MemoryError) as error:  # fmt: skip
         raise DataError(

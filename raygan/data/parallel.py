@@ -50,8 +50,8 @@ def _in_processes(
                     yield future.result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a process that prepared images was killed, perhaps for want of memory; "
-                "the same command again goes on with the shards that are whole"
+                "a process that prepared images was killed, perhaps for lack of memory; "
+                "the same command resumes the preparation"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -93,7 +93,10 @@ def _prepare(
     _sizes(config, source.count)
     per_shard = max(1, SHARD_BYTES // math.prod(shape))
     if source.count > MAX_SHARDS * per_shard:
-        raise DataError(f"{config.path}: claims to hold {source.count:,} images; not believed")
+        raise DataError(
+            f"{config.path}: claims to hold {source.count:,} images, more than raygan accepts: "
+            "the file is damaged or crafted"
+        )
     if not files.is_address(folder):
         _make_folder(Path(folder), source.count * math.prod(shape))
     job = Job(config, shape, folder, _limit(config, source.count))
@@ -110,8 +113,8 @@ def _prepare(
 def _make_folder(folder: Path, size: int) -> None:
     if folder.is_symlink():
         raise DataError(
-            f"{folder}: is a symbolic link, which may lead anywhere; put the folder itself in its "
-            "place"
+            f"{folder}: is a symbolic link, which raygan does not follow here; replace it by the "
+            "folder itself"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ def verify(folder: Path, name: str | None = None) -> None:
             raise DataError(f"{name}/{shard['file']}: cannot be read ({error})") from error
         if not right:
             raise DataError(
-                f"{name}/{shard['file']}: its checksum is not the manifest's; delete {name} to "
+                f"{name}/{shard['file']}: its checksum differs from the manifest's; delete {name} "
+                "to "
                 "prepare it again"
             )

@@ -254,7 +254,10 @@ def _cifar_batches(config: DatasetConfig, path: str, listed: list[File]) -> Sour
     chosen, split = splits.chosen(config, path, official)
     wanted = [name for part in chosen for name in official[part]]
     if missing := [name for name in wanted if name not in by_name]:
-        raise DataError(f"{path}: {', '.join(missing)} missing; is the download whole?")
+        raise DataError(
+            f"{path}: {', '.join(missing)} missing; the download may be incomplete: download it "
+            "again"
+        )
     found = [by_name[name] for name in wanted]
     counts = [(file.path, len(cifar.batch(file.path))) for file in found]
 

@@ -70,7 +70,7 @@ def chosen(config: DatasetConfig, path: str, found: Iterable[str]) -> tuple[list
         if names:
             there = f"it has {listed(names)}. Set `dataset.split` to one of these, or"
         else:
-            there = "none of its files or folders is called like a split. Set `dataset.split`"
+            there = "none of its files or folders is named after a split. Set `dataset.split`"
         raise DataError(
             f"{path}: has no split {', '.join(missing)}; {there} to `{ALL_SPLITS}` to use all files"
         )

@@ -71,7 +71,7 @@ def load(path: Path) -> dict[str, Any]:
         if not expected:
             raise OSError("its checksum file is empty")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
+        raise CheckpointError(f"{path}: not a complete checkpoint ({error})") from error
     if actual not in expected:
         raise CheckpointError(
             f"{path}: its SHA-256 is {actual[:12]}… but {expected[0][:12]}… was written: "
@@ -104,7 +104,7 @@ def load_latest(folder: Path) -> tuple[dict[str, Any], list[str]] | None:
         except CheckpointError as error:
             passed_over.append(str(error))
     if passed_over:
-        raise CheckpointError("no checkpoint is whole: " + "; ".join(passed_over))
+        raise CheckpointError("no checkpoint is complete: " + "; ".join(passed_over))
     return None
 
 

@@ -68,9 +68,9 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
         state.load_state_dict(found[0])
     if workers.rank == 0:
         for reason in found[1] if found else []:
-            print(f"passed over {shown(reason)}", file=sys.stderr)
+            print(f"skipped: {shown(reason)}", file=sys.stderr)
         if found:
-            print(f"goes on after iteration {state.step}", file=sys.stderr)
+            print(f"resumed after iteration {state.step}", file=sys.stderr)
         print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
     for evaluation in train(config, images, state):
         if workers.rank == 0:
@@ -94,8 +94,8 @@ def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m raygan.gan.train",
-        description="Train one configuration and print an evaluation a line, as JSON. "
-        "The same command again goes on from the last checkpoint in --out.",
+        description="Train one configuration and print one JSON line per evaluation. "
+        "The same command resumes from the last checkpoint in --out.",
     )
     parser.add_argument("--out", default="out", help="folder of checkpoints and pictures")
     for owner, prefix in ((TrainConfig, ""), (DatasetConfig, "data-")):

@@ -35,7 +35,7 @@ class TrainConfig:
     levels: int | None = None
     """Stride-2 levels; by default as many as bring the longer side below 8."""
     blocks: int = 2
-    """Residual blocks per level; of resnet only."""
+    """Residual blocks per level; ``resnet`` only."""
     code_size: int = 128
     """Dimensions of the latent code z ~ N(0, 1)."""
     loss: LossName = "log"
@@ -75,7 +75,7 @@ class TrainConfig:
     compile: bool = False
     """Whether ``torch.compile`` compiles the training steps."""
     seed: int = 0
-    """Fixes initialisation, noise and the order of the images."""
+    """Random seed of the initialisation, the noise and the order of the images."""
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():

@@ -52,11 +52,11 @@ def check(weights: Path | None) -> Path:
     if find_spec("torch_fidelity") is None:
         raise ConfigError("--fid needs torch-fidelity: pip install 'raygan[fid]'")
     if weights is None or not weights.is_file():
-        given = "is missing" if weights is None else f"(={str(weights)!r}) is no file"
+        given = "is missing" if weights is None else f"(={str(weights)!r}) is not a file"
         raise ConfigError(
             f"--fid-weights {given}: give the InceptionV3 weights of torch-fidelity "
             "(weights-inception-2015-12-05-6726825d.pth, an asset of its release v0.2.0); nothing "
-            "is downloaded, and no other network's number would be an FID"
+            "is downloaded, and FID is defined for this network only"
         )
     return weights
 
@@ -132,7 +132,7 @@ def _clean(weights: Path, folder: Path) -> tuple[Path, str]:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever rubbish leads it to
         raise ConfigError(
-            f"--fid-weights (={str(weights)!r}) is no file of tensors; refused ({error})"
+            f"--fid-weights (={str(weights)!r}) is not a file of tensors; refused ({error})"
         ) from error
     copy = folder / "weights.pth"
     torch.save(state, copy)

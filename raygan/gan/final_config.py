@@ -9,7 +9,7 @@ from raygan.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FinalConfig:
-    """How long the final test searches, and on how many images."""
+    """Search steps and images of the final test."""
 
     steps: int = 2_000
     """RMSProp steps per search; 0: no final test."""
@@ -27,5 +27,5 @@ class FinalConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(
-                    f"`final.{name}` (={value!r}) must be a whole number from {least} on"
+                    f"`final.{name}` (={value!r}) must be a whole number, at least {least}"
                 )

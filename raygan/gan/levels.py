@@ -45,7 +45,8 @@ def plan_levels(height: int, width: int, levels: int | None) -> list[Level]:
         if halved == size:  # 2 is halved to 1 and padded to 2
             raise ConfigError(
                 f"`levels` (={count}) is too many for images of {height}×{width} pixels: "
-                f"nothing is left to halve after level {level}; {level + 1} at most"
+                f"they cannot be halved again after level {level}; lower `levels` to at most "
+                f"{level + 1}"
             )
         size = halved
         planned.append(Level((1 + extra[0], 1 + extra[1]), size))

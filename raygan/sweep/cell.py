@@ -153,6 +153,7 @@ class CellStudy:
             self._search.restore(record.index, record.params, last.curve, outcome=outcome)
         except ValueError as error:
             raise RayganError(
-                f"trial {record.id}: its settings {record.params} are not of this search "
+                f"trial {record.id}: its settings {record.params} do not belong to this search "
+                "space "
                 f"({error}); delete its folder to run it again"
             ) from error

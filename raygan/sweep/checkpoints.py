@@ -45,7 +45,7 @@ def patiently(
             if waited >= GIVEN_UP:
                 raise
             with contextlib.suppress(OSError):  # the log may lie on the same disk
-                print(f"{what}: {error}; tried again in {wait:g} s", flush=True)
+                print(f"{what}: {error}; retry in {wait:g} s", flush=True)
             sleep(wait)
             waited, wait = waited + wait, min(2 * wait, LONGEST_WAIT)
 
@@ -84,7 +84,7 @@ def load(trial: Storage, folder: str) -> Saved:
                 (place / file).write_bytes(trial.read(f"{folder}/{file}") or b"")
         found = checkpoint.load_latest(place)
     if found is None or not isinstance(found[0].get("step"), int):
-        raise CheckpointError(f"{trial.uri}/{folder}: there is no checkpoint of a trial")
+        raise CheckpointError(f"{trial.uri}/{folder}: this folder holds no checkpoint")
     return found[0]
 
 

@@ -51,16 +51,18 @@ def check(spec: SweepSpec) -> None:
     """
     axes, space = spec.axes(), spec.space()
     for name in axes.keys() & space.keys():
-        raise ValueError(f"`{name}` stands under both `grid` and `search`; keep one")
+        raise ValueError(f"`{name}` is under both `grid` and `search`; keep one")
     for name in (axes.keys() | space.keys()) & spec.train.model_fields_set:
-        raise ValueError(f"`{name}` stands under `train` and also varies; keep one")
+        raise ValueError(f"`{name}` is under `train` and also under `grid` or `search`; keep one")
     for where, values in (("grid", axes), ("search", space)):
         for name, value in values.items():
             candidates = [value.min, value.max] if isinstance(value, Range) else value
             for candidate in candidates:
                 _check_point(spec, {name: candidate}, f"{where}.{name}")
             if len(set(candidates)) != len(candidates):
-                raise ValueError(f"`{where}.{name}` holds a value twice: {shown(candidates)}")
+                raise ValueError(
+                    f"`{where}.{name}` holds a value twice; remove one: {shown(candidates)}"
+                )
     if not (axes.keys() | space.keys()) & {"batch_size"}:
         _check_point(spec, {}, "train.batch_size")
     _check_search(spec, space)
@@ -68,7 +70,10 @@ def check(spec: SweepSpec) -> None:
     searched = trials_per_cell(spec) + spec.replicate.seeds * spec.replicate.top
     count = math.prod(map(len, axes.values())) * searched
     if count > MOST_TRIALS:
-        raise ValueError(f"`grid` and `search` ask for {count} trials; {MOST_TRIALS} are allowed")
+        raise ValueError(
+            f"`grid` and `search` define {count} trials; at most "
+            f"{MOST_TRIALS} are allowed: remove values, or lower `search.trials`"
+        )
     _check_cells(spec, axes, space)
 
 
@@ -116,8 +121,8 @@ def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -
         "dcgan" in (architectures or {spec.train.architecture})
     ):
         raise ValueError(
-            "`blocks` is of `architecture: resnet` only: trials of dcgan that differ in it would "
-            "be the same; fix `blocks`, or leave out dcgan"
+            "`blocks` applies to `architecture: resnet` only: trials of dcgan that differ in it "
+            "would be the same; fix `blocks`, or leave out dcgan"
         )
     searched = [(name, value) for name, values in space.items() for value in ends(values)]
     for point in itertools.product(*axes.values()):
@@ -134,7 +139,7 @@ def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -
 def _check_search(spec: SweepSpec, space: Space) -> None:
     method, trials, first = search_method(spec), spec.search.trials, spec.search.try_first
     if not space and (trials or first):
-        raise ValueError("`search` names no field to search; give one, such as lr")
+        raise ValueError("`search` has no field to search; add one, such as lr")
     if method == "grid":
         ranges = [name for name, value in space.items() if isinstance(value, Range)]
         if ranges:
@@ -143,7 +148,9 @@ def _check_search(spec: SweepSpec, space: Space) -> None:
                 "values or use random or tpe"
             )
     elif trials is None and space:
-        raise ValueError(f"`search.trials` is missing: how many trials per cell may {method} take?")
+        raise ValueError(
+            f"`search.trials` is missing: `method: {method}` needs the number of trials per cell"
+        )
     for number, point in enumerate(first):
         if point.keys() != space.keys():
             raise ValueError(
@@ -153,10 +160,11 @@ def _check_search(spec: SweepSpec, space: Space) -> None:
         for name, value in point.items():
             if not is_within(value, space[name]):
                 raise ValueError(
-                    f"`search.try_first`: {name}={shown(value)} lies outside `search.{name}`"
+                    f"`search.try_first`: {name}={shown(value)} is outside `search.{name}`; "
+                    "change one of the two"
                 )
         if point in first[:number]:
-            raise ValueError(f"`search.try_first` holds {point} twice")
+            raise ValueError(f"`search.try_first` holds {point} twice; remove one")
 
 
 def _check_stages(spec: SweepSpec) -> None:
@@ -168,9 +176,9 @@ def _check_stages(spec: SweepSpec) -> None:
             )
     spec.train_config(seed=spec.train.seed + spec.replicate.seeds)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
-        raise ValueError("`replicate` draws seeds of its own; remove `grid.seed`, or `replicate`")
+        raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")
     if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):
-        raise ValueError("`warmup` is the retry's; remove the training field of that name")
+        raise ValueError("`warmup` configures the retry; remove `train.warmup`")
 
 
 def _check_effect(spec: SweepSpec) -> None:
@@ -183,23 +191,23 @@ def _check_effect(spec: SweepSpec) -> None:
             if key in keys:
                 label = key if section == "train" else f"{section}.{key}"
                 raise ValueError(
-                    f"`{label}` has no effect without `{switch}`; give that, too, or remove "
+                    f"`{label}` has no effect without `{switch}`; add `{switch}`, or remove "
                     f"`{label}`"
                 )
     rule = spec.stop.rule
     for key in _written(spec, "stop", changed=True):
         if rule not in (*RULES_OF.get(key, (rule,)), "none"):
             raise ValueError(
-                f"`stop.{key}` is of `rule: {' or '.join(RULES_OF[key])}`, but `stop.rule` is "
+                f"`stop.{key}` applies to `rule: {' or '.join(RULES_OF[key])}`, but `stop.rule` is "
                 f"{rule}; remove `stop.{key}`, or change the rule"
             )
     search = set(_written(spec, "search", changed=True))
     if not spec.space() and search:
-        raise ValueError("`search` names no field to search; give one, such as lr")
+        raise ValueError("`search` has no field to search; add one, such as lr")
     if "seed" in search and search_method(spec) == "grid":
         raise ValueError(
-            "`search.seed` is of `method: random or tpe`, but this search is a grid, which draws "
-            "nothing; remove `search.seed`, or give `search.method`"
+            "`search.seed` applies to `method: random or tpe`, but this search is a grid, which "
+            "draws no random values; remove `search.seed`, or give `search.method`"
         )
 
 

@@ -69,7 +69,9 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
         spec = load(Path(name))
         name, storage = spec.name, spec.storage
     if not re.fullmatch(NAME, name) or ".." in name:
-        raise ConfigError(f"{name!r} is no sweep's name; give the name that stands in its YAML")
+        raise ConfigError(
+            f"{name!r} is not a valid sweep name; give the `name` of its YAML, or the YAML file"
+        )
     check_address(storage, "--storage")
     root = Storage(storage)
     sweep = root / name
@@ -118,7 +120,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     for record in known.values():
         if record.outcome is None:
             loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
-            state_of = "running" if alive else "waiting to go on"
+            state_of = "running" if alive else "interrupted"
             console.print(
                 f"{shown(record.title)}: {state_of}, iteration "
                 f"{record.step}/{record.config['iterations']}{loss}",
@@ -145,11 +147,12 @@ def stop(sweep: Storage, spec: SweepSpec) -> None:
     while time.monotonic() < deadline:
         now = lock.read(sweep)
         if now is None or now.token != holder.token:
-            click.echo("Stopped. The same command goes on from there.")
+            click.echo("Stopped. The same command resumes the sweep.")
             return
         time.sleep(0.5)
     raise RayganError(
-        f"{holder} has not stopped within {STOP_SECONDS:.0f} s; look at its output, or end it there"
+        f"{holder} has not stopped within {STOP_SECONDS:.0f} s; see its output, or end that "
+        "process on its host"
     )
 
 
@@ -164,7 +167,7 @@ def stop(sweep: Storage, spec: SweepSpec) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write a row per trial to this .parquet, .csv or .json file.",
+    help="Also write one row per trial to this .parquet, .csv or .json file.",
 )
 def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None) -> None:
     """Print the trials of the sweep NAME, running or done, as tables, or write them as data."""
@@ -172,7 +175,7 @@ def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None)
         kind = kind or out.suffix.removeprefix(".")
         if kind not in FORMATS:
             endings = ", ".join(f".{name}" for name in FORMATS)
-            raise ConfigError(f"--out (={str(out)!r}) must end in one of {endings}, or give "
+            raise ConfigError(f"--out (={str(out)!r}) must end in one of {endings}; or give "
                               "--format, too")  # fmt: skip
     known = state.stored_records(sweep, spec)
     if kind is not None:
@@ -191,7 +194,9 @@ def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
             raise ConfigError(f"--out (={str(out)!r}) cannot be written ({error})") from error
         return
     if kind == "parquet" and sys.stdout.isatty():
-        raise ConfigError("Parquet is nothing to look at: give --out FILE, or send it into a pipe")
+        raise ConfigError(
+            "--format parquet cannot be shown in a terminal: give --out FILE, or use a pipe"
+        )
     click.echo(data, nl=False)
 
 
@@ -214,7 +219,7 @@ def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> Non
     help="Where to write it; by default into the sweep's own folder.",
 )
 def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
-    """Make report.html and report.md of the sweep NAME, running or done, from what is stored."""
+    """Write report.html and report.md of the sweep NAME, running or done."""
     from raygan.report.make import HTML
     from raygan.sweep.evidence import make_report
 
@@ -234,7 +239,7 @@ def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
 
 def _is_alive(sweep: Storage, holder: Holder) -> bool:
     if not lock.is_of_this_host(holder):
-        click.echo(f"Waiting for a sign of life of {shown(holder)} ...", err=True)
+        click.echo(f"Waiting for a heartbeat of {shown(holder)} ...", err=True)
     return lock.is_alive(sweep, holder)
 
 
@@ -244,8 +249,8 @@ def _who(holder: Holder | None, alive: bool, done: bool) -> str:
     if done:
         return "Done."
     if holder is not None:
-        return f"Not running: {holder} died. The same command goes on."
-    return "Not running. The same command goes on."
+        return f"Not running: {holder} died. The same command resumes the sweep."
+    return "Not running. The same command resumes the sweep."
 
 
 def _is_done(sweep: Storage, known: dict[str, TrialRecord]) -> bool:

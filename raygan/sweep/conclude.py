@@ -71,7 +71,7 @@ def finish(
     console: Console,
     again: str,
 ) -> int:
-    """Write and show what there is; returns the exit code. ``again``: what goes on with it."""
+    """Write and show what there is; returns the exit code. ``again``: what resumes it."""
     signals.wait()
     study.close()
     # Tune also returns on a SIGUSR1 that is not ours: some schedulers of clusters send it
@@ -85,7 +85,7 @@ def finish(
     try:
         report = _write(study, data, code, run_tags(data["digest"]), pictures=not stopped)
     except OSError as error:
-        _warn(console, f"The tables cannot be written ({error}); {again} makes them.")
+        _warn(console, f"The tables cannot be written ({error}); {again} writes them.")
     _show(study, data, console)
     if code == EXIT_FAILED:
         _explain_failures(study, console)
@@ -138,7 +138,7 @@ def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | Non
 
 def _say_behind(tracker: Tracker, console: Console, again: str) -> None:
     problem = tracker.last_error or "too slow"
-    _warn(console, f"MLflow lacks the newest results ({problem}); {again} brings them there")
+    _warn(console, f"MLflow lacks the latest results ({problem}); {again} sends them")
 
 
 def catch_up(study: Study, tracker: Tracker) -> None:
@@ -155,12 +155,12 @@ def _show(study: Study, data: dict[str, Any], console: Console) -> None:
 
 def _say_what_is_left(study: Study, code: int, again: str, console: Console) -> None:
     if code in (EXIT_SIGINT, EXIT_SIGTERM):
-        _warn(console, f"Interrupted; {again} goes on from here.")
+        _warn(console, f"Interrupted; {again} resumes the sweep.")
     elif code == EXIT_BUDGET:
         _warn(
             console,
-            f"The budget is reached ({study.exhausted}): no trial was started any more. Raise it "
-            f"under `budget`, and {again} goes on from here.",
+            f"The budget is reached ({study.exhausted}): no further trial is started. "
+            f"Raise it under `budget`; then {again} resumes the sweep.",
         )
 
 
@@ -201,7 +201,9 @@ def _report(study: Study, data: dict[str, Any]) -> Report | None:
     except Exception as error:  # a report that cannot be made must not lose a sweep its end
         reason = shown(f"{type(error).__name__}: {error}")
         command = f"raygan report {study.spec.name} --storage {study.storage.parent}"
-        logger.error("the report cannot be made (%s); `%s` shows where", reason, shown(command))
+        logger.error(
+            "the report cannot be written (%s); run `%s` to see the error", reason, shown(command)
+        )
         return None
     return report
 
@@ -271,12 +273,12 @@ def _explain_failures(study: Study, console: Console) -> None:
         for record in study.records.values()
         if record.outcome in ("failed", "diverged", "early-failure")
     )
-    say(console, "Too many trials gave no result:", "bold red")
+    say(console, "Too many trials have no result:", "bold red")
     for cause, count in causes.most_common(MOST_CAUSES):
         say(console, f"  {count} × {cause}")
     if (left := len(causes) - MOST_CAUSES) > 0:
-        say(console, f"  and {left} other reasons")
-    say(console, f"In full: {study.storage.uri}/trials/TRIAL/record.json, under `reason`")
+        say(console, f"  and {left} more reasons")
+    say(console, f"Full text: {study.storage.uri}/trials/TRIAL/record.json, under `reason`")
 
 
 def _say_where(study: Study, tracker: Tracker, console: Console) -> None:

@@ -53,7 +53,7 @@ from raygan.sweep.spec import NAME, SweepSpec
 @click.option(
     "--fid-weights",
     type=click.Path(path_type=Path),
-    help="torch-fidelity's InceptionV3 weights; nothing is downloaded.",
+    help="File of torch-fidelity's InceptionV3 weights; nothing is downloaded.",
 )
 def evaluate(
     name: str,
@@ -88,7 +88,7 @@ def _fid_weights(weights: Path | None, *, asked: bool) -> Path | None:
     if asked:
         return check(weights)
     if weights is not None:
-        raise ConfigError(f"--fid-weights (={str(weights)!r}) without --fid: give both, or none")
+        raise ConfigError(f"--fid-weights (={str(weights)!r}) needs --fid: give both, or neither")
     return None
 
 
@@ -106,10 +106,10 @@ def _evaluate(
     data, known = state.stored_data(sweep), state.stored_records(sweep, spec)
     tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
     if data is None or not tested:
-        raise ConfigError(f"no trial of {spec.name!r} has a result yet: there is nothing to test")
+        raise ConfigError(f"no trial of {spec.name!r} has a result yet; run the sweep first")
     config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
     if config.steps == 0:
-        raise ConfigError("`final.steps` is 0, which switches the final test off: give --steps")
+        raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
     names = final.WHICH if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
     data = {**data, "folder": _prepared(sweep, data)}
@@ -169,7 +169,7 @@ def _prepared(sweep: Storage, data: dict[str, Any]) -> str:
         return f"{folder}/{name}"
     raise DataError(
         f"{folder} does not hold the sweep's prepared images ({shown(name)!r}): if the sweep was "
-        f"moved, put them there, too; else `raygan sweep` prepares them again"
+        f"moved, move them there, too, or run `raygan sweep`, which prepares them again"
     )
 
 
@@ -197,7 +197,7 @@ def _see_checkpoints(sweep: Storage, tested: list[TrialRecord], which: Iterable[
         if missing:
             raise CheckpointError(
                 f"{sweep.uri}/trials/{record.id} holds no checkpoint of the "
-                f"{' and the '.join(sorted(missing))} generator: let the trial run until its next "
+                f"{' and the '.join(sorted(missing))} generator: resume the sweep until its next "
                 "evaluation, restore the folder, or test another trial (NAME/TRIAL)"
             )
 
@@ -207,7 +207,9 @@ def _gpus(device: str) -> float:
 
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
-        raise ConfigError("--device cuda: PyTorch sees no GPU here; leave it out, or give cpu")
+        raise ConfigError(
+            "--device cuda: PyTorch finds no GPU on this machine; give --device cpu or auto"
+        )
     return 1.0 if there and device != "cpu" else 0.0
 
 
@@ -226,8 +228,9 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
     for line in replaced:
         say(console, line)
     console.print(
-        "Loss: mean squared error per pixel in [0, 1], searched from z = 0. Audit: mean gain of "
-        "the best of several starts on the audited images.",
+        "Loss: mean squared error per pixel in [0, 1], search from z = 0. Audit: how much lower "
+        "the "
+        "mean loss of the audited images is with restarts.",
         style="dim",
     )
     say(console, f"Results: {sweep.uri}/trials/TRIAL/final")

@@ -35,8 +35,8 @@ class Clock:
             self._before = storage.read_kept(CLOCK_FILE, _seconds, mend=True) or 0.0
         except RayganError as error:
             raise RayganError(
-                f"{error}; restore it, or delete both: the time so far then counts no more towards "
-                "`budget.wall_clock`"
+                f"{error}; restore it, or delete both files; `budget.wall_clock` then starts again "
+                "from 0"
             ) from error
 
     @property

@@ -109,7 +109,7 @@ def _say_cost(
 ) -> None:
     most, expected = _estimate(spec, works, at_once)
     budget = spec.budget
-    about = f"; about {expected.iterations:,.0f} if the ladder stops as planned" if (
+    about = f"; about {expected.iterations:,.0f} with early stopping by ASHA" if (
         expected and expected.iterations < most.iterations) else ""  # fmt: skip
     tell(f"iterations: at most {most.iterations:,.0f}{about}")
     if most.wall_hours is None:
@@ -120,7 +120,10 @@ def _say_cost(
     else:
         tell(f"at most:    {_hours(most)}")
         if about and expected:
-            tell(f"about:      {_hours(expected)} (more where ranks last from rung to rung)")
+            tell(
+                f"about:      {_hours(expected)} (more if the ranks of trials stay the same "
+                "between rungs)"
+            )
     tell(
         f"budget:     {', '.join(f'{key} {value}' for key, value in budget.caps.items()) or 'none'}"
     )
@@ -142,10 +145,10 @@ def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], N
         # a test has one worker, where all of a trial's shared an evaluation
         each = [2 * work.replicates * work.rate.evaluation_seconds for work in works if work.rate]
         hours = sum(each) * evaluations * spec.scale.workers / 3600
-        took = f"; on top of that, {hours:.2f} hours of one worker in all"
+        took = f"; in addition, {hours:.2f} worker-hours"
     tell(
-        f"final tests: {generators} generators at the most, on up to {images} images, each as long "
-        f"as about {evaluations:,.0f} evaluations{took}"
+        f"final tests: at most {generators} generators, on up to {images} images; each takes as "
+        f"long as about {evaluations:,.0f} evaluations{took}"
     )
 
 

@@ -39,7 +39,10 @@ class Results:
         sweep = Storage(self.folder)
         spec = state.stored_spec(sweep)
         if spec is None:
-            raise ConfigError(f"there is no sweep in {self.folder!r}")
+            raise ConfigError(
+                f"there is no sweep in {self.folder!r}; give the folder of a sweep, such as "
+                "results/quickstart"
+            )
         return make_report(sweep, spec, records.load_all(sweep), state.stored_data(sweep))
 
     @property

@@ -207,7 +207,7 @@ def _announce(study: Study, grown: list[str], console: Console) -> None:
     done = sum(record.outcome is not None for record in study.records.values())
     text = f"{study.spec.name}: {study.trial_count} trials in {len(study.cells)} cells"
     if study.records:
-        text += f"; goes on with {done} done"
+        text += f"; resumed, {done} of its trials done"
     say(console, text, "bold")
     for words in grown:
         say(console, f"The sweep is extended: {words}.")

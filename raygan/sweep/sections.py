@@ -151,11 +151,10 @@ class Stop(Section):
     reduction: int = Field(
         3, ge=2, description="asha: one in so many trials passes each rung (grace · reductionᵏ)"
     )
-    patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
 
 
 class Replicate(Section):
-    """The best settings of each cell, trained again with fresh seeds, to the end."""
+    """The best settings of each cell, trained again with fresh seeds and no early stopping."""
 
     seeds: int = Field(0, ge=0, le=1000, description="fresh seeds per setting; 0: no replicates")
     top: int = Field(1, ge=1, le=100, description="how many of the best settings of each cell")
@@ -210,7 +209,7 @@ class Budget(Section):
                 "90m or 12h"
             )
         if self.usd is not None and self.usd_per_gpu_hour is None:
-            raise ValueError("`usd` needs a price: give `usd_per_gpu_hour`, too")
+            raise ValueError("`usd` needs a price: add `usd_per_gpu_hour`")
         return self
 
 
@@ -219,16 +218,16 @@ _DURATION = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?[smhd]")
 
 
 class Scale(Section):
-    """What each trial takes, and how many run at once."""
+    """Resources of each trial, and how many trials run at once."""
 
     workers: int = Field(1, ge=1, le=1024, description="Ray Train workers per trial")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores per worker")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs per worker; may be a fraction")
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="trials at once; auto: as many as the cluster holds"
+        "auto", description="trials at once; auto: as many as fit on the cluster"
     )
     autoscaling: bool = Field(
-        False, description="the cluster grows to hold `max_concurrent` trials, whatever it has now"
+        False, description="the cluster's autoscaler adds nodes for `max_concurrent` trials"
     )
     resident: Literal["auto", "never"] = Field(
         "auto",
@@ -240,16 +239,15 @@ class Scale(Section):
     def _check(self) -> Scale:
         if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
             raise ValueError(
-                f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if it is above 1"
+                f"`gpus_per_worker` (={self.gpus_per_worker}) must be a whole number if it is "
+                "above 1"
             )
         if self.autoscaling and self.max_concurrent == "auto":
-            raise ValueError(
-                "`autoscaling` needs to know how far: set `max_concurrent` to a number"
-            )
+            raise ValueError("`autoscaling: true` needs a limit: set `max_concurrent` to a number")
         if 0 < self.gpus_per_worker < 1 < self.workers:
             raise ValueError(
-                f"`gpus_per_worker` (={self.gpus_per_worker}) must be whole if there are several "
-                f"`workers` (={self.workers}): they cannot share a GPU"
+                f"`gpus_per_worker` (={self.gpus_per_worker}) must be a whole number if there are "
+                f"several `workers` (={self.workers}): they cannot share a GPU"
             )
         return self
 

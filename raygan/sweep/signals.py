@@ -68,7 +68,8 @@ class StopSignals:
         finally:
             self._told.set()
         if not self._ended.wait(PATIENCE):
-            said = f"stopped: Ray did not end within {PATIENCE:g} s; the same command goes on"
+            said = f"stopped: Ray did not stop within {PATIENCE:g} s"
+            said += "; the same command resumes the sweep"
             print(said, file=sys.stderr, flush=True)
             os._exit(self.exit_code)
 

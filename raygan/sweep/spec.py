@@ -78,7 +78,8 @@ class SweepSpec(Section):
     def _check(self, info: ValidationInfo) -> SweepSpec:
         if ".." in self.name or self.name in RESERVED:
             raise ValueError(
-                f"`name` (={self.name!r}) must not hold '..' nor be one of {', '.join(RESERVED)}"
+                f"`name` (={self.name!r}) must not contain '..' and must not be one of "
+                f"{', '.join(RESERVED)}"
             )
         self.train_config()
         self.final_config()

@@ -35,7 +35,7 @@ def shipped(name: str) -> str:
     type=click.Choice(SHIPPED),
     default="quickstart",
     show_default=True,
-    help="The shipped sweep to start from.",
+    help="Example sweep to start from.",
 )
 def init(name: str, source: str) -> None:
     """Write NAME.yaml, a commented sweep to edit, into the current folder."""
@@ -46,8 +46,8 @@ def init(name: str, source: str) -> None:
         sys.exit(2)
     click.echo(
         f"Written: {path} and {SCHEMA_FILE} (for editors).\n\n"
-        f"Next:  raygan sweep {path} --dry-run     # what it will do, and what it takes\n"
-        f"       raygan sweep {path} --smoke-test  # the same sweep, shrunk to a minute\n"
+        f"Next:  raygan sweep {path} --dry-run     # shows the plan and the estimated cost\n"
+        f"       raygan sweep {path} --smoke-test  # runs a small version, about a minute\n"
         f"       raygan sweep {path}"
     )
 

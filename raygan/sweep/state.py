@@ -133,7 +133,8 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
         fits = all(record.config[name] == value for name, value in values.items())
         if record.cell in cells and not (fits and record.params.keys() == searched):
             raise RayganError(
-                f"{sweep.uri}/trials/{record.id} is not of the sweep {spec.name!r}: its settings "
+                f"{sweep.uri}/trials/{record.id} does not belong to the sweep {spec.name!r}: its "
+                "settings "
                 f"are {shown(record.params)}; restore it, or delete this folder"
             )
     return known
@@ -147,7 +148,7 @@ def summary(sweep: Storage) -> dict[str, Any]:
     try:
         return stored.parse(_SUMMARY, data).model_dump(exclude_unset=True)
     except ValueError as error:
-        logger.warning("%s/%s is ignored, since it is damaged (%s); the sweep's command makes it "
+        logger.warning("%s/%s is damaged (%s) and ignored; the sweep's command writes it "
                        "again", sweep.uri, SUMMARY, error)  # fmt: skip
         return {}
 
@@ -169,7 +170,7 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     diff = difflib.unified_diff(
         yaml.safe_dump(old, sort_keys=False).splitlines(),
         yaml.safe_dump(new, sort_keys=False).splitlines(),
-        "the sweep so far",
+        "the sweep's YAML",
         "the YAML now",
         lineterm="",
         n=1,
@@ -177,8 +178,9 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     raise ConfigError(
         f"the sweep {spec.name!r} in {sweep.uri} has begun with another YAML:\n"
         + "\n".join(diff)
-        + "\nstart the changed sweep beside it (--fresh, or --set name=…), or restore the YAML; "
-        f"only {', '.join(MAY_GROW)} may grow, and {', '.join(MAY_CHANGE)} may change"
+        + "\nrestore the YAML, or start a new sweep with the changed one (--fresh, or --set "
+        "name=…); "
+        f"only {', '.join(MAY_GROW)} may be extended, and {', '.join(MAY_CHANGE)} may change"
     )
 
 
@@ -201,7 +203,7 @@ def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
     if not more:
         return None
     old[section][name] = now
-    return f"`{key}` grows from {before} to {now}"
+    return f"`{key}` from {before} to {now}"
 
 
 def _has_begun(sweep: Storage) -> bool:
@@ -222,6 +224,6 @@ def _parse_data(data: bytes) -> dict[str, Any]:
 
 def _advice(sweep: Storage) -> str:
     return (
-        f"restore it, start anew beside it (--fresh), or delete {sweep.uri} if nothing there is "
+        f"restore it, start a new sweep (--fresh), or delete {sweep.uri} if its results are not "
         "needed"
     )

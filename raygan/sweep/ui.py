@@ -49,20 +49,20 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
     """
     data = state.stored_data(sweep)
     if data is None:
-        raise ConfigError(f"{spec.name!r} has no trial yet: there is nothing to show")
+        raise ConfigError(f"{spec.name!r} has no trial yet; run the sweep first")
     uri = spec.tracking.uri or default_uri(Storage(sweep.parent))
     tracker = Tracker(uri, spec.tracking.experiment, spec.name, sweep)
     tracker.connect()
     path = tracker.link(data["id"])
     if path is None:
-        raise TrackingError(f"MLflow at {uri} knows no run of {spec.name!r}; run the sweep first")
+        raise TrackingError(f"MLflow at {uri} has no run of {spec.name!r}; run the sweep first")
     if not is_file(uri):
         click.echo(f"{uri.rstrip('/')}{path}")
         return
     # as Ctrl-C does, so that MLflow's server ends with this process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _server(uri, port or _free_port()) as address:
-        click.echo(f"{address}{path}\nCtrl-C ends it.")
+        click.echo(f"{address}{path}\nPress Ctrl-C to stop the server.")
         if browser or (browser is None and _has_desktop()):
             webbrowser.open(f"{address}{path}")
         with contextlib.suppress(KeyboardInterrupt):

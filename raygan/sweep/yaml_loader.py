@@ -55,7 +55,7 @@ def parse(text: bytes | str, name: str, most: int = MAX_BYTES) -> Document:
     :class:`~raygan.errors.ConfigError` with file and line."""
     raw = text.encode(errors="surrogateescape") if isinstance(text, str) else text
     if len(raw) > most:
-        raise ConfigError(f"{name}: too many bytes; a sweep's YAML may have {most} at most")
+        raise ConfigError(f"{name}: too large; a sweep's YAML may have at most {most} bytes")
     document = Document(name, None)
     try:
         _check_events(raw.decode(), name)
@@ -86,7 +86,7 @@ def parse_value(text: str) -> Any:
         return _scalar(text, "value", 1)
     document = parse(text, "value")
     if text[document.end :].strip():
-        raise ConfigError("text stands behind the closing quote or bracket; put all of it within")
+        raise ConfigError("there is text after the closing quote or bracket; move it inside")
     return document.data
 
 
@@ -126,7 +126,7 @@ def _build(node: yaml.Node, path: Path, document: Document) -> Any:
             if key in mapping:
                 first = document.lines[(*path, key)]
                 raise ConfigError(
-                    f"{document.name}:{key_line}: the key '{shown(key, 80)}' stands twice "
+                    f"{document.name}:{key_line}: the key '{shown(key, 80)}' occurs twice "
                     f"(first on line {first}); remove one"
                 )
             document.lines[(*path, key)] = key_line

@@ -28,8 +28,8 @@ _OF_FILES = {
     "full": "cannot grow, since the disk is full: free some space there",
     "unable to open": "cannot be opened: see that its folder exists and that this user may write "
     "there, or set `tracking.uri` to another database",
-    "not a database": "is no SQLite database: move the file away, or set `tracking.uri` to another "
-    "database",
+    "not a database": "is not an SQLite database: move the file away, or set `tracking.uri` to "
+    "another database",
     "malformed": "is damaged: restore it from a backup, or move it away, and MLflow is filled "
     "again from the sweep's records",
 }
@@ -97,7 +97,7 @@ def _of_answer(error: BaseException) -> str | None:
     said = text.partition("Response body: ")[2] or text
     if code == "PERMISSION_DENIED" and "Host header" in said:
         return (
-            f"the server does not take requests by this name ({said}): start it with "
+            f"the server does not accept requests for this host name ({said}): start it with "
             "`--allowed-hosts`, or use a name that it allows"
         )
     if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):

@@ -224,7 +224,7 @@ class Runs:
             try:
                 image = pictures.read(self._storage, f"trials/{trial}/images/{kind}-{step:09d}.png")
             except pictures.PictureError as error:
-                logger.warning("picture damaged, so MLflow does not get it: %s", error)
+                logger.warning("damaged picture is not logged to MLflow: %s", error)
                 continue
             if image is not None:
                 self._client.log_image(run_id, image, key=kind, step=step)

@@ -67,7 +67,7 @@ def test_best_settings_are_replicated_and_more_seeds_extend_the_sweep(sweep):
     before = written(made)
     made.change(replicate={"seeds": 2})
     output = made.run()
-    assert "The sweep is extended: `replicate.seeds` grows from 1 to 2." in output
+    assert "The sweep is extended: `replicate.seeds` from 1 to 2." in output
     after, records = written(made), all_records(made)
     assert after.keys() - before.keys() == {f"{best[cell].id}-seed2" for cell in CELLS}
     assert {trial: after[trial] for trial in before} == before
@@ -87,7 +87,7 @@ def test_budget_is_kept_and_the_same_command_goes_on_once_it_is_raised(sweep):
         train={"norm": "vanilla"},
     )
     output = made.run(code=4)
-    assert "The budget is reached (2 of 2 trials): no trial was started any more." in output
+    assert "The budget is reached (2 of 2 trials): no further trial is started." in output
     assert {trial: record.outcome for trial, record in all_records(made).items()} == {
         "vanilla-000": "ok",
         "vanilla-001": "ok",

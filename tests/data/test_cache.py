@@ -139,7 +139,7 @@ def test_a_set_in_use_by_another_process_stays_until_that_ends(sets, cache):
 def test_a_set_larger_than_the_cache_is_refused(sets, cache):
     bring(sets[0], cache)
     with pytest.raises(
-        DataError, match=r"set-1: 1,000 bytes are more than .*\(999 in .*allow more"
+        DataError, match=r"set-1: 1,000 bytes exceed .*\(999 in .*raise RAYGAN_CACHE_GB"
     ):
         localize(sets[1], cache, SIZE - 1)
     assert kept(cache) == ["set-0"]
@@ -251,7 +251,9 @@ def test_a_file_that_comes_short_is_not_kept(sets, cache, monkeypatch):
         return file
 
     monkeypatch.setattr(files, "open_file", short)
-    with pytest.raises(DataError, match=r"set-0: cannot be copied .*bytes came, not"):
+    with pytest.raises(
+        DataError, match=r"set-0: cannot be copied .*bytes were received instead of"
+    ):
         localize(sets[0], cache, SIZE)
     assert len(opened) >= files.ATTEMPTS
     assert kept(cache) == []
@@ -273,7 +275,9 @@ def test_the_cache_is_for_one_user_alone(sets, cache):
 def test_a_cache_that_others_can_write_to_is_refused(sets, cache, tmp_path, monkeypatch):
     cache.mkdir()
     cache.chmod(0o777)
-    with pytest.raises(DataError, match=r"cache: can be written to by all .*by RAYGAN_CACHE a fol"):
+    with pytest.raises(
+        DataError, match=r"cache: can be written to by all .*set RAYGAN_CACHE to a fol"
+    ):
         localize(sets[0], cache, SIZE)
     cache.chmod(0o1777)
     with pytest.raises(DataError, match="cache: can be written to by all users"):
@@ -284,7 +288,9 @@ def test_a_cache_that_others_can_write_to_is_refused(sets, cache, tmp_path, monk
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
     for folder in (cache, tmp_path / "mine"):
-        with pytest.raises(DataError, match=f"belongs to the user {user}, who could put other"):
+        with pytest.raises(
+            DataError, match=f"belongs to the user {user}, who could replace the images"
+        ):
             localize(sets[0], folder, SIZE)
 
 
@@ -307,5 +313,7 @@ def test_a_link_of_another_user_is_refused(sets, cache, tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_made_is_named(sets, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for cache in (tmp_path / "file", tmp_path / "file" / "cache"):
-        with pytest.raises(DataError, match=r"file.*: cannot be used .*another folder by RAYGAN_C"):
+        with pytest.raises(
+            DataError, match=r"file.*: cannot be used .*set RAYGAN_CACHE to another"
+        ):
             localize(sets[0], cache, SIZE)

@@ -92,7 +92,7 @@ def test_info_says_what_there_is(folder, tmp_path):
     assert "16×16, 3 channels" in text
     assert "train 19, running 2, final 2; seed 0" in text
     assert "channel means 0.4" in text
-    assert "all checksums are right" in text
+    assert "all checksums are correct" in text
     assert f"left out: {folder}/class-0/02.png: holds no image bytes" in done.stdout
     sheet = where.with_name(f"{where.name}.png")
     assert f"contact sheet: {sheet}" in done.stdout
@@ -110,17 +110,17 @@ def test_verify_names_the_shard_that_is_damaged(folder, tmp_path):
     (where / "000000.arrow").write_bytes(data)
     done = run("info", where, "--verify")
     assert done.exit_code == 2
-    assert "000000.arrow: its checksum is not the manifest's" in done.stderr
+    assert "000000.arrow: its checksum differs from the manifest's" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("prepare",), "give a sweep's YAML, or --source"),
+        (("prepare",), "give a sweep's YAML file, or --source"),
         (("prepare", "--source", "imagenet"), "'imagenet' is not one of 'digits', 'cifar10'"),
         (("prepare", "--source", "folder", "--out", "x"), "`dataset.path` is missing"),
         (("prepare", "none.yaml"), "none.yaml: cannot be read"),
-        (("prepare", "a.yaml", "--size", "8"), "change it by --set"),
+        (("prepare", "a.yaml", "--size", "8"), "change it with --set"),
         (("prepare", "--source", "digits", "--size", "7"), "must be even"),
         (("prepare", "--source", "lsun", "--path", "none", "--out", "x"), "no such file or folder"),
         (("info", "none"), "not a whole prepared data set"),

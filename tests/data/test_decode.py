@@ -235,5 +235,7 @@ def test_any_damage_is_decoded_or_a_data_error(encode, kind, changes, length):
 
 
 def test_other_formats_are_not_decoded(encode):
-    with pytest.raises(DataError, match="here: cannot be decoded as PNG, JPEG, WEBP"):
+    with pytest.raises(
+        DataError, match="here: cannot be decoded; its format is not one of PNG, JPEG, WEBP"
+    ):
         decode(encode(1, kind="GIF"), "here", crop=None, size=None)

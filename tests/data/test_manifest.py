@@ -93,7 +93,7 @@ def test_what_is_no_manifest_is_a_data_error(prepared, tmp_path, text):
         ({"shards": [{"file": "", "count": 1797, "sha256": ""}]}, "its shards are"),
         ({"shards": [{"file": "000000.arrow\0", "count": 1797, "sha256": ""}]}, "its shards are"),
         ({"shape": [2**50, 8, 8, 1]}, "its shape is"),
-        ({"corrupt": [{"where": 5, "reason": ""}]}, "does not say why"),
+        ({"corrupt": [{"where": 5, "reason": ""}]}, "has no reason"),
         ({"corrupt": [5]}, "not a whole prepared data set"),
         ({"source": "\x1b[2J"}, "source"),
     ],

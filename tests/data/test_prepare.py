@@ -317,7 +317,10 @@ prepare(DatasetConfig(name="folder", path=sys.argv[1]), Path(sys.argv[2]))
 def test_a_disk_that_takes_no_more_is_a_clear_error(folder, tmp_path, run_python):
     run = run_python(FULL, folder, tmp_path / "cache")
     assert "DataError" in run.stderr
-    assert "cannot be written (File too large); nothing of it is used. Make room" in run.stderr
+    assert (
+        "cannot be written (File too large); incomplete shards are not used. Free some space"
+        in run.stderr
+    )
     (where,) = (tmp_path / "cache").iterdir()
     assert entries(where) == []
     assert len(prepared(folder, tmp_path / "cache")) == 24
@@ -477,7 +480,7 @@ def test_a_damaged_set_is_refused_with_the_remedy(folder, tmp_path, name, damage
         ({"shards": [{"file": "../000000.arrow", "count": 24, "sha256": ""}]}, "its shards are"),
         ({"shards": [{"file": "/etc/passwd", "count": 24, "sha256": ""}]}, "its shards are"),
         ({"shards": {"a": 1}}, "not a whole prepared data set"),
-        ({"running": []}, "a split of it is empty"),
+        ({"running": []}, "one of its splits is empty"),
         ({"running": [24]}, "not distinct images of the set"),
         ({"running": [1, 1]}, "not distinct images"),
         ({"running": [1], "final": [2, 1]}, "not distinct images"),

@@ -310,13 +310,13 @@ def test_pyarrow_is_loaded_only_to_read_parquet(parquet):
     ("fields", "message"),
     [
         ({"name": "no-such"}, r"`dataset\.name` \(='no-such'\) must be one of digits, cifar10"),
-        ({"pool": True}, r"`dataset\.pool` is for `name: cifar10` only, not for digits"),
-        ({"download": True}, r"`dataset\.download` is for `name: cifar10`"),
+        ({"pool": True}, r"`dataset\.pool` applies to `name: cifar10` only, not to digits"),
+        ({"download": True}, r"`dataset\.download` applies to `name: cifar10`"),
         (
             {"name": "cifar10", "path": "s3://b/c", "download": True},
             r"needs a local `dataset\.path`",
         ),
-        ({"max_corrupt": 1.5}, r"`dataset\.max_corrupt` \(=1\.5\) must be within 0 … 1"),
+        ({"max_corrupt": 1.5}, r"`dataset\.max_corrupt` \(=1\.5\) must be between 0 and 1"),
         ({"name": "folder"}, r"`dataset\.path` is missing"),
         ({"name": "folder", "path": "a\0b"}, r"`dataset\.path` holds a NUL"),
         ({"size": 0}, r"`dataset\.size` \(=0\) must be at least 1"),

@@ -183,7 +183,7 @@ def test_the_batches_of_cifar10_are_splits(tmp_path, monkeypatch):
     ("fields", "message"),
     [
         ({"split": "train"}, "digits has no splits"),
-        ({"name": "cifar10", "path": "x", "split": "train", "pool": True}, "leave out one of"),
+        ({"name": "cifar10", "path": "x", "split": "train", "pool": True}, "remove one of"),
         ({"name": "parquet", "path": "x", "split": ""}, r"`dataset\.split` \(=''\) must name"),
         ({"name": "parquet", "path": "x", "split": []}, r"`dataset\.split` \(=\[\]\) must name"),
         ({"name": "parquet", "path": "x", "split": ["all", "test"]}, "must be `all` alone"),

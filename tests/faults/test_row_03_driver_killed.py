@@ -27,7 +27,7 @@ def test_same_command_goes_on_with_what_had_not_ended(reference, sweep):
     assert lock.read(folder).pid == process.pid, "it had the time to give back its lock"
     assert [made.record(trial)["outcome"] for trial in (DONE, CUT)] == ["ok", None]
     arguments = ["status", made.name, "--storage", str(made.storage)]
-    assert "died. The same command goes on." in CliRunner().invoke(main, arguments).output
+    assert "died. The same command resumes the sweep." in CliRunner().invoke(main, arguments).output
     record = made.storage / made.name / "trials" / DONE / "record.json"
     written = record.stat().st_mtime_ns
     cut_at, pictures = made.curve(CUT)[-1][0], made.pictures(CUT)

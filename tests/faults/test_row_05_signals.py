@@ -84,7 +84,7 @@ def test_signal(endless, number, code):
         process.send_signal(number)
         assert process.wait(PATIENCE) == code
     check_stopped_in_order(endless, code)
-    assert "Interrupted; the same command goes on from here." in endless.log.read_text()
+    assert "Interrupted; the same command resumes the sweep." in endless.log.read_text()
 
 
 def test_job_stop(cluster, endless):
@@ -119,5 +119,5 @@ def test_stop_from_another_shell(endless):
         done = CliRunner().invoke(main, ["stop", endless.name, "--storage", str(endless.storage)])
         assert (done.exit_code, process.wait(PATIENCE)) == (0, 143)
     assert f"Asked process {process.pid} on " in done.output
-    assert "Stopped. The same command goes on from there." in done.output
+    assert "Stopped. The same command resumes the sweep." in done.output
     check_stopped_in_order(endless, 143)

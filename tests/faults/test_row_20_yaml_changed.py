@@ -28,8 +28,8 @@ def test_change_is_refused_with_the_difference_and_both_ways_on(changed):
     output = changed.run(code=2)
     assert "-  iterations: 60" in output
     assert "+  iterations: 70" in output
-    assert "start the changed sweep beside it (--fresh, or --set name=…)" in output
-    assert "or restore the YAML" in output
+    assert "start a new sweep with the changed one (--fresh, or --set name=…)" in output
+    assert "restore the YAML, or" in output
     assert written(changed.storage / changed.name / "trials") == before
 
 
@@ -65,8 +65,8 @@ def test_more_trials_and_seeds_are_taken_up_and_said(sweep):
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 143
     output = made.log.read_text()
-    assert "The sweep is extended: `search.trials` grows from 1 to 2." in output
-    assert "The sweep is extended: `replicate.seeds` grows from 0 to 1." in output
-    assert "grows: 3 trials in 1 cells; goes on with 1 done" in output
+    assert "The sweep is extended: `search.trials` from 1 to 2." in output
+    assert "The sweep is extended: `replicate.seeds` from 0 to 1." in output
+    assert "grows: 3 trials in 1 cells; resumed, 1 of its trials done" in output
     assert output.count("started (trial vanilla-000;") == 1
     assert record.read_bytes() == before

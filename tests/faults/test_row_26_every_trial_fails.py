@@ -17,7 +17,7 @@ def test_summary_groups_the_trials_by_cause(sweep):
     trials = {path.name for path in (made.storage / made.name / "trials").iterdir()}
     assert len(trials) == 4  # without `warmup`, none is tried again
     assert output.count("started (trial") == 4
-    assert "Too many trials gave no result:" in output
+    assert "Too many trials have no result:" in output
     words = " ".join(output.split())  # lines are wrapped
     for cause in ("early-failure", "failed"):
         (reason,) = {r["reason"] for t in trials if (r := made.record(t))["outcome"] == cause}

@@ -33,8 +33,8 @@ HOSTILE = {
     "deep": ("name: a\ntrain: " + "[" * 60_000, "nested deeper than 16 levels"),
     "deep-keys": ("name: a\ntrain: " + "{a: " * 15_000, "nested deeper than 16 levels"),
     "aliased": (nested(30, 30), "anchors and aliases (&, *) are not allowed"),
-    "duplicate": ("name: a\ntrain: {}\ntrain: {}", ":3: the key 'train' stands twice (first on line 2)"),
-    "duplicates": ("name: a\n" + "train: {}\n" * 6_000, "the key 'train' stands twice"),
+    "duplicate": ("name: a\ntrain: {}\ntrain: {}", ":3: the key 'train' occurs twice (first on line 2)"),
+    "duplicates": ("name: a\n" + "train: {}\n" * 6_000, "the key 'train' occurs twice"),
     "number": ("name: a\ntrain: {seed: " + "9" * 60_000 + "}", "a number of 60000 digits is too large"),
     "tag": ("name: !!python/object/apply:os.system ['touch owned']", "tags ("),
 }  # fmt: skip
@@ -170,7 +170,7 @@ def test_no_command_leaves_the_storage(run, beside, tmp_path, command, name):
     if name in RESERVED:
         assert f"there is no sweep '{name}' in {beside}" in output
     else:
-        assert "is no sweep's name" in output
+        assert "is not a valid sweep name" in output
     assert everything(tmp_path) == before
 
 

@@ -135,7 +135,7 @@ def test_the_reason_for_damage_is_named(folder):
 def test_if_none_is_whole_all_are_named(folder):
     for step in (1, 2, 3):
         truncate(folder / checkpoint.file_name(step))
-    with pytest.raises(CheckpointError, match="no checkpoint is whole") as caught:
+    with pytest.raises(CheckpointError, match="no checkpoint is complete") as caught:
         checkpoint.load_latest(folder)
     assert all(checkpoint.file_name(step) in str(caught.value) for step in (1, 2, 3))
 

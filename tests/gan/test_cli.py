@@ -90,7 +90,7 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path, capsys):
     first = lines(capsys)
     main([*TINY, "--iterations", "6", *parts])
     said = capsys.readouterr()
-    assert "goes on after iteration 4" in said.err
+    assert "resumed after iteration 4" in said.err
     assert [line["step"] for line in first] == [2, 4]
     (last,) = map(json.loads, said.out.splitlines())
     last.pop("perf/images_per_second")
@@ -121,9 +121,9 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
     capsys.readouterr()
     main([*TINY, "--iterations", "4", "--out", str(tmp_path)])
     said = capsys.readouterr().err
-    assert "passed over" in said
+    assert "skipped: " in said
     assert "step-000000004.pt" in said
-    assert "goes on after iteration 2" in said
+    assert "resumed after iteration 2" in said
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_behind_a_damaged_last_checkpoint_there_is_always_one_to_go_on_from(tmp_
     go_on(5)
     assert {4, 5} <= set(checkpoint.steps(folder))
     os.truncate(folder / checkpoint.file_name(5), 100)
-    assert "goes on after iteration 4" in go_on(6)
+    assert "resumed after iteration 4" in go_on(6)
     assert {4, 6} <= set(checkpoint.steps(folder))  # 5 is not one to go on from
     os.truncate(folder / checkpoint.file_name(6), 100)
-    assert "goes on after iteration 4" in go_on(8)
+    assert "resumed after iteration 4" in go_on(8)
 
 
 def test_help_names_every_field(capsys):

@@ -78,7 +78,7 @@ def test_odd_sizes_are_refused_with_the_remedy(height, width):
 
 
 def test_too_many_levels_are_refused_with_the_most_that_fit():
-    message = r"`levels` \(=9\) is too many for images of 32×32 pixels.*; 5 at most"
+    message = r"`levels` \(=9\) is too many for images of 32×32 pixels.*lower `levels` to at most 5"
     with pytest.raises(ConfigError, match=message):
         Discriminator(TrainConfig(levels=9), (3, 32, 32))
     assert plan_levels(32, 32, 5)[-1].size == (1, 1)

@@ -79,7 +79,7 @@ class Malicious:
 
 def test_nothing_in_the_weights_is_run(fresh, images, tmp_path, package, capsys):
     torch.save({"fc.weight": Malicious()}, tmp_path / "bad.pth")
-    with pytest.raises(ConfigError, match="is no file of tensors; refused"):
+    with pytest.raises(ConfigError, match="is not a file of tensors; refused"):
         fid(fresh().generator, 6, images, tmp_path / "bad.pth", seed=3)
     assert "run" not in capsys.readouterr().out
     assert not package
@@ -90,7 +90,7 @@ def test_missing_weights_are_named(tmp_path, weights):
     assert check(weights) == weights
     with pytest.raises(ConfigError, match="--fid-weights is missing: give the InceptionV3"):
         check(None)
-    with pytest.raises(ConfigError, match=r"nowhere.pth'\) is no file"):
+    with pytest.raises(ConfigError, match=r"nowhere.pth'\) is not a file"):
         check(tmp_path / "nowhere.pth")
 
 

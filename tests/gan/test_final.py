@@ -189,7 +189,7 @@ def test_final_test_is_in_full_precision(toy, monkeypatch):
     ("fields", "says"),
     [
         ({"steps": -1}, r"`final.steps` \(=-1\)"),
-        ({"images": 0}, r"`final.images` \(=0\) must be a whole number from 1"),
+        ({"images": 0}, r"`final.images` \(=0\) must be a whole number, at least 1"),
         ({"restarts": 1.5}, "`final.restarts`"),
         ({"audited": True}, "`final.audited`"),
     ],

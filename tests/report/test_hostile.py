@@ -200,7 +200,7 @@ def test_many_reasons_of_failures_are_counted(console, study, records):
     conclude._explain_failures(study, console)
     lines = printed(console).splitlines()
     assert len(lines) == conclude.MOST_CAUSES + 3
-    assert lines[-2] == f"  and {50 + 1 - conclude.MOST_CAUSES} other reasons"
+    assert lines[-2] == f"  and {50 + 1 - conclude.MOST_CAUSES} more reasons"
     assert lines[-1].endswith("norms/trials/TRIAL/record.json, under `reason`")
     assert all(re.search(r"again…|and… ", line) for line in lines[2:-2])
 
@@ -292,6 +292,6 @@ def test_report_that_cannot_be_made_is_told_in_one_line(study, monkeypatch, capl
     monkeypatch.setattr(conclude, "make_report", fail)
     assert conclude._report(study, {}) is None
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("the report cannot be made (TypeError: =HYPERLINK(1)\\x1b]0;")
+    assert line.startswith("the report cannot be written (TypeError: =HYPERLINK(1)\\x1b]0;")
     assert "`raygan report norms --storage " in line
     assert is_plain(caplog.text)

@@ -55,10 +55,10 @@ def run(storage):
 
 def test_status_says_how_far_it_is(run):
     output = run("status", "norms")
-    assert "Not running. The same command goes on." in output
+    assert "Not running. The same command resumes the sweep." in output
     (bn,) = [line.split() for line in output.splitlines() if line.startswith("bn")]
     assert bn[:5] == ["bn", "1/1", "0/2", "0", "0"]
-    assert "wn lr=1e-4: waiting to go on, iteration 1000/20000, loss 0.02000" in output
+    assert "wn lr=1e-4: interrupted, iteration 1000/20000, loss 0.02000" in output
     assert "1.00 trial-hours" in output
 
 
@@ -184,9 +184,9 @@ def test_cells_that_differ_in_their_seed_are_one(storage):
     [
         (["status", "nrms"], "there is no sweep 'nrms' in"),
         (["status", "nrms"], "sweeps there: norms"),
-        (["stop", "../norms"], "is no sweep's name"),
-        (["results", "a\0b"], "is no sweep's name"),
-        (["results", "n" * 300], "is no sweep's name"),
+        (["stop", "../norms"], "is not a valid sweep name"),
+        (["results", "a\0b"], "is not a valid sweep name"),
+        (["results", "n" * 300], "is not a valid sweep name"),
         (["results", "norms", "--out", "x.txt"], "must end in one of .parquet, .csv, .json"),
         (["results", "norms", "--out", "/nowhere/x.csv"], "cannot be written"),
     ],
@@ -205,7 +205,7 @@ def test_stop_asks_the_holder_and_waits_for_it(run, storage, monkeypatch):
     monkeypatch.setattr(held._thread, "join", lambda *_: None)  # it is this thread
     with held:
         output = run("stop", "norms")
-    assert "Stopped. The same command goes on from there." in output
+    assert "Stopped. The same command resumes the sweep." in output
 
 
 SECRET = "s3://key:hunter2@bucket/sweeps"
@@ -245,7 +245,7 @@ def test_printed_command_can_be_copied_whatever_the_storage_is_called(tmp_path):
     ("changes", "says"),
     [
         ({"params": {"nonsense": 1}}, "does not know ['nonsense']"),
-        ({"params": {"norm": "bn"}}, "is not of the sweep 'norms'"),
+        ({"params": {"norm": "bn"}}, "does not belong to the sweep 'norms'"),
         ({"config": {"lr": 10**400}}, "is damaged|damaged"),
         ({"history": {"a": 1}}, "damaged"),
         ({"title": "[/red]"}, "damaged"),

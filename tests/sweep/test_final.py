@@ -450,7 +450,7 @@ def test_damaged_checkpoint_keeps_no_other_from_its_fid(evaluate, study, jobs, m
     monkeypatch.setattr("raygan.gan.fid.check", lambda path: path)
     monkeypatch.setattr("raygan.gan.fid.fid", lambda *_, **__: found)
     output = evaluate("a", "--fid", "--fid-weights", "w.pth", code=3)
-    assert "bn s1: no FID (no checkpoint is whole" in output
+    assert "bn s1: no FID (no checkpoint is complete" in output
     assert output.count("FID 12.500") == 1
 
 
@@ -467,8 +467,8 @@ def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, 
         (["a/vanilla"], "there is no trial 'vanilla'"),
         (["a/vanilla"], "trials there: bn-seed1, wn-seed1"),
         (["a/../a"], "there is no trial '../a'"),
-        (["a", "--fid-weights", "w.pth"], "--fid-weights (='w.pth') without --fid"),
-        (["a", "--steps", "0"], "switches the final test off"),
+        (["a", "--fid-weights", "w.pth"], "--fid-weights (='w.pth') needs --fid"),
+        (["a", "--steps", "0"], "so there is no final test"),
         (["a", "--images", "-1"], "`final.images` (=-1)"),
     ],
 )
@@ -503,7 +503,7 @@ def test_damaged_checkpoint_is_named_and_another_one_is_tested(evaluate, study):
 def test_trial_with_damaged_checkpoints_only_is_named_and_the_others_are_tested(evaluate, study):
     damage(study, 10, 20)
     output = evaluate("a", code=3)
-    assert "bn s1, best: failed (no checkpoint is whole" in output
+    assert "bn s1, best: failed (no checkpoint is complete" in output
     assert output.count(": loss 0.") == 1
 
 

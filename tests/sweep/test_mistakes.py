@@ -32,7 +32,7 @@ def test_as_many_as_are_named_are_not_counted():
 
 def test_a_long_explanation_is_cut():
     text = message(f"name: a\ngrid: {{seed: {[*range(999), 1]}}}")
-    assert "`grid.seed` holds a value twice: [0, 1, 2" in text
+    assert "`grid.seed` holds a value twice; remove one: [0, 1, 2" in text
     assert len(text) < 1000
 
 

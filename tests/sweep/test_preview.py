@@ -48,7 +48,7 @@ def test_plan_counts_what_will_run(shown):
     assert "time, GPU-hours and cost: unknown; --calibrate measures" in output
     assert "budget:     gpu_hours 40" in output
     assert (
-        "final tests: 12 generators at the most, on up to 2000 images, each as long as about 520 "
+        "final tests: at most 12 generators, on up to 2000 images; each takes as long as about 520 "
         "evaluations\n"
     ) in output
     assert "name: norms" in output
@@ -62,7 +62,7 @@ def test_measured_rates_give_time_and_money(shown, sweep):
     hours = 24 * 116 / 3600
     assert f"at most:    23m, {hours:.2f} trial-hours, {hours / 2:.2f} GPU-hours, $0.97" in output
     assert "3200" in output  # images per second
-    assert f"evaluations; on top of that, {12 * 520 * 2 / 3600:.2f} hours of one worker" in output
+    assert f"evaluations; in addition, {12 * 520 * 2 / 3600:.2f} worker-hours" in output
 
 
 def test_final_test_has_one_worker(sweep, monkeypatch, capsys):
@@ -71,7 +71,7 @@ def test_final_test_has_one_worker(sweep, monkeypatch, capsys):
     rates = {cell: asdict(Rate(100.0, 0.5)) for cell in ("bn", "wn")}  # four together
     Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
     preview.show_plan(spread, Console(width=160), None, calibrate=False)
-    assert f"{12 * 520 * 2 / 3600:.2f} hours of one worker" in capsys.readouterr().out
+    assert f"{12 * 520 * 2 / 3600:.2f} worker-hours" in capsys.readouterr().out
 
 
 def test_trials_that_have_run_are_what_is_believed(shown, sweep):

@@ -122,14 +122,14 @@ def test_report_that_cannot_be_made_fails_no_sweep(sweep, monkeypatch, caplog):
     code, output = sweep(train_all)
     assert code == 0
     assert "Report:" not in output
-    assert re.search(r"`raygan report norms --storage \S+` shows where", caplog.text)
+    assert re.search(r"run `raygan report norms --storage \S+` to see the error", caplog.text)
 
 
 def test_one_that_ended_too_soon_is_no_success_and_goes_on(sweep, statuses):
     code, output = sweep(train_one)
     assert code == 143
     assert statuses() == {"norms": "KILLED", "bn-000": "FINISHED", "wn-000": "KILLED"}
-    assert "Interrupted; the same command goes on from here." in output
+    assert "Interrupted; the same command resumes the sweep." in output
     code, _ = sweep(train_all)
     assert code == 0
     assert set(statuses().values()) == {"FINISHED"}
@@ -145,7 +145,7 @@ def test_signal_is_an_interruption(sweep, statuses):
     code, output = sweep(interrupted, fresh=True)
     assert code == 143
     assert statuses()["wn-000"] == "KILLED"
-    assert "the same command, with `--set name=norms` for --fresh, goes on" in output
+    assert "the same command, with `--set name=norms` for --fresh, resumes the sweep" in output
 
 
 def test_whatever_is_raised_leaves_no_run_running(sweep, statuses):
@@ -328,7 +328,7 @@ def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep, te
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert (code, Runner.made) == (143, ["bn s1"])
-    assert "Interrupted; the same command goes on from here." in output
+    assert "Interrupted; the same command resumes the sweep." in output
     assert statuses()["norms"] == "KILLED"
     tester()
     code, output = sweep(lambda study: pytest.fail("no trial is left to run"), REPLICATES)

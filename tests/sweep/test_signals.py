@@ -39,4 +39,4 @@ def test_the_process_ends_whether_ray_does_or_not(number, code, patience, busy, 
     out, err = process.communicate(timeout=50)
     assert process.returncode == code, err
     assert " ".join(out.split()) == said
-    assert ("the same command goes on" in err) == (busy == 600)
+    assert ("the same command resumes the sweep" in err) == (busy == 600)

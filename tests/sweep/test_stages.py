@@ -407,7 +407,9 @@ def test_settings_of_another_search_are_named(storage):
     record = study.records["bn-000"]
     record.outcome, record.params, record.config["lr"] = "ok", {"lr": 5.0}, 5.0
     record.save(storage)
-    with pytest.raises(RayganError, match=r"trial bn-000: its settings .* are not of this search"):
+    with pytest.raises(
+        RayganError, match=r"trial bn-000: its settings .* do not belong to this search space"
+    ):
         open_study(storage)
 
 

@@ -79,7 +79,7 @@ def test_no_part_of_a_file_is_taken_for_the_whole(begun, name, stored):
 def test_without_a_whole_backup_it_is_refused_and_never_taken_for_new(begun, name, stored, hurt):
     for which in (name, f"{name}.bak"):
         hurt(begun, which)
-    with pytest.raises(RayganError, match="restore it, start anew beside it"):
+    with pytest.raises(RayganError, match="restore it, start a new sweep"):
         stored(begun)
 
 
@@ -92,8 +92,8 @@ def test_results_without_the_rest_are_no_new_sweep(sweep):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("trials: 4", "trials: 6", "`search.trials` grows from 4 to 6"),
-        ("seeds: 2", "seeds: 5", "`replicate.seeds` grows from 2 to 5"),
+        ("trials: 4", "trials: 6", "`search.trials` from 4 to 6"),
+        ("seeds: 2", "seeds: 5", "`replicate.seeds` from 2 to 5"),
     ],
 )
 def test_more_trials_and_seeds_extend_a_sweep(sweep, old, new, words):
@@ -106,7 +106,7 @@ def test_more_seeds_of_the_grid_extend_a_sweep(sweep):
         for seeds in ("[1, 2]", "[2, 3, 1]")
     )
     grown = state.check_unchanged(now, before, sweep)
-    assert grown == ["`grid.seed` grows from [1, 2] to [2, 3, 1]"]
+    assert grown == ["`grid.seed` from [1, 2] to [2, 3, 1]"]
     with pytest.raises(ConfigError):
         state.check_unchanged(before, now, sweep)
 

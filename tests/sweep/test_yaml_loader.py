@@ -61,7 +61,7 @@ def test_text_on_the_command_line_stays_as_it_is(text):
 
 @pytest.mark.parametrize("text", ["'results' #1", "[1, 2] # 3", '"a" b', "{a: 1} #", "[1] [2]"])
 def test_text_behind_a_quoted_value_is_refused(text):
-    with pytest.raises(ConfigError, match=r"behind the closing|not valid YAML"):
+    with pytest.raises(ConfigError, match=r"after the closing|not valid YAML"):
         parse_value(text)
 
 
@@ -76,7 +76,7 @@ def test_control_characters_on_the_command_line_are_refused(text):
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("a: 1\nb: 2\na: 3", 3, "stands twice"),
+        ("a: 1\nb: 2\na: 3", 3, "occurs twice"),
         ("a: &x 1\nb: *x", 1, "anchors and aliases"),
         ("a: 1\nb: !!python/object:os.system x", 2, "tags"),
         ("a: 1\nb: [1, 2", 2, "not valid YAML"),

@@ -179,7 +179,7 @@ def test_file_that_another_sweep_is_making_is_waited_for(tmp_path, monkeypatch):
 def test_file_that_is_no_database_or_cannot_be_opened_is_named(tmp_path):
     wrong = tmp_path / "wrong.db"
     wrong.write_bytes(b"text" * 300)
-    assert f"database {wrong} is no SQLite database" in refused(f"sqlite:///{wrong}", tmp_path)
+    assert f"database {wrong} is not an SQLite database" in refused(f"sqlite:///{wrong}", tmp_path)
     (folder := tmp_path / "folder.db").mkdir()
     assert f"database {folder} cannot be opened" in refused(f"sqlite:///{folder}", tmp_path)
 
