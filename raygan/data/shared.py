@@ -50,6 +50,5 @@ def verify(folder: Path, name: str | None = None) -> None:
         if not right:
             raise DataError(
                 f"{name}/{shard['file']}: its checksum differs from the manifest's; delete {name} "
-                "to "
-                "prepare it again"
+                "to prepare it again"
             )

@@ -154,6 +154,5 @@ class CellStudy:
         except ValueError as error:
             raise RayganError(
                 f"trial {record.id}: its settings {record.params} do not belong to this search "
-                "space "
-                f"({error}); delete its folder to run it again"
+                f"space ({error}); delete its folder to run it again"
             ) from error

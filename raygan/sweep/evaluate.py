@@ -229,8 +229,7 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
         say(console, line)
     console.print(
         "Loss: mean squared error per pixel in [0, 1], search from z = 0. Audit: how much lower "
-        "the "
-        "mean loss of the audited images is with restarts.",
+        "the mean loss of the audited images is with restarts.",
         style="dim",
     )
     say(console, f"Results: {sweep.uri}/trials/TRIAL/final")

@@ -134,8 +134,7 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
         if record.cell in cells and not (fits and record.params.keys() == searched):
             raise RayganError(
                 f"{sweep.uri}/trials/{record.id} does not belong to the sweep {spec.name!r}: its "
-                "settings "
-                f"are {shown(record.params)}; restore it, or delete this folder"
+                f"settings are {shown(record.params)}; restore it, or delete this folder"
             )
     return known
 
