@@ -21,7 +21,7 @@ _TO_THE_END = Never()
 def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Those of a cell's ``records`` that replicate its best settings, whatever their outcome."""
     records = list(records)
-    planned = {planned.id for planned in _replicates(spec, cell, records)}
+    planned = {planned.id for planned in replicates(spec, cell, records)}
     return [record for record in records if record.id.removesuffix(plan.RETRY) in planned]
 
 
@@ -47,7 +47,7 @@ def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(usable, key=lambda r: (order.index(r.outcome or ""), r.end_loss or 0.0))
 
 
-def _replicates(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> Iterator[TrialPlan]:
+def replicates(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> Iterator[TrialPlan]:
     """The trials that replicate the settings which are best now."""
     top: dict[str, tuple[str, dict[str, Any]]] = {}
     if not plan.trials_per_cell(spec):
@@ -131,7 +131,7 @@ class CellStudy:
             record.outcome is None for record in self.records.values() if record.kind == "search"
         ):
             return
-        for planned in _replicates(self._spec, self._cell, self.records.values()):
+        for planned in replicates(self._spec, self._cell, self.records.values()):
             if planned.id not in self.records:
                 yield planned
 

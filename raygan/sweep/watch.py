@@ -13,9 +13,9 @@ from raygan.records import WHOLE, TrialRecord
 from raygan.shown import cell
 from raygan.storage import Storage
 from raygan.sweep import final, lock, plan, state
-from raygan.sweep.cell import verdict
+from raygan.sweep.cell import replicates, verdict
 from raygan.sweep.commands import of_a_sweep
-from raygan.sweep.live import Picture, expected
+from raygan.sweep.live import Picture
 from raygan.sweep.spec import SweepSpec
 
 REFRESH_SECONDS, REFRESH_SECONDS_REMOTE = 2.0, 10.0
@@ -57,19 +57,22 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
     }
     tests = [final.status(sweep, job, running=alive) for job in _tests(sweep, spec, known)]
     if not alive:
-        is_done = bool(state.summary(sweep).get("finished")) and not states
+        tested = all(test.state == "done" for test in tests)
+        is_done = tested and not states and bool(state.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
     return Picture(spec, known, states, tests, [cell(who, style="dim")])
 
 
 def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[final.Job]:
     """The final tests of the sweep, once all of its trials have ended."""
-    if len(known) < expected(spec, known) or any(record.outcome is None for record in known):
+    if any(record.outcome is None for record in known):
         return []
-    tested = [
-        record
-        for point in plan.cells(spec)
-        for record in verdict(spec, point, [r for r in known if r.cell == point.name])
-        if record.outcome in WHOLE
-    ]
+    ids, tested = {record.id for record in known}, []
+    for point in plan.cells(spec):
+        mine = [record for record in known if record.cell == point.name]
+        searched = sum(r.kind == "search" and not plan.is_retry(r.id) for r in mine)
+        planned = {planned.id for planned in replicates(spec, point, mine)}
+        if searched < plan.trials_per_cell(spec) or not planned <= ids:
+            return []  # between two trials
+        tested += [record for record in verdict(spec, point, mine) if record.outcome in WHOLE]
     return final.asked(sweep, tested, spec.final_config())

@@ -28,7 +28,7 @@ from raygan.gan.state import TrainState
 from raygan.records import LOSS
 from raygan.report import finals
 from raygan.storage import Storage
-from raygan.sweep import checkpoints, final, plan, spec, state
+from raygan.sweep import checkpoints, final, plan, spec, state, watch
 from raygan.sweep.evidence import make_report
 from raygan.sweep.lock import Lock
 from raygan.sweep.progress import FinalProgress
@@ -347,6 +347,27 @@ def test_watch_shows_final_tests(study, jobs, tmp_path, monkeypatch):
     assert rows[2][:5] == ["bn", "s1", "best", "100%", "ok"]
     now = CliRunner().invoke(main, ["watch", "a", "--storage", str(tmp_path)]).output
     assert "1 of 3 final tests done, 1 interrupted, 1 waiting\n" in now
+
+
+def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
+    """One of two settings fails, so that there is one replicate instead of two."""
+    text = "{name: b, search: {lr: [0.1, 0.2]}, replicate: {seeds: 1, top: 2}, train: {iterations: 20, evaluate_every: 10}}"
+    made = Study(spec.validate(parse(text, "x")), Storage(str(tmp_path / "b")))
+    shown = []
+    while (planned := made.next_trial()) is not None:
+        made.started(planned.id)
+        if made.records.keys() != {planned.id}:  # the first one fails
+            for step in (10, 20):
+                made.heard(planned.id, {"step": step, LOSS: 1 / step})
+                name = f"trials/{planned.id}/checkpoint_{step}/{checkpoint.file_name(step)}"
+                made.storage.write(name, b"x")
+        made.ended(planned.id)
+        found = watch._tests(made.storage, made.spec, list(made.records.values()))
+        shown.append([job["which"] for job in found])
+    assert made.complete
+    assert shown == [[], [], [["best", "last"]]]
+    picture = watch.picture(made.storage, made.spec)
+    assert picture.head.startswith("b: 3 of 3 trials done; 0 of 1 final tests done, 1 waiting")
 
 
 def test_log_says_now_and_then_how_far_final_tests_are(study, jobs, monkeypatch):
