@@ -151,6 +151,7 @@ class Stop(Section):
     reduction: int = Field(
         3, ge=2, description="asha: one in so many trials passes each rung (grace · reductionᵏ)"
     )
+    patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
 
 
 class Replicate(Section):
