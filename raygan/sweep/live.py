@@ -230,8 +230,11 @@ def tests_left(tests: Sequence[JobStatus]) -> float | None:
 
 
 def spread(running: Sequence[float], to_come: float) -> float:
-    """Seconds until work is done of which ``running`` runs at once, seconds each, and which goes
-    on with ``to_come`` seconds of work, as many at once."""
+    """Seconds until all work is done.
+
+    ``running``: seconds left of each task that runs; ``to_come``: seconds of the tasks that start
+    later, added up. As many tasks run at once as now.
+    """
     return max([*running, (sum(running) + to_come) / len(running)])
 
 
