@@ -12,11 +12,11 @@ from raygan.gan.config import Precision
 
 @contextmanager
 def arithmetic(precision: Precision) -> Iterator[None]:
-    """Within it, matrix products and convolutions of float32 on a GPU are in TF32 if ``precision``
-    is ``tf32``, else in float32, and give the same numbers every time; no matter on a CPU.
+    """Within it, a GPU's matrix products and convolutions of float32 use TF32 if ``precision`` is
+    ``tf32``, else float32, and its convolutions are deterministic. On a CPU it changes nothing.
 
-    Without the latter a resumed run would not equal the uninterrupted one: cuDNN's fastest
-    convolutions in float32 and TF32 add up in an order that changes from call to call.
+    cuDNN's fastest convolutions in float32 and TF32 add up in an order that changes from call to
+    call: with them, a resumed run would not equal the uninterrupted one.
     """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32, convolutions.deterministic

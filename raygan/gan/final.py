@@ -21,8 +21,8 @@ from raygan.gan.final_config import FinalConfig
 from raygan.gan.reconstruction import as_bytes, reconstruct
 from raygan.gan.sampling import RESTARTS, codes
 
-_MOST_VALUES = 2**24
-"""Pixels' values that a GPU searches at once."""
+_MOST_VALUES = 2**22
+"""Most pixel values, over all images together, for which a GPU searches more than 100 at once."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def final_test(
     """Test ``generator``, frozen and in eval mode, on ``images`` (uint8 [N, C, H, W]).
 
     ``seed`` and an image's place fix its restarts. ``batch_size`` images are on the device at
-    once, by default 100 on a CPU and up to 1,000 on a GPU; a loss does not depend on it, up to
+    once, by default 100, and up to 1,000 small ones on a GPU; a loss does not depend on it, up to
     float rounding. ``progress`` hears after each batch which share of all searches is done, from
     0 to 1. Raises :class:`~raygan.errors.RayganError` if a loss from z = 0 is not finite.
     """
@@ -99,7 +99,7 @@ def final_test(
     searches, searched = len(images) + config.restarts * len(audited), 0
     if batch_size is None:
         on_gpu = next(generator.parameters()).is_cuda
-        most = max(1, min(1000, _MOST_VALUES // math.prod(images.shape[1:])))
+        most = max(100, min(1000, _MOST_VALUES // math.prod(images.shape[1:])))
         batch_size = most if on_gpu else 100
     losses, found = [], []
     for part in images.split(batch_size):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -22,18 +22,20 @@ WARM_UP = 3
 class Recorded:
     """``work(*given)``, a function whose results are what it writes into tensors of its own.
 
-    On a CPU, each call is a call of ``work``. On a GPU the first :data:`WARM_UP` calls are; the
-    next one records the kernels that ``work`` starts, and from then on they are replayed. So that
-    this is the same, ``work`` must start all of its kernels on the current stream, must not wait
-    for the device, and must read what changes between calls from ``given`` or from tensors that
-    it changes in place.
+    On a CPU it is simply called. On a GPU, the first :data:`WARM_UP` calls are the same. The next
+    call records the kernels that ``work`` starts, and all calls from then on replay them.
+
+    What ``work`` must do, so that a replay is the same as a call: start all of its kernels on the
+    current stream of the current device; never wait for the device; read whatever changes between
+    calls from ``given``, or from tensors that it changes in place.
     """
 
     # `work` must not refer to this object: its graph is then freed as soon as nobody needs it
 
     def __init__(self, work: Callable[..., None], *, on_gpu: bool, shares: bool = False) -> None:
-        """``on_gpu``: whether it is recorded. ``shares``: whether its graph's memory is used again
-        by the next that shares, which must come after this object is gone."""
+        """``on_gpu``: whether it is recorded. ``shares``: whether its memory is used again by the
+        next object with ``shares``; only one of them may exist at a time. The memory of the
+        largest is kept until the process ends."""
         self._work = work
         self._on_gpu = on_gpu
         self._shares = shares
@@ -80,8 +82,11 @@ class Recorded:
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._work(*self._given)
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # the error of the work tells more
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph
 
 
@@ -113,7 +118,7 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
 def _keeper(_device: int) -> torch.cuda.CUDAGraph:
     """A graph that keeps alive the memory that others share."""
     graph = torch.cuda.CUDAGraph()
-    with on_stream(_side_stream()):
+    with on_stream(_side_stream()), _no_garbage_collection():
         graph.capture_begin(capture_error_mode="thread_local")
         torch.zeros((), device="cuda")
         graph.capture_end()

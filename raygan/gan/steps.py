@@ -58,14 +58,15 @@ class Player:
         self._forward: Callable[[Tensor], Tensor] = self.network
         self._step: Callable[[], object] = self.optimizer.step
         if self.compiled:
-            # of two batch sizes, real and fake images together or not: a program for each
+            # a program for each batch size: D sees real and fake images together or apart
             self._forward = torch.compile(self.network, dynamic=False)
             if self.parameters[0].is_cuda:
                 # each GAN of a stack has two optimizers and so two programs
-                torch._dynamo.config.recompile_limit = _MOST_PROGRAMS
+                limits = torch._dynamo.config
+                limits.recompile_limit = max(limits.recompile_limit, _MOST_PROGRAMS)
                 self._step = torch.compile(self.optimizer.step, dynamic=False)
-        # a compiled network normalises its weights within its own program; under spectral norm,
-        # each time that it does is an iteration
+        # A compiled network normalises its weights itself. Under spectral norm it may not: each
+        # time would be one more power iteration.
         spectral = any(parametrize.is_parametrized(m) for m in self.network.modules())
         self._holds = spectral or not self.compiled
         self.slopes = clamped_slopes(self.network)

@@ -90,8 +90,8 @@ class Stack:
 
     Each is trained as if it were alone, on the same kernels, so that its numbers are those of
     :func:`train`. On a GPU each has a stream of its own: where one GAN is too small to fill the
-    GPU, several take little longer. On a CPU they take turns. For one worker, or all workers of a
-    process group in step.
+    GPU, several take little longer. On a CPU they take turns. All workers of a process group must
+    iterate together, and drop the same members.
     """
 
     def __init__(
@@ -119,8 +119,10 @@ class Stack:
                 run.wait()
 
     def drop(self, place: int) -> None:
-        """Train the member at ``place`` no further."""
-        self._runs[place].dropped = True
+        """Train the member at ``place`` no further; its state is that of its last iteration."""
+        run = self._runs[place]
+        run.dropped = True
+        run.wait()
 
     def _evaluations(self) -> Iterator[tuple[int, Evaluation]]:
         for run in self._runs:

@@ -28,14 +28,17 @@ from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.train import Stack, train
 from raygan.gan.workers import Workers
 
-pytestmark = pytest.mark.gpu
-
 GPU = torch.device("cuda")
 ITERATIONS = 50
 SHAPE = (3, 16, 16)
-TOLERANCES = {"fp32": (2e-2, 0.2), "tf32": (5e-2, 0.3), "bf16": (0.1, 0.4)}
+TOLERANCES = {
+    "fp32": {"dcgan": (5e-5, 5e-3), "resnet": (3e-3, 3e-2), "groups": (2e-2, 0.2)},
+    "tf32": {"dcgan": (8e-3, 2e-2), "resnet": (2e-2, 5e-2), "groups": (5e-2, 0.4)},
+    "bf16": {"dcgan": (2e-2, 4e-2), "resnet": (4e-2, 6e-2), "groups": (0.12, 0.4)},
+}
 """Most mean difference of the losses from those in float64, in the first ten iterations and in
-all, as a share of their mean size."""
+all, as a share of their mean size; two to four times the largest that was seen (H200, torch 2.11).
+``groups``: a ResNet with layer or group norm, whose rounding errors grow fastest."""
 
 
 def combinations() -> Iterator[dict[str, str]]:
@@ -94,6 +97,7 @@ def curve(game: Game, update: str, device: torch.device, dtype: torch.dtype) -> 
     return torch.tensor(losses, dtype=torch.float64)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "fields", [pytest.param(one, id="-".join(one.values())) for one in combinations()]
 )
@@ -111,13 +115,17 @@ def test_each_combination_trains_as_on_a_cpu_in_float64(fields: dict[str, str]):
     with arithmetic(chosen.precision):
         found = curve(ours.game(Workers()), chosen.update, GPU, torch.float32)
     expected = curve(exact.game(Workers()), chosen.update, torch.device("cpu"), torch.float64)
-    scale = expected.abs().mean().clamp_min(0.1)
-    difference = (found - expected).abs() / scale
-    early, whole = difference[:10].mean().item(), difference.mean().item()
-    print(f"DIFFERENCE {'-'.join(fields.values())} {early:.2e} {whole:.2e}")
-    most_early, most = TOLERANCES[chosen.precision]
+    early, whole = differences(found, expected)
+    groups = chosen.architecture == "resnet" and chosen.norm in ("ln", "gn")
+    most_early, most = TOLERANCES[chosen.precision]["groups" if groups else chosen.architecture]
     assert early < most_early
     assert whole < most
+
+
+def differences(found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Mean differences of two curves, early and in all, as shares of the expected one's size."""
+    difference = (found - expected).abs() / expected.abs().mean().clamp_min(0.1)
+    return difference[:10].mean().item(), difference.mean().item()
 
 
 def tensors(state: TrainState) -> list[Tensor]:
@@ -145,6 +153,7 @@ GAMES: list[dict[str, Any]] = [
 ] + [{"optimizer": "adam", "ema": 0.9, "flip": True, "d_steps": 2, "warmup": 15}]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("fields", GAMES)
 def test_the_graph_computes_what_its_kernels_compute_one_by_one(fields, pictures, monkeypatch):
     one, losses = trained(config(**fields), pictures)
@@ -154,6 +163,7 @@ def test_the_graph_computes_what_its_kernels_compute_one_by_one(fields, pictures
     assert same(one, other)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("fields", GAMES)
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(fields, pictures, tmp_path: Path):
     chosen = config(**fields)
@@ -168,6 +178,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(fields, pictures
     assert same(whole, second)
 
 
+@pytest.mark.gpu
 def test_several_at_once_have_the_numbers_of_each_alone(pictures: ImageSet):
     chosen = [config(seed=seed, lr=1e-4 * (1 + seed)) for seed in range(4)]
     alone = [trained(each, pictures) for each in chosen]
@@ -179,6 +190,7 @@ def test_several_at_once_have_the_numbers_of_each_alone(pictures: ImageSet):
     assert all(same(one, state) for (one, _), state in zip(alone, together, strict=True))
 
 
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("kept", [True, False], ids=["resident", "fed"])
 @pytest.mark.parametrize("loss", CHOICES["loss"])
@@ -199,6 +211,7 @@ def test_an_iteration_does_not_wait_for_the_device(loss: str, kept: bool, pictur
     assert run._play._graph is not None
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
 def test_a_checkpoint_of_a_cpu_is_trained_on_by_a_gpu_and_back(optimizer, pictures, tmp_path):
     chosen = config(optimizer=optimizer, iterations=12, evaluate_every=4)
@@ -217,6 +230,7 @@ def test_a_checkpoint_of_a_cpu_is_trained_on_by_a_gpu_and_back(optimizer, pictur
     assert all(loss == loss for loss in losses)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("norm", CHOICES["norm"])
 def test_reconstruction_finds_what_a_cpu_finds_in_float64(norm: str, pictures: ImageSet):
     state = TrainState.create(config(norm=norm), pictures.shape)
@@ -244,6 +258,7 @@ def reconstruct_exactly(generator: torch.nn.Module, images: Tensor) -> Tensor:
     return (generator(codes) - target).square().mean((1, 2, 3)).detach()
 
 
+@pytest.mark.gpu
 def test_the_final_test_runs_there(pictures: ImageSet):
     state, _ = trained(config(), pictures)
     chosen = FinalConfig(steps=50, images=20, restarts=2, audited=10)
@@ -260,6 +275,7 @@ def _train_on_half(queue: Any, pictures: ImageSet) -> None:
     queue.put([evaluation.loss for evaluation in train(chosen, pictures, state, gpu_share=0.5)])
 
 
+@pytest.mark.gpu
 def test_two_processes_share_a_gpu(pictures: ImageSet):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
@@ -271,3 +287,14 @@ def test_two_processes_share_a_gpu(pictures: ImageSet):
         process.join(60)
     _, alone = trained(config(), pictures)
     assert found == [alone, alone]
+
+
+@pytest.mark.parametrize("norm", ["vanilla", "bn", "wn"])
+@pytest.mark.parametrize("still", ["generator", "discriminator"])
+def test_a_network_that_is_not_updated_would_be_noticed(norm: str, still: str):
+    """On a CPU: the bounds are tight enough to tell."""
+    cpu = torch.device("cpu")
+    games = [TrainState.create(config(norm=norm), SHAPE).game(Workers()) for _ in range(2)]
+    getattr(games[0], still).update = lambda _: None
+    broken, right = (curve(game, "alternating", cpu, torch.float32) for game in games)
+    assert differences(broken, right)[0] > TOLERANCES["fp32"]["dcgan"][0]
