@@ -12,8 +12,14 @@ from click.testing import CliRunner
 
 from raygan.cli import main
 from raygan.errors import ConfigError
+from raygan.report import rates
+from raygan.report.compare import LEAST_MEAN
+from raygan.report.evidence import Evidence
+from raygan.report.questions import questions
 from raygan.sweep import starter
+from raygan.sweep.evidence import cells
 from raygan.sweep.spec import load
+from tests.sweep import simulated
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +35,18 @@ def test_each_shipped_sweep_can_be_started_from(source: str, tmp_path: Path) -> 
 
 def test_every_shipped_sweep_is_offered() -> None:
     assert set(starter.SHIPPED) == {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
+
+
+def test_the_quickstart_answers_every_question() -> None:
+    quickstart = load(ROOT / "sweeps" / "quickstart.yaml")
+    study = simulated.run(quickstart, seed=0)
+    found = Evidence("quickstart", cells(quickstart, study.records), finished=True)
+    assert [question.key for question in questions(found) if not question.answered] == []
+    assert quickstart.final_config().steps > 0
+    for cell in found.cells:
+        assert len(cell.runs) >= LEAST_MEAN, "too few seeds for an interval of the mean"
+        tried = rates.by_rate(cell.records)
+        assert len([rate for rate in tried if rate.loss is not None]) > 1, "one learning rate only"
 
 
 def test_the_first_line_points_editors_at_the_schema(tmp_path: Path) -> None:
