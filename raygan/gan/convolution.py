@@ -123,11 +123,8 @@ def _is_padded(x: Tensor, weight: Tensor) -> bool:
     32: the gradient to the images takes 317 µs in TF32, with a fourth channel 152; in bf16 the
     forward pass takes 100 and 69).
     """
-    return x.is_cuda and weight.size(1) == _FEW and _on_matrix_units(x)
-
-
-def _on_matrix_units(x: Tensor) -> bool:
-    return torch.backends.cudnn.allow_tf32 or torch.is_autocast_enabled(x.device.type)
+    on_matrix_units = torch.backends.cudnn.allow_tf32 or torch.is_autocast_enabled("cuda")
+    return x.is_cuda and weight.size(1) == _FEW and on_matrix_units
 
 
 def conv2d(

@@ -154,7 +154,8 @@ class _Run:
         totals = torch.zeros(len(STATISTICS), device=device)
 
         def play(real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None) -> None:
-            totals.add_(iterate(as_float(real), noise_d, noise_g, mix))
+            with arithmetic(config.precision):
+                totals.add_(iterate(as_float(real), noise_d, noise_g, mix))
 
         self._totals = totals
         self._draws = Draws(config, images, workers, device)
@@ -185,7 +186,7 @@ class _Run:
     def advance(self) -> None:
         """Play one iteration; on a GPU, start it."""
         state = self._state
-        with torch.cuda.stream(self._stream), arithmetic(self._config.precision):
+        with torch.cuda.stream(self._stream):
             if state.step <= self._config.warmup and state.set_rates():
                 self._play.forget()
             if state.step == EARLY and not _finite(self._totals, self._workers):

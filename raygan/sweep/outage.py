@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 from raygan.errors import RayganError
 from raygan.shown import shown
@@ -33,12 +32,7 @@ class Outage:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
 
     def look(self) -> None:

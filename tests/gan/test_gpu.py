@@ -216,12 +216,14 @@ def test_an_iteration_does_not_wait_for_the_device(loss: str, kept: bool, pictur
 def test_a_checkpoint_of_a_cpu_is_trained_on_by_a_gpu_and_back(optimizer, pictures, tmp_path):
     chosen = config(optimizer=optimizer, iterations=12, evaluate_every=4)
     devices = [torch.device("cpu"), GPU, torch.device("cpu")]
-    saved = None
+    saved, before = None, None
     losses = []
     for device in devices:
         state = TrainState.create(chosen, pictures.shape, device)
-        if saved is not None:
+        if saved is not None and before is not None:
             state.load_state_dict(checkpoint.load(saved))
+            assert same(state, before)
+        before = state
         for evaluation in train(chosen, pictures, state):
             losses.append(evaluation.loss)
             saved = checkpoint.save(state.state_dict(), tmp_path, evaluation.step)

@@ -126,3 +126,19 @@ def test_rmsprop_is_that_of_the_paper(fresh):
         assert type(optimizer) is torch.optim.RMSprop
         assert (options["alpha"], options["eps"], options["momentum"]) == (0.9, 1e-6, 0)
         assert not options["centered"]
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_an_optimizer_keeps_how_its_own_device_computes(fresh, optimizer: str):
+    """A checkpoint of a GPU says that its optimizers can be recorded, and that Adam is fused."""
+    state = fresh(optimizer=optimizer)
+    saved = state.state_dict()
+    for name in ("optimizer_g", "optimizer_d"):
+        for group in saved[name]["param_groups"]:
+            group["capturable"] = True
+            if "fused" in group:
+                group["fused"] = True
+    state.load_state_dict(saved)
+    for one in (state.optimizer_g, state.optimizer_d):
+        assert not one.param_groups[0]["capturable"]
+        assert not one.param_groups[0].get("fused")

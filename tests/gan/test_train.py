@@ -18,6 +18,7 @@ from raygan.gan.draws import Draws
 from raygan.gan.pictures import GAP, grid_png
 from raygan.gan.reconstruction import reconstruct
 from raygan.gan.state import TrainState
+from raygan.gan.steps import Game
 from raygan.gan.train import Evaluation, Stack, sample, train
 from raygan.gan.workers import Workers
 
@@ -231,17 +232,17 @@ def test_tf32_is_for_the_steps_only(fresh, images, monkeypatch):
         return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
     seen: dict[str, set[tuple[bool, bool]]] = {"step": set(), "evaluation": set()}
-    step, test = TrainState.advance, reconstruct
+    step, test = Game.alternating, reconstruct
 
-    def advance(state: TrainState) -> None:
+    def alternating(*given):
         seen["step"].add(flags())
-        step(state)
+        return step(*given)
 
     def reconstruction(*given, **options):
         seen["evaluation"].add(flags())
         return test(*given, **options)
 
-    monkeypatch.setattr(TrainState, "advance", advance)
+    monkeypatch.setattr(Game, "alternating", alternating)
     monkeypatch.setattr("raygan.gan.train.reconstruct", reconstruction)
     before = flags()
     for precision, allowed in (("fp32", False), ("tf32", True), ("bf16", False)):
