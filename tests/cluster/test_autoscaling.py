@@ -143,8 +143,8 @@ def test_nodes_are_asked_for_and_waited_for(growing, server, tmp_path):
         scale=GROWS,
     )
     output = made.run()
-    assert "the autoscaler has asked for " in output
-    assert "× small" in output
+    # a node that starts between two looks is never seen as one that is coming
+    assert "one trial asks for 1 workers of 1 CPUs and 0 GPUs; the autoscaler has " in output
     for trial in ("bn-000", "wn-000"):
         waited = output.index(f"waiting for resources (trial {trial})")
         assert waited < output.index(f"started (trial {trial};")
