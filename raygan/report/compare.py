@@ -1,28 +1,36 @@
-"""What a few numbers per cell can and cannot say: intervals, paired differences, tests.
+"""What the losses of a few runs can say: intervals, differences of two cells, failures.
 
-No module here claims anything from fewer than :data:`LEAST` seeds.
+Losses are compared as y = ln(loss): their spread is about the same share of the loss in all cells,
+and a difference of two means is a ratio of losses. Nothing is claimed from fewer than
+:data:`LEAST` runs of a cell.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+"""Level of every interval that is shown."""
 LEAST = 3
-"""Seeds below which nothing is claimed."""
-LEAST_MEAN = 4
-"""Seeds below which a mean gets no interval."""
+"""Runs of a cell below which nothing is claimed and no interval is given."""
+MOST_EXACT = 200_000
+"""Permutations up to which a permutation test looks at all of them."""
 RESAMPLES = 9_999
+"""Random permutations beyond that."""
+_MOST_LOG = 50.0
+"""Beyond all that losses can differ by, where three runs leave everything open."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, at the level :data:`LEVEL`."""
+    """From ``low`` to ``high``, at the level :data:`LEVEL` unless something else is said."""
 
     low: float
     high: float
@@ -34,61 +42,269 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """By how many per cent the values of one cell are above (+) or below (−) another's."""
+class Mean:
+    """Geometric mean of a cell's losses, with the interval of the mean over its runs."""
 
     n: int
-    """Seeds that both have."""
-    percent: float
-    """100 · (geometric mean of the ratios − 1)."""
+    value: float
+    sd: float | None
+    """Standard deviation of ln(loss); about the spread of the losses as a share of their mean."""
     interval: Interval | None
-    """Of ``percent``; None for fewer than :data:`LEAST` seeds."""
-    corrected: Interval | None
-    """The same, wider: of all ``pairs`` such intervals, all hold with the chance :data:`LEVEL`."""
-    p: float | None
-    """Two-sided p of the permutation test that flips the signs of the log ratios."""
-    effect: float | None
-    """Mean ÷ standard deviation of the log ratios (Cohen's d of paired values); None where they
-    do not vary."""
-    pairs: int = 1
-    """Pairs among which this one was looked at."""
-    partial: bool = False
-    """Whether either has a seed that the other lacks."""
-
-    @property
-    def least_p(self) -> float:
-        """The lowest p that the test can give: 2 of the 2ⁿ signs are as extreme as any."""
-        return 2.0 ** (1 - self.n)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the ratios do not vary at all: an interval would be a point."""
-        return self.interval is not None and self.effect is None
-
-    @property
-    def claimed(self) -> bool:
-        """Whether a difference can be claimed: whether the corrected interval leaves out 0."""
-        # rounding alone leaves a ratio other than 1 where all values are the same
-        rounding = abs(self.percent) < 1e-9
-        return self.corrected is not None and self.corrected.leaves_out_0 and not rounding
+    """exp(ȳ ± t · s / √n), Student's t with n − 1 degrees of freedom; None below :data:`LEAST`."""
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Expanded percentile bootstrap interval of the mean, the same for the same values.
-
-    The plain percentiles (Efron 1979) are too narrow for few values: their tails are moved out to
-    Φ(−√(n / (n − 1)) t) for Student's t with n − 1 degrees of freedom (Hesterberg 2015, section
-    5.3). Of normal values it covers the mean in 88% of all cases for n = 4, 93% for n = 5 and 95%
-    for n = 10 (the plain one: 81%, 85%, 91%). None for fewer than :data:`LEAST_MEAN` values: of
-    three, no interval of resampled means can go beyond 75%.
-    """
-    n = len(values)
-    if n < LEAST_MEAN:
+def geometric_mean(values: Sequence[float]) -> Mean | None:
+    """Geometric mean of positive ``values``; None if there are none."""
+    if not values:
         return None
-    drawn = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, n))
-    reach = math.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    low, high = np.quantile(drawn.mean(axis=1), [stats.norm.cdf(-reach), stats.norm.cdf(reach)])
-    return Interval(float(low), float(high))
+    logs = np.log(np.asarray(values, dtype=float))
+    n, mean = len(logs), float(logs.mean())
+    sd = float(logs.std(ddof=1)) if n > 1 else None
+    interval = None
+    if n >= LEAST and sd is not None:
+        reach = _quantile(1 - (1 - LEVEL) / 2, n - 1) * sd / math.sqrt(n)
+        interval = Interval(math.exp(mean - reach), math.exp(mean + reach))
+    return Mean(n, math.exp(mean), sd, interval)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """By how much the losses of one cell lie above (+) or below (−) those of another, by Welch
+    (1947): d = ȳ − ȳ′, se² = s²/n + s′²/n′, degrees of freedom after Satterthwaite (1946)."""
+
+    log: float
+    """d: difference of the means of ln(loss)."""
+    error: float
+    """Standard error of ``log``."""
+    freedom: float
+    """Degrees of freedom of ``error``."""
+    n: int
+    """Runs of the first cell."""
+    others: int
+    """Runs of the second cell."""
+    values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    """ln(loss) of the runs; empty where the contrast is pooled from several."""
+    image_error: float = 0.0
+    """Part of ``error`` that comes from the choice of the held-out images; 0 if it is left out."""
+
+    @property
+    def percent(self) -> float:
+        """100 · (ratio of the geometric means − 1)."""
+        return percent(self.log)
+
+    @property
+    def testable(self) -> bool:
+        """Whether both cells have :data:`LEAST` runs."""
+        return min(self.n, self.others) >= LEAST
+
+    def interval(self, level: float = LEVEL) -> Interval | None:
+        """Interval of :attr:`percent`; None below :data:`LEAST` runs."""
+        if not self.testable:
+            return None
+        reach = self._reach((1 + level) / 2)
+        return Interval(percent(self.log - reach), percent(self.log + reach))
+
+    def highest(self, level: float) -> float:
+        """One-sided upper limit of ``log``: the true difference is above it with chance 1 − level.
+        """
+        return self.log + self._reach(level)
+
+    def p_below(self, log: float = 0.0) -> float | None:
+        """One-sided p for the claim that the true difference is below ``log``."""
+        if not self.testable:
+            return None
+        if self.error <= _rounding(self.log - log):
+            return 0.0 if self.log < log - 1e-12 else 1.0
+        return float(stats.t.cdf((self.log - log) / self.error, self.freedom))
+
+    def p_above(self, log: float = 0.0) -> float | None:
+        """One-sided p for the claim that the true difference is above ``log``."""
+        return Contrast(-self.log, self.error, self.freedom, self.n, self.others).p_below(-log)
+
+    def detectable(self, level: float, power: float = 0.8) -> float | None:
+        """The difference, in per cent, that a test at ``level`` finds with the chance ``power`` if
+        the spread is the one seen here; None below :data:`LEAST` runs."""
+        if not self.testable:
+            return None
+        return percent(self._reach((1 + level) / 2) + self._reach(power))
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of no difference; None below :data:`LEAST` runs."""
+        below, above = self.p_below(), self.p_above()
+        return None if below is None or above is None else min(1.0, 2 * min(below, above))
+
+    @cached_property
+    def p_permutation(self) -> float | None:
+        """Two-sided p of the permutation test of the difference of means, which assumes no
+        distribution, but that the runs of equal cells could be exchanged.
+
+        Exact where there are at most :data:`MOST_EXACT` ways to deal the runs out, else from
+        :data:`RESAMPLES` random ones; None for a pooled contrast and below :data:`LEAST` runs.
+        """
+        first, second = self.values
+        return permutation_p(first, second) if self.testable and first and second else None
+
+    def _reach(self, quantile: float) -> float:
+        return _quantile(quantile, self.freedom) * self.error if self.error else 0.0
+
+
+def welch(
+    values: Sequence[float], others: Sequence[float], image_variance: float = 0.0
+) -> Contrast | None:
+    """Compare positive losses of two cells; None if either has none.
+
+    ``image_variance``: variance of the difference over the choice of the images
+    (:func:`image_variance`), which is added to that over the runs.
+    """
+    if not values or not others:
+        return None
+    return contrast(np.log(np.asarray(values)), np.log(np.asarray(others)), image_variance)
+
+
+def contrast(
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    image_variance: float = 0.0,
+) -> Contrast | None:
+    """The same of values that are logarithms already."""
+    if not len(first) or not len(second):
+        return None
+    parts, freedoms = [], []
+    for logs in (np.asarray(first), np.asarray(second)):
+        n = len(logs)
+        parts.append(float(logs.var(ddof=1)) / n if n > 1 else 0.0)
+        freedoms.append(n - 1)
+    over_runs = sum(parts)
+    used = sum(part**2 / df for part, df in zip(parts, freedoms, strict=True) if df)
+    freedom = over_runs**2 / used if used else float(sum(freedoms)) or 1.0
+    variance = over_runs + image_variance
+    if over_runs and image_variance:
+        # the images' part is known from hundreds of them
+        freedom *= (variance / over_runs) ** 2
+    logs = (tuple(map(float, first)), tuple(map(float, second)))
+    log = float(np.mean(first) - np.mean(second))
+    return Contrast(log, math.sqrt(variance), freedom, len(first), len(second), logs,
+                    math.sqrt(image_variance))  # fmt: skip
+
+
+def image_variance(runs: np.ndarray, others: np.ndarray) -> float:
+    """Variance of d over the choice of the images, with the runs fixed (delta method).
+
+    ``runs`` and ``others``: the losses of each run on the same images, floats [runs, images]. With
+    Lᵣᵢ the loss of run r on image i and Lᵣ the run's mean over the images, an image adds
+    uᵢ = mean over r of Lᵣᵢ / Lᵣ to the first cell's mean of ln Lᵣ: the variance is that of the
+    uᵢ − u′ᵢ, divided by the number of images.
+    """
+    first, second = (
+        (losses / losses.mean(axis=1, keepdims=True)).mean(axis=0) for losses in (runs, others)
+    )
+    images = len(first)
+    return float((first - second).var(ddof=1) / images) if images > 1 else 0.0
+
+
+def pooled(parts: Sequence[Contrast]) -> Contrast:
+    """Mean of the contrasts of several strata, each of the same weight: d̄ = Σ d / K."""
+    strata = len(parts)
+    variances = [part.error**2 for part in parts]
+    total = sum(variances)
+    used = sum(v**2 / part.freedom for v, part in zip(variances, parts, strict=True))
+    return Contrast(
+        sum(part.log for part in parts) / strata,
+        math.sqrt(total) / strata,
+        total**2 / used if used else sum(part.freedom for part in parts),
+        min(part.n for part in parts),
+        min(part.others for part in parts),
+    )
+
+
+def heterogeneity_p(parts: Sequence[Contrast]) -> float | None:
+    """p of equal contrasts in all strata: Q = Σ (d − d_w)² / se² ~ χ² with K − 1 degrees of freedom
+    (Cochran 1954), d_w the mean weighted by 1 / se²; None for one stratum or without a spread."""
+    if len(parts) < 2 or not all(part.testable and part.error for part in parts):
+        return None
+    weights = np.array([1 / part.error**2 for part in parts])
+    logs = np.array([part.log for part in parts])
+    middle = (weights * logs).sum() / weights.sum()
+    return float(stats.chi2.sf((weights * (logs - middle) ** 2).sum(), len(parts) - 1))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Two cells by the ranks of all their runs, those without a result last."""
+
+    improvement: float
+    """Probability that a run of the first cell is better than one of the second; a tie counts
+    half: U / (n · n′) (Mann & Whitney 1947)."""
+    p_lower: float
+    """One-sided exact p for the claim that the first cell's runs rank better."""
+    p_higher: float
+    """The same for the second cell's."""
+
+
+def ranks(
+    values: Sequence[float], others: Sequence[float], failed: int = 0, others_failed: int = 0
+) -> Ranks | None:
+    """Exact test of Mann and Whitney, ``failed`` runs of each cell as the worst; None without
+    runs."""
+    first = [*values, *[math.inf] * failed]
+    second = [*others, *[math.inf] * others_failed]
+    return stratified_ranks([(first, second)]) if first and second else None
+
+
+def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Ranks:
+    """The same over several strata, each ranked by itself (van Elteren 1960, with equal weights);
+    a run without a result is infinity."""
+    found, improved, pairs = 0, 0.0, 0
+    counts = np.ones(1)
+    for first, second in strata:
+        # twice the mean rank is a whole number
+        doubled = np.rint(2 * stats.rankdata([*first, *second])).astype(int)
+        found += (rank_sum := int(doubled[: len(first)].sum()))
+        n, m = len(first), len(second)
+        improved += n * m - (rank_sum / 2 - n * (n + 1) / 2)
+        pairs += n * m
+        counts = np.convolve(counts, _rank_sums(tuple(doubled.tolist()), n))
+    total = counts.sum()
+    return Ranks(
+        improved / pairs,
+        float(counts[: found + 1].sum() / total),
+        float(counts[found:].sum() / total),
+    )
+
+
+def _rank_sums(doubled: tuple[int, ...], size: int) -> np.ndarray:
+    """How many subsets of ``size`` of these ranks have each sum."""
+    sums = np.zeros((size + 1, sum(doubled) + 1))
+    sums[0, 0] = 1
+    for rank in doubled:
+        sums[1:, rank:] += sums[:-1, : sums.shape[1] - rank].copy()
+    return np.asarray(sums[size])
+
+
+def permutation_p(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p of the difference of means when the values are dealt out again."""
+    together = np.array([*first, *second])
+    n, total = len(first), len(together)
+    found = abs(np.mean(first) - np.mean(second)) * (1 - 1e-9)
+    if math.comb(total, n) <= MOST_EXACT:
+        dealt = np.array(list(itertools.combinations(range(total), n)))
+        extra = 0
+    else:
+        generator = np.random.default_rng(0)
+        dealt = np.argsort(generator.random((RESAMPLES, total)), axis=1)[:, :n]
+        extra = 1  # the data as they are
+    sums = together[dealt].sum(axis=1)
+    apart = np.abs(sums / n - (together.sum() - sums) / (total - n))
+    return float(((apart >= found).sum() + extra) / (len(dealt) + extra))
+
+
+def failures_p(failed: int, n: int, others_failed: int, others: int) -> float | None:
+    """Two-sided p of equal failure rates (Boschloo 1970); None if there is nothing to compare."""
+    if not n or not others or not failed + others_failed or failed + others_failed == n + others:
+        return None
+    table = [[failed, others_failed], [n - failed, others - others_failed]]
+    return float(stats.boschloo_exact(table).pvalue)
 
 
 def wilson(count: int, n: int) -> Interval | None:
@@ -99,53 +315,30 @@ def wilson(count: int, n: int) -> Interval | None:
     return Interval(float(found.low), float(found.high))
 
 
-def paired(
-    values: Mapping[int, float], others: Mapping[int, float], pairs: int = 1
-) -> Difference | None:
-    """How ``values`` differ from ``others``, each positive, by seed; None without a common seed.
+def never_bound(n: int) -> float:
+    """What happened in none of ``n`` runs is less probable than this, at the level
+    :data:`LEVEL`: 1 − 0.05^(1/n)."""
+    return float(1 - (1 - LEVEL) ** (1 / n))
 
-    The interval is Student's t on the log ratios, not a bootstrap: it keeps its level for few
-    seeds, if these are about normal. Where the pair is one of several ``pairs``, a claim takes
-    the level 1 − (1 − :data:`LEVEL`) / ``pairs`` (Bonferroni): of six cells that do not differ,
-    five seeds each, the lowest would seem to differ from another in 34% of all sweeps, else in 3%.
-    """
-    common = sorted(values.keys() & others.keys())
-    if not common:
+
+def worsening_p(worsening: Sequence[float]) -> float | None:
+    """One-sided p (Student's t) for the claim that the mean of ln(last / best loss) is above 0;
+    None below :data:`LEAST` runs."""
+    if len(worsening) < LEAST:
         return None
-    ratios = np.array([math.log(values[seed] / others[seed]) for seed in common])
-    n, mean = len(ratios), float(ratios.mean())
-    interval = corrected = p = effect = None
-    if n >= LEAST:
-        spread = float(ratios.std(ddof=1))
-        interval, corrected = (
-            _students(mean, spread / math.sqrt(n), n, (1 - LEVEL) / among) for among in (1, pairs)
-        )
-        p = _permutation_p(ratios)
-        # rounding alone leaves a spread where all ratios are the same
-        effect = mean / spread if spread > 1e-9 * max(1.0, abs(mean)) else None
-    partial = n < max(len(values), len(others))
-    return Difference(n, _percent(mean), interval, corrected, p, effect, pairs, partial)
+    if np.ptp(worsening) <= 1e-12:
+        return 0.0 if worsening[0] > 1e-12 else 1.0
+    return float(stats.ttest_1samp(worsening, 0.0, alternative="greater").pvalue)
 
 
-def _students(mean: float, error: float, n: int, missed: float) -> Interval:
-    """Student's interval, in per cent, of a log ratio that lies outside with chance ``missed``."""
-    reach = float(stats.t.ppf(1 - missed / 2, n - 1)) * error
-    return Interval(_percent(mean - reach), _percent(mean + reach))
+def percent(log_ratio: float) -> float:
+    """100 · (ratio − 1)."""
+    return 100 * math.expm1(min(log_ratio, _MOST_LOG))
 
 
-def _permutation_p(ratios: np.ndarray) -> float:
-    """Two-sided p of the mean under flipped signs: exact up to 13 values, else by random flips."""
-    n = len(ratios)
-    if 2**n <= RESAMPLES:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        extra = 0
-    else:
-        signs = np.random.default_rng(0).choice([-1, 1], (RESAMPLES, n))
-        extra = 1  # the data as they are
-    extreme = np.abs((signs * ratios).mean(axis=1)) >= abs(ratios.mean()) * (1 - 1e-9)
-    return float((extreme.sum() + extra) / (len(signs) + extra))
+def _quantile(level: float, freedom: float) -> float:
+    return float(stats.t.ppf(level, freedom))
 
 
-def _percent(log_ratio: float) -> float:
-    # beyond all that losses can differ by, where two or three seeds leave everything open
-    return 100 * math.expm1(min(log_ratio, 50.0))
+def _rounding(value: float) -> float:
+    return 1e-9 * max(1e-3, abs(value))
