@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from raygan.report import words
-from raygan.report.compare import paired
+from raygan.report.compare import geometric_mean
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.pairs import comparisons, pairs_of
+from raygan.report.family import Family, Values, compare, of_losses
 
 
 def by_restarts(evidence: Evidence) -> list[Cell] | None:
@@ -22,7 +23,9 @@ def by_restarts(evidence: Evidence) -> list[Cell] | None:
         found = _restarts(evidence, cell)
         if found.keys() != evidence.losses(cell).keys():
             return None
-        means[cell.name] = statistics.fmean(found.values())
+        mean = geometric_mean(list(found.values()))
+        assert mean is not None
+        means[cell.name] = mean.value
     return sorted(evidence.ranked, key=lambda cell: means[cell.name])
 
 
@@ -34,7 +37,8 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
     order = by_restarts(evidence)
     if order is None or len(order) < 2:
         return False, ""
-    best, pairs, sentences = evidence.ranked[0], pairs_of(len(order)), []
+    best, sentences = evidence.ranked[0], []
+    with_restarts = _compared(evidence)
     if order != evidence.ranked:
         gains = [f"{cell.name} by {_gain_words(evidence, cell)}" for cell in order]
         sentences.append(
@@ -44,11 +48,15 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
             "find the best code of each cell equally well."
         )
     if order[0] is not best:
-        found = paired(_restarts(evidence, order[0]), _restarts(evidence, best), pairs)
-        sentences.append(words.difference(order[0].name, best.name, found, "loss with restarts"))
-    lost = [b.name for a, b, found in comparisons(evidence)
-            if a is best and b is not order[0] and found and found.claimed
-            and not _holds(evidence, best, b, found.percent)]  # fmt: skip
+        found = with_restarts.of(order[0].name, best.name)
+        if found is not None:
+            sentences.append(words.difference(found, "loss with restarts"))
+    lost = []
+    for claimed in of_losses(evidence).within:
+        again = with_restarts.of(claimed.cell, claimed.other)
+        holds = again is not None and again.claimed and again.cell == claimed.cell
+        if claimed.cell == best.name and claimed.claimed and not holds:
+            lost += [claimed.other] if claimed.other != order[0].name else []
     if lost:
         sentences.append(
             f"With restarts, the difference between {best.name} and {words.listed(lost, 'or')} can "
@@ -59,11 +67,15 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
     return False, "Restarts from random codes do not change the order of the cells."
 
 
-def _holds(evidence: Evidence, cell: Cell, other: Cell, percent: float) -> bool:
-    found = paired(
-        _restarts(evidence, cell), _restarts(evidence, other), pairs_of(len(evidence.ranked))
-    )
-    return found is not None and found.claimed and found.percent * percent > 0
+def _compared(evidence: Evidence) -> Family:
+    """The comparisons of the loss with restarts."""
+    cells = {cell.name: cell.values for cell in evidence.cells}
+    values = [
+        Values(cell.name, [math.log(loss) for loss in _restarts(evidence, cell).values()],
+               len(cell.failed))
+        for cell in evidence.cells
+    ]  # fmt: skip
+    return compare(cells, values, evidence.alpha)
 
 
 def _restarts(evidence: Evidence, cell: Cell) -> dict[int, float]:

@@ -105,8 +105,7 @@ class Contrast:
         return Interval(percent(self.log - reach), percent(self.log + reach))
 
     def highest(self, level: float) -> float:
-        """One-sided upper limit of ``log``: the true difference is above it with chance 1 − level.
-        """
+        """One-sided upper limit of the true difference, on the log scale."""
         return self.log + self._reach(level)
 
     def p_below(self, log: float = 0.0) -> float | None:
@@ -171,9 +170,9 @@ def contrast(
     if not len(first) or not len(second):
         return None
     parts, freedoms = [], []
-    for logs in (np.asarray(first), np.asarray(second)):
-        n = len(logs)
-        parts.append(float(logs.var(ddof=1)) / n if n > 1 else 0.0)
+    for side in (np.asarray(first), np.asarray(second)):
+        n = len(side)
+        parts.append(float(side.var(ddof=1)) / n if n > 1 else 0.0)
         freedoms.append(n - 1)
     over_runs = sum(parts)
     used = sum(part**2 / df for part, df in zip(parts, freedoms, strict=True) if df)

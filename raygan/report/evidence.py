@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from raygan.records import LAST, TrialRecord
+import numpy as np
+
+from raygan.records import TrialRecord
+from raygan.report.claims import Claim
+from raygan.report.compare import LEAST, Mean, geometric_mean
 from raygan.report.finals import Found, positive
 from raygan.report.tables import setting
 
@@ -34,16 +38,17 @@ class Cell:
     def runs(self) -> dict[int, TrialRecord]:
         """The runs that carry the verdict, by seed: of a setting's replicates the last attempt.
 
-        Of several replicated settings the one counts of which most runs ended ok, and of these the
-        one with the lowest mean end loss. Without replicates, the best trial alone.
+        Of several replicated settings, those of the one that the search ranked first: whoever
+        chooses by the runs that are compared makes the cell look better than it is. Without
+        replicates, the best trial alone.
         """
         if not self.replicates:
             return {int(self.best.config["seed"]): self.best} if self.best else {}
-        return min(self._by_setting.values(), key=_rank)
+        return self._by_setting[min(self._by_setting, key=self._search_rank)]
 
     @property
-    def chosen_from(self) -> int:
-        """How many replicated settings its runs were chosen from, by these runs themselves."""
+    def replicated_settings(self) -> int:
+        """How many settings were replicated."""
         return len(self._by_setting)
 
     @cached_property
@@ -54,6 +59,17 @@ class Cell:
             chosen = setting(record) if record.kind == "replicate" else ""
             by_setting.setdefault(chosen, {})[int(record.config["seed"])] = record
         return by_setting
+
+    def _search_rank(self, chosen: str) -> tuple[bool, float]:
+        """How the search ranked a setting: trials that ran to their end first, then by loss."""
+        return min(
+            (
+                (record.outcome != "ok", record.end_loss or math.inf)
+                for record in self.records
+                if record.kind == "search" and setting(record) == chosen
+            ),
+            default=(True, math.inf),
+        )
 
     @property
     def ended(self) -> list[TrialRecord]:
@@ -70,11 +86,6 @@ class Cell:
         """The searched values of its runs, in words."""
         found = list(dict.fromkeys(setting(record) for record in self.runs.values()))
         return found[0] if len(found) == 1 else "one per seed" if found else ""
-
-
-def _rank(runs: dict[int, TrialRecord]) -> tuple[int, float]:
-    ends = [r.end_loss for r in runs.values() if r.outcome == "ok" and r.end_loss is not None]
-    return -len(ends), statistics.fmean(ends) if ends else math.inf
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,14 @@ class Evidence:
     """Results of the final test."""
     fids: Found = field(default_factory=dict)
     """FID and KID, if they were computed."""
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Losses of each final image, by trial, of its best generator; only where there are so few
+    images that they add to the uncertainty."""
+    claims: tuple[Claim, ...] = ()
+    """What the sweep has declared, or was asked later."""
+    alpha: float = 0.05
+    """Chance that any claim of a kind is false: less where the seeds were added in several looks.
+    """
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -120,7 +139,7 @@ class Evidence:
     def measure(self) -> str:
         """What the loss is that runs are compared by."""
         if not self.by_final_test:
-            return f"end loss of the running test (median of the last {LAST} evaluations)"
+            return "end loss of the running test"
         tests = [found["best"] for found in self.finals.values() if "best" in found]
         images, steps = tests[0].get("images"), tests[0].get("steps")
         size = f" ({images:,} images, {steps:,} steps)" if images and steps else ""
@@ -155,9 +174,20 @@ class Evidence:
         usable = [cell for cell in self.cells if self.losses(cell)]
         return sorted(usable, key=self.mean)
 
+    @cached_property
+    def comparable(self) -> list[Cell]:
+        """The cells with enough runs for a claim, that with the lowest mean first."""
+        return [cell for cell in self.ranked if len(self.losses(cell)) >= LEAST]
+
     def mean(self, cell: Cell) -> float:
-        """Mean loss over the runs of a cell that has one."""
-        return statistics.fmean(self.losses(cell).values())
+        """Geometric mean of the loss over the runs of a cell that has one."""
+        return self.summary(cell).value
+
+    def summary(self, cell: Cell) -> Mean:
+        """The same with its spread and interval."""
+        found = geometric_mean(list(self.losses(cell).values()))
+        assert found is not None
+        return found
 
     @property
     def champion(self) -> TrialRecord | None:

@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from raygan.records import TrialRecord
 from raygan.report import rates, stability
-from raygan.report.compare import LEAST_MEAN, mean_interval
+from raygan.report.compare import LEAST, geometric_mean
 from raygan.report.evidence import Cell, Evidence
 from raygan.shown import shown
 
@@ -73,7 +73,7 @@ def drawings(evidence: Evidence) -> list[Drawing]:
         ("curves", "Loss of the running test over the iterations", f"Lower is better. {band}",
          _curves),
         ("losses", "Loss by cell", f"Further left is better. Dots: {evidence.measure}, one "
-         f"per seed; bar: mean; line: 95% CI of the mean (from {LEAST_MEAN} seeds on).", _losses),
+         f"per seed; bar: mean; line: 95% CI of the mean (from {LEAST} runs on).", _losses),
         ("drawup", "Loss divided by the run's lowest loss so far",
          f"Lower is better; 1: the loss has not risen. {band}", _drawups),
         ("rates", "End loss against learning rate", "Low over a wide range is better. Point: a "
@@ -183,7 +183,8 @@ def _losses(axis: Axes, evidence: Evidence, cells: list[Cell]) -> bool:
         color = COLORS[cells.index(cell)]
         axis.plot(values, [row] * len(values), "o", color=color, alpha=0.85, ms=7, mew=0)
         axis.plot([evidence.mean(cell)], [row], "|", color=INK, ms=18, mew=2)
-        if (interval := mean_interval(values)) is not None:
+        mean = geometric_mean(values)
+        if mean is not None and (interval := mean.interval) is not None:
             axis.plot([interval.low, interval.high], [row, row], color=INK, lw=1.6)
     axis.set_yticks(range(len(ranked)), [label(cell.name) for cell in ranked])
     axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))

@@ -18,7 +18,7 @@ from raygan.report import pictures, words
 from raygan.report.evidence import Evidence
 from raygan.report.figures import Drawing, drawings
 from raygan.report.pictures import Picture, Strip
-from raygan.report.questions import Question, questions
+from raygan.report.sections import Section, sections
 from raygan.report.sheets import sheets
 from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
 from raygan.report.verdict import verdict
@@ -37,7 +37,7 @@ class Report:
 
     evidence: Evidence
     verdict: str
-    questions: list[Question]
+    sections: list[Section]
     sheets: list[Sheet]
     drawings: list[Drawing]
     samples: list[Strip]
@@ -50,7 +50,7 @@ class Report:
         return cls(
             evidence,
             verdict(evidence),
-            questions(evidence),
+            sections(evidence),
             sheets(evidence),
             drawings(evidence),
             pictures.samples(storage, evidence),
@@ -91,7 +91,7 @@ class Report:
             "evidence": self.evidence,
             "progress": _progress(self.evidence),
             "verdict": self.verdict,
-            "questions": self.questions,
+            "sections": self.sections,
             "sheets": self.sheets,
             "drawings": {drawing.key: drawing for drawing in self.drawings},
             "samples": self.samples,

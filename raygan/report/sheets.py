@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from typing import Any
 
@@ -10,11 +9,9 @@ import pyarrow as pa
 
 from raygan.records import LAST, TrialRecord
 from raygan.report import rates, stability, words
-from raygan.report.compare import LEAST_MEAN, LEVEL, mean_interval, wilson
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.comparison_sheets import cells, claims, compared
+from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
-from raygan.report.pairs import comparisons, pairs_of
-from raygan.report.questions import TARGET, iterations_to_target, target
 from raygan.report.tables import REASON, WHOLE_REASONS
 from raygan.report.tabular import Column, Sheet
 from raygan.shown import shown
@@ -28,6 +25,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
     """All tables, the most important one first."""
     return [
         cells(evidence),
+        claims(evidence),
         compared(evidence),
         final_test(evidence),
         runs(evidence),
@@ -36,143 +34,6 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         ended_early(evidence),
         compute(evidence),
     ]
-
-
-def cells(evidence: Evidence) -> Sheet:
-    """A row per cell: mean loss with its interval, stability, failures."""
-    aim = target(evidence)
-    goal = (
-        f" Iterations to target: until the running test's loss is at most {words.loss(aim[1])}, "
-        f"{TARGET - 1:.0%} above the best of {aim[0].name}; median over the seeds that reached it."
-        if aim
-        else ""
-    )
-    reading = (
-        "One row per cell, the one with the lowest mean loss first. Lower is better in every "
-        "column but seeds and reached by."
-    )
-    note = (
-        f"Mean loss: {evidence.measure}. CI: 95%, bootstrap over seeds (at least {LEAST_MEAN}). "
-        "Failed, collapsed: share of the replicates that gave no result, or that collapsed, with "
-        "Wilson's 95% CI. The other columns: medians over seeds, on the running test. Last / best: "
-        "last loss divided by the lowest. Drawup: largest ratio of a loss to the lowest before it. "
-        "Roughness: mean change of the log loss between evaluations. Mean log loss: over all "
-        f"iterations.{goal}"
-    )
-    columns = [
-        Column("cell", _TEXT, "cell"),
-        Column("setting", _TEXT, "setting"),
-        Column("seeds", _COUNT, "seeds"),
-        Column("mean", _NUMBER, "mean loss", words.loss),
-        Column("low", _NUMBER, "CI from", words.loss),
-        Column("high", _NUMBER, "to", words.loss),
-        Column("sd", _NUMBER, "sd", words.loss),
-        Column("failed_words", _TEXT, "failed"),
-        Column("failed", _COUNT),
-        Column("ended", _COUNT),
-        Column("failed_low", _NUMBER),
-        Column("failed_high", _NUMBER),
-        Column("collapsed_words", _TEXT, "collapsed"),
-        Column("collapsed", _COUNT),
-        Column("collapsed_low", _NUMBER),
-        Column("collapsed_high", _NUMBER),
-        Column("last_over_best", _NUMBER, "last / best", _ratio),
-        Column("drawup", _NUMBER, "drawup", _ratio),
-        Column("roughness", _NUMBER, "roughness", _ratio),
-        Column("log_area", _NUMBER, "mean log loss", _ratio),
-        Column("to_target", _NUMBER, "iterations to target", _whole),
-        Column("reached", _COUNT, "reached by", _whole),
-    ]
-    order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
-    return Sheet(
-        "cells", "Cells", columns, [_cell_row(evidence, cell) for cell in order], reading, note
-    )
-
-
-def _cell_row(evidence: Evidence, cell: Cell) -> dict[str, Any]:
-    losses = list(evidence.losses(cell).values())
-    mean = mean_interval(losses)
-    failed, ended = len(cell.failed), len(cell.ended)
-    collapsed = sum(record.outcome == "collapsed" for record in cell.failed)
-    rate, collapses = (wilson(n, ended) if cell.replicates else None for n in (failed, collapsed))
-    whole = [stability.summary(r.curve) for r in cell.runs.values() if r.outcome == "ok"]
-    steps = iterations_to_target(evidence, cell)
-    reached = [step for step in steps.values() if step is not None]
-    return {
-        "cell": cell.name,
-        "setting": cell.setting,
-        "seeds": len(losses),
-        "mean": statistics.fmean(losses) if losses else None,
-        "low": mean.low if mean else None,
-        "high": mean.high if mean else None,
-        "sd": statistics.stdev(losses) if len(losses) > 1 else None,
-        "failed_words": words.share(failed, ended, rate) if cell.replicates else None,
-        "failed": failed,
-        "ended": ended,
-        "failed_low": rate.low if rate else None,
-        "failed_high": rate.high if rate else None,
-        "collapsed_words": words.share(collapsed, ended, collapses) if collapsed else None,
-        "collapsed": collapsed,
-        "collapsed_low": collapses.low if collapses else None,
-        "collapsed_high": collapses.high if collapses else None,
-        **{
-            name: statistics.median(found) if found else None
-            for name in ("last_over_best", "drawup", "roughness", "log_area")
-            for found in [[one[name] for one in whole if name in one]]
-        },
-        "to_target": statistics.median(reached) if reached else None,
-        "reached": len(reached) if steps else None,
-    }
-
-
-def compared(evidence: Evidence) -> Sheet:
-    """A row per pair of cells: the difference by seed."""
-    rows = [
-        {
-            "cell": a.name,
-            "against": b.name,
-            "n": found.n if found else 0,
-            "percent": found.percent if found else None,
-            "low": found.interval.low if found and found.interval else None,
-            "high": found.interval.high if found and found.interval else None,
-            "p": found.p if found else None,
-            "least_p": found.least_p if found else None,
-            "effect": found.effect if found else None,
-            "claimed": bool(found and found.claimed),
-        }
-        for a, b, found in (comparisons(evidence) if evidence.ranked else [])
-    ]
-    reading = (
-        "One row per pair of cells. A negative difference: the loss of the first cell is lower, "
-        "which is better."
-    )
-    note = (
-        "Difference: of the loss, paired by seed; 100 · (geometric mean of the ratios − 1). CI: "
-        "95%, Student's t on the log ratios, for each pair alone. p: two-sided permutation "
-        "test; with n seeds it cannot be below 2/2ⁿ, the lowest possible p. Effect size: mean ÷ "
-        "standard deviation of the log ratios. A difference can be claimed if its interval at "
-        f"{_level(evidence)} does not contain 0. Of the sweeps whose cells are equal, at most one "
-        "in 20 then claims a difference."
-    )
-    columns = [
-        Column("cell", _TEXT, "cell"),
-        Column("against", _TEXT, "against"),
-        Column("n", _COUNT, "seeds"),
-        Column("percent", _NUMBER, "difference", _signed),
-        Column("low", _NUMBER, "CI from", _signed),
-        Column("high", _NUMBER, "to", _signed),
-        Column("p", _NUMBER, "p", _three),
-        Column("least_p", _NUMBER, "lowest possible p", _three),
-        Column("effect", _NUMBER, "effect size", _two),
-        Column("claimed", _BOOL, "can be claimed", _yes),
-    ]
-    return Sheet("comparisons", "Differences between cells", columns, rows, reading, note)
-
-
-def _level(evidence: Evidence) -> str:
-    pairs = pairs_of(len(evidence.ranked))
-    level = 100 * (1 - (1 - LEVEL) / pairs)
-    return f"{level:.3g}%" if pairs == 1 else f"{level:.4g}% (Bonferroni, for {pairs} pairs)"
 
 
 def runs(evidence: Evidence) -> Sheet:
@@ -204,12 +65,12 @@ def runs(evidence: Evidence) -> Sheet:
         Column("end_loss", _NUMBER, "end loss", words.loss),
         Column("best", _NUMBER, "best loss", words.loss),
         Column("last", _NUMBER, "last loss", words.loss),
-        Column("last_over_best", _NUMBER, "last / best", _ratio),
-        Column("drawup", _NUMBER, "drawup", _ratio),
-        Column("roughness", _NUMBER, "roughness", _ratio),
-        Column("log_area", _NUMBER, "mean log loss", _ratio),
-        Column(COLLAPSE[0], _NUMBER, "diversity", _two),
-        Column(COLLAPSE[1], _NUMBER, "duplicates", _two),
+        Column("last_over_best", _NUMBER, "last / best", words.ratio),
+        Column("drawup", _NUMBER, "drawup", words.ratio),
+        Column("roughness", _NUMBER, "roughness", words.ratio),
+        Column("log_area", _NUMBER, "mean log loss", words.ratio),
+        Column(COLLAPSE[0], _NUMBER, "diversity", words.two_digits),
+        Column(COLLAPSE[1], _NUMBER, "duplicates", words.two_digits),
     ]
     reading = (
         "One row per run. Lower is better, except: diversity should be near 1, duplicates near 0."
@@ -243,13 +104,13 @@ def learning_rates(evidence: Evidence) -> Sheet:
         ]
     columns = [
         Column("cell", _TEXT, "cell"),
-        Column("lr", _NUMBER, "learning rate", _rate),
+        Column("lr", _NUMBER, "learning rate", words.short),
         Column("trials", _COUNT, "trials"),
         Column("ok", _COUNT, "ok"),
         Column("stopped", _COUNT, "stopped"),
         Column("bad", _COUNT, "no result"),
         Column("loss", _NUMBER, "median end loss", words.loss),
-        Column("good", _BOOL, "in the good range", _yes),
+        Column("good", _BOOL, "in the good range", words.yes_no),
     ]
     reading = (
         "One row per cell and learning rate. A low loss in a wide good range, with all trials ok, "
@@ -303,8 +164,8 @@ def ended_early(evidence: Evidence) -> Sheet:
         Column("trial", _TEXT, "trial"),
         Column("kind", _TEXT, "kind"),
         Column("outcome", _TEXT, "outcome"),
-        Column("step", _COUNT, "at iteration", _whole),
-        Column("iterations", _COUNT, "of", _whole),
+        Column("step", _COUNT, "at iteration", words.whole),
+        Column("iterations", _COUNT, "of", words.whole),
         Column("reason", _TEXT, "why", lambda text: shown(text, REASON)),
     ]
     reading = (
@@ -324,11 +185,11 @@ def compute(evidence: Evidence) -> Sheet:
     columns = [
         Column("cell", _TEXT, "cell"),
         Column("trials", _COUNT, "trials"),
-        Column("iterations", _COUNT, "iterations", _whole),
-        Column("full", _COUNT, "without early stopping", _whole),
+        Column("iterations", _COUNT, "iterations", words.whole),
+        Column("full", _COUNT, "without early stopping", words.whole),
         Column("share", _NUMBER, "share", lambda value: f"{value:.0%}"),
-        Column("hours", _NUMBER, "trial-hours", _two),
-        Column("gpu_hours", _NUMBER, "GPU-hours", _two),
+        Column("hours", _NUMBER, "trial-hours", words.two_digits),
+        Column("gpu_hours", _NUMBER, "GPU-hours", words.two_digits),
     ]
     reading = "One row per cell. A lower share means that early stopping has saved more."
     note = (
@@ -351,31 +212,3 @@ def _compute_row(name: str, records: list[TrialRecord]) -> dict[str, Any]:
         "hours": sum(record.seconds for record in records) / 3600,
         "gpu_hours": gpu or None,
     }
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−")
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
-
-
-def _three(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _rate(value: float) -> str:
-    return f"{value:g}"
-
-
-def _signed(value: float) -> str:
-    return words.percent(value, signed=True)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

@@ -4,71 +4,98 @@ from __future__ import annotations
 
 import math
 
-from raygan.report import words
+from raygan.report import declared, words
 from raygan.report.audit import audit
-from raygan.report.compare import LEAST, mean_interval, wilson
+from raygan.report.compare import LEAST, wilson
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.pairs import comparisons
+from raygan.report.family import Family, of_losses
 from raygan.shown import MOST_MESSAGE, shown
 
 MOST = 5
-"""Cells that the best one is compared with in words; the others are in the table."""
+"""Comparisons in words; the others are in the table."""
 
 
 def verdict(evidence: Evidence) -> str:
-    """One paragraph: which cell reaches the lowest loss, by how much, and how sure that is."""
+    """One paragraph: what is given up by choosing each cell, what differs, and what is open."""
     return shown(" ".join(_sentences(evidence)), MOST_MESSAGE)
 
 
 def _sentences(evidence: Evidence) -> list[str]:
     if not evidence.ranked:
         return ["There is no verdict: no trial has ended with a result.", *_lost(evidence)]
+    family = of_losses(evidence)
     best, others = evidence.ranked[0], evidence.ranked[1:]
-    sentences = [_lead(evidence, best, alone=not others)]
-    if others:
-        sentences += _comparisons(evidence, best, others)
+    sentences = [choice(family), _lead(evidence, best, alone=not others)]
+    if others and not evidence.replicated:
+        sentences.append(_single_runs(evidence, best, others[0]))
+    elif others:
+        sentences.append(declared.sentence(declared.results(evidence, family)))
+        sentences += _differences(evidence, family)
     changed, audited = audit(evidence)
     if changed:
         sentences.append(audited)
     sentences += _lost(evidence)
-    return [*sentences, *_caveats(evidence, best)]
+    return [sentence for sentence in [*sentences, *_caveats(evidence, best)] if sentence]
+
+
+def choice(family: Family) -> str:
+    """What each cell gives up at most, the least first; empty if nothing can be said."""
+    if not family.choices:
+        return ""
+    first, *rest = family.choices
+    shown = [f"{c.cell} at most {words.percent(c.regret)}" for c in rest[: MOST - 1]]
+    if (left := len(rest) - len(shown)) > 0:
+        most = max(c.regret for c in rest)
+        shown.append(f"the other {left} cells at most {words.percent(most)}")
+    text = f"Choosing {first.cell} gives up at most {words.percent(first.regret)} of loss against "
+    return f"{text}any other cell here (95%); choosing {words.listed(shown)}."
 
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
-    losses = list(evidence.losses(best).values())
-    found = [f"n = {words.times(len(losses), 'seed')}"]
-    if (interval := mean_interval(losses)) is not None:
+    summary = evidence.summary(best)
+    found = [f"n = {words.times(summary.n, 'run')}"]
+    if (interval := summary.interval) is not None:
         found.insert(0, f"95% CI {words.loss(interval.low)}–{words.loss(interval.high)}")
     if best.setting not in ("", "as given"):
         found.append(best.setting)
-    mean = "mean loss" if len(losses) > 1 else "loss"
-    start, detail = f"By the {evidence.measure}, {best.name}", f"{words.loss(evidence.mean(best))}"
+    mean = "mean loss" if summary.n > 1 else "loss"
+    start, detail = f"By the {evidence.measure}, {best.name}", f"{words.loss(summary.value)}"
     detail += f" ({', '.join(found)})"
     if alone:
         return f"{start} has a {mean} of {detail}; no other cell has a result to compare with."
     return f"{start} has the lowest {mean}, {detail}."
 
 
-def _comparisons(evidence: Evidence, best: Cell, others: list[Cell]) -> list[str]:
-    if not evidence.replicated:
-        other = others[0]
-        gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
-        below = f"{words.percent(gap)} below" if gap >= 0.005 else "the same as"
-        return [
-            f"That is {below} {other.name}'s, but no difference between cells "
-            "can be claimed: each cell has one run only, the best of its search, which is partly "
-            "luck. To tell a difference from chance, set replicate.seeds to 5 or more."
-        ]
-    sentences = []
-    pairs = [(b, found) for a, b, found in comparisons(evidence) if a is best]
-    for other, found in pairs[:MOST]:
-        sentences.append(words.difference(best.name, other.name, found, "loss"))
-        if found is not None and found.percent > 0:
-            sentences.append(
-                f"On the seeds that both have, the loss of {other.name} is lower (mean ratio)."
-            )
-    if len(others) > MOST:
-        sentences.append(f"{len(others) - MOST} more cells are in the table of differences.")
+def _single_runs(evidence: Evidence, best: Cell, other: Cell) -> str:
+    gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
+    below = f"{words.percent(gap)} below" if gap >= 0.005 else "the same as"
+    return (
+        f"That is {below} {other.name}'s, but no difference between cells "
+        "can be claimed: each cell has one run only, the best of its search, which is partly "
+        "luck. To tell a difference from chance, set replicate.seeds to 5 or more."
+    )
+
+
+def _differences(evidence: Evidence, family: Family) -> list[str]:
+    """Differences in words: those over all strata, else those of the best cell first."""
+    chosen = family.pooled or family.within
+    order = {cell.name: number for number, cell in enumerate(evidence.ranked)}
+    if not family.pooled:
+        chosen = sorted(chosen, key=lambda c: (order[c.cell], order[c.other]))
+    sentences = [words.difference(c, "loss", family.correction) for c in chosen[:MOST]]
+    sentences += [
+        f"The difference between {c.cell} and {c.other} is not the same in all strata "
+        f"(p = {c.heterogeneity:.2g}): see the table."
+        for c in chosen[:MOST]
+        if c.heterogeneity is not None and c.heterogeneity < 1 - 0.95
+    ]
+    if (left := len(family.comparisons) - len(chosen[:MOST])) > 0:
+        sentences.append(
+            f"{words.times(left, 'more comparison')} {'is' if left == 1 else 'are'} in the table "
+            "of differences."
+        )
+    if evidence.claims:
+        sentences.append("All differences that were not declared are exploratory.")
     return sentences
 
 
@@ -81,7 +108,7 @@ def _lost(evidence: Evidence) -> list[str]:
             rate = words.share(len(failed), len(ended), wilson(len(failed), len(ended)))
             how = words.outcomes(record.outcome for record in failed)
             tail = "" if len(failed) == len(ended) else "; its mean is over the other runs"
-            sentences.append(f"{rate} of {cell.name}'s replicates gave no result: {how}{tail}.")
+            sentences.append(f"{rate} of {cell.name}'s runs gave no result: {how}{tail}.")
         elif not evidence.losses(cell):
             how = words.outcomes(record.outcome for record in cell.records)
             sentences.append(f"{cell.name} has no result{f': {how}' if how else ''}.")
@@ -104,19 +131,22 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
             f"The loss of {words.listed(searched)} is that of the best trial of the search, which "
             "is partly luck: no replicate has started yet."
         )
-    fewest = min(len(evidence.losses(cell)) for cell in evidence.ranked)
-    if evidence.replicated and len(evidence.ranked) > 1 and LEAST <= fewest <= 5:
-        least = 2.0 ** (1 - fewest)
-        sentences.append(
-            "The intervals assume that the log ratios of the seeds are normally distributed. The "
-            "permutation test does not assume this, but it cannot give a p below "
-            f"{least:.3g} with n = {fewest}."
-        )
-    if (most := max(cell.chosen_from for cell in evidence.ranked)) > 1:
-        sentences.append(
-            f"Each cell is judged by the best of its replicated settings (up to {most}). The same "
-            "runs chose that setting, so all means are a little too low."
-        )
+    if evidence.replicated and len(evidence.comparable) > 1:
+        sentences.append(over(evidence))
+    few = [c.name for c in evidence.ranked if c.replicates and c not in evidence.comparable]
+    if few and evidence.comparable:
+        sentences.append(f"Fewer than {LEAST} runs of {words.listed(few)} gave a result: nothing "
+                         "is claimed of them.")  # fmt: skip
     if not evidence.finished:
         sentences.append("The sweep has not finished: these results may change.")
     return sentences
+
+
+def over(evidence: Evidence) -> str:
+    """What the intervals are over."""
+    if evidence.images:
+        return (
+            "The intervals are over seeds and held-out images; the split and the training set are "
+            "fixed."
+        )
+    return "The intervals are over seeds; the images, their split and the training set are fixed."

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from raygan.report.compare import LEAST, Difference, Interval
+from raygan.report.compare import LEAST, LEVEL, Interval, never_bound
+
+if TYPE_CHECKING:
+    from raygan.report.family import Comparison
 
 MOST = 8
 """Things that one sentence lists; tables have all."""
@@ -54,29 +58,100 @@ def outcomes(found: Iterable[str | None]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
-def difference(name: str, other: str, found: Difference | None, what: str) -> str:
-    """How ``name``'s ``what`` compares with ``other``'s, with its interval: one sentence.
+def runs(n: int, others: int) -> str:
+    """n = 5 runs each; n = 5 and 3 runs."""
+    return f"n = {times(n, 'run')} each" if n == others else f"n = {n} and {times(others, 'run')}"
 
-    It says so if no difference can be claimed.
+
+def none_of(n: int) -> str:
+    """How often what happened in none of ``n`` runs may happen."""
+    return f"0 of {n} (at most {100 * never_bound(n):.0f}%, {LEVEL:.0%} limit)"
+
+
+def difference(found: Comparison, what: str, correction: str = "") -> str:
+    """How one cell's ``what`` compares with the other's, with its interval: one sentence or two.
+
+    It says so if no difference can be claimed, and why.
     """
-    if found is None:
-        return f"{name} and {other} cannot be compared: no seed gave a result with both."
-    gap = _gap(found.percent)
-    n = f"n = {times(found.n, 'seed')}{' that both have' if found.partial else ''}"
-    same = abs(found.percent) < _NOTHING
-    if found.is_exact:
-        return f"{name}'s {what} is {gap} {'as' if same else 'than'} {other}'s with each seed, {n}."
-    if found.claimed and not same and found.interval is not None:
-        near, far = sorted((abs(found.interval.low), abs(found.interval.high)))
-        return f"{name}'s {what} is {gap} than {other}'s, 95% CI {_span(near, far)}, {n}."
-    start = f"No difference between {name} and {other} can be claimed: {name}'s {what} is {gap}, "
-    if found.interval is None:
-        return f"{start}but this cannot be told from chance with {n}; at least {LEAST} are needed."
-    low, high = _gap(found.interval.low), _gap(found.interval.high)
-    span = f"{start}95% CI from {low} to {high}, {n}"
-    if found.interval.leaves_out_0:
-        return f"{span}; that is not enough after Bonferroni's correction for {found.pairs} pairs."
-    return f"{span}."
+    gap, interval = _gap(found.contrast.percent), found.contrast.interval()
+    n = runs(found.contrast.n, found.contrast.others)
+    where = f"Over {times(found.strata, 'stratum').replace('stratums', 'strata')}, " if (
+        found.strata > 1) else ""  # fmt: skip
+    if interval is None:
+        return (
+            f"No difference between {found.cell} and {found.other} can be claimed: "
+            f"{found.cell}'s {what} is {gap}, but this cannot be told from chance with {n}; at "
+            f"least {LEAST} are needed."
+        )
+    if found.claimed:
+        near, far = sorted((abs(interval.low), abs(interval.high)))
+        span = f"95% CI {_span(near, far)}, {n}"
+        return f"{where}{found.cell}'s {what} is {gap} than {found.other}'s ({span})."
+    start = f"No difference between {found.cell} and {found.other} can be claimed"
+    if found.failures_forbid:
+        failed = [
+            f"{count} of {count + ok} runs of {name}"
+            for name, count, ok in (
+                (found.cell, found.failed[0], found.contrast.n),
+                (found.other, found.failed[1], found.contrast.others),
+            )
+            if count
+        ]
+        return (
+            f"{start}: {found.cell}'s {what} is {gap} over the runs that gave a result, but "
+            f"{listed(failed)} gave none, and with these as the worst the ranks do not differ."
+        )
+    low, high = _gap(interval.low), _gap(interval.high)
+    text = f"{where}{start[0].lower() if where else 'N'}{start[1:]}: {found.cell}'s {what} is {gap}"
+    text += f", 95% CI from {low} to {high}, {n}"
+    if interval.leaves_out_0 and found.claims > 1:
+        text += f"; that is not enough after {correction} for {found.claims} comparisons"
+    if found.detectable is not None and found.detectable >= _NOTHING:
+        text += (
+            f". With so many runs and this spread, a difference of {percent(found.detectable)} "
+            "would be claimed in 80% of such sweeps"
+        )
+    return f"{text}."
+
+
+def as_percent(value: float) -> str:
+    """A share as a percentage."""
+    return percent(100 * value)
+
+
+def ratio(value: float) -> str:
+    """Three decimals."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def two_digits(value: float) -> str:
+    """Two decimals."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
+
+
+def whole(value: float) -> str:
+    """A whole number."""
+    return f"{value:,.0f}"
+
+
+def short(value: float) -> str:
+    """A rate: 1e-05, 0.001."""
+    return f"{value:g}"
+
+
+def signed(value: float) -> str:
+    """A percentage with its sign."""
+    return percent(value, signed=True)
+
+
+def yes_no(value: bool) -> str:
+    """yes or no."""
+    return "yes" if value else "no"
 
 
 def _span(low: float, high: float) -> str:

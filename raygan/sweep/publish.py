@@ -11,7 +11,7 @@ from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
 from raygan.report.evidence import Evidence
 from raygan.report.make import markdown
-from raygan.report.questions import target
+from raygan.report.sections import target
 from raygan.report.words import loss
 from raygan.storage import Storage
 from raygan.tracking.champion import ALIAS, Champion
@@ -35,7 +35,7 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     if evidence is None:
         return found
     if (aim := target(evidence)) is not None:
-        steps = stability.iterations_to(record.curve, aim[1])
+        steps = stability.iterations_to(record.curve, aim)
         if steps is not None:
             found["stability/iterations_to_target"] = float(steps)
     for which in ("best", "last"):

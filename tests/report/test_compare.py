@@ -1,117 +1,160 @@
+"""The statistics against textbook values, against scipy, and by simulation."""
+
+import itertools
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from raygan.report import compare
-from raygan.report.compare import mean_interval, paired, wilson
+from raygan.report.compare import (
+    failures_p,
+    geometric_mean,
+    heterogeneity_p,
+    image_variance,
+    never_bound,
+    permutation_p,
+    pooled,
+    ranks,
+    stratified_ranks,
+    welch,
+    wilson,
+    worsening_p,
+)
+from raygan.report.multiple import choices, expected_best, holm, shaffer
 
-
-def seeds(values):
-    return dict(enumerate(values))
-
-
-def test_difference_is_that_of_the_geometric_means():
-    found = paired(seeds([1.0, 4.0, 2.0]), seeds([2.0, 8.0, 4.0]))
-    assert found.percent == pytest.approx(-50)
-    assert found.n == 3
-
-
-def test_interval_is_students_on_the_log_ratios():
-    ratios = [-0.1, -0.2, -0.3]  # mean −0.2, sd 0.1; t(0.975, 2) = 4.3027
-    found = paired(seeds(map(math.exp, ratios)), seeds([1.0] * 3))
-    reach = 4.30265 * 0.1 / math.sqrt(3)
-    assert found.interval.low == pytest.approx(100 * math.expm1(-0.2 - reach), rel=1e-4)
-    assert found.interval.high == pytest.approx(100 * math.expm1(-0.2 + reach), rel=1e-4)
-    assert found.effect == pytest.approx(-2)
-    assert not found.claimed
+A = [0.0120, 0.0124, 0.0118, 0.0122, 0.0121]
+B = [0.0108, 0.0115, 0.0106, 0.0109]
 
 
-def test_permutation_test_is_exact_and_knows_its_floor():
-    # all of one sign: only that and its mirror image are as extreme
-    found = paired(seeds([1.1, 1.2, 1.3, 1.4, 1.5]), seeds([1.0] * 5))
-    assert found.p == found.least_p == 2 / 2**5
-    # log ratios 3, 2, −1: |sum| is 4 or more for ±(3 2 −1) and ±(3 2 1)
-    found = paired(seeds(map(math.exp, [0.3, 0.2, -0.1])), seeds([1.0] * 3))
-    assert found.p == pytest.approx(4 / 8)
+def test_welch_is_that_of_scipy_on_the_logs():
+    found = welch(A, B)
+    expected = stats.ttest_ind(np.log(A), np.log(B), equal_var=False)
+    low, high = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.freedom == pytest.approx(expected.df)
+    assert found.interval().low == pytest.approx(100 * math.expm1(low))
+    assert found.interval().high == pytest.approx(100 * math.expm1(high))
+    less = stats.ttest_ind(np.log(B), np.log(A), equal_var=False, alternative="less").pvalue
+    assert welch(B, A).p_below() == pytest.approx(less)
+    assert found.p_above() == pytest.approx(less)
 
 
-def test_permutation_test_of_many_seeds_is_drawn():
-    same = np.exp(np.linspace(-1, 1, 20))
-    assert paired(seeds(same), seeds([1.0] * 20)).p > 0.9
-    assert 0 < paired(seeds(same + 3), seeds([1.0] * 20)).p < 0.001
+def test_fewer_than_three_runs_say_nothing():
+    found = welch(A, B[:2])
+    assert (found.interval(), found.p, found.p_permutation, found.detectable(0.95)) == (None,) * 4
+    assert geometric_mean(B[:2]).interval is None
+    assert welch(A, []) is None
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_nothing_is_claimed_from_one_or_two_seeds(n):
-    found = paired(seeds([1.0] * n), seeds([2.0] * n))
-    assert (found.n, found.interval, found.p, found.claimed) == (n, None, None, False)
-    assert mean_interval([1.0] * n) is None
+def test_runs_that_do_not_vary_differ_for_certain_or_not_at_all():
+    assert welch([1.0] * 3, [2.0] * 3).p == 0
+    assert welch([1.0] * 3, [1.0] * 3).p == 1
 
 
-def test_only_common_seeds_are_paired():
-    found = paired({1: 1.0, 2: 1.0, 3: 1.0}, {2: 2.0, 3: 2.0, 4: 9.0})
-    assert found.n == 2
-    assert found.percent == pytest.approx(-50)
-    assert paired({1: 1.0}, {2: 1.0}) is None
+def test_interval_of_a_mean_of_four_runs_covers_it_as_often_as_it_says():
+    # a percentile bootstrap, widened for few runs, covers 88.5% of these
+    generator = np.random.default_rng(1)
+    covered = 0
+    for logs in generator.normal(0, 0.05, (2000, 4)):
+        interval = geometric_mean(np.exp(logs).tolist()).interval
+        covered += interval.low <= 1 <= interval.high
+    assert 0.94 <= covered / 2000 <= 0.96
 
 
-def test_equal_values_are_no_difference_and_have_no_effect_size():
-    found = paired(seeds([0.3] * 4), seeds([0.3] * 4))
-    assert not found.claimed
-    assert found.effect is None
-    assert found.p == 1
-    rounded = paired(seeds([0.1 + 0.2] * 4), seeds([0.3] * 4))
-    assert rounded.percent != 0
-    assert not rounded.claimed
+def test_ranks_are_those_of_scipy_and_failures_are_the_worst():
+    found, expected = ranks(A, B), stats.mannwhitneyu(A, B, method="exact", alternative="less")
+    assert found.p_lower == pytest.approx(expected.pvalue)
+    assert found.improvement == 1 - expected.statistic / 20
+    lost = ranks([1.0, 1.1], [2.0, 2.1], failed=3, others_failed=3)
+    assert lost.improvement == pytest.approx((2 * 5 + 3 * 3 / 2) / 25)
+    # with ties, against all ways to deal the runs out
+    first, second = [1.0, 1.1, math.inf], [2.0, math.inf, math.inf]
+    scores = stats.rankdata(first + second)
+    sums = [sum(scores[list(c)]) for c in itertools.combinations(range(6), 3)]
+    expected_p = np.mean([s <= scores[:3].sum() for s in sums])
+    assert ranks([1.0, 1.1], [2.0], 1, 2).p_lower == pytest.approx(expected_p)
 
 
-def test_wilson_by_hand():
-    # p̂ = 0.4, n = 5, z = 1.96: centre (p̂ + z²/2n) / (1 + z²/n)
-    z2 = 1.959964**2
-    centre = (0.4 + z2 / 10) / (1 + z2 / 5)
-    reach = math.sqrt(z2 * (0.4 * 0.6 / 5 + z2 / 100)) / (1 + z2 / 5)
-    found = wilson(2, 5)
-    assert (found.low, found.high) == pytest.approx((centre - reach, centre + reach), rel=1e-4)
-    assert wilson(0, 5).low == 0
+def test_strata_are_ranked_each_by_itself():
+    one = stratified_ranks([(A, B)])
+    two = stratified_ranks([(A, B), ([10 * x for x in A], [10 * x for x in B])])
+    assert two.improvement == pytest.approx(one.improvement)
+    assert two.p_higher < one.p_higher
+
+
+def test_permutation_test_looks_at_all_ways_to_deal_the_runs_out():
+    assert permutation_p([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]) == pytest.approx(2 / 20)
+    many = np.random.default_rng(0).normal(size=40)
+    assert permutation_p(many[:20], many[20:] + 3) == pytest.approx(1e-4)
+
+
+def test_failure_rates_are_compared_and_none_is_not_never():
+    assert failures_p(0, 5, 0, 5) is None
+    assert failures_p(0, 5, 3, 5) == pytest.approx(stats.boschloo_exact([[0, 3], [5, 2]]).pvalue)
+    assert never_bound(5) == pytest.approx(0.4507, abs=1e-4)
     assert wilson(0, 0) is None
 
 
-def test_bootstrap_interval_holds_the_mean_and_is_the_same_again():
-    values = [1.0, 2.0, 3.0, 4.0, 10.0]
-    found = mean_interval(values)
-    assert found == mean_interval(values)
-    assert 1 < found.low < 4 < found.high < 10
-    assert mean_interval(values[:3]) is None
+def test_worsening_is_tested_on_one_side():
+    g = [0.02, 0.05, 0.03, 0.01]
+    assert worsening_p(g) == pytest.approx(stats.ttest_1samp(g, 0).pvalue / 2)
+    assert worsening_p([-x for x in g]) > 0.5
+    assert worsening_p(g[:2]) is None
+    assert worsening_p([0.0] * 3) == 1
 
 
-def test_bootstrap_interval_of_five_values_is_not_far_too_narrow(monkeypatch):
-    monkeypatch.setattr(compare, "RESAMPLES", 999)
-    draws = np.random.default_rng(0).normal(size=(500, 5))
-    held = [i.low <= 0 <= i.high for i in map(mean_interval, draws)]
-    assert np.mean(held) == pytest.approx(0.93, abs=0.03)
+def test_images_add_what_a_bootstrap_over_them_shows():
+    generator = np.random.default_rng(2)
+    easy = generator.lognormal(0, 0.5, 200)
+    runs = easy * generator.lognormal(0, 0.1, (3, 200))
+    others = easy * generator.lognormal(0, 0.1, (4, 200))
+    drawn = [
+        np.log(runs[:, i].mean(1)).mean() - np.log(others[:, i].mean(1)).mean()
+        for i in generator.integers(0, 200, (2000, 200))
+    ]
+    assert math.sqrt(image_variance(runs, others)) == pytest.approx(np.std(drawn), rel=0.1)
+    alone, whole = (
+        welch(runs.mean(1).tolist(), others.mean(1).tolist(), variance)
+        for variance in (0.0, image_variance(runs, others))
+    )
+    assert whole.error > alone.error
 
 
-def test_one_of_many_pairs_takes_a_wider_interval_to_be_claimed():
-    ratios = [0.9 * f for f in (1, 1.06, 0.94, 1.05, 0.95)]
-    alone, among = (paired(seeds(ratios), seeds([1.0] * 5), pairs) for pairs in (1, 15))
-    assert alone.claimed
-    assert alone.interval == alone.corrected == among.interval
-    assert not among.claimed
-    assert among.corrected.low < among.interval.low < among.interval.high < 0
+def test_pooled_strata_are_surer_and_unequal_ones_are_told():
+    parts = [welch(A, B), welch([2 * x for x in A], [2 * x for x in B])]
+    assert pooled(parts).log == pytest.approx(parts[0].log)
+    assert pooled(parts).error == pytest.approx(parts[0].error / math.sqrt(2))
+    assert heterogeneity_p(parts) == pytest.approx(1)
+    assert heterogeneity_p([welch(A, B), welch(B, A)]) < 0.001
+    assert heterogeneity_p(parts[:1]) is None
 
 
-def test_the_lowest_of_many_equal_cells_is_rarely_claimed_to_be_lower():
-    random, claims = np.random.default_rng(0), 0
-    for _ in range(200):
-        losses = np.exp(random.normal(0, 0.1, (6, 5)))
-        best = min(losses, key=np.mean)
-        found = [paired(seeds(best), seeds(other), 15) for other in losses if other is not best]
-        claims += any(difference.claimed for difference in found)
-    assert claims <= 0.05 * 200
+def test_holm_and_shaffer_on_three_cells():
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert shaffer([0.04, 0.01, 0.02], 3) == pytest.approx([0.04, 0.03, 0.03])
+    # four cells: six pairs; once one differs, at most three others can be equal
+    assert shaffer([0.01] + [0.012] * 5, 4) == pytest.approx([0.06] * 6)
+    assert shaffer([0.001] + [0.012] * 5, 4) == pytest.approx([0.006] + [0.036] * 5)
+    with pytest.raises(ValueError, match="all pairs of 4 cells"):
+        shaffer([0.1] * 3, 4)
 
 
-def test_seeds_that_one_of_two_lacks_are_said():
-    assert not paired(seeds([1.0, 2.0]), seeds([1.0, 2.0])).partial
-    assert paired(seeds([1.0, 2.0]), seeds([1.0])).partial
-    assert paired(seeds([1.0]), seeds([1.0, 2.0])).partial
+def test_choosing_the_best_cell_gives_up_least():
+    names = {"a": B, "b": A, "c": [2 * x for x in A]}
+    against = {(x, y): welch(names[x], names[y]) for x, y in itertools.permutations(names, 2)}
+    best, second, third = choices(against, 0.95)
+    assert (best.cell, second.cell, third.cell) == ("a", "b", "c")
+    assert best.regret == 0
+    assert not best.out
+    assert second.out
+    assert third.regret > 100
+    assert choices({}, 0.95) == []
+
+
+def test_budget_curve_is_the_mean_over_all_draws():
+    losses = [3.0, 1.0, 2.0, math.inf]
+    draws = [min(c) for c in itertools.combinations(losses, 2)]
+    assert expected_best(losses)[1] == pytest.approx(np.mean(draws))
+    assert expected_best(losses)[3] == 1
+    assert expected_best(losses)[0] == math.inf

@@ -7,7 +7,7 @@ import pytest
 from raygan.report.audit import audit
 from raygan.report.final_sheet import final_test
 from raygan.report.finals import read_fids
-from raygan.report.questions import questions
+from raygan.report.sections import sections
 from raygan.report.verdict import verdict
 from raygan.storage import Storage
 from tests.report.builders import cell, evidence, final, finals
@@ -24,7 +24,7 @@ def audited(**restarts):
 
 
 def quality(found):
-    return next(q.answer for q in questions(found) if q.key == "RQ2")
+    return next(q.answer for q in sections(found) if q.key == "quality")
 
 
 def test_restarts_that_change_the_order_are_said():
@@ -37,7 +37,7 @@ def test_restarts_that_change_the_order_are_said():
     )
     assert "Restarts lower the loss of bn by 20.0% and wn by 2.0%" in text
     # by z = 0, wn is 10% lower; 0.8 / (0.9 · 0.98) = 1 − 0.093
-    assert "bn's loss with restarts is 9.3% lower than wn's, 95% CI" in text
+    assert "bn's loss with restarts is 9.3% lower than wn's (95% CI" in text
     assert audit(found)[1] in quality(found)
 
 

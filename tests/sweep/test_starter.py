@@ -15,7 +15,7 @@ from raygan.errors import ConfigError
 from raygan.report import rates
 from raygan.report.compare import LEAST_MEAN
 from raygan.report.evidence import Evidence
-from raygan.report.questions import questions
+from raygan.report.sections import sections
 from raygan.sweep import starter
 from raygan.sweep.evidence import cells
 from raygan.sweep.spec import load
@@ -37,11 +37,11 @@ def test_every_shipped_sweep_is_offered() -> None:
     assert set(starter.SHIPPED) == {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
 
 
-def test_the_quickstart_answers_every_question() -> None:
+def test_the_quickstart_answers_every_section() -> None:
     quickstart = load(ROOT / "sweeps" / "quickstart.yaml")
     study = simulated.run(quickstart, seed=0)
     found = Evidence("quickstart", cells(quickstart, study.records), finished=True)
-    assert [question.key for question in questions(found) if not question.answered] == []
+    assert [section.key for section in sections(found) if not section.answered] == []
     assert quickstart.final_config().steps > 0
     for cell in found.cells:
         assert len(cell.runs) >= LEAST_MEAN, "too few seeds for an interval of the mean"

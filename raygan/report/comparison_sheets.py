@@ -1,0 +1,220 @@
+"""The tables of what is compared: cells, declared claims, differences."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pyarrow as pa
+
+from raygan.report import stability, words
+from raygan.report.compare import Interval, percent, wilson, worsening_p
+from raygan.report.declared import results
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.family import Comparison, of_losses, worsening
+from raygan.report.multiple import Choice
+from raygan.report.sections import TARGET, iterations_to_target, target
+from raygan.report.tabular import Column, Sheet
+from raygan.report.verdict import over
+
+_TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+
+
+def cells(evidence: Evidence) -> Sheet:
+    """A row per cell: mean loss with its interval, what choosing it gives up, failures."""
+    aim = target(evidence)
+    goal = (
+        f" Iterations to target: until the running test's loss is at most {words.loss(aim)}, "
+        f"{TARGET - 1:.0%} above the mean end loss of the cell that ends highest; median over the "
+        "runs that reached it."
+        if aim
+        else ""
+    )
+    reading = (
+        "One row per cell, the one with the lowest mean loss first. Lower is better in every "
+        "column but runs and reached by."
+    )
+    note = (
+        f"Mean loss: geometric mean over the runs that gave a result, {evidence.measure}. CI: 95%, "
+        "Student's t on ln(loss). "
+        f"{over(evidence)} sd: of ln(loss), about the spread as a share of the loss. Gives up at "
+        "most: by how much the cell's mean loss lies above the lowest, at most; all of these "
+        "limits hold together with 95%. Failed, collapsed: share of the runs that gave no result, "
+        "or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator against "
+        "that of the best one in the final test (geometric mean). Roughness: mean change of the log loss "
+        "between evaluations. Mean log loss: over all iterations. Both: running test, median."
+        f"{goal}"
+    )
+    columns = [
+        Column("cell", _TEXT, "cell"),
+        Column("setting", _TEXT, "setting"),
+        Column("runs", _COUNT, "runs"),
+        Column("mean", _NUMBER, "mean loss", words.loss),
+        Column("low", _NUMBER, "CI from", words.loss),
+        Column("high", _NUMBER, "to", words.loss),
+        Column("sd_log", _NUMBER, "sd", words.as_percent),
+        Column("regret", _NUMBER, "gives up at most", words.percent),
+        Column("out", _BOOL),
+        Column("failed_words", _TEXT, "failed"),
+        Column("failed", _COUNT),
+        Column("ended", _COUNT),
+        Column("failed_low", _NUMBER),
+        Column("failed_high", _NUMBER),
+        Column("collapsed_words", _TEXT, "collapsed"),
+        Column("collapsed", _COUNT),
+        Column("collapsed_low", _NUMBER),
+        Column("collapsed_high", _NUMBER),
+        Column("worsening", _NUMBER, "last / best", words.signed),
+        Column("worsening_p", _NUMBER),
+        Column("roughness", _NUMBER, "roughness", words.ratio),
+        Column("log_area", _NUMBER, "mean log loss", words.ratio),
+        Column("to_target", _NUMBER, "iterations to target", words.whole),
+        Column("reached", _COUNT, "reached by", words.whole),
+    ]
+    order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
+    chosen = {found.cell: found for found in of_losses(evidence).choices}
+    rows = [_cell_row(evidence, cell, chosen.get(cell.name)) for cell in order]
+    return Sheet("cells", "Cells", columns, rows, reading, note)
+
+
+def _cell_row(evidence: Evidence, cell: Cell, choice: Choice | None) -> dict[str, Any]:
+    summary = evidence.summary(cell) if cell in evidence.ranked else None
+    interval = summary.interval if summary else None
+    failed, ended = len(cell.failed), len(cell.ended)
+    collapsed = sum(record.outcome == "collapsed" for record in cell.failed)
+    rate, collapses = (wilson(n, ended) if cell.replicates else None for n in (failed, collapsed))
+    whole = [stability.summary(r.curve) for r in cell.runs.values() if r.outcome == "ok"]
+    steps = iterations_to_target(evidence, cell)
+    reached = [step for step in steps.values() if step is not None]
+    worse = list(worsening(evidence, cell).values())
+    return {
+        "cell": cell.name,
+        "setting": cell.setting,
+        "runs": summary.n if summary else 0,
+        "mean": summary.value if summary else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "sd_log": summary.sd if summary else None,
+        "regret": choice.regret if choice else None,
+        "out": choice.out if choice else None,
+        "failed_words": _failed_words(failed, ended, rate) if cell.replicates else None,
+        "failed": failed,
+        "ended": ended,
+        "failed_low": rate.low if rate else None,
+        "failed_high": rate.high if rate else None,
+        "collapsed_words": words.share(collapsed, ended, collapses) if collapsed else None,
+        "collapsed": collapsed,
+        "collapsed_low": collapses.low if collapses else None,
+        "collapsed_high": collapses.high if collapses else None,
+        "worsening": percent(statistics.fmean(worse)) if worse else None,
+        "worsening_p": worsening_p(worse),
+        **{
+            name: statistics.median(found) if found else None
+            for name in ("roughness", "log_area")
+            for found in [[one[name] for one in whole if name in one]]
+        },
+        "to_target": statistics.median(reached) if reached else None,
+        "reached": len(reached) if steps else None,
+    }
+
+
+def _failed_words(failed: int, ended: int, rate: Interval | None) -> str:
+    return words.share(failed, ended, rate) if failed or not ended else words.none_of(ended)
+
+
+def compared(evidence: Evidence) -> Sheet:
+    """A row per pair of cells, and per pair of an axis' values over several strata."""
+    family = of_losses(evidence)
+    rows = [_compared_row(found) for found in family.comparisons]
+    reading = (
+        "One row per pair of cells that differ along one axis of the grid. A negative difference: "
+        "the loss of the first cell is lower, which is better."
+    )
+    note = (
+        "Difference: 100 · (ratio of the geometric mean losses − 1). CI: 95%, for each pair alone "
+        f"(Welch's t on ln(loss)). {over(evidence)} p: two-sided, of Welch's test; where runs gave "
+        "no result, the larger of this and the p of their ranks with these runs as the worst (Mann "
+        f"and Whitney, exact). Adjusted p: after {family.correction or 'no correction'} for "
+        f"{words.times(len(family.comparisons), 'comparison')}; a difference is claimed if it is "
+        f"at most {evidence.alpha:g}. Permutation p: assumes no distribution. Better run: "
+        "probability that a run of the first cell is better than one of the second. Detectable: "
+        "the difference that would be claimed in 80% of such sweeps. Over strata: the mean "
+        "difference over the values of the other axes; p of equal: that it is the same in all."
+    )
+    columns = [
+        Column("cell", _TEXT, "cell"),
+        Column("against", _TEXT, "against"),
+        Column("axis", _TEXT),
+        Column("within", _TEXT, "within"),
+        Column("strata", _COUNT, "over strata", lambda n: "" if n == 1 else str(n)),
+        Column("n", _COUNT, "runs"),
+        Column("others", _COUNT, "of the other"),
+        Column("failed", _COUNT),
+        Column("others_failed", _COUNT),
+        Column("percent", _NUMBER, "difference", words.signed),
+        Column("low", _NUMBER, "CI from", words.signed),
+        Column("high", _NUMBER, "to", words.signed),
+        Column("p", _NUMBER, "p", words.three_digits),
+        Column("adjusted_p", _NUMBER, "adjusted p", words.three_digits),
+        Column("permutation_p", _NUMBER, "permutation p", words.three_digits),
+        Column("improvement", _NUMBER, "better run", lambda value: f"{value:.0%}"),
+        Column("detectable", _NUMBER, "detectable", words.percent),
+        Column("equal_p", _NUMBER, "p of equal", words.three_digits),
+        Column("claimed", _BOOL, "can be claimed", words.yes_no),
+    ]
+    return Sheet("comparisons", "Differences between cells", columns, rows, reading, note)
+
+
+def _compared_row(found: Comparison) -> dict[str, Any]:
+    interval = found.contrast.interval()
+    return {
+        "cell": found.cell,
+        "against": found.other,
+        "axis": found.axis,
+        "within": found.within,
+        "strata": found.strata,
+        "n": found.contrast.n,
+        "others": found.contrast.others,
+        "failed": found.failed[0],
+        "others_failed": found.failed[1],
+        "percent": found.contrast.percent,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "p": found.p,
+        "adjusted_p": found.adjusted,
+        "permutation_p": found.contrast.p_permutation,
+        "improvement": found.ranks.improvement if found.ranks else None,
+        "detectable": found.detectable,
+        "equal_p": found.heterogeneity,
+        "claimed": found.claimed,
+    }
+
+
+def claims(evidence: Evidence) -> Sheet:
+    """A row per declared claim."""
+    rows = [
+        {
+            "claim": result.claim.text,
+            "declared": result.claim.declared,
+            "holds": result.holds,
+            "p": result.p,
+            "adjusted_p": result.adjusted,
+            "why": result.reason,
+        }
+        for result in results(evidence, of_losses(evidence))
+    ]
+    columns = [
+        Column("claim", _TEXT, "claim"),
+        Column("declared", _BOOL, "declared before the first trial", words.yes_no),
+        Column("holds", _BOOL, "confirmed", lambda value: "✓ yes" if value else "✗ no"),
+        Column("p", _NUMBER, "p", words.three_digits),
+        Column("adjusted_p", _NUMBER, "adjusted p", words.three_digits),
+        Column("why", _TEXT, "what was seen"),
+    ]
+    reading = "One row per claim of the sweep's YAML. Confirmed: it holds at the level of 95%."
+    note = (
+        "p: twice that of the claim's direction. Adjusted p: Holm's correction for the claims that "
+        "were declared before the first trial; later ones are corrected by themselves and are "
+        "exploratory."
+    )
+    return Sheet("claims", "Declared claims", columns, rows, reading, note)

@@ -1,0 +1,279 @@
+"""Speed, quality, stability and robustness to the learning rate: what a sweep says of each.
+
+Each section has an answer in words, or says what the sweep lacks to answer it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from raygan.report import rates, stability, words
+from raygan.report.audit import audit
+from raygan.report.compare import LEAST, failures_p, geometric_mean, wilson, worsening_p
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.family import of_losses, of_speed, of_worsening, worsening
+from raygan.report.multiple import holm
+
+TARGET = 1.05
+"""Times the highest mean end loss of all cells: a loss that every cell should reach."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One side of training, and what this sweep says of it."""
+
+    key: str
+    title: str
+    text: str
+    answer: str
+    figure: str
+    """Key of the figure that shows it."""
+    answered: bool = True
+
+
+def sections(evidence: Evidence) -> list[Section]:
+    """Speed, quality, stability, learning rate."""
+    return [
+        _ask("speed", "Speed", "Which trains fastest?", "curves", _speed, evidence),
+        _ask("quality", "Quality", "Which ends with the lowest loss?", "", _quality, evidence),
+        _ask("stability", "Stability", "Which gets worse again or fails?", "worsening", _stability,
+             evidence),
+        _ask("rates", "Learning rate", "Which works over the widest range of learning rates?",
+             "rates", _robustness, evidence),
+    ]  # fmt: skip
+
+
+def _ask(
+    key: str,
+    title: str,
+    text: str,
+    figure: str,
+    answer: Callable[[Evidence], tuple[bool, str]],
+    evidence: Evidence,
+) -> Section:
+    answered, found = answer(evidence)
+    if not answered:
+        found = f"Not answered by this sweep: {found}"
+    return Section(key, title, text, found, figure, answered)
+
+
+def target(evidence: Evidence) -> float | None:
+    """:data:`TARGET` times the highest of the cells' geometric mean end losses (running test).
+
+    None if no run has ended ok. No cell sets it by the luck of its own lowest evaluation.
+    """
+    means = [
+        geometric_mean([r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss])
+        for cell in evidence.cells
+    ]
+    known = [mean.value for mean in means if mean is not None]
+    return TARGET * max(known) if known else None
+
+
+def iterations_to_target(evidence: Evidence, cell: Cell) -> dict[int, int | None]:
+    """By seed, the iterations that the cell's ended runs took to the target; empty without one.
+
+    None for a run that has not reached it, or that gave no result in the end.
+    """
+    if (aim := target(evidence)) is None:
+        return {}
+    curves = _curves(cell)
+    return {
+        seed: stability.iterations_to(curves[seed], aim) if seed in curves else None
+        for seed, record in cell.runs.items()
+        if record.outcome is not None
+    }
+
+
+def _curves(cell: Cell) -> dict[int, list[tuple[int, float]]]:
+    return {seed: r.curve for seed, r in cell.runs.items() if r.outcome == "ok" and r.history}
+
+
+def _speed(evidence: Evidence) -> tuple[bool, str]:
+    aim = target(evidence)
+    if aim is None or len(evidence.ranked) < 2:
+        return False, "fewer than two cells have a result."
+    sentences = []
+    if evidence.replicated:
+        family = of_speed(evidence)
+        order = sorted(
+            family.within or family.comparisons, key=lambda c: (c.adjusted or 1.0, c.contrast.log)
+        )
+        what = "loss over the whole run (geometric mean over the iterations, running test)"
+        sentences += [words.difference(c, what, family.correction) for c in order[:2]]
+    sentences.append(
+        f"The target is a loss of {words.loss(aim)} in the running test, {TARGET - 1:.0%} above "
+        "the mean end loss of the cell that ends highest."
+    )
+    arrived: dict[str, float] = {}
+    never = []
+    for cell in evidence.ranked:
+        found = iterations_to_target(evidence, cell)
+        steps = [step for step in found.values() if step is not None]
+        if len(steps) == len(found):
+            arrived[cell.name] = statistics.median(steps)
+        else:
+            median = f", median {statistics.median(steps):,.0f}" if steps else ""
+            never.append(f"{cell.name} ({len(steps)} of {len(found)}{median})")
+    medians = [f"{name} after {arrived[name]:,.0f}" for name in sorted(arrived, key=arrived.get)]  # type: ignore[arg-type]
+    if medians:
+        sentences.append(f"Median iterations until it is reached: {words.listed(medians)}.")
+    if never:
+        sentences.append(f"Not all runs reach it: {words.listed(never)}.")
+    if len(medians) > 1 and (apart := _apart(evidence)):
+        sentences.append(
+            f"Evaluations are {apart:,} iterations apart; the numbers are no more exact."
+        )
+    return True, " ".join(sentences)
+
+
+def _apart(evidence: Evidence) -> int | None:
+    """The most iterations between two evaluations of a run."""
+    curves = [curve for cell in evidence.ranked for curve in _curves(cell).values()]
+    return max((b - a for curve in curves for (a, _), (b, _) in pairwise(curve)), default=None)
+
+
+def _quality(evidence: Evidence) -> tuple[bool, str]:
+    if len(evidence.ranked) < 2:
+        return False, "fewer than two cells have a result."
+    if not evidence.replicated:
+        return False, "there is one run per cell, the best of its search. Set replicate.seeds."
+    best = evidence.ranked[0]
+    family = of_losses(evidence)
+    with_best = [c for c in family.within if best.name in (c.cell, c.other)]
+    lower = [c.other for c in with_best if c.claimed and c.cell == best.name]
+    open_ = [c.other if c.cell == best.name else c.cell for c in with_best if not c.claimed]
+    sentences = [f"{best.name} has the lowest mean loss, {words.loss(evidence.mean(best))}."]
+    if lower:
+        sentences.append(f"This is lower than the loss of {words.listed(lower)}.")
+    if open_:
+        sentences.append(f"No difference from {words.listed(open_, 'or')} can be claimed.")
+    better = [
+        f"{c.cell} than one of {c.other} {c.ranks.improvement:.0%}"
+        for c in with_best
+        if c.ranks is not None
+    ]
+    if better:
+        sentences.append(f"Probability that a run is better (runs without a result are the worst): "
+                         f"a run of {words.listed(better)}.")  # fmt: skip
+    if audited := audit(evidence)[1]:
+        sentences.append(audited)
+    return True, " ".join(sentences)
+
+
+def _stability(evidence: Evidence) -> tuple[bool, str]:
+    cells = [cell for cell in evidence.cells if cell.ended]
+    if not cells:
+        return False, "no run has ended."
+    if not evidence.replicated:
+        return False, "there is one run per cell, the best of its search. Set replicate.seeds."
+    return True, " ".join([*_failures(cells), *_worsening(evidence)])
+
+
+def _failures(cells: list[Cell]) -> list[str]:
+    sentences = []
+    for cell in cells:
+        count, n = len(cell.failed), len(cell.ended)
+        if count:
+            rate = words.share(count, n, wilson(count, n))
+            how = words.outcomes(record.outcome for record in cell.failed)
+            sentences.append(f"{cell.name}: {rate} of the runs gave no result ({how}).")
+    if not sentences:
+        n = min(len(cell.ended) for cell in cells)
+        return [f"Every run gave a result: {words.none_of(n)} failed in the cell with the fewest "
+                "runs."]  # fmt: skip
+    rates_of = {cell.name: (len(cell.failed), len(cell.ended)) for cell in cells}
+    pairs = list(combinations(rates_of, 2))
+    ps = [failures_p(*rates_of[a], *rates_of[b]) for a, b in pairs]
+    adjusted = holm([1.0 if p is None else p for p in ps])
+    differ = [
+        f"{a} and {b} (p = {p:.2g})"
+        for (a, b), p in zip(pairs, adjusted, strict=True)
+        if p <= 1 - 0.95
+    ]
+    if differ:
+        sentences.append(f"The shares of failed runs differ between {words.listed(differ)}.")
+    elif len(cells) > 1:
+        sentences.append("No difference between the shares of failed runs can be claimed.")
+    return sentences
+
+
+def _worsening(evidence: Evidence) -> list[str]:
+    """What is said of ln(last / best loss) on the final images."""
+    found = {cell.name: list(worsening(evidence, cell).values()) for cell in evidence.ranked}
+    found = {name: values for name, values in found.items() if len(values) >= LEAST}
+    if not found:
+        return [
+            "Whether runs get worse again is not known: it takes the final test of the best and "
+            f"the last generator of at least {LEAST} runs of a cell."
+        ]
+    means = {name: 100 * math.expm1(statistics.fmean(g)) for name, g in found.items()}
+    order = sorted(means, key=lambda name: means[name])
+    ends = [f"{name} {words.percent(means[name], signed=True)}" for name in order]
+    sentences = [
+        "Loss of the last generator against that of the best one, both on the final images (mean): "
+        f"{words.listed(ends)}."
+    ]
+    adjusted = holm([worsening_p(found[name]) or 0.0 for name in order])
+    worse = [name for name, p in zip(order, adjusted, strict=True) if p <= evidence.alpha]
+    if worse:
+        sentences.append(f"The runs of {words.listed(worse)} get worse again after their best.")
+    else:
+        sentences.append("That any cell's runs get worse again after their best cannot be claimed.")
+    family = of_worsening(evidence)
+    claimed = [c for c in family.within if c.claimed]
+    sentences += [
+        words.difference(c, "ratio of last to best loss", family.correction) for c in claimed[:2]
+    ]
+    if not claimed and len(found) > 1:
+        sentences.append("No difference between cells in this can be claimed.")
+    return sentences
+
+
+def _robustness(evidence: Evidence) -> tuple[bool, str]:
+    widths = {}
+    tried, trials = 0, []
+    for name, records in rates.recipes(evidence.cells).items():
+        found = rates.by_rate(records)
+        tried = max(tried, len(found))
+        trials += [rate.trials for rate in found]
+        widths[name] = rates.width(found)
+    if tried < 2:
+        return False, "no cell has trials that ended at two learning rates."
+    known = {name: width for name, width in widths.items() if width is not None}
+    order = sorted(known, key=lambda name: -known[name].decades)
+    parts = []
+    for name in order:
+        width = known[name]
+        if not width.holds:
+            parts.append(f"{name} none: not all trials end ok even at its best, {width.low:g}")
+            continue
+        ends = " or ".join(
+            side for side, is_open in (("lower", width.open_below), ("higher", width.open_above))
+            if is_open
+        )  # fmt: skip
+        tail = f", no {ends} rate was tried" if ends else ""
+        where = f"{width.low:g} to {width.high:g}" if width.decades else f"only {width.low:g}"
+        unit = "decade" if f"{width.decades:.2g}" == "1" else "decades"
+        parts.append(f"{name} {width.decades:.2g} {unit} ({where}{tail})")
+    parts += [f"{name} has no trial that ended ok" for name in widths if name not in known]
+    if len(parts) > words.MOST:
+        parts = [
+            *parts[: words.MOST - 1],
+            f"{len(parts) - words.MOST + 1} others are in the table",
+        ]
+    usual = words.times(round(statistics.median(trials)), "trial")
+    text = (
+        "Learning rates at which all trials end ok, with a median loss within "
+        f"{rates.NEAR - 1:.0%} of the cell's best: {'; '.join(parts)}. Each width is a lower "
+        f"bound from the rates that were tried, with {usual} per rate (median). It has no "
+        "confidence interval."
+    )
+    others = {name: None for record in evidence.records for name in record.params if name != "lr"}
+    if others:
+        text += f" Trials at one rate also differ in {words.listed(list(others))}."
+    return True, text
