@@ -41,8 +41,9 @@ def cells(evidence: Evidence) -> Sheet:
         "most: by how much the cell's mean loss lies above the lowest, at most; all of these "
         "limits hold together with 95%. Failed, collapsed: share of the runs that gave no result, "
         "or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator against "
-        "that of the best one in the final test (geometric mean). Roughness: mean change of the log loss "
-        "between evaluations. Mean log loss: over all iterations. Both: running test, median."
+        "that of the best one in the final test (geometric mean). Roughness: mean change of the "
+        "log loss between evaluations. Mean log loss: over all iterations. Both: running test, "
+        "median."
         f"{goal}"
     )
     columns = [
