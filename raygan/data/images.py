@@ -15,6 +15,8 @@ from raygan.data.distances import distances, mean_distance
 
 SPREAD = 64
 """Training images whose distances stand for those of all."""
+_RESPLIT = 1
+"""Tells the random numbers of :meth:`ImageSet.resplit` from those of the prepared split."""
 RESIDENT_SHARE = 0.5
 """Share of the GPU memory that a trial has which its images may take to be kept there."""
 
@@ -74,6 +76,17 @@ class ImageSet:
         """A set that trains on all that is held out neither for ``running`` nor ``final``."""
         train = Rest.of(sum(map(len, shards)), running, final)
         return cls(shards, train, running, final, digest, baseline)
+
+    def resplit(self, seed: int) -> ImageSet:
+        """The same images with as many held out for each test, drawn anew by ``seed`` (at least 0).
+
+        :attr:`baseline` stays that of the split that was prepared.
+        """
+        drawn = np.random.default_rng([seed, _RESPLIT]).permutation(len(self))
+        order = torch.from_numpy(drawn).to(self.running.device)
+        running, final = len(self.running), len(self.final)
+        held_out = order[:running].clone(), order[running : running + final].clone()
+        return self.of(self.shards, *held_out, self.digest, self.baseline)
 
     def __len__(self) -> int:
         return self.train.count

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("dataset", ("path",), "dataset.name"),
     ("stop", tuple(RULES_OF), "stop.rule"),
-    ("replicate", ("top",), "replicate.seeds"),
+    ("replicate", ("top", "resplit"), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
     ("train", ("blocks",), "train.architecture"),
 )

@@ -159,6 +159,11 @@ class Replicate(Section):
 
     seeds: int = Field(0, ge=0, le=1000, description="fresh seeds per setting; 0: no replicates")
     top: int = Field(1, ge=1, le=100, description="how many of the best settings of each cell")
+    resplit: bool = Field(
+        False,
+        description="each seed also draws its own held-out images, the same in every cell, so that "
+        "the intervals are over splits, too",
+    )
 
 
 class Warmup(Section):

@@ -46,6 +46,7 @@ def job_of(
         "dataset": dataset_of(spec),
         "prepared": data["folder"],
         "digest": data["digest"],
+        "split_seed": plan.config.seed if _has_own_split(plan, spec) else None,
         "trials": f"{sweep.uri}/trials",
         "folder": f"{sweep.uri}/trials/{plan.id}",
         "workers": spec.scale.workers,
@@ -54,6 +55,10 @@ def job_of(
         # of a GPU's memory, for the images
         "gpu_share": spec.scale.gpus_per_worker if spec.scale.resident == "auto" else 0.0,
     }
+
+
+def _has_own_split(plan: TrialPlan, spec: SweepSpec) -> bool:
+    return bool(spec.replicate.resplit) and plan.kind == "replicate"
 
 
 def dataset_of(spec: SweepSpec) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
 
 
 def load_images(job: dict[str, Any]) -> ImageSet:
-    """The sweep's images, which have been prepared before any trial."""
+    """The sweep's images, which have been prepared before any trial; with the trial's own split, if
+    it has one."""
     from raygan.data import files, load
     from raygan.data.shared import fetch
     from raygan.errors import DataError
@@ -121,7 +122,8 @@ def load_images(job: dict[str, Any]) -> ImageSet:
     images = load(folder)
     if images.digest != job["digest"]:
         raise DataError(f"{folder}: these are not the images that the sweep began with")
-    return images
+    seed = job.get("split_seed")
+    return images if seed is None else images.resplit(seed)
 
 
 def _show(evaluation: Evaluation, storage: Storage) -> None:

@@ -232,3 +232,16 @@ def test_nothing_waits_for_a_gpu_that_is_fed():
                 feed(step).float()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_each_seed_draws_its_own_split_of_the_same_sizes():
+    whole = images(60)
+    first, again, other = whole.resplit(1), whole.resplit(1), whole.resplit(2)
+    assert torch.equal(first.final, again.final)
+    assert not torch.equal(first.final, other.final)
+    assert not torch.equal(first.final, whole.final)
+    for some in (first, other):
+        assert (len(some.train), len(some.running), len(some.final)) == (
+            len(whole.train), len(whole.running), len(whole.final))  # fmt: skip
+        trained = some.train.at(torch.arange(len(some.train)))
+        assert torch.cat((trained, some.running, some.final)).unique().numel() == len(whole)

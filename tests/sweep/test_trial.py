@@ -52,6 +52,20 @@ def test_first_launch_has_no_snapshot(tmp_path):
     _set_aside_if_damaged({"folder": str(tmp_path / "new")})
 
 
+def test_only_replicates_draw_their_own_split_and_only_if_asked():
+    text = "name: a\nsearch: {{lr: [1.0e-4]}}\nreplicate: {{seeds: 2{}}}"
+    asked, not_asked = (
+        spec.validate(parse(text.format(more), "x")) for more in (", resplit: true", "")
+    )
+    cell = plan.cells(asked)[0]
+    searched = plan.trial(asked, cell, 0, {"lr": 1e-4})
+    replicate = plan.replicate(asked, cell, 1, {"lr": 1e-4}, searched.id)
+    data, sweep = {"folder": "", "digest": ""}, Storage("s")
+    seeds = [job_of(one, of, sweep, data)["split_seed"] for one, of in (
+        (searched, asked), (replicate, asked), (replicate, not_asked))]  # fmt: skip
+    assert seeds == [None, replicate.config.seed, None]
+
+
 def test_path_of_the_images_is_absolute_for_workers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: images}", "x"))

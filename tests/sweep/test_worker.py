@@ -10,7 +10,7 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 from raygan.storage import Storage
-from raygan.sweep.worker import _newest, train_worker
+from raygan.sweep.worker import _newest, load_images, train_worker
 
 
 @pytest.fixture
@@ -45,6 +45,13 @@ def test_last_report_says_nothing_since_ray_may_lose_it(tmp_path, reports):
     train_worker(job(tmp_path))
     assert [report["step"] for report in reports[:-1]] == [0, 2, 4]
     assert reports[-1] == {"step": 0}
+
+
+def test_a_trial_with_its_own_split_trains_and_is_tested_on_it(tmp_path):
+    made = job(tmp_path)
+    whole, own = load_images(made), load_images({**made, "split_seed": 3})
+    assert own.digest == whole.digest
+    assert own.final.tolist() == whole.resplit(3).final.tolist() != whole.final.tolist()
 
 
 def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
