@@ -113,6 +113,8 @@ class Evidence:
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Losses of each final image, by trial, of its best generator; only where there are so few
     images that they add to the uncertainty."""
+    resplit: bool = False
+    """Whether each seed drew its own held-out images."""
     claims: tuple[Claim, ...] = ()
     """What the sweep has declared, or was asked later."""
     alpha: float = 0.05

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
 from raygan import stored
@@ -22,6 +26,10 @@ Found = dict[str, dict[str, dict[str, Any]]]
 LOSSES = {"": "loss", "_audited": "audited_loss", "_restarts": "restarts_loss"}
 """Ending of a column's name, and the name in a test: the loss of all images from z = 0, that of the
 audited ones, and the lowest that these reached from z = 0 or from random codes."""
+
+FEW_IMAGES = 1000
+"""Final images below which their choice adds to the uncertainty of a difference; with 2,000, it
+adds next to nothing."""
 
 _Loss = Annotated[float, Field(ge=0, le=stored.MOST)]
 _Text = Annotated[str, StringConstraints(max_length=200)]
@@ -109,6 +117,36 @@ def _read(storage: Storage, name: str, kind: TypeAdapter[Kind]) -> Kind | None:
     except ValueError as error:
         logger.warning("%s/%s is ignored, since it is damaged (%s)", storage.uri, name, error)
         return None
+
+
+def read_image_losses(storage: Storage, tests: Found) -> dict[str, np.ndarray]:
+    """The loss of each final image, float64 [images], by trial, of the best generators that were
+    tested on fewer than :data:`FEW_IMAGES`; damaged tables are none."""
+    read = {}
+    for trial, found in tests.items():
+        images = found.get("best", {}).get("images", 0)
+        if 1 < images < FEW_IMAGES:
+            losses = _image_losses(storage, f"trials/{trial}/final/best.parquet", images)
+            if losses is not None:
+                read[trial] = losses
+    return read
+
+
+def _image_losses(storage: Storage, name: str, images: int) -> np.ndarray | None:
+    data = storage.read(name, stored.MOST_BYTES + 1)
+    if data is None:
+        return None
+    try:
+        with pq.ParquetFile(io.BytesIO(data)) as file:
+            if file.metadata.num_rows != images:
+                raise ValueError(f"{file.metadata.num_rows} rows for {images} images")
+            losses = file.read(columns=["loss"])["loss"].to_numpy().astype(float)
+        if not (np.isfinite(losses).all() and losses.sum() > 0):
+            raise ValueError("a loss is not a number")
+    except (ValueError, KeyError, pa.ArrowException) as error:
+        logger.warning("%s/%s is ignored, since it is damaged (%s)", storage.uri, name, error)
+        return None
+    return np.asarray(losses)
 
 
 def number(found: Mapping[str, Any], key: str) -> float | None:

@@ -144,6 +144,8 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
 
 def over(evidence: Evidence) -> str:
     """What the intervals are over."""
+    if evidence.resplit:
+        return "The intervals are over seeds and splits of the images; the data set is fixed."
     if evidence.images:
         return (
             "The intervals are over seeds and held-out images; the split and the training set are "

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from raygan.records import TrialRecord
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.finals import Found, read_fids, read_finals
+from raygan.report.finals import Found, read_fids, read_finals, read_image_losses
 from raygan.report.make import Report
 from raygan.storage import Storage
 from raygan.sweep import plan, state
@@ -30,6 +32,7 @@ def make_report(
     each = plan.trials_per_cell(spec) + plan.replicates_per_cell(spec)
     retries = sum(plan.is_retry(id) for id in known)
     compared = cells(spec, known)
+    finals = _of_one_budget(read_finals(sweep, known.values()), compared, spec)
     evidence = Evidence(
         name=spec.name,
         cells=compared,
@@ -41,10 +44,17 @@ def make_report(
         versions=summary.get(state.VERSIONS, {}),
         spent=summary.get("spent", {}),
         recipe=state.dump(spec),
-        finals=_of_one_budget(read_finals(sweep, known.values()), compared, spec),
+        finals=finals,
+        images=_image_losses(sweep, spec, finals),
+        resplit=spec.replicate.resplit,
         fids=read_fids(sweep, known.values()),
     )
     return Report.of(sweep, evidence)
+
+
+def _image_losses(sweep: Storage, spec: SweepSpec, finals: Found) -> dict[str, np.ndarray]:
+    """The final images' losses, where all runs were tested on the same few images."""
+    return {} if spec.replicate.resplit else read_image_losses(sweep, finals)
 
 
 def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Found:

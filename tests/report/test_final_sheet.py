@@ -1,12 +1,17 @@
 """The final test in the report: both generators, the audit by restarts, FID."""
 
+import io
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raygan.report.audit import audit
+from raygan.report.family import of_losses
 from raygan.report.final_sheet import final_test
-from raygan.report.finals import read_fids
+from raygan.report.finals import read_fids, read_image_losses
 from raygan.report.sections import sections
 from raygan.report.verdict import verdict
 from raygan.storage import Storage
@@ -123,3 +128,35 @@ def test_a_test_of_another_checkpoint_is_named():
     made[run.id]["best"] |= {"replaced": "it is damaged", "step": 1234}
     note = final_test(evidence(*cells, finals=made)).note
     assert f"instead of damaged checkpoints: {run.title} (best: iteration 1,234)" in note
+
+
+def parquet(losses) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"index": list(range(len(losses))), "loss": losses}), sink)
+    return sink.getvalue()
+
+
+def test_few_final_images_widen_the_intervals(tmp_path):
+    sweep, generator = Storage(str(tmp_path)), np.random.default_rng(0)
+    cells = cell("bn", [0.010, 0.011, 0.0105]), cell("wn", [0.012, 0.0121, 0.0119])
+    tests = {}
+    for one in cells:
+        for record in one.replicates:
+            losses = record.end_loss * generator.lognormal(0, 0.6, 50)
+            sweep.write(f"trials/{record.id}/final/best.parquet", parquet(losses))
+            tests[record.id] = {"best": {**final(float(losses.mean())), "images": 50}}
+    images = read_image_losses(sweep, tests)
+    assert set(images) == set(tests)
+    few, many = (evidence(*cells, finals=tests, images=found) for found in (images, {}))
+    narrow, wide = (of_losses(found).comparisons[0].contrast for found in (many, few))
+    assert wide.error > 1.5 * narrow.error
+    assert "over seeds and held-out images" in verdict(few)
+    assert "the images, their split and the training set are fixed" in verdict(many)
+
+
+@pytest.mark.parametrize("data", [b"PAR1", parquet([0.1, 0.2]), parquet([float("nan")] * 3)])
+def test_damaged_losses_of_images_are_ignored(tmp_path, data, caplog):
+    sweep = Storage(str(tmp_path))
+    sweep.write("trials/a/final/best.parquet", data)
+    assert read_image_losses(sweep, {"a": {"best": {"images": 3}}}) == {}
+    assert "is ignored, since it is damaged" in caplog.text
