@@ -147,6 +147,12 @@ class Evidence:
         size = f" ({images:,} images, {steps:,} steps)" if images and steps else ""
         return f"final test's loss of the best generator{size}"
 
+    @property
+    def final_images(self) -> int | None:
+        """The fewest images of any final test; None without one."""
+        counts = [t["best"].get("images") for t in self.finals.values() if "best" in t]
+        return min((count for count in counts if count), default=None)
+
     def final_loss(self, record: TrialRecord, which: str) -> float | None:
         """The final test's loss of a trial's ``best`` or ``last`` generator, if it was taken."""
         return positive(self.finals.get(record.id, {}).get(which, {}), "loss")

@@ -9,6 +9,7 @@ from raygan.report.audit import audit
 from raygan.report.compare import LEAST, wilson
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.family import Family, of_losses
+from raygan.report.finals import FEW_IMAGES
 from raygan.shown import MOST_MESSAGE, shown
 
 MOST = 5
@@ -146,6 +147,12 @@ def over(evidence: Evidence) -> str:
     """What the intervals are over."""
     if evidence.resplit:
         return "The intervals are over seeds and splits of the images; the data set is fixed."
+    few = evidence.final_images
+    if evidence.by_final_test and few is not None and few < FEW_IMAGES and not evidence.images:
+        return (
+            f"The intervals are over seeds alone. They leave out the choice of the {few:,} final "
+            "images, whose losses are not stored: the true ones are wider."
+        )
     if evidence.images:
         return (
             "The intervals are over seeds and held-out images; the split and the training set are "
