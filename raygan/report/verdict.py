@@ -48,8 +48,12 @@ def choice(family: Family) -> str:
     if (left := len(rest) - len(shown)) > 0:
         most = max(c.regret for c in rest)
         shown.append(f"the other {left} cells at most {words.percent(most)}")
-    text = f"Choosing {first.cell} gives up at most {words.percent(first.regret)} of loss against "
-    return f"{text}any other cell here (95%); choosing {words.listed(shown)}."
+    some_failed = any(sum(found.failed) for found in family.comparisons)
+    of = "95%; over the runs that gave a result" if some_failed else "95%"
+    return (
+        f"Choosing {first.cell} gives up at most {words.percent(first.regret)} of loss against any "
+        f"other cell here ({of}); choosing {words.listed(shown)}."
+    )
 
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
