@@ -33,6 +33,9 @@ class Cell:
     """Its best settings with several seeds, whatever their outcome; empty if the sweep has none."""
     best: TrialRecord | None
     """The trial that ended lowest, of the replicates if there are some."""
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    """Number of the search that each replicate belongs to, by trial, where the whole search was
+    repeated."""
 
     @cached_property
     def runs(self) -> dict[int, TrialRecord]:
@@ -80,6 +83,24 @@ class Cell:
     def failed(self) -> list[TrialRecord]:
         """The runs that ended without a result."""
         return [record for record in self.ended if record.outcome not in ("ok", "stopped")]
+
+    def units(self, values: Mapping[int, float]) -> dict[int, float]:
+        """What is compared: ``values`` (positive, by seed), or, where the search was repeated, the
+        geometric mean of each repeat's."""
+        if not self.repeats:
+            return dict(values)
+        logs: dict[int, list[float]] = {}
+        for seed, value in values.items():
+            logs.setdefault(self.repeats[self.runs[seed].id], []).append(math.log(value))
+        return {repeat: math.exp(sum(found) / len(found)) for repeat, found in logs.items()}
+
+    @property
+    def lost(self) -> int:
+        """Ended runs, or repeats of the search, of which none gave a result."""
+        if not self.repeats:
+            return len(self.failed)
+        ended = {self.repeats[record.id] for record in self.ended}
+        return len(ended - {self.repeats[r.id] for r in self.ended if r not in self.failed})
 
     @property
     def setting(self) -> str:
@@ -185,7 +206,11 @@ class Evidence:
     @cached_property
     def comparable(self) -> list[Cell]:
         """The cells with enough runs for a claim, that with the lowest mean first."""
-        return [cell for cell in self.ranked if len(self.losses(cell)) >= LEAST]
+        return [cell for cell in self.ranked if len(self.units(cell)) >= LEAST]
+
+    def units(self, cell: Cell) -> dict[int, float]:
+        """The losses that are compared: by seed, or by repeat of the search."""
+        return cell.units(self.losses(cell))
 
     def mean(self, cell: Cell) -> float:
         """Geometric mean of the loss over the runs of a cell that has one."""
@@ -193,7 +218,7 @@ class Evidence:
 
     def summary(self, cell: Cell) -> Mean:
         """The same with its spread and interval."""
-        found = geometric_mean(list(self.losses(cell).values()))
+        found = geometric_mean(list(self.units(cell).values()))
         assert found is not None
         return found
 

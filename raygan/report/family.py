@@ -240,29 +240,32 @@ def of_speed(evidence: Evidence) -> Family:
 
 
 def worsening(evidence: Evidence, cell: Cell) -> dict[int, float]:
-    """g by seed of the cell's runs that ended ok and whose two generators took the final test."""
+    """g by seed (or by repeat) of the cell's runs that ended ok and whose two generators took the
+    final test."""
     best, last = (evidence.final_losses(cell, which, "loss") for which in ("best", "last"))
-    return {seed: math.log(last[seed] / best[seed]) for seed in best.keys() & last.keys()}
+    ratios = {seed: last[seed] / best[seed] for seed in sorted(best.keys() & last.keys())}
+    return {unit: math.log(ratio) for unit, ratio in cell.units(ratios).items()}
 
 
 def log_areas(cell: Cell) -> dict[int, float]:
-    """The mean log loss over the iterations, by seed, of the runs that ended ok."""
-    return {
-        seed: stability.log_area(record.curve)
+    """The mean log loss over the iterations, by seed (or by repeat), of the runs that ended ok."""
+    areas = {
+        seed: math.exp(stability.log_area(record.curve))
         for seed, record in cell.runs.items()
         if record.outcome == "ok" and record.history
     }
+    return {unit: math.log(area) for unit, area in cell.units(areas).items()}
 
 
 def _losses(evidence: Evidence, cell: Cell) -> Values:
-    found = evidence.losses(cell)
-    images = [evidence.images.get(cell.runs[seed].id) for seed in found if seed in cell.runs]
+    losses = evidence.losses(cell)
+    images = [evidence.images.get(cell.runs[seed].id) for seed in losses]
     known = [one for one in images if one is not None]
-    whole = bool(known) and len(known) == len(found) and len({len(one) for one in known}) == 1
+    whole = bool(known) and len(known) == len(losses) and len({len(one) for one in known}) == 1
     return Values(
         cell.name,
-        [math.log(loss) for loss in found.values()],
-        len(cell.failed),
+        [math.log(loss) for loss in evidence.units(cell).values()],
+        cell.lost,
         np.stack(known) if whole and evidence.by_final_test else None,
     )
 

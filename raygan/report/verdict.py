@@ -151,6 +151,11 @@ def over(evidence: Evidence) -> str:
     """What the intervals are over."""
     if evidence.resplit:
         return "The intervals are over seeds and splits of the images; the data set is fixed."
+    if any(cell.repeats for cell in evidence.cells):
+        return (
+            "The intervals are over repeats of the whole search; the images, their split and the "
+            "training set are fixed."
+        )
     few = evidence.final_images
     if evidence.by_final_test and few is not None and few < FEW_IMAGES and not evidence.images:
         return (

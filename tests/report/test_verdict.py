@@ -1,5 +1,7 @@
 """The words against data of which is known what can be said."""
 
+import math
+
 import pytest
 
 from raygan.report.claims import Claim
@@ -177,6 +179,20 @@ def test_of_two_replicated_settings_the_one_that_the_search_ranked_first_counts(
     one = Cell("wn", {}, search + low + high, high + low, low[0])
     # by the runs that are compared, the other one would be
     assert {r.config["lr"] for r in one.runs.values()} == {1e-3}
+
+
+def test_the_repeat_of_the_search_is_what_is_compared():
+    ends = [0.010, 0.012, 0.020, 0.022, 0.015, "diverged", "failed", "failed"]
+    made = cell("wn", ends)
+    repeats = {record.id: 1 + i // 2 for i, record in enumerate(made.replicates)}
+    one = Cell("wn", {"norm": "wn"}, made.records, made.replicates, made.best, repeats)
+    found = evidence(one, cell("bn", BN))
+    assert list(found.units(one).values()) == pytest.approx(
+        [math.sqrt(0.010 * 0.012), math.sqrt(0.020 * 0.022), 0.015]
+    )
+    assert one.lost == 1  # the fourth search led to no result
+    assert of_losses(found).comparisons[0].contrast.others == 3
+    assert "over repeats of the whole search" in verdict(found)
 
 
 def at(norm, size, ends):
