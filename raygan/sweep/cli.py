@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from raygan.errors import RayganError
+from raygan.errors import ConfigError, RayganError
 from raygan.shown import say
 from raygan.sweep.spec import SweepSpec, load, smoke
 
@@ -26,6 +26,11 @@ _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else t
 @click.option(
     "--calibrate", is_flag=True, help="As --dry-run, but measure each cell for some seconds."
 )
+@click.option(
+    "--sd",
+    metavar="SHARE",
+    help="With --dry-run: spread of the loss between seeds, such as 3%, for the number of seeds.",
+)
 @click.option("--smoke-test", is_flag=True, help="Run the same cells, shrunk to about a minute.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the YAML, for editors.")
 @click.option("--address", metavar="ADDRESS", help=_ADDRESS_HELP)
@@ -39,6 +44,7 @@ def main(
     overrides: tuple[str, ...],
     dry_run: bool,
     calibrate: bool,
+    sd: str | None,
     smoke_test: bool,
     schema: bool,
     address: str | None,
@@ -59,12 +65,14 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         spec = load(file, overrides)
+        if sd is not None and not (dry_run or calibrate):
+            raise ConfigError("--sd is for --dry-run: add it, or remove --sd")
         if smoke_test:
             spec = smoke(spec)
         if dry_run or calibrate:
             from raygan.sweep.preview import show_plan
 
-            show_plan(spec, console, address, calibrate=calibrate)
+            show_plan(spec, console, address, calibrate=calibrate, sd=sd)
             return
         from raygan.sweep.run import Options, run
 

@@ -24,6 +24,7 @@ from raygan.storage import Storage
 from raygan.sweep import plan, state
 from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.live import duration
+from raygan.sweep.power import parse_sd, say_power
 from raygan.sweep.space import search_method
 from raygan.sweep.spec import SweepSpec
 
@@ -46,11 +47,20 @@ class _Rate(BaseModel):
 _RATES = TypeAdapter(dict[str, _Rate])
 
 
-def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibrate: bool) -> None:
-    """Print cells, trials, resources and estimate, and the resolved YAML.
+def show_plan(
+    spec: SweepSpec,
+    console: Console,
+    address: str | None,
+    *,
+    calibrate: bool,
+    sd: str | None = None,
+) -> None:
+    """Print cells, trials, resources, estimate and power, and the resolved YAML.
 
-    With ``calibrate``, each cell is trained for some seconds first, and its rate is kept.
+    With ``calibrate``, each cell is trained for some seconds first, and its rate is kept. ``sd``:
+    spread of the loss between seeds, such as 3%.
     """
+    spread = None if sd is None else parse_sd(sd)
     sweep = Storage(spec.storage) / spec.name
     why_not = None
     if calibrate:
@@ -100,6 +110,7 @@ def show_plan(spec: SweepSpec, console: Console, address: str | None, *, calibra
         tell(f"on {where}: {why_not}")
     _say_cost(spec, works, at_once or 1, tell)
     _say_final_tests(spec, works, tell)
+    say_power(spec, _known(sweep), spread, tell)
     console.print()
     say(console, state.dump(spec).rstrip("\n"), most=MOST_YAML)
 
@@ -178,10 +189,7 @@ def _work(spec: SweepSpec, cell: plan.Cell, rate: Rate | None) -> Work:
 
 def _rates(spec: SweepSpec, sweep: Storage) -> dict[str, Rate]:
     """What is known of each cell's speed: from this sweep's own trials, or else as calibrated."""
-    try:
-        known = list(records.load_all(sweep).values())
-    except RayganError:
-        known = []  # whoever goes on with the sweep is told
+    known = _known(sweep)
     rates = sweep.read_kept(RATES_FILE, _parse_rates) or {}
     for cell in plan.cells(spec):
         mine = [r for r in known if r.cell == cell.name and r.outcome in ("ok", "stopped")]
@@ -189,6 +197,14 @@ def _rates(spec: SweepSpec, sweep: Storage) -> dict[str, Rate]:
         if seconds > 0:
             rates[cell.name] = Rate(_steps(mine) / seconds, 0.0)  # evaluations are in it
     return rates
+
+
+def _known(sweep: Storage) -> list[TrialRecord]:
+    """The trials of an earlier run."""
+    try:
+        return list(records.load_all(sweep).values())
+    except RayganError:
+        return []  # whoever resumes the sweep is told
 
 
 def _steps(trials: list[TrialRecord]) -> int:

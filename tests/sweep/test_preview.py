@@ -4,9 +4,11 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
+from raygan.errors import ConfigError
 from raygan.gan.rate import Rate
 from raygan.storage import Storage
 from raygan.sweep import preview, spec
+from raygan.sweep.power import parse_sd
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
 
@@ -83,6 +85,27 @@ def test_trials_that_have_run_are_what_is_believed(shown, sweep):
     output = shown()
     assert f"≤ {12 * 98 / 3600:.2f}" in output
     assert "about 520 evaluations\n" in output  # which are not known by themselves
+
+
+def test_the_plan_says_which_difference_will_be_found(shown, sweep):
+    assert (
+        "power:      with 3 seeds, a difference of 9.5% between two cells would be found in 80% of "
+        "sweeps; 2% takes 38 seeds, 5% takes 8 seeds, 10% takes 3 seeds\n            (1 comparison; "
+        "spread of the loss between seeds 3.0%, assumed; --sd sets it)" in shown()
+    )
+    study = Study(sweep, Storage(f"{sweep.storage}/norms"))
+    for losses in ([0.1] * 18, [0.1, 0.2, 0.3] * 2):
+        for loss in losses:
+            if (planned := study.next_trial()) is not None:
+                study.heard(planned.id, {"step": 9000, "val/reconstruction_loss": loss})
+                study.ended(planned.id)
+    assert "seen in this sweep)" in shown()
+
+
+@pytest.mark.parametrize("text", ["3x", "0", "-1%", "200%", ""])
+def test_a_spread_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="such as 3%"):
+        parse_sd(text)
 
 
 def test_nothing_is_written(shown, tmp_path):

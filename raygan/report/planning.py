@@ -1,0 +1,50 @@
+"""How many seeds a comparison takes, before it is made.
+
+For two cells with n seeds each, and the same standard deviation s of ln(loss), a difference of
+δ on the log scale is claimed in 80% of sweeps if
+
+    δ = s · √(2 / n) · (t_{1 − α / 2m} + t_{0.8}),    Student's t with 2n − 2 degrees of freedom,
+
+with m comparisons, the first of which has to pass α / m (Holm).
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy import stats
+
+from raygan.report.compare import LEAST, percent
+
+POWER = 0.8
+MOST = 1000
+"""Seeds beyond which nothing is looked for."""
+
+
+def detectable(
+    sd: float, seeds: int, comparisons: int = 1, power: float = POWER, level: float = 0.05
+) -> float | None:
+    """The difference, in per cent, that is claimed with the chance ``power``; None for fewer than
+    three seeds. ``sd``: standard deviation of ln(loss) between seeds."""
+    if seeds < LEAST:
+        return None
+    freedom = 2 * seeds - 2
+    reach = stats.t.ppf(1 - level / (2 * comparisons), freedom) + stats.t.ppf(power, freedom)
+    return percent(float(sd * math.sqrt(2 / seeds) * reach))
+
+
+def seeds_needed(
+    sd: float, difference: float, comparisons: int = 1, power: float = POWER, level: float = 0.05
+) -> int | None:
+    """The fewest seeds per cell with which ``difference``, in per cent, is claimed with the chance
+    ``power``; None for more than :data:`MOST`."""
+    low, high = LEAST, MOST
+    if (detectable(sd, high, comparisons, power, level) or math.inf) > difference:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if (detectable(sd, middle, comparisons, power, level) or math.inf) <= difference:
+            high = middle
+        else:
+            low = middle + 1
+    return low
