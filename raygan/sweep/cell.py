@@ -12,8 +12,9 @@ from raygan.records import WHOLE, TrialRecord
 from raygan.sweep import plan
 from raygan.sweep.plan import Cell, TrialPlan
 from raygan.sweep.search import CellSearch
+from raygan.sweep.space import longest
 from raygan.sweep.spec import SweepSpec
-from raygan.sweep.stopping import Never, StopRule, make_rule
+from raygan.sweep.stopping import Never, StopRule, is_exempt, make_rule
 
 _TO_THE_END = Never()
 
@@ -66,15 +67,23 @@ class CellStudy:
     """What one cell has tried, and what it is to try next.
 
     The cell is searched; an early failure is tried once more if the spec says so; when the search
-    is over, the best settings are replicated. ``journal``: Optuna storage to keep the search in.
+    is over, the best settings are replicated. ``journal``: Optuna storage to keep the search in;
+    ``baseline``: loss of the mean training image.
     """
 
-    def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        cell: Cell,
+        journal: BaseStorage | None,
+        *,
+        baseline: float | None = None,
+    ) -> None:
         self.name = cell.name
         self.records: dict[str, TrialRecord] = {}
         self._spec, self._cell = spec, cell
-        self._search = CellSearch(spec, cell.name, journal)
-        self._rule = make_rule(spec.stop)
+        self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat, baseline=baseline)
+        self._rule = make_rule(spec.stopping(), longest(spec, cell.values))
 
     @property
     def complete(self) -> bool:
@@ -91,7 +100,8 @@ class CellStudy:
 
     def heard(self, record: TrialRecord, step: int, loss: float) -> bool:
         """An evaluation of ``record``; returns whether the rule stops it."""
-        return self._rule_of(record).stops(record.id, step, loss)
+        stops = self._rule_of(record).stops(record.id, step, loss)
+        return stops and not is_exempt(record.index)
 
     def rung(self, record: TrialRecord, step: int) -> int:
         """The last iteration up to ``step`` at which ``record`` is compared with others."""

@@ -23,7 +23,7 @@ from raygan.sweep.sections import (
     Train,
 )
 from raygan.sweep.space import Space, ends, is_within, search_method, trials_per_cell
-from raygan.sweep.stopping import first_stop
+from raygan.sweep.stopping import GRACE, LEAST_GRACE, first_stop, grace
 
 if TYPE_CHECKING:
     from raygan.sweep.spec import SweepSpec
@@ -68,11 +68,12 @@ def check(spec: SweepSpec) -> None:
     _check_search(spec, space)
     _check_stages(spec)
     searched = trials_per_cell(spec) + spec.replicate.seeds * spec.replicate.top
-    count = math.prod(map(len, axes.values())) * searched
+    count = math.prod(map(len, axes.values())) * (spec.search.repeats or 1) * searched
     if count > MOST_TRIALS:
         raise ValueError(
             f"`grid` and `search` define {count} trials; at most "
             f"{MOST_TRIALS} are allowed: remove values, or lower `search.trials`"
+            f"{' or `search.repeats`' if spec.search.repeats else ''}"
         )
     _check_cells(spec, axes, space)
 
@@ -138,7 +139,11 @@ def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -
 
 def _check_search(spec: SweepSpec, space: Space) -> None:
     method, trials, first = search_method(spec), spec.search.trials, spec.search.try_first
-    if not space and (trials or first):
+    if spec.search.repeats and "seed" in spec.axes():
+        raise ValueError(
+            "`search.repeats` sets its own seeds; remove `grid.seed`, or `search.repeats`"
+        )
+    if not space and (trials or first or spec.search.repeats):
         raise ValueError("`search` has no field to search; add one, such as lr")
     if method == "grid":
         ranges = [name for name, value in space.items() if isinstance(value, Range)]
@@ -174,7 +179,8 @@ def _check_stages(spec: SweepSpec) -> None:
                 f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
                 "`trials`, or `scale.gpus_per_worker`"
             )
-    spec.train_config(seed=spec.train.seed + spec.replicate.seeds)  # none beyond what is allowed
+    replicated = spec.replicate.seeds * (spec.search.repeats or 1)
+    spec.train_config(seed=spec.train.seed + replicated)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
         raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")
     if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):
@@ -194,7 +200,7 @@ def _check_effect(spec: SweepSpec) -> None:
                     f"`{label}` has no effect without `{switch}`; add `{switch}`, or remove "
                     f"`{label}`"
                 )
-    rule = spec.stop.rule
+    rule = spec.stopping().rule
     for key in _written(spec, "stop", changed=True):
         if rule not in (*RULES_OF.get(key, (rule,)), "none"):
             raise ValueError(
@@ -226,19 +232,28 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
 
 
 def _check_stop(spec: SweepSpec) -> None:
-    """A rule can stop a trial before its end."""
+    """A rule that the YAML names can stop a trial before its end, and is fair between cells."""
     stop: Stop = spec.stop
-    if stop.rule == "none":
+    if stop.rule in ("none", None):
         return
     longest = max(_values(spec, "iterations"))
-    every = min(_values(spec, "evaluate_every"), key=lambda every: first_stop(stop, every))
-    first = first_stop(stop, every)
+    given = grace(stop, longest)
+    if stop.rule == "asha" and given < LEAST_GRACE * longest:
+        raise ValueError(
+            f"`stop.grace` (={given}) is below {LEAST_GRACE:.0%} of `iterations` (={longest}): so "
+            "early, `asha` keeps what learns fast at first, and chooses learning rates that are "
+            "up to 13 percentage points further from the best in one cell than in another "
+            f"(docs/method/search.md); raise it to {math.ceil(GRACE * longest)} or more, or "
+            "remove it"
+        )
+    every = min(_values(spec, "evaluate_every"), key=lambda every: first_stop(stop, every, longest))
+    first = first_stop(stop, every, longest)
     if first < longest:
         return
-    key, value = "stop.grace", stop.grace
-    if first_stop(stop, 1) < longest:
+    key, value = "stop.grace", given
+    if first_stop(stop, 1, longest) < longest:
         key, value = "evaluate_every", every
-    elif stop.rule == "patience" and stop.patience >= stop.grace:
+    elif stop.rule == "patience" and stop.patience >= given:
         key, value = "stop.patience", stop.patience
     raise ValueError(
         f"`{key}` (={value}) is too large: `rule: {stop.rule}` stops trials at iteration {first} "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raygan.sweep.sections import Stop
+from raygan.sweep.stopping import grace
 
 if TYPE_CHECKING:
     from raygan.gan.rate import Rate
@@ -125,7 +126,7 @@ def _judgements(cell: Work, stop: Stop) -> list[int]:
     """Iterations before the last after which ASHA judges a trial: the first evaluation at or
     after each rung; one that is the first after several rungs judges once."""
     steps = set()
-    rung = stop.grace
+    rung = grace(stop, cell.iterations)
     while stop.rule == "asha" and rung < cell.iterations:
         steps.add(_evaluations(cell, rung) * cell.evaluate_every)
         rung *= stop.reduction

@@ -8,27 +8,39 @@ from typing import Any
 
 from raygan.gan.config import CHOICES, TrainConfig
 from raygan.records import Kind, TrialRecord
-from raygan.sweep.sections import Scalar, Warmup
+from raygan.sweep.sections import MOST_TRIALS, Scalar, Warmup
 from raygan.sweep.space import trials_per_cell
 from raygan.sweep.spec import SweepSpec
 
 RETRY = "-warmup"
 """Ends the id of a trial that is the retry of an early failure."""
+_SEARCH_SEEDS = 1_000_000
+"""From ``train.seed`` to the seed of the first search trial: beyond the seeds of all replicates."""
+_SEEDS = 2**63
+"""How many seeds there are."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid; trials of different cells never compete."""
+    """One point of the grid, or one repeat of its search; trials of different cells never
+    compete."""
 
     name: str
     values: dict[str, Scalar]
+    repeat: int = 0
+    """Which repeat of the search it is, from 1 on; 0: the search is not repeated."""
 
 
 def cells(spec: SweepSpec) -> list[Cell]:
-    """The product of the grid's axes, the first axis slowest."""
+    """The product of the grid's axes, the first axis slowest; repeats of a search side by side."""
     axes = spec.axes()
     points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    return [Cell(cell_name(spec, values), values) for values in points]
+    repeats = range(1, (spec.search.repeats or 0) + 1) or [0]
+    return [
+        Cell(cell_name(spec, values) + (f"_repeat={n}" if n else ""), values, n)
+        for values in points
+        for n in repeats
+    ]
 
 
 def cell_name(spec: SweepSpec, values: dict[str, Scalar]) -> str:
@@ -96,8 +108,16 @@ def _title(cell: Cell, params: dict[str, Any]) -> str:
 
 
 def trial(spec: SweepSpec, cell: Cell, index: int, params: dict[str, Any]) -> TrialPlan:
-    """Search trial ``index`` of ``cell`` with the searched values ``params``."""
-    config = spec.train_config(**cell.values, **params)
+    """Search trial ``index`` of ``cell`` with the searched values ``params``.
+
+    It has a training seed of its own, the same in every cell, which no replicate has: no search
+    chooses what suits one seed. A cell without a search keeps ``train.seed``.
+    """
+    values = {**cell.values, **params}
+    if spec.space() and "seed" not in values:
+        number = cell.repeat * MOST_TRIALS + index
+        values["seed"] = (spec.train.seed + _SEARCH_SEEDS + number) % _SEEDS
+    config = spec.train_config(**values)
     id, title = f"{cell.name}-{index:03d}", _title(cell, params)
     return TrialPlan(id, cell.name, index, params, config, title=title)
 
@@ -107,9 +127,9 @@ def replicate(
 ) -> TrialPlan:
     """Replicate ``index`` of the setting ``params``, which trial ``source`` has found.
 
-    Its seed is one that no search trial has, and the same in every cell.
+    Its seed is one that no search trial and no other repeat has, and the same in every cell.
     """
-    seed = spec.train.seed + 1 + index
+    seed = spec.train.seed + 1 + max(0, cell.repeat - 1) * spec.replicate.seeds + index
     config = spec.train_config(**cell.values, **params, seed=seed)
     title = f"{_title(cell, params)} s{seed}"
     return TrialPlan(f"{source}-seed{seed}", cell.name, index, params, config, "replicate", title)

@@ -98,7 +98,7 @@ def show_plan(
     if (limited := plan.all_settings(spec)) is not None:
         tell(limited)
     tell(
-        f"early stopping: {spec.stop.rule}; retry of early failures: "
+        f"early stopping: {spec.stopping().rule}; retry of early failures: "
         f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"
     )
     tell(
@@ -173,7 +173,7 @@ def _hours(cost: Cost) -> str:
 def _estimate(spec: SweepSpec, works: list[Work], at_once: int) -> tuple[Cost, Cost | None]:
     gpus = spec.scale.workers * spec.scale.gpus_per_worker
     price = spec.budget.usd_per_gpu_hour
-    return estimate(works, spec.stop, at_once=at_once, gpus=gpus, usd_per_gpu_hour=price)
+    return estimate(works, spec.stopping(), at_once=at_once, gpus=gpus, usd_per_gpu_hour=price)
 
 
 def _work(spec: SweepSpec, cell: plan.Cell, rate: Rate | None) -> Work:

@@ -87,7 +87,13 @@ def _run(
         grown = state.check_unchanged(spec, before, sweep) if before is not None else []
         journal = _journal(sweep)
         optuna_storage = JournalStorage(journal) if journal else None
-        study = Study(spec, sweep, optuna_storage, retry_failed=options.retry_failed)
+        study = Study(
+            spec,
+            sweep,
+            optuna_storage,
+            retry_failed=options.retry_failed,
+            baseline=known["baseline"] if known else None,
+        )
     _announce(study, grown, console)
     tracker = _tracker(spec, sweep, storage)
     if known and not (study.runnable or _untested(study)):

@@ -38,6 +38,10 @@ Curve = list[tuple[int, float]]
 """Iteration and reconstruction loss of each evaluation."""
 
 Distributions = dict[str, BaseDistribution]
+PENALTY = 10.0
+"""Times the loss of the mean image: what a trial without a result is told to have ended at."""
+FAILURES = ("diverged", "collapsed", "early-failure", "untrained")
+"""Outcomes without a result that the settings are to blame for."""
 REDRAWS = 30
 """How often a setting is drawn again that has been tried, before another one is taken."""
 
@@ -48,13 +52,23 @@ class CellSearch:
     What is drawn for trial ``index`` depends on the search's seed, on ``index``, on the points
     drawn before and, for tpe, on the trials told before, not on the cell: every cell is offered
     the same random points, and a resumed search draws what it would have drawn. Where there are
-    finitely many points, none is drawn twice.
+    finitely many points, none is drawn twice. A ``repeat`` of the search draws other points.
+
+    A trial without a result is told as the worst of all, with a loss of :data:`PENALTY` times the
+    ``baseline``, that of the mean training image (infinity, if that is not known): Optuna would
+    ignore a failed trial, and draw settings that fail again. Only a process that failed, as when
+    its node was lost, says nothing of its settings, and is told as failed.
     """
 
     def __init__(
-        self, spec: SweepSpec, cell: str = "all", storage: BaseStorage | None = None
+        self,
+        spec: SweepSpec,
+        cell: str = "all",
+        storage: BaseStorage | None = None,
+        *,
+        repeat: int = 0,
     ) -> None:
-        self._spec = spec
+        self._spec, self._repeat = spec, repeat
         self._count = space.trials_per_cell(spec)
         self._space = spec.space()
         self._tried: set[tuple[Scalar, ...]] = set()
@@ -77,16 +91,24 @@ class CellSearch:
         planned = self._planned[index] if index < len(self._planned) else None
         return index, self._ask(index, planned)
 
-    def tell(self, index: int, curve: Curve, *, outcome: str) -> None:
+    def tell(
+        self, index: int, curve: Curve, *, outcome: str, baseline: float | None = None
+    ) -> None:
         """The result of trial ``index``: complete, stopped early, or without a usable loss."""
         if (asked := self._asked.pop(index, None)) is not None:
-            for step, loss in _losses_so_far(curve).items():
+            state, value, losses = _result(curve, outcome, baseline)
+            for step, loss in losses.items():
                 asked.report(loss, step)
-            state, value = _result(curve, outcome)
             self._study.tell(asked, value, state=state)
 
     def restore(
-        self, index: int, params: dict[str, Any], curve: Curve, *, outcome: str | None
+        self,
+        index: int,
+        params: dict[str, Any],
+        curve: Curve,
+        *,
+        outcome: str | None,
+        baseline: float | None = None,
     ) -> None:
         """Trial ``index`` of an earlier run of the same sweep; without an outcome, it goes on."""
         if outcome is None:
@@ -94,13 +116,13 @@ class CellSearch:
             return
         self._given.add(index)
         self._tried.add(tuple(params[name] for name in self._space if name in params))
-        state, value = _result(curve, outcome)
+        state, value, losses = _result(curve, outcome, baseline)
         trial = optuna.trial.create_trial(
             state=state,
             value=value,
             params=params,
             distributions=self._distributions,
-            intermediate_values=_losses_so_far(curve),
+            intermediate_values=losses,
         )
         self._study.add_trial(trial)
 
@@ -122,7 +144,7 @@ class CellSearch:
             yield from (point for point in points if point not in first)
 
     def _sampler(self, index: int) -> BaseSampler:
-        seed = derive_seed(self._spec.search.seed, index, 0) % 2**32
+        seed = derive_seed(self._spec.search.seed, index, self._repeat) % 2**32
         sampler: BaseSampler = RandomSampler(seed=seed)
         if search_method(self._spec) == "tpe":
             with warnings.catch_warnings():
@@ -193,12 +215,20 @@ def _losses_so_far(curve: Curve) -> dict[int, float]:
     return {step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)}
 
 
-def _result(curve: Curve, outcome: str) -> tuple[TrialState, float | None]:
+def _result(
+    curve: Curve, outcome: str, baseline: float | None
+) -> tuple[TrialState, float | None, dict[int, float]]:
+    """State, value and losses so far of a trial, as Optuna is to see it."""
+    if outcome in FAILURES:
+        # tpe ranks pruned trials below complete ones, and those pruned first below the others
+        penalty = math.inf if baseline is None else PENALTY * baseline
+        return TrialState.PRUNED, None, {0: penalty}
+    losses = _losses_so_far(curve)
     if not curve or outcome not in ("ok", "stopped"):
-        return TrialState.FAIL, None
+        return TrialState.FAIL, None, losses
     if outcome == "stopped":
-        return TrialState.PRUNED, None
-    return TrialState.COMPLETE, end_loss(curve)
+        return TrialState.PRUNED, None, losses
+    return TrialState.COMPLETE, end_loss(curve), losses
 
 
 class Journal(BaseJournalBackend):

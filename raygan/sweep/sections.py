@@ -100,6 +100,13 @@ class SearchBase(Section):
     try_first: list[dict[str, Scalar]] = Field(
         [], description="points of the search space that are tried first"
     )
+    repeats: int | None = Field(
+        None,
+        ge=3,
+        le=100,
+        description="the whole search is repeated so many times in each cell, with other seeds; "
+        "each repeat has its own replicates; by default it is not repeated",
+    )
 
 
 if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
@@ -144,10 +151,16 @@ RULES_OF = {
 class Stop(Section):
     """Early stopping on the running reconstruction loss, per cell."""
 
-    rule: Literal["asha", "median", "patience", "none"] = Field(
-        "none", description="when a trial is early-stopped; `none`: never"
+    rule: Literal["asha", "median", "patience", "none"] | None = Field(
+        None,
+        description="when a trial is early-stopped; `none`: never; by default `median` where "
+        "there is a `search`",
     )
-    grace: int = Field(1000, ge=1, description="iterations before any trial is stopped")
+    grace: int | None = Field(
+        None,
+        ge=1,
+        description="iterations before any trial is stopped; by default 10% of `iterations`",
+    )
     reduction: int = Field(
         3, ge=2, description="asha: one in so many trials passes each rung (grace · reductionᵏ)"
     )

@@ -66,6 +66,14 @@ def ends(values: list[Scalar] | Range) -> list[Scalar]:
     return [min(numbers), max(numbers)] if numbers else values
 
 
+def longest(spec: SweepSpec, values: Mapping[str, Scalar]) -> int:
+    """The most iterations of a trial in the cell with these ``values`` of the grid's axes."""
+    if "iterations" in values:
+        return int(values["iterations"])
+    searched = spec.space().get("iterations")
+    return spec.train.iterations if searched is None else int(max(ends(searched)))
+
+
 def is_within(value: Scalar, values: list[Scalar] | Range) -> bool:
     """Whether a search may try ``value``."""
     if not isinstance(values, Range):

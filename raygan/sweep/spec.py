@@ -110,14 +110,20 @@ class SweepSpec(Section):
         own = SearchBase.model_fields
         return {name: value for name, value in _given(self.search).items() if name not in own}
 
+    def stopping(self) -> Stop:
+        """Early stopping, with the rule that is used where the YAML names none."""
+        rule = self.stop.rule or ("median" if self.space() else "none")
+        return self.stop.model_copy(update={"rule": rule})
+
     def resolved(self) -> dict[str, Any]:
         """Everything that the sweep will use, defaults included, as plain values."""
         resolved = self.model_dump(mode="json", exclude_none=True)
         for name in self.axes().keys() | self.space().keys():
             resolved["train"].pop(name, None)  # it stands where it varies
+        rule = resolved["stop"]["rule"] = self.stopping().rule
         for name, rules in RULES_OF.items():
-            if self.stop.rule not in rules:
-                del resolved["stop"][name]
+            if rule not in rules:
+                resolved["stop"].pop(name, None)
         if search_method(self) == "grid":
             del resolved["search"]["seed"]
         # an earlier version let them stand in addresses
@@ -252,7 +258,9 @@ def smoke(spec: SweepSpec) -> SweepSpec:
     data["train"] = {**data.get("train", {}), **{k: v for k, v in small.items() if k not in varied}}
     data["stop"] = {**data.get("stop", {}), "grace": 10}
     if spec.space():
-        data.setdefault("search", {})["trials"] = 1
+        search = data.setdefault("search", {})
+        search["trials"] = 1
+        search.pop("repeats", None)
     if spec.replicate.seeds:
         data["replicate"] = {"seeds": 1}
     if spec.final.steps:

@@ -8,6 +8,13 @@ from typing import Protocol
 
 from raygan.sweep.sections import Stop
 
+GRACE = 0.1
+"""Share of the iterations before which no trial is stopped, unless the YAML says otherwise."""
+LEAST_GRACE = 0.05
+"""With a smaller share, ``asha`` is refused (docs/method/search.md)."""
+EXEMPT = 5
+"""One in so many search trials of a cell is never stopped."""
+
 
 class StopRule(Protocol):
     """Decides on each evaluation, in the order in which they arrive."""
@@ -112,21 +119,37 @@ class Patience(Never):
         return step >= self._grace and step - at >= self._patience
 
 
-def make_rule(stop: Stop) -> StopRule:
-    """The rule that the YAML asks for; one per cell."""
+def make_rule(stop: Stop, iterations: int) -> StopRule:
+    """The rule ``stop``; one per cell, whose longest trial has so many ``iterations``."""
+    first = grace(stop, iterations)
     if stop.rule == "asha":
-        return Asha(stop.grace, stop.reduction)
+        return Asha(first, stop.reduction)
     if stop.rule == "median":
-        return Median(stop.grace)
+        return Median(first)
     if stop.rule == "patience":
-        return Patience(stop.grace, stop.patience)
+        return Patience(first, stop.patience)
     return Never()
 
 
-def first_stop(stop: Stop, every: int) -> int:
+def grace(stop: Stop, iterations: int) -> int:
+    """Iterations before any trial of a cell is stopped, whose longest has ``iterations``."""
+    return stop.grace or math.ceil(iterations * GRACE)
+
+
+def is_exempt(index: int) -> bool:
+    """Whether search trial ``index`` of a cell is never stopped, so that the rule can be checked:
+    one of every :data:`EXEMPT`.
+
+    It is the last of each five, not the first: what is tried first is often what people think
+    best, which a rule would not stop in any case.
+    """
+    return index % EXEMPT == EXEMPT - 1
+
+
+def first_stop(stop: Stop, every: int, iterations: int) -> int:
     """The first iteration after which the rule, which is not ``none``, could stop a trial that is
-    evaluated ``every`` so many iterations."""
-    first = stop.grace
+    evaluated ``every`` so many iterations, in a cell whose longest trial has ``iterations``."""
+    first = grace(stop, iterations)
     if stop.rule == "patience":  # the first evaluation always is a new low
         first = max(first, every + stop.patience)
     return -(-first // every) * every

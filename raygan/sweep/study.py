@@ -49,7 +49,8 @@ class Study:
     a study goes on from there, and offers the trials that have not ended first.
 
     ``journal`` is an empty Optuna storage to keep the searches in, beside the records;
-    ``retry_failed`` takes back the outcome ``failed``: these trials go on, too.
+    ``retry_failed`` takes back the outcome ``failed``: these trials go on, too; ``baseline`` is the
+    loss of the mean training image, as far as it is known.
     """
 
     def __init__(
@@ -59,9 +60,12 @@ class Study:
         journal: BaseStorage | None = None,
         *,
         retry_failed: bool = False,
+        baseline: float | None = None,
     ) -> None:
-        self.spec, self.storage = spec, storage
-        self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
+        self.spec, self.storage, self.baseline = spec, storage, baseline
+        self.cells = {
+            c.name: CellStudy(spec, c, journal, baseline=baseline) for c in plan.cells(spec)
+        }
         self.records: dict[str, TrialRecord] = {}
         self.running: dict[str, float] = {}
         """Trials that have been started, with the monotonic time up to which that of their workers
@@ -181,7 +185,7 @@ class Study:
                 stop = record.step < record.config["iterations"]
                 if stop:
                     record.outcome = "stopped"
-                    record.reason = f"{self.spec.stop.rule} at iteration {record.step}"
+                    record.reason = f"{self.spec.stopping().rule} at iteration {record.step}"
         if added and not stop and self._pauses(record, before):
             stop = True
             self._paused.add(trial)
