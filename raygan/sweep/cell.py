@@ -67,22 +67,14 @@ class CellStudy:
     """What one cell has tried, and what it is to try next.
 
     The cell is searched; an early failure is tried once more if the spec says so; when the search
-    is over, the best settings are replicated. ``journal``: Optuna storage to keep the search in;
-    ``baseline``: loss of the mean training image.
+    is over, the best settings are replicated. ``journal``: Optuna storage to keep the search in.
     """
 
-    def __init__(
-        self,
-        spec: SweepSpec,
-        cell: Cell,
-        journal: BaseStorage | None,
-        *,
-        baseline: float | None = None,
-    ) -> None:
+    def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
         self.name = cell.name
         self.records: dict[str, TrialRecord] = {}
         self._spec, self._cell = spec, cell
-        self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat, baseline=baseline)
+        self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
         self._rule = make_rule(spec.stopping(), longest(spec, cell.values))
 
     @property
@@ -107,17 +99,18 @@ class CellStudy:
         """The last iteration up to ``step`` at which ``record`` is compared with others."""
         return self._rule_of(record).rung(step)
 
-    def ended(self, record: TrialRecord) -> None:
-        """``record`` has its outcome."""
+    def ended(self, record: TrialRecord, baseline: float | None = None) -> None:
+        """``record`` has its outcome; ``baseline``: loss of the mean training image."""
         if record.kind == "search" and not self._is_to_retry(record):
-            self._search.tell(record.index, record.curve, outcome=record.outcome or "")
+            outcome = record.outcome or ""
+            self._search.tell(record.index, record.curve, outcome=outcome, baseline=baseline)
 
-    def restore(self) -> None:
+    def restore(self, baseline: float | None = None) -> None:
         """Rebuild search and rule from the records of an earlier run."""
         searched = [record for record in self.records.values() if record.kind == "search"]
         for record in searched:
             if not plan.is_retry(record.id):
-                self._restore_search(record)
+                self._restore_search(record, baseline)
         # rungs are rebuilt in the order of the iterations, so that no trial is judged by later ones
         points = [(point, record) for record in searched for point in record.curve]
         for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
@@ -156,11 +149,13 @@ class CellStudy:
     def _rule_of(self, record: TrialRecord) -> StopRule:
         return self._rule if record.kind == "search" else _TO_THE_END
 
-    def _restore_search(self, record: TrialRecord) -> None:
+    def _restore_search(self, record: TrialRecord, baseline: float | None) -> None:
         last = self.records.get(f"{record.id}{plan.RETRY}", record)
         outcome = None if self._is_to_retry(record) else last.outcome
         try:
-            self._search.restore(record.index, record.params, last.curve, outcome=outcome)
+            self._search.restore(
+                record.index, record.params, last.curve, outcome=outcome, baseline=baseline
+            )
         except ValueError as error:
             raise RayganError(
                 f"trial {record.id}: its settings {record.params} do not belong to this search "

@@ -191,8 +191,8 @@ def _check_effect(spec: SweepSpec) -> None:
     """Keys that the rest of the YAML leaves without effect."""
     for section, keys, switch in _NEEDS:
         needed, _, name = switch.partition(".")
-        if name in _written(spec, needed):
-            continue
+        if name in _written(spec, needed) or (needed == "stop" and spec.space()):
+            continue  # a search has a rule by default
         for key in _written(spec, section, changed=True):
             if key in keys:
                 label = key if section == "train" else f"{section}.{key}"
@@ -232,9 +232,10 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
 
 
 def _check_stop(spec: SweepSpec) -> None:
-    """A rule that the YAML names can stop a trial before its end, and is fair between cells."""
-    stop: Stop = spec.stop
-    if stop.rule in ("none", None):
+    """Early stopping that the YAML asks for can stop a trial before its end, and is fair between
+    cells."""
+    stop: Stop = spec.stopping()
+    if stop.rule == "none" or (spec.stop.rule is None and stop.grace is None):
         return
     longest = max(_values(spec, "iterations"))
     given = grace(stop, longest)

@@ -104,6 +104,7 @@ def _run(
         "id": known["id"] if known else uuid.uuid4().hex,
         **trial.prepare_on_cluster(spec, storage, lambda line: say(console, f"images: {line}")),
     }
+    study.baseline = data["baseline"]
     images = f"{data['train']} training images {data['shape']}"
     say(console, f"{images}; up to {at_once} trials at once")
     if known and known["digest"] != data["digest"]:

@@ -63,9 +63,7 @@ class Study:
         baseline: float | None = None,
     ) -> None:
         self.spec, self.storage, self.baseline = spec, storage, baseline
-        self.cells = {
-            c.name: CellStudy(spec, c, journal, baseline=baseline) for c in plan.cells(spec)
-        }
+        self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
         self.records: dict[str, TrialRecord] = {}
         self.running: dict[str, float] = {}
         """Trials that have been started, with the monotonic time up to which that of their workers
@@ -221,7 +219,7 @@ class Study:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
         self._find_checkpoints(record)
         self._save(record)
-        self.cells[record.cell].ended(record)
+        self.cells[record.cell].ended(record, self.baseline)
         self._tell("ended", record)
 
     def tick(self) -> None:
@@ -286,7 +284,7 @@ class Study:
                 self._find_checkpoints(record)  # killed before it was done
             self._add(record)
         for cell in self.cells.values():
-            cell.restore()
+            cell.restore(self.baseline)
         self._unfinished.extend(
             plan.of_record(record) for record in self.records.values() if record.outcome is None
         )
