@@ -7,13 +7,17 @@ goes on from them.
 from __future__ import annotations
 
 import json
+import math
 import re
-import statistics
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, FailFast, Field, StringConstraints, TypeAdapter
 
 from raygan import stored
@@ -29,8 +33,15 @@ WHOLE: tuple[Outcome, ...] = ("ok", "collapsed")
 """Outcomes of trials that ran to their end: their losses are results."""
 _MOST_STEPS = 2**40
 """The most iterations that a trial may be configured with."""
-LAST = 5
-"""Evaluations at the end of a trial that say where it has come to."""
+LAST, LAST_SHARE = 5, 0.1
+"""Evaluations at the end of a trial, and share of its iterations, that say where it has come to:
+whichever are more evaluations."""
+END_LOSS = "value at the end of a robust line through the last evaluations (Theil–Sen on log loss)"
+"""What :func:`end_loss` is, for people."""
+LEAST_LOSS = 1e-12
+"""A loss below this counts as this: the logarithm of 0 is no number."""
+_MOST_POINTS = 50
+"""Evaluations whose slopes are looked at; of more, as many that stand evenly spaced."""
 STEP, LOSS = "step", "val/reconstruction_loss"
 MOST_REASON, MOST_NOTES = 4000, 100
 """Characters of a reason or note, and notes, that are kept."""
@@ -47,10 +58,30 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_/.-]+$", max_leng
 _Point = dict[_Name, stored.Metric]
 
 
-def end_loss(curve: list[tuple[int, float]]) -> float:
-    """Median reconstruction loss of the last :data:`LAST` evaluations, at least one: what trials
-    are compared by. Unlike the lowest of all, it does not reward a rough curve for its luck."""
-    return statistics.median(loss for _, loss in curve[-LAST:])
+def end_loss(curve: Sequence[tuple[int, float]]) -> float:
+    """Reconstruction loss at the end of ``curve`` (iteration and loss of each evaluation, at least
+    one, ascending): what trials are compared by.
+
+    It is the value at the last iteration of the Theil–Sen line through log L over the last
+    :data:`LAST` evaluations, or over those in the last :data:`LAST_SHARE` of the iterations if
+    these are more, as far as they are finite: slope = median of the slopes between two of them, level = median of what they
+    are above that slope. Unlike the lowest of all evaluations, it does not reward a rough curve
+    for its luck; unlike their median, it is not behind a curve that still falls or rises.
+    """
+    end = curve[-1][0]
+    first = bisect_left(curve, (1 - LAST_SHARE) * end, key=itemgetter(0))
+    points = np.array(curve[max(min(first, len(curve) - LAST), 0) :], dtype=float)
+    points = points[np.isfinite(points[:, 1])]
+    if not len(points):
+        return math.nan
+    times, losses = points[:, 0] - end, np.maximum(points[:, 1], LEAST_LOSS)
+    logs = np.log(losses / losses[-1])  # of a flat curve exactly 0, so that its end is its loss
+    if len(points) > 1:
+        some = np.unique(np.linspace(0, len(points) - 1, _MOST_POINTS).round().astype(int))
+        one, other = (some[places] for places in np.triu_indices(len(some), 1))
+        slope = np.median((logs[other] - logs[one]) / (times[other] - times[one]))
+        logs -= slope * times
+    return float(losses[-1]) * math.exp(float(np.median(logs)))
 
 
 @dataclass

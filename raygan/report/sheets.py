@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygan.records import LAST, TrialRecord
+from raygan.records import END_LOSS, TrialRecord
 from raygan.report import rates, stability, words
 from raygan.report.comparison_sheets import cells, claims, compared
 from raygan.report.evidence import Evidence
@@ -76,8 +76,8 @@ def runs(evidence: Evidence) -> Sheet:
         "One row per run. Lower is better, except: diversity should be near 1, duplicates near 0."
     )
     note = (
-        f"End loss (median of the last {LAST} evaluations), best loss, last loss: running "
-        "test. Diversity: mean distance between samples, divided by that between training images. "
+        f"End loss ({END_LOSS}), best loss, last loss: running test. "
+        "Diversity: mean distance between samples, divided by that between training images. "
         "Duplicates: share of the samples that have a near-duplicate. Both: at the last evaluation."
     )
     return Sheet("runs", "Runs that the verdict is based on", columns, rows, reading, note)

@@ -9,13 +9,13 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from raygan.records import LEAST_LOSS
+
 Curve = Sequence[tuple[int, float]]
 """Iteration and reconstruction loss (mean squared error per pixel) of each evaluation."""
 
 SETTLING = 0.1
 """Share of the iterations at the start in which a steep fall is no roughness."""
-_LEAST = 1e-12
-"""A loss below this counts as this: the logarithm of 0 is no number."""
 
 
 def summary(curve: Curve) -> dict[str, float]:
@@ -93,4 +93,4 @@ def _log(loss: float) -> float:
 
 
 def _kept_off_0(loss: float) -> float:
-    return max(loss, _LEAST)
+    return max(loss, LEAST_LOSS)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.records import LAST, LOSS, STEP, WHOLE, TrialRecord
+from raygan.records import END_LOSS, LOSS, STEP, WHOLE, TrialRecord
 from raygan.report import finals, stability
 from raygan.report.tabular import parquet_bytes, table_of
 from raygan.shown import cell as text_cell
@@ -137,7 +137,7 @@ def show(
     against = f"; the mean training image has {baseline:.5f}" if baseline else ""
     console.print(
         f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}. "
-        f"End loss: median of the last {LAST} evaluations; trials are compared by it.",
+        f"End loss: {END_LOSS}; trials are compared by it.",
         style="dim",
     )
 
