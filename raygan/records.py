@@ -26,17 +26,19 @@ from raygan.gan.config import FIELDS, TrainConfig
 from raygan.shown import shown
 from raygan.storage import Storage
 
-Outcome = Literal["ok", "stopped", "collapsed", "diverged", "early-failure", "failed"]
+Outcome = Literal["ok", "stopped", "collapsed", "untrained", "diverged", "early-failure", "failed"]
 Kind = Literal["search", "replicate"]
 
-WHOLE: tuple[Outcome, ...] = ("ok", "collapsed")
+WHOLE: tuple[Outcome, ...] = ("ok", "collapsed", "untrained")
 """Outcomes of trials that ran to their end: their losses are results."""
 _MOST_STEPS = 2**40
 """The most iterations that a trial may be configured with."""
 LAST, LAST_SHARE = 5, 0.1
 """Evaluations at the end of a trial, and share of its iterations, that say where it has come to:
 whichever are more evaluations."""
-END_LOSS = "value at the end of a robust line through the last evaluations (Theil–Sen on log loss)"
+END_LOSS = (
+    "value at the end of a robust line through the last evaluations (Theil–Sen on the log loss)"
+)
 """What :func:`end_loss` is, for people."""
 LEAST_LOSS = 1e-12
 """A loss below this counts as this: the logarithm of 0 is no number."""

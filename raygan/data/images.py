@@ -11,12 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raygan.data.distances import distances, mean_distance
+from raygan.data.distances import distances, effective_number, mean_distance
 
-SPREAD = 64
+REFERENCE = 256
 """Training images whose distances stand for those of all."""
 _RESPLIT = 1
 """Tells the random numbers of :meth:`ImageSet.resplit` from those of the prepared split."""
+WIDTH = 0.3
+"""Share of the mean distance of training images at which two images begin to be different."""
 RESIDENT_SHARE = 0.5
 """Share of the GPU memory that a trial has which its images may take to be kept there."""
 
@@ -45,6 +47,19 @@ class Rest:
     def at(self, ranks: Tensor) -> Tensor:
         """The indices of ``ranks`` (each 0…len − 1), int64."""
         return ranks + torch.searchsorted(self.before, ranks, right=True)
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How varied training images are."""
+
+    count: int
+    """Images that were looked at."""
+    width: float
+    """Euclidean distance, pixels in [0, 1], at which two images begin to be different; 0 if the
+    images do not differ."""
+    effective: float
+    """Effective number of different images among them."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +131,16 @@ class ImageSet:
         return np.cumsum([len(shard) for shard in self.shards], dtype=np.int64)
 
     @cached_property
-    def spread(self) -> float:
-        """Mean Euclidean distance, pixels in [0, 1], between :data:`SPREAD` training images, which
-        stand evenly spaced in their order; 0 if there are not two."""
-        count = min(SPREAD, len(self.train))
+    def reference(self) -> Variety:
+        """How varied the training images are, from :data:`REFERENCE` of them, or from all if there
+        are fewer, which stand evenly spaced in their order."""
+        count = min(REFERENCE, len(self.train))
         if count < 2:
-            return 0.0
+            return Variety(count, 0.0, float(count))
         ranks = torch.arange(count, device=self.device) * len(self.train) // count
-        return mean_distance(distances(self.take(self.train.at(ranks)).float() / 255))
+        between = distances(self.take(self.train.at(ranks)).float() / 255)
+        width = WIDTH * mean_distance(between)
+        return Variety(count, width, effective_number(between, width) if width > 0 else 1.0)
 
     def take(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
         """The images at ``indices``: uint8 [n, C, H, W], channels last in memory.

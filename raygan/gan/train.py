@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygan.data.images import ImageSet
+from raygan.data.images import REFERENCE, ImageSet
 from raygan.gan import sampling
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
@@ -47,8 +47,8 @@ class Evaluation:
     metrics: Metrics
     """``train/…``: means since the last evaluation (losses, D's accuracy on real and fake), and
     gradient norms of the last iteration; ``val/reconstruction_loss``: mean squared error per
-    pixel in [0, 1]; ``val/diversity`` and ``val/duplicates`` (:mod:`raygan.gan.variety`) of the
-    samples; ``perf/images_per_second``: real images of all workers per second of
+    pixel in [0, 1]; ``val/variety`` (:mod:`raygan.gan.variety`) of G's
+    images; ``perf/images_per_second``: real images of all workers per second of
     training; ``perf/images_seen``."""
     finite: bool
     """Whether every metric is a finite number; if not, one that comes at iteration :data:`EARLY`
@@ -239,13 +239,13 @@ def _evaluate(
         workers=workers,
     )
     loss = reconstruction.loss
-    samples = _sample(state.judged, config, SAMPLES)
+    samples = _sample(state.judged, config, REFERENCE)
     metrics |= {
         "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
         "train/gradient_norm_g": float(game.generator.gradient_norm()),
         "perf/images_seen": float(state.step * config.d_steps * config.batch_size),
         "val/reconstruction_loss": loss,
-        **variety(samples, images.spread),
+        **variety(samples, images),
     }
     finite = all(math.isfinite(value) for value in metrics.values())
     best = finite and loss < state.best_loss
@@ -257,7 +257,7 @@ def _evaluate(
         metrics=metrics,
         finite=finite,
         best=best,
-        samples=as_bytes(samples),
+        samples=as_bytes(samples[:SAMPLES]),
         reconstructions=_pairs(held_out, reconstruction, workers),
         reconstruction_losses=reconstruction.losses,
     )
@@ -273,7 +273,8 @@ def _sample(generator: torch.nn.Module, config: TrainConfig, count: int) -> Tens
     rng = torch.Generator().manual_seed(sampling.derive_seed(config.seed, sampling.SAMPLES, 0))
     codes = torch.randn(count, config.code_size, generator=rng).to(device)
     with torch.no_grad(), frozen(generator):
-        images: Tensor = generator(codes)
+        # as many at a time as ever, which bounds the memory
+        images = torch.cat([generator(part) for part in codes.split(SAMPLES)])
     return images
 
 

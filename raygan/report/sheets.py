@@ -17,8 +17,8 @@ from raygan.report.tabular import Column, Sheet
 from raygan.shown import shown
 
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
-COLLAPSE = ("val/diversity", "val/duplicates")
-"""Metrics of an evaluation that tell a collapse, where they are measured."""
+COLLAPSE = ("val/variety", "val/diversity", "val/duplicates")
+"""Metrics of an evaluation that tell a collapse; the last two are those of earlier versions."""
 
 
 def sheets(evidence: Evidence) -> list[Sheet]:
@@ -69,16 +69,18 @@ def runs(evidence: Evidence) -> Sheet:
         Column("drawup", _NUMBER, "drawup", words.ratio),
         Column("roughness", _NUMBER, "roughness", words.ratio),
         Column("log_area", _NUMBER, "mean log loss", words.ratio),
-        Column(COLLAPSE[0], _NUMBER, "diversity", words.two_digits),
-        Column(COLLAPSE[1], _NUMBER, "duplicates", words.two_digits),
+        Column(COLLAPSE[0], _NUMBER, "variety", words.two_digits),
+        Column(COLLAPSE[1], _NUMBER, "diversity", words.two_digits),
+        Column(COLLAPSE[2], _NUMBER, "duplicates", words.two_digits),
     ]
-    reading = (
-        "One row per run. Lower is better, except: diversity should be near 1, duplicates near 0."
-    )
+    reading = "One row per run. Lower is better, except: variety and diversity should be near 1."
     note = (
         f"End loss ({END_LOSS}), best loss, last loss: running test. "
-        "Diversity: mean distance between samples, divided by that between training images. "
-        "Duplicates: share of the samples that have a near-duplicate. Both: at the last evaluation."
+        "Variety: effective number of different samples, divided by that of training images, at "
+        "the last evaluation. Runs of earlier versions have diversity (mean distance between "
+        "samples, divided by that between training images) and duplicates (share of the samples "
+        "that have a near-duplicate) in its place: by the present rule it cannot be known whether "
+        "they make few different images."
     )
     return Sheet("runs", "Runs that the verdict is based on", columns, rows, reading, note)
 

@@ -32,6 +32,7 @@ STYLES = {
     "ok": "green",
     "stopped": "yellow",
     "collapsed": "red",
+    "untrained": "red",
     "diverged": "red",
     "early-failure": "red",
     "failed": "bold red",
@@ -201,7 +202,7 @@ def _rank(record: TrialRecord) -> tuple[bool, bool, bool, float]:
     usable = record.outcome in (*WHOLE, "stopped") and record.end_loss is not None
     return (
         not usable,
-        record.outcome == "collapsed",
+        record.outcome in ("collapsed", "untrained"),
         record.outcome == "stopped",
         record.end_loss or 0.0,
     )

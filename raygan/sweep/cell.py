@@ -28,11 +28,11 @@ def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list
 
 def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRecord | None:
     """The one of a cell's ``records`` that ended lowest, of its verdict if it has one; never one
-    that has collapsed."""
+    that has collapsed or learned nothing."""
     records = list(records)
     searched = [record for record in records if record.kind == "search"]
     for group in (verdict(spec, cell, records), searched):
-        ranked = [record for record in _ranked(group) if record.outcome != "collapsed"]
+        ranked = [record for record in _ranked(group) if record.outcome in ("ok", "stopped")]
         if ranked:
             return ranked[0]
     return None
@@ -41,10 +41,11 @@ def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRe
 def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Trials that gave a result: those that ran to their end first, the lowest end loss first.
 
-    One that has collapsed comes last: where all have, it is replicated, to see how often.
+    Those that have collapsed or learned nothing come last: where all have, one is replicated, to
+    see how often.
     """
     usable = [r for r in records if r.outcome in (*WHOLE, "stopped") and r.history]
-    order = ("ok", "stopped", "collapsed")
+    order = ("ok", "stopped", "collapsed", "untrained")
     return sorted(usable, key=lambda r: (order.index(r.outcome or ""), r.end_loss or 0.0))
 
 

@@ -104,7 +104,6 @@ def _run(
         "id": known["id"] if known else uuid.uuid4().hex,
         **trial.prepare_on_cluster(spec, storage, lambda line: say(console, f"images: {line}")),
     }
-    study.baseline = data["baseline"]
     images = f"{data['train']} training images {data['shape']}"
     say(console, f"{images}; up to {at_once} trials at once")
     if known and known["digest"] != data["digest"]:
@@ -114,6 +113,7 @@ def _run(
             "earlier version of raygan began it: that version read all published splits, as "
             "`dataset.split: all` does now, and did not turn photographs by their EXIF orientation"
         )
+    study.baseline = data["baseline"]
     lock.confirm()
     with usable(sweep):
         state.store(sweep, spec, data)

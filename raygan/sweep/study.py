@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from optuna.storages import BaseStorage
 
 from raygan import records
-from raygan.gan.collapse import find_collapse
+from raygan.gan.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep import plan
@@ -50,7 +50,8 @@ class Study:
 
     ``journal`` is an empty Optuna storage to keep the searches in, beside the records;
     ``retry_failed`` takes back the outcome ``failed``: these trials go on, too; ``baseline`` is the
-    loss of the mean training image, as far as it is known.
+    loss of the mean training image, as far as it is known: without it, it is not judged whether a
+    trial has learned anything.
     """
 
     def __init__(
@@ -213,8 +214,8 @@ class Study:
         if record.outcome is None:
             whole = record.step >= record.config["iterations"]
             record.outcome = "ok" if whole else "failed"
-            if whole and (reason := find_collapse(record.history, record.config["loss"])):
-                record.outcome, record.reason = "collapsed", reason
+            if whole:
+                self._judge(record)
             if not whole:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
         self._find_checkpoints(record)
@@ -288,6 +289,13 @@ class Study:
         self._unfinished.extend(
             plan.of_record(record) for record in self.records.values() if record.outcome is None
         )
+
+    def _judge(self, record: TrialRecord) -> None:
+        """Whether ``record``, which ran to its end, has collapsed or learned nothing."""
+        if reason := find_collapse(record.history, record.config["loss"]):
+            record.outcome, record.reason = "collapsed", reason
+        elif self.baseline and (reason := find_untrained(record.history, self.baseline)):
+            record.outcome, record.reason = "untrained", reason
 
     def _find_checkpoints(self, record: TrialRecord) -> None:
         try:

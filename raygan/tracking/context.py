@@ -20,7 +20,8 @@ from raygan.tracking.database import address_of
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 STATUS_OF: dict[str | None, Status] = {
-    "ok": "FINISHED", "stopped": "KILLED", "collapsed": "FINISHED", "diverged": "FAILED",
+    "ok": "FINISHED", "stopped": "KILLED", "collapsed": "FINISHED",
+    "untrained": "FINISHED", "diverged": "FAILED",
     "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
 }  # fmt: skip
 PARAMS = ("norm", "architecture", "features", "iterations", "lr", "seed")

@@ -28,7 +28,7 @@ _METRICS = ("final/best", "final/last", LOSS, "stability/last_over_best", "stabi
 _CHARTS = (
     ("Reconstruction loss by cell", LOSS, "LINE"),
     ("Final test, best generator", "final/best", "BAR"),
-    ("Diversity of samples", "val/diversity", "LINE"),
+    ("Variety of samples", "val/variety", "LINE"),
     ("Last loss over best loss", "stability/last_over_best", "BAR"),
 )
 _SECTION = "raygan"

@@ -5,8 +5,7 @@
 Digits at 16 pixels. Healthy: learning rates that work, and slow ones. On purpose: learning rates
 100 times those, from the start or from half of the run on; D trained while G is not, likewise; G
 trained 100 times as fast as D. Whether these did harm is to be seen in the table: samples and D
-over the last evaluations (medians), the reconstruction loss, which decides nothing, and what
-`raygan.gan.collapse` says. Evaluations are kept in ``--out`` and not made again. About 15 s a run
+over the last evaluations (medians), and what `raygan.gan.collapse` says. Evaluations are kept in ``--out`` and not made again. About 15 s a run
 on one core.
 """
 
@@ -23,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.data import DatasetConfig, ImageSet, load, prepare
-from raygan.gan.collapse import DIVERSITY, DUPLICATES, LAST, find_collapse
+from raygan.gan.collapse import LAST, VARIETY, find_collapse, find_untrained
 from raygan.gan.config import TrainConfig
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
@@ -41,7 +40,7 @@ RATES = {
 FACTORS = {"G frozen at half": (0.0, 1.0), "100x at half": (100.0, 100.0)}
 """What the learning rates of G and D, 5e-4 before, are multiplied by at half of the run."""
 METRICS = (
-    DIVERSITY, DUPLICATES, "train/loss_g", "train/accuracy_real", "train/accuracy_fake",
+    VARIETY, "train/loss_g", "train/accuracy_real", "train/accuracy_fake",
     "val/reconstruction_loss",
 )  # fmt: skip
 
@@ -50,10 +49,11 @@ def main() -> None:
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
     images = load(prepare(DatasetConfig(name="digits", size=16), options.out / "data"))
-    heads = ("diversity", "duplicates", "loss G", "D on real", "D on fake", "loss of rec.")
+    heads = ("variety", "loss G", "D on real", "D on fake", "loss of rec.")
     print(
         f"digits, 16 px, {len(images.train)} images; {options.iterations} iterations; medians of "
-        f"the last {LAST} of 10 evaluations\n\n{'':33}" + "".join(f"{head:>13}" for head in heads)
+        f"the last {LAST} of 10 evaluations; the mean image's loss is {images.baseline:.3g}\n\n{'':33}"
+        + "".join(f"{head:>13}" for head in heads)
     )
     for name in [*RATES, *FACTORS]:
         for norm in options.norms:
@@ -64,7 +64,7 @@ def main() -> None:
                     for metric in METRICS
                 ]
                 numbers = "".join(f"{level:13.3g}" for level in levels)
-                verdict = find_collapse(history) or ""
+                verdict = find_collapse(history) or find_untrained(history, images.baseline) or ""
                 print(f"{name:18}{norm:9}seed {seed}{numbers}   {verdict}", flush=True)
 
 

@@ -33,7 +33,7 @@ ARMS = pytest.mark.parametrize(
 KEYS = {
     "train/loss_d", "train/loss_g", "train/accuracy_real", "train/accuracy_fake",
     "train/gradient_norm_d", "train/gradient_norm_g",
-    "val/reconstruction_loss", "val/diversity", "val/duplicates", "perf/images_per_second", "perf/images_seen",
+    "val/reconstruction_loss", "val/variety", "perf/images_per_second", "perf/images_seen",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How varied samples are, and what says that a run has collapsed."""
+"""How varied samples are, and what says that a run has collapsed or has learned nothing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,57 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from raygan.data.distances import distances, mean_distance
-from raygan.data.images import ImageSet
-from raygan.gan.collapse import CERTAIN, DIVERSITY, DUPLICATES, LAST, find_collapse
+from raygan.data.distances import distances, effective_number, mean_distance
+from raygan.data.images import REFERENCE, ImageSet
+from raygan.gan.collapse import (
+    CERTAIN,
+    LAST,
+    VARIETY,
+    find_collapse,
+    find_untrained,
+)
 from raygan.gan.config import CHOICES
-from raygan.gan.variety import NEAR, variety
+from raygan.gan.variety import variety
 
-SHAPE = (64, 3, 8, 6)
-
-
-def pictures(seed: int = 1) -> torch.Tensor:
-    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed))
+SIZE = 12
 
 
-SPREAD = mean_distance(distances(pictures(2)))
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def scenes(count: int, seed: int) -> Tensor:
+    """Images that differ as photographs do: smooth, with strong and weak parts."""
+    coarse = torch.rand(count, 3, 4, 4, generator=rng(seed))
+    return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear").clamp(0, 1)
+
+
+def image_set(pictures: Tensor) -> ImageSet:
+    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+    none = torch.zeros(0, dtype=torch.int64)
+    return ImageSet.of([pixels], none, none, "digest", 0.05)
+
+
+PHOTOGRAPHS = image_set(scenes(600, 1))
+ICONS = scenes(10, 2)
+
+
+def copies(images: Tensor, noise: float = 0.0) -> Tensor:
+    places = torch.arange(REFERENCE) % len(images)
+    noisy = images[places] + noise * torch.randn(REFERENCE, 3, SIZE, SIZE, generator=rng(3))
+    return noisy.clamp(0, 1)
+
+
+def shifted(image: Tensor) -> Tensor:
+    """One image at places up to one pixel apart."""
+    moves = [(i % 2, i // 2 % 2) for i in range(REFERENCE)]
+    return torch.stack([image.roll(move, (1, 2)) for move in moves])
 
 
 def test_distances_are_those_of_every_pair():
-    images = pictures()[:9].double()
+    images = scenes(9, 1).double()
     expected = [[(a - b).norm().item() for b in images] for a in images]
     torch.testing.assert_close(distances(images), torch.tensor(expected).double())
     mean = sum(map(sum, expected)) / (9 * 8)
@@ -32,57 +64,27 @@ def test_distances_are_those_of_every_pair():
 
 
 def test_distances_of_bright_images_lose_nothing():
-    near = 1e-3 * pictures()
+    near = 1e-3 * scenes(64, 1)
     torch.testing.assert_close(distances(near + 1), distances(near), rtol=1e-3, atol=1e-5)
 
 
-def test_healthy_samples_are_as_varied_as_the_data():
-    found = variety(pictures(), SPREAD)
-    assert found[DIVERSITY] == pytest.approx(1, abs=0.05)
-    assert found[DUPLICATES] == 0
-
-
-def test_samples_that_are_all_equal():
-    found = variety(pictures()[:1].expand(SHAPE), SPREAD)
-    assert found[DIVERSITY] == pytest.approx(0, abs=1e-3)
-    assert found[DUPLICATES] == 1
-
-
-def test_samples_of_two_modes_are_far_apart_and_all_duplicates():
-    a, b = pictures()[:2]
-    samples = torch.stack([a if i % 2 else b for i in range(64)])
-    found = variety(samples + 1e-3 * pictures(3), SPREAD)
-    assert 0.4 < found[DIVERSITY] < 0.6
-    assert found[DUPLICATES] == 1
-
-
-def test_one_pair_of_duplicates_is_two_samples():
-    samples = pictures()
-    samples[7] = samples[40] + 0.5 * NEAR * SPREAD / math.sqrt(3 * 8 * 6)
-    assert variety(samples, SPREAD)[DUPLICATES] == 2 / 64
-
-
-def test_samples_that_are_no_numbers_have_no_diversity():
-    samples = pictures()
-    samples[3] = math.nan
-    assert math.isnan(variety(samples, SPREAD)[DIVERSITY])
-
-
-def test_data_without_any_spread_says_nothing(images):
-    assert variety(pictures(), 0.0) == {}
-    alone = ImageSet.of(images.shards, torch.arange(30), torch.arange(30, 59), "digest", 0.05)
-    assert alone.spread == 0
-
-
-def test_spread_is_that_of_training_images(images):
-    of_all = distances(images.take(images.train.at(torch.arange(40))).float() / 255)
-    assert images.spread == pytest.approx(mean_distance(of_all))
+def test_the_effective_number_counts_images_that_differ():
+    far = 100 * (1 - torch.eye(8))
+    assert effective_number(far, 1.0) == pytest.approx(8)
+    assert effective_number(0 * far, 1.0) == pytest.approx(1)
+    pairs = distances(torch.arange(8).div(2, rounding_mode="floor")[:, None] * 100.0)
+    assert effective_number(pairs, 1.0) == pytest.approx(4)
+    # two images at distance d: λ = (1 ± exp(−d² / 2)) / 2
+    part = (1 + math.exp(-0.5)) / 2
+    entropy = -part * math.log(part) - (1 - part) * math.log(1 - part)
+    two = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert effective_number(two, 1.0) == pytest.approx(math.exp(entropy))
 
 
 def history(**curves: list[float]) -> list[dict[str, float]]:
     names = {
-        "diversity": DIVERSITY, "duplicates": DUPLICATES,
-        "loss_g": "train/loss_g", "accuracy": "train/accuracy_fake",
+        "variety": VARIETY, "loss_g": "train/loss_g", "loss": "val/reconstruction_loss",
+        "diversity": "val/diversity", "duplicates": "val/duplicates",
     }  # fmt: skip
     length = max(map(len, curves.values()))
     return [
@@ -91,32 +93,82 @@ def history(**curves: list[float]) -> list[dict[str, float]]:
     ]
 
 
-HEALTHY = {"diversity": [0.1, 0.6, 1.1, 1.0, 0.9], "duplicates": [1.0, 0.1, 0, 0, 0]}
+def verdict(samples: Tensor, images: ImageSet = PHOTOGRAPHS) -> str | None:
+    """What is said of a run whose samples are such from the first evaluation on."""
+    return find_collapse(history(variety=[variety(samples, images)[VARIETY]] * 5))
+
+
+@pytest.mark.parametrize(
+    ("samples", "images"),
+    [
+        (copies(scenes(1, 4)), PHOTOGRAPHS),
+        (copies(scenes(8, 4)), PHOTOGRAPHS),
+        (copies(scenes(20, 4)), PHOTOGRAPHS),
+        (copies(scenes(2, 4), noise=0.02), PHOTOGRAPHS),
+        (shifted(scenes(1, 4)[0]), PHOTOGRAPHS),
+        (copies(ICONS[:1]), image_set(copies(ICONS))),
+    ],
+    ids=["one image", "8 copied", "20 copied", "2 images and noise", "one shifted", "one icon"],
+)
+def test_few_different_images_are_a_collapse_from_the_first_evaluation_on(samples, images):
+    found = verdict(samples, images)
+    assert found is not None
+    assert found.startswith("few different images")
+
+
+@pytest.mark.parametrize(
+    ("samples", "images"),
+    [
+        (scenes(REFERENCE, 5), PHOTOGRAPHS),
+        (copies(scenes(200, 5), noise=0.02), PHOTOGRAPHS),
+        (copies(ICONS), image_set(copies(ICONS))),
+        (torch.rand(REFERENCE, 3, SIZE, SIZE, generator=rng(6)), PHOTOGRAPHS),
+    ],
+    ids=["other photographs", "200 of 256", "ten icons, all of the data", "pure noise"],
+)
+def test_as_many_different_images_as_the_data_has_are_no_collapse(samples, images):
+    assert verdict(samples, images) is None
+
+
+def test_variety_is_against_as_many_training_images():
+    assert PHOTOGRAPHS.reference.count == REFERENCE
+    assert variety(scenes(REFERENCE, 5), PHOTOGRAPHS)[VARIETY] == pytest.approx(1, abs=0.1)
+    few = image_set(scenes(40, 1))
+    assert few.reference.count == 40
+    assert variety(scenes(REFERENCE, 5), few)[VARIETY] == pytest.approx(1, abs=0.1)
+
+
+def test_samples_that_are_no_numbers_have_no_variety():
+    samples = scenes(REFERENCE, 5)
+    samples[3] = math.nan
+    assert math.isnan(variety(samples, PHOTOGRAPHS)[VARIETY])
+
+
+def test_data_without_any_spread_says_nothing():
+    assert variety(scenes(REFERENCE, 5), image_set(scenes(1, 1))) == {}
+    assert variety(scenes(REFERENCE, 5), image_set(copies(scenes(1, 1)))) == {}
+
+
+def test_the_reference_is_that_of_training_images(images):
+    between = distances(images.take(images.train.at(torch.arange(40))).float() / 255)
+    reference = images.reference
+    assert reference.width == pytest.approx(0.3 * mean_distance(between))
+    assert reference.effective == pytest.approx(effective_number(between, reference.width))
 
 
 @pytest.mark.parametrize(
     ("curves", "says"),
     [
-        ({**HEALTHY, "loss_g": [0.7, 1.0, 2.0, 4.0, 5.0]}, None),
-        ({**HEALTHY, "loss_g": [0.7, 1.0, 2.0, 12.0, 18.0]}, "D is saturated: G's loss is 12"),
-        ({**HEALTHY, "loss_g": [0.7, 90.0, 2.0, 4.0, 50.0]}, None),  # spikes
+        ({"variety": [0.1, 0.6, 1.1, 1.0, 0.9], "loss_g": [0.7, 1.0, 2.0, 4.0, 5.0]}, None),
+        ({"variety": [1.0] * 5, "loss_g": [0.7, 1.0, 2.0, 12.0, 18.0]}, "D is saturated: G's loss is 12"),
+        ({"variety": [1.0] * 5, "loss_g": [0.7, 90.0, 2.0, 4.0, 50.0]}, None),  # spikes
         # lost, for good or for a moment
-        ({"diversity": [0.1, 1.0, 0.9, 0.1, 0.05], "duplicates": [1, 0, 0, 0, 0]}, "samples are 10% as far apart"),
-        ({"diversity": [0.1, 1.0, 0.9, 0.1, 1.0], "duplicates": [1, 0, 0, 0, 0]}, None),
-        # two modes
-        ({"diversity": [0.9] * 4, "duplicates": [0, 1, 1, 0.8]}, "100% of the samples have a near"),
-        ({"diversity": [0.9] * 4, "duplicates": [1, 1, 0, 0]}, None),
-        ({"diversity": [0.5] * 3, "duplicates": [1] * 3, "accuracy": [0.9, 0.4, 0.3]}, "few different"),
-        # a fresh generator that is slow: D tells its images from real ones
-        ({"diversity": [0.08, 0.09, 0.13], "duplicates": [1] * 3, "accuracy": [0.3, 1, 1]}, None),
-        ({"diversity": [0.08, 0.12, 0.15], "duplicates": [0.1, 0, 0], "accuracy": [1] * 3}, None),
-        ({"diversity": [0.1, 0.13, 0.16], "duplicates": [1, 0.8, 0.25], "accuracy": [1] * 3}, None),
-        ({"diversity": [0.1, 0.2, 0.3, 0.4], "duplicates": [1, 0.9, 0.8, 0.6], "accuracy": [0.7] * 4}, None),
-        ({"diversity": [0.13, 0.11, 0.16], "duplicates": [1] * 3, "accuracy": [0.6, 0.2, 0.1]}, "few different"),
-        # never varied, and ever less so
-        ({"diversity": [0.07, 0.22, 0.2, 0.15, 0.14, 0.12], "duplicates": [1, 0.8, 0.8, 0.9, 1, 1], "accuracy": [0.8] * 6}, "samples are 14% as far apart"),
-        ({"diversity": [0.07, 0.18, 0.15, 0.15, 0.14], "duplicates": [1, 0.8, 0.8, 0.9, 1], "accuracy": [0.8] * 5}, None),
-        ({"diversity": [1.0, 0.0], "duplicates": [0, 1]}, None),  # too short to say
+        ({"variety": [0.1, 1.0, 0.9, 0.1, 0.05]}, "is 10.0% of that of training images, below 20%"),
+        ({"variety": [0.1, 1.0, 0.9, 0.1, 1.0]}, None),
+        ({"variety": [1.0, 0.0]}, None),  # too short to say
+        # records of earlier versions: whether images are few cannot be known
+        ({"diversity": [0.05] * 4, "duplicates": [1.0] * 4}, None),
+        ({"diversity": [0.05] * 4, "duplicates": [1.0] * 4, "loss_g": [20.0] * 4}, "D is saturated"),
     ],
 )  # fmt: skip
 def test_collapse_is_told_from_samples_and_from_d(curves, says):
@@ -125,15 +177,27 @@ def test_collapse_is_told_from_samples_and_from_d(curves, says):
     assert says is None or says in found
 
 
-def test_what_has_hardly_begun_has_not_collapsed():
-    lost = history(diversity=[1.0, 0.0, 0.0, 0.0], duplicates=[0, 1, 1, 1])
+def test_what_has_hardly_begun_is_not_judged():
+    lost = history(variety=[1.0, 0.0, 0.0, 0.0], loss=[0.2] * 4)
+    early = [{**point, "step": point["step"] / 10} for point in lost]
     assert find_collapse(lost)
-    assert find_collapse([{**point, "step": point["step"] / 10} for point in lost]) is None
+    assert find_untrained(lost, 0.1)
+    assert find_collapse(early) is None
+    assert find_untrained(early, 0.1) is None
 
 
-def test_reconstruction_loss_decides_nothing():
-    bad = [{**point, "val/reconstruction_loss": 1e6} for point in history(**HEALTHY)]
-    assert find_collapse(bad) is None
+def test_reconstruction_loss_tells_no_collapse():
+    assert find_collapse(history(variety=[1.0] * 4, loss=[1e6] * 4)) is None
+
+
+def test_a_run_that_never_beats_the_mean_image_has_learned_nothing():
+    noise = history(loss=[0.12, 0.096, 0.11, 0.1])  # G makes pure noise, say
+    assert "0.09600, is above 95% of the mean training image's, 0.10000" in find_untrained(
+        noise, 0.1
+    )
+    lost_again = history(loss=[0.12, 0.094, 0.11, 0.2])
+    assert find_untrained(lost_again, 0.1) is None
+    assert find_untrained([], 0.1) is None
 
 
 def test_saturation_is_the_same_logit_for_every_loss():
@@ -143,30 +207,3 @@ def test_saturation_is_the_same_logit_for_every_loss():
     assert find_collapse(history(loss_g=[CERTAIN + 2] * LAST), "log")
     assert not find_collapse(curve, "a critic without a scale")
     assert find_collapse([], CHOICES["loss"][0]) is None
-
-
-# tests/bench/collapse.py: digits at 16 px, medians of the last evaluations
-RECORDED = [
-    ("vanilla, lr 2e-3", 0.907, 0.0, 1.10, 0.768, False),
-    ("vanilla, lr 2e-5", 0.119, 0.953, 1.15, 1.0, False),
-    ("vanilla, lr 5e-2", 0.460, 0.05, 25.7, 1.0, True),
-    ("vanilla, lr 0.2", 1.636, 0.0, 1.25e5, 0.997, True),
-    ("vanilla, G frozen", 0.082, 1.0, 19.1, 1.0, True),
-    ("vanilla, G 100x as fast", 0.162, 0.781, 0.69, 0.339, True),
-    ("bn, lr 1e-4", 0.641, 0.0, 4.07, 0.996, False),
-    ("bn, lr 0.2", 1.577, 0.0, 309.0, 0.996, True),
-    ("bn, G 100x as fast", 0.17, 0.703, 0.656, 0.293, True),
-    ("wn, lr 0.2", 1.160, 0.0, 0.708, 0.499, False),
-    ("wn, G frozen", 0.396, 0.0, 18.8, 1.0, True),
-]
-
-
-@pytest.mark.parametrize(
-    ("what", "diversity", "duplicates", "loss_g", "accuracy", "collapsed"), RECORDED
-)
-def test_recorded_runs(what, diversity, duplicates, loss_g, accuracy, collapsed):
-    curves = {
-        "diversity": diversity, "duplicates": duplicates, "loss_g": loss_g, "accuracy": accuracy
-    }  # fmt: skip
-    recorded = history(**{name: [value] * LAST for name, value in curves.items()})
-    assert bool(find_collapse(recorded)) == collapsed

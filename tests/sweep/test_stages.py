@@ -413,13 +413,12 @@ def test_settings_of_another_search_are_named(storage):
         open_study(storage)
 
 
-# two modes, that D takes for real
-COLLAPSED = {"val/diversity": 0.5, "val/duplicates": 1.0, "train/accuracy_fake": 0.2}
+COLLAPSED = {"val/variety": 0.02}
 
 
 def play_collapsing(study: Study, planned, loss: float) -> None:
     """Train a trial of norm bn to a G that makes two images; others to a healthy one."""
-    more = COLLAPSED if planned.cell == "bn" else {"val/diversity": 1.0, "val/duplicates": 0.0}
+    more = COLLAPSED if planned.cell == "bn" else {"val/variety": 1.0}
     study.started(planned.id)
     for step in (500, 1000, 1500, 2000):
         assert not study.heard(planned.id, report(step, loss, **more))
@@ -436,12 +435,47 @@ def test_collapsed_is_an_outcome_with_a_reason_and_never_best(storage):
         play_collapsing(study, planned, 0.1)
     record = study.records["bn-000"]
     assert record.outcome == "collapsed"
-    assert record.reason.startswith("few different images: 100% of the samples")
+    assert record.reason.startswith(
+        "few different images: the effective number of different samples is 2.0%"
+    )
     assert record.end_loss == 0.1
     assert study.best("bn") is None
     assert study.best("wn").id == "wn-000"
     assert _exit_code(study) == 0  # that a norm collapses is a result
     assert open_study(storage, LONG).records["bn-000"].outcome == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "outcome"), [(0.104, "untrained"), (0.106, "ok"), (None, "ok")]
+)
+def test_a_trial_that_never_beats_the_mean_image_is_untrained(storage, baseline, outcome):
+    study = open_study(storage, LONG + "replicate: {seeds: 1}\n", baseline=baseline)
+    for planned in iter(study.next_trial, None):
+        study.started(planned.id)
+        study.heard(planned.id, report(500, 0.1 if planned.cell == "bn" else 0.05))
+        study.heard(planned.id, report(2000, 0.3))
+        study.ended(planned.id)
+    record = study.records["bn-000"]
+    assert record.outcome == outcome
+    assert (record.reason or "").startswith("nothing was learned") == (outcome == "untrained")
+    assert (study.best("bn") is None) == (outcome == "untrained")
+    assert study.best("wn").outcome == "ok"
+    assert study.complete  # replicated, to see how often
+    assert _exit_code(study) == 0
+
+
+def test_untrained_is_never_chosen_over_a_trial_that_ended_ok(storage):
+    study = open_study(storage, LONG + "replicate: {seeds: 1}\n", baseline=0.1)
+    for planned in iter(study.next_trial, None):
+        study.started(planned.id)
+        # the untrained one ends lower: it is not near the mean image's loss by chance
+        losses = (0.099, 0.0955) if planned.id == "bn-000" else (0.09, 0.3)
+        for step, loss in zip((500, 2000), losses, strict=True):
+            study.heard(planned.id, report(step, loss))
+        study.ended(planned.id)
+    assert study.records["bn-000"].outcome == "untrained"
+    assert "bn-001-seed8" in study.records
+    assert study.best("bn").outcome == "ok"
 
 
 def test_collapsed_setting_is_replicated_only_if_there_is_no_other(storage):
