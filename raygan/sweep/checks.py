@@ -15,6 +15,7 @@ from raygan.gan.levels import check_size
 from raygan.shown import shown
 from raygan.sweep.mistakes import message
 from raygan.sweep.sections import (
+    MOST_SEEDS,
     MOST_TRIALS,
     RULES_OF,
     Range,
@@ -179,8 +180,8 @@ def _check_stages(spec: SweepSpec) -> None:
                 f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
                 "`trials`, or `scale.gpus_per_worker`"
             )
-    replicated = spec.replicate.seeds * (spec.search.repeats or 1)
-    spec.train_config(seed=spec.train.seed + replicated)  # none beyond what is allowed
+    highest = ((spec.search.repeats or 1) - 1) * MOST_SEEDS + spec.replicate.seeds
+    spec.train_config(seed=spec.train.seed + highest)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
         raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")
     if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):

@@ -8,7 +8,7 @@ from typing import Any
 
 from raygan.gan.config import CHOICES, TrainConfig
 from raygan.records import Kind, TrialRecord
-from raygan.sweep.sections import MOST_TRIALS, Scalar, Warmup
+from raygan.sweep.sections import MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
 from raygan.sweep.space import trials_per_cell
 from raygan.sweep.spec import SweepSpec
 
@@ -129,7 +129,7 @@ def replicate(
 
     Its seed is one that no search trial and no other repeat has, and the same in every cell.
     """
-    seed = spec.train.seed + 1 + max(0, cell.repeat - 1) * spec.replicate.seeds + index
+    seed = spec.train.seed + 1 + max(0, cell.repeat - 1) * MOST_SEEDS + index
     config = spec.train_config(**cell.values, **params, seed=seed)
     title = f"{_title(cell, params)} s{seed}"
     return TrialPlan(f"{source}-seed{seed}", cell.name, index, params, config, "replicate", title)

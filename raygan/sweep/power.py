@@ -39,8 +39,7 @@ def say_power(
     spec: SweepSpec, known: Iterable[TrialRecord], sd: float | None, tell: Callable[[str], None]
 ) -> None:
     """Which difference the sweep will find, and what others take; nothing without replicates."""
-    repeats = getattr(spec.search, "repeats", None)
-    seeds = repeats or spec.replicate.seeds or len(spec.axes().get("seed", []))
+    seeds = spec.search.repeats or spec.replicate.seeds or len(spec.axes().get("seed", []))
     comparisons = count_comparisons(spec)
     if not seeds or not comparisons:
         return

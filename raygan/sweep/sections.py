@@ -30,6 +30,8 @@ Scalar = bool | int | float | str
 RESERVED = ("data", "mlartifacts", "mlflow.db")
 """What lies beside the sweeps in a storage folder."""
 MOST_TRIALS = 10_000
+MOST_SEEDS = 1000
+"""Of one setting."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -170,7 +172,7 @@ class Stop(Section):
 class Replicate(Section):
     """The best settings of each cell, trained again with fresh seeds and no early stopping."""
 
-    seeds: int = Field(0, ge=0, le=1000, description="fresh seeds per setting; 0: no replicates")
+    seeds: int = Field(0, ge=0, le=MOST_SEEDS, description="fresh seeds per setting; 0: no replicates")
     top: int = Field(1, ge=1, le=100, description="how many of the best settings of each cell")
     resplit: bool = Field(
         False,

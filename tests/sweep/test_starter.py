@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from raygan.cli import main
 from raygan.errors import ConfigError
 from raygan.report import rates
-from raygan.report.compare import LEAST_MEAN
+from raygan.report.compare import LEAST
 from raygan.report.evidence import Evidence
 from raygan.report.sections import sections
 from raygan.sweep import starter
@@ -44,7 +44,7 @@ def test_the_quickstart_answers_every_section() -> None:
     assert [section.key for section in sections(found) if not section.answered] == []
     assert quickstart.final_config().steps > 0
     for cell in found.cells:
-        assert len(cell.runs) >= LEAST_MEAN, "too few seeds for an interval of the mean"
+        assert len(cell.runs) >= LEAST, "too few seeds for an interval of the mean"
         tried = rates.by_rate(cell.records)
         assert len([rate for rate in tried if rate.loss is not None]) > 1, "one learning rate only"
 
