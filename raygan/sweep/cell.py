@@ -22,7 +22,7 @@ _TO_THE_END = Never()
 def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Those of a cell's ``records`` that replicate its best settings, whatever their outcome."""
     records = list(records)
-    planned = {planned.id for planned in replicates(spec, cell, records)}
+    planned = {planned.id for planned in replicates(spec, cell, records, spec.replicate.most)}
     return [record for record in records if record.id.removesuffix(plan.RETRY) in planned]
 
 
@@ -49,8 +49,10 @@ def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(usable, key=lambda r: (order.index(r.outcome or ""), r.end_loss or 0.0))
 
 
-def replicates(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> Iterator[TrialPlan]:
-    """The trials that replicate the settings which are best now."""
+def replicates(
+    spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord], seeds: int
+) -> Iterator[TrialPlan]:
+    """The trials that replicate the settings which are best now, with so many ``seeds``."""
     top: dict[str, tuple[str, dict[str, Any]]] = {}
     if not plan.trials_per_cell(spec):
         top[""] = (cell.name, {})
@@ -59,7 +61,7 @@ def replicates(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> I
         source = record.id.removesuffix(plan.RETRY)
         top.setdefault(repr(sorted(record.params.items())), (source, record.params))
     settings = list(top.values())[: spec.replicate.top]
-    for index in range(spec.replicate.seeds):
+    for index in range(seeds):
         for source, params in settings:
             yield plan.replicate(spec, cell, index, params, source)
 
@@ -74,6 +76,8 @@ class CellStudy:
     def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
         self.name = cell.name
         self.records: dict[str, TrialRecord] = {}
+        self.seeds = spec.replicate.seeds
+        """How many seeds of the best settings are trained, as far as the sweep has looked."""
         self._spec, self._cell = spec, cell
         self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
         self._rule = make_rule(spec.stopping(), longest(spec, cell.values))
@@ -135,7 +139,7 @@ class CellStudy:
             record.outcome is None for record in self.records.values() if record.kind == "search"
         ):
             return
-        for planned in replicates(self._spec, self._cell, self.records.values()):
+        for planned in replicates(self._spec, self._cell, self.records.values(), self.seeds):
             if planned.id not in self.records:
                 yield planned
 

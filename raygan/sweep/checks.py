@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("dataset", ("path",), "dataset.name"),
     ("stop", tuple(RULES_OF), "stop.rule"),
-    ("replicate", ("top", "resplit"), "replicate.seeds"),
+    ("replicate", ("top", "until", "resplit"), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
     ("train", ("blocks",), "train.architecture"),
 )
@@ -68,7 +68,7 @@ def check(spec: SweepSpec) -> None:
         _check_point(spec, {}, "train.batch_size")
     _check_search(spec, space)
     _check_stages(spec)
-    searched = trials_per_cell(spec) + spec.replicate.seeds * spec.replicate.top
+    searched = trials_per_cell(spec) + spec.replicate.most * spec.replicate.top
     count = math.prod(map(len, axes.values())) * (spec.search.repeats or 1) * searched
     if count > MOST_TRIALS:
         raise ValueError(
@@ -180,7 +180,7 @@ def _check_stages(spec: SweepSpec) -> None:
                 f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
                 "`trials`, or `scale.gpus_per_worker`"
             )
-    highest = ((spec.search.repeats or 1) - 1) * MOST_SEEDS + spec.replicate.seeds
+    highest = ((spec.search.repeats or 1) - 1) * MOST_SEEDS + spec.replicate.most
     spec.train_config(seed=spec.train.seed + highest)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
         raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")

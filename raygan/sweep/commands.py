@@ -22,7 +22,7 @@ from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
 from raygan.shown import MOST_MESSAGE, shown
 from raygan.shown import cell as text_cell
 from raygan.storage import Storage
-from raygan.sweep import lock, plan, state
+from raygan.sweep import lock, looks, plan, state
 from raygan.sweep.cell import best, verdict
 from raygan.sweep.lock import Holder
 from raygan.sweep.plan import Cell
@@ -100,7 +100,8 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
     table = tables.text_table(names, ("cell", "by"))
-    searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
+    searches = plan.trials_per_cell(spec)
+    replicates = looks.replicates_per_cell(spec, known.values())
     for cell in plan.cells(spec):
         mine = _of(cell, known)
         # an early failure that was tried again is no trial of its own

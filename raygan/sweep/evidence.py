@@ -13,7 +13,7 @@ from raygan.report.evidence import Cell, Evidence
 from raygan.report.finals import Found, read_fids, read_finals, read_image_losses
 from raygan.report.make import Report
 from raygan.storage import Storage
-from raygan.sweep import plan, state
+from raygan.sweep import looks, plan, state
 from raygan.sweep.cell import best, verdict
 from raygan.sweep.spec import SweepSpec
 
@@ -29,7 +29,7 @@ def make_report(
     ``data``: what is known of its images, or None if none of them has been looked at.
     """
     summary = state.summary(sweep)
-    each = plan.trials_per_cell(spec) + plan.replicates_per_cell(spec)
+    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, known.values())
     retries = sum(plan.is_retry(id) for id in known)
     compared = cells(spec, known)
     finals = _of_one_budget(read_finals(sweep, known.values()), compared, spec)
@@ -47,6 +47,7 @@ def make_report(
         finals=finals,
         images=_image_losses(sweep, spec, finals),
         resplit=spec.replicate.resplit,
+        alpha=looks.reached(spec, known)[1],
         fids=read_fids(sweep, known.values()),
     )
     return Report.of(sweep, evidence)

@@ -14,7 +14,7 @@ from rich.text import Text
 from raygan.records import TrialRecord
 from raygan.report.tables import outcome_cell, text_table
 from raygan.shown import cell, shown
-from raygan.sweep import plan
+from raygan.sweep import looks, plan
 from raygan.sweep.estimate import STARTUP_SECONDS
 from raygan.sweep.final import JobStatus
 from raygan.sweep.spec import SweepSpec
@@ -173,7 +173,7 @@ def speed(record: TrialRecord) -> str:
 
 def expected(spec: SweepSpec, known: Sequence[TrialRecord]) -> int:
     """Trials of the whole sweep, as far as is known: early failures add their retries."""
-    each = plan.trials_per_cell(spec) + plan.replicates_per_cell(spec)
+    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, known)
     return len(plan.cells(spec)) * each + sum(plan.is_retry(record.id) for record in known)
 
 
@@ -204,7 +204,7 @@ def trials_left(spec: SweepSpec, known: Sequence[TrialRecord]) -> float | None:
     rate = seconds / steps
     ended = [r.step / r.config["iterations"] for r in known if r.outcome and r.kind == "search"]
     share = sum(ended) / len(ended) if ended else 1.0
-    replicates = len(plan.cells(spec)) * plan.replicates_per_cell(spec)
+    replicates = len(plan.cells(spec)) * looks.replicates_per_cell(spec, known)
     to_replicate = replicates - sum(r.kind == "replicate" for r in known)
     to_come = max(0, expected(spec, known) - len(known))
     to_search = max(0, to_come - max(0, to_replicate))

@@ -82,10 +82,10 @@ def all_settings(spec: SweepSpec) -> str | None:
     return f"`search.trials` (={asked}) is more than there are settings: each cell tries all {most}"
 
 
-def replicates_per_cell(spec: SweepSpec) -> int:
-    """How many replicates each cell takes."""
+def replicates_per_cell(spec: SweepSpec, seeds: int | None = None) -> int:
+    """How many replicates each cell takes, with so many ``seeds``; by default at most."""
     settings = min(spec.replicate.top, max(1, trials_per_cell(spec)))
-    return settings * spec.replicate.seeds
+    return settings * (spec.replicate.most if seeds is None else seeds)
 
 
 @dataclass(frozen=True)

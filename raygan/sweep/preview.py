@@ -18,10 +18,11 @@ from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.gan.rate import Rate
 from raygan.records import TrialRecord
 from raygan.report.tables import text_table
+from raygan.report.words import listed
 from raygan.shown import cell as text_cell
 from raygan.shown import say
 from raygan.storage import Storage
-from raygan.sweep import plan, state
+from raygan.sweep import looks, plan, state
 from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.live import duration
 from raygan.sweep.power import parse_sd, say_power
@@ -94,7 +95,13 @@ def show_plan(
     total = len(cells) * (searches + replicates)
     scale = spec.scale
     tell = partial(say, console)
-    tell(f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {total} trials")
+    most = "at most " if spec.replicate.until else ""
+    tell(
+        f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {most}{total} trials"
+    )
+    if spec.replicate.until:
+        numbers = listed([str(seeds) for seeds, _ in looks.looks(spec)], "or")
+        tell(f"seeds: {numbers}, until every difference is settled")
     if (limited := plan.all_settings(spec)) is not None:
         tell(limited)
     tell(

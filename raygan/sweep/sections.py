@@ -172,13 +172,40 @@ class Stop(Section):
 class Replicate(Section):
     """The best settings of each cell, trained again with fresh seeds and no early stopping."""
 
-    seeds: int = Field(0, ge=0, le=MOST_SEEDS, description="fresh seeds per setting; 0: no replicates")
+    seeds: int = Field(
+        0, ge=0, le=MOST_SEEDS, description="fresh seeds per setting; 0: no replicates"
+    )
     top: int = Field(1, ge=1, le=100, description="how many of the best settings of each cell")
+    until: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_SEEDS,
+        description="more seeds, up to so many, until every difference between cells is settled; "
+        "by default none",
+    )
     resplit: bool = Field(
         False,
         description="each seed also draws its own held-out images, the same in every cell, so that "
         "the intervals are over splits, too",
     )
+
+    @property
+    def most(self) -> int:
+        """The most seeds of one setting."""
+        return max(self.seeds, self.until or 0)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Replicate:
+        if self.until is not None and not 0 < self.seeds < self.until:
+            raise ValueError(
+                f"`until` (={self.until}) must be above `seeds` (={self.seeds}), the seeds of the "
+                "first look, which must be at least 3"
+            )
+        if self.until is not None and self.seeds < 3:
+            raise ValueError(
+                f"`seeds` (={self.seeds}) must be at least 3 with `until`: fewer settle nothing"
+            )
+        return self
 
 
 class Warmup(Section):

@@ -29,7 +29,7 @@ _END = "...\n"
 MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final")
 """Keys of the YAML that change how and where a sweep runs, or what follows its trials, but none of
 these."""
-MAY_GROW = ("search.trials", "replicate.seeds", "grid.seed")
+MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed")
 """Keys of the YAML of which more extends a sweep."""
 
 

@@ -19,7 +19,7 @@ from raygan import records
 from raygan.gan.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import plan
+from raygan.sweep import looks, plan
 from raygan.sweep.cell import CellStudy
 from raygan.sweep.meter import Clock, Spent
 from raygan.sweep.plan import TrialPlan
@@ -78,6 +78,8 @@ class Study:
         and what is to be saved waits."""
         self.checkpoint_bytes = 0
         """Size of the largest checkpoint that a worker has told of."""
+        self.look = looks.looks(spec)[0]
+        """How many seeds of the best settings are trained, and the level of claims with so many."""
         self.clock = Clock(storage)
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
@@ -89,7 +91,8 @@ class Study:
     @property
     def trial_count(self) -> int:
         """How many trials the sweep takes as far as is known: early failures add theirs."""
-        each = plan.trials_per_cell(self.spec) + plan.replicates_per_cell(self.spec)
+        each = plan.trials_per_cell(self.spec)
+        each += plan.replicates_per_cell(self.spec, self.look[0])
         retries = sum(plan.is_retry(id) for id in list(self.records))
         return max(len(self.cells) * each + retries, len(self.records))
 
@@ -114,6 +117,8 @@ class Study:
             return False
         running = [record for record in self.records.values() if record.outcome is None]
         if self.spec.replicate.seeds and any(r.kind == "search" for r in running):
+            return True
+        if running and self.look[0] < self.spec.replicate.most:
             return True
         return self.spec.warmup is not None and not all(plan.is_retry(r.id) for r in running)
 
@@ -221,6 +226,7 @@ class Study:
         self._find_checkpoints(record)
         self._save(record)
         self.cells[record.cell].ended(record, self.baseline)
+        self._look()
         self._tell("ended", record)
 
     def tick(self) -> None:
@@ -286,9 +292,16 @@ class Study:
             self._add(record)
         for cell in self.cells.values():
             cell.restore(self.baseline)
+        self._look()
         self._unfinished.extend(
             plan.of_record(record) for record in self.records.values() if record.outcome is None
         )
+
+    def _look(self) -> None:
+        """Train more seeds if those that have ended do not settle it."""
+        self.look = looks.reached(self.spec, self.records)
+        for cell in self.cells.values():
+            cell.seeds = self.look[0]
 
     def _judge(self, record: TrialRecord) -> None:
         """Whether ``record``, which ran to its end, has collapsed or learned nothing."""

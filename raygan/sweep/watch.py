@@ -12,7 +12,7 @@ from rich.live import Live
 from raygan.records import WHOLE, TrialRecord
 from raygan.shown import cell
 from raygan.storage import Storage
-from raygan.sweep import final, lock, plan, state
+from raygan.sweep import final, lock, looks, plan, state
 from raygan.sweep.cell import replicates, verdict
 from raygan.sweep.commands import of_a_sweep
 from raygan.sweep.live import Picture
@@ -68,10 +68,11 @@ def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[fi
     if any(record.outcome is None for record in known):
         return []
     ids, tested = {record.id for record in known}, []
+    seeds, _ = looks.reached(spec, {record.id: record for record in known})
     for point in plan.cells(spec):
         mine = [record for record in known if record.cell == point.name]
         searched = sum(r.kind == "search" and not plan.is_retry(r.id) for r in mine)
-        planned = {planned.id for planned in replicates(spec, point, mine)}
+        planned = {planned.id for planned in replicates(spec, point, mine, seeds)}
         if searched < plan.trials_per_cell(spec) or not planned <= ids:
             return []  # between two trials
         tested += [record for record in verdict(spec, point, mine) if record.outcome in WHOLE]

@@ -1,0 +1,88 @@
+"""Seeds until it is settled, by the real study."""
+
+import numpy as np
+import pytest
+
+from raygan.errors import ConfigError
+from raygan.report.family import of_losses
+from raygan.storage import Storage
+from raygan.sweep import looks, spec
+from raygan.sweep.evidence import make_report
+from raygan.sweep.study import Study
+from raygan.sweep.yaml_loader import parse
+
+SWEEP = """
+name: looks
+grid: {norm: [bn, wn]}
+search: {lr: [1.0e-4]}
+replicate: {seeds: 5, until: 12}
+train: {iterations: 400, evaluate_every: 100}
+"""
+
+
+def make(tmp_path, text=SWEEP) -> spec.SweepSpec:
+    return spec.validate(parse(f"{text}storage: {tmp_path}", "sweep.yaml"))
+
+
+def run(sweep, tmp_path, wn: float, most: int = 1000) -> Study:
+    """All trials that the study asks for: bn's loss is about 0.01, wn's ``wn`` times that."""
+    study = Study(sweep, Storage(str(tmp_path)) / sweep.name)
+    generator = np.random.default_rng(0)
+    while most and (planned := study.next_trial()) is not None:
+        factor = wn if planned.cell == "wn" else 1.0
+        loss = float(0.01 * factor * np.exp(generator.normal(0, 0.02)))
+        study.heard(planned.id, {"step": 400, "val/reconstruction_loss": loss})
+        study.ended(planned.id)
+        most -= 1
+    return study
+
+
+def replicates(study: Study) -> int:
+    return sum(record.kind == "replicate" for record in study.records.values())
+
+
+def test_a_clear_difference_takes_no_more_seeds(tmp_path):
+    sweep = make(tmp_path)
+    study = run(sweep, tmp_path, wn=0.8)
+    assert study.complete
+    assert study.look == (5, 0.01)
+    assert replicates(study) == 2 * 5
+    assert study.trial_count == len(study.records)
+    evidence = make_report(study.storage, sweep, study.records, None).evidence
+    assert evidence.alpha == 0.01
+    assert of_losses(evidence).comparisons[0].claimed
+
+
+def test_equal_cells_take_all_seeds_and_the_verdict_the_last_level(tmp_path):
+    sweep = make(tmp_path)
+    study = run(sweep, tmp_path, wn=1.0)
+    assert study.complete
+    assert replicates(study) == 2 * 12
+    evidence = make_report(study.storage, sweep, study.records, None).evidence
+    assert evidence.alpha == 0.025
+    assert not of_losses(evidence).comparisons[0].claimed
+
+
+def test_a_sweep_that_was_interrupted_looks_the_same(tmp_path):
+    sweep = make(tmp_path)
+    for _ in range(30):  # each time three more trials by a study that knows the records alone
+        study = run(sweep, tmp_path, wn=1.0, most=3)
+    assert study.complete
+    assert replicates(study) == 2 * 12
+
+
+def test_levels_of_all_looks_add_up_to_that_of_one(tmp_path):
+    for more in ("{seeds: 5, until: 12}", "{seeds: 5, until: 6}", "{seeds: 5}"):
+        found = looks.looks(make(tmp_path, SWEEP.replace("{seeds: 5, until: 12}", more)))
+        assert sum(level for _, level in found) == pytest.approx(looks.LEVEL)
+        numbers = [seeds for seeds, _ in found]
+        assert numbers == sorted(set(numbers))
+    assert [seeds for seeds, _ in looks.looks(make(tmp_path))] == [5, 8, 12]
+
+
+@pytest.mark.parametrize(
+    "replicate", ["{seeds: 5, until: 5}", "{seeds: 2, until: 9}", "{until: 9}"]
+)
+def test_looks_that_settle_nothing_are_refused(tmp_path, replicate):
+    with pytest.raises(ConfigError, match="`until`"):
+        make(tmp_path, SWEEP.replace("{seeds: 5, until: 12}", replicate))
