@@ -14,10 +14,7 @@ from raygan.records import TrialRecord
 from raygan.report.claims import Claim
 from raygan.report.compare import LEAST, Mean, geometric_mean
 from raygan.report.finals import Found, positive
-from raygan.report.tables import setting
-
-RETRY = "-warmup"
-"""Ends the id of the retry of an early failure."""
+from raygan.report.tables import RETRY, setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +27,8 @@ class Cell:
     records: list[TrialRecord]
     """All its trials."""
     replicates: list[TrialRecord]
-    """Its best settings with several seeds, whatever their outcome; empty if the sweep has none."""
+    """Its best settings with several seeds, whatever their outcome, with and without a warm-up;
+    empty if the sweep has none."""
     best: TrialRecord | None
     """The trial that ended lowest, of the replicates if there are some."""
     repeats: Mapping[str, int] = field(default_factory=dict)
@@ -39,7 +37,8 @@ class Cell:
 
     @cached_property
     def runs(self) -> dict[int, TrialRecord]:
-        """The runs that carry the verdict, by seed: of a setting's replicates the last attempt.
+        """The runs that carry the verdict, by seed, all of one recipe: those with a warm-up if
+        every seed has one, else those without, of which the early failures are failures.
 
         Of several replicated settings, those of the one that the search ranked first: whoever
         chooses by the runs that are compared makes the cell look better than it is. Without
@@ -47,6 +46,23 @@ class Cell:
         """
         if not self.replicates:
             return {int(self.best.config["seed"]): self.best} if self.best else {}
+        plain, warm = self._chosen
+        return warm if plain.keys() <= warm.keys() else plain
+
+    @property
+    def lost_before(self) -> list[TrialRecord]:
+        """The attempts without a warm-up that failed, if all of :attr:`runs` have one."""
+        return [r for r in self.tried_before if r.outcome not in ("ok", "stopped")]
+
+    @property
+    def tried_before(self) -> list[TrialRecord]:
+        """The ended attempts without a warm-up, if all of :attr:`runs` have one."""
+        if not self.replicates or self.runs is not self._chosen[1]:
+            return []
+        return [record for record in self._chosen[0].values() if record.outcome is not None]
+
+    @property
+    def _chosen(self) -> tuple[dict[int, TrialRecord], dict[int, TrialRecord]]:
         return self._by_setting[min(self._by_setting, key=self._search_rank)]
 
     @property
@@ -55,12 +71,14 @@ class Cell:
         return len(self._by_setting)
 
     @cached_property
-    def _by_setting(self) -> dict[str, dict[int, TrialRecord]]:
-        by_setting: dict[str, dict[int, TrialRecord]] = {}
-        for record in sorted(self.replicates, key=lambda record: record.id.endswith(RETRY)):
+    def _by_setting(self) -> dict[str, tuple[dict[int, TrialRecord], dict[int, TrialRecord]]]:
+        """By setting and seed, the replicates without and with a warm-up."""
+        by_setting: dict[str, tuple[dict[int, TrialRecord], dict[int, TrialRecord]]] = {}
+        for record in self.replicates:
             # where the seed is an axis of the grid, each seed was searched by itself
-            chosen = setting(record) if record.kind == "replicate" else ""
-            by_setting.setdefault(chosen, {})[int(record.config["seed"])] = record
+            chosen = repr(record.params) if record.kind == "replicate" else ""
+            both = by_setting.setdefault(chosen, ({}, {}))
+            both[record.id.endswith(RETRY)][int(record.config["seed"])] = record
         return by_setting
 
     def _search_rank(self, chosen: str) -> tuple[bool, float]:
@@ -69,7 +87,7 @@ class Cell:
             (
                 (record.outcome != "ok", record.end_loss or math.inf)
                 for record in self.records
-                if record.kind == "search" and setting(record) == chosen
+                if record.kind == "search" and repr(record.params) == chosen
             ),
             default=(True, math.inf),
         )

@@ -21,6 +21,8 @@ from raygan.storage import Storage
 
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
 OVERVIEW = "overview.png"
+RETRY = "-warmup"
+"""Ends the id of a trial with a warm-up that an early failure of its setting has called for."""
 STABILITY = ("last_over_best", "drawup", "roughness", "log_area")
 """Measures of :mod:`raygan.report.stability` in a trial's row."""
 
@@ -193,9 +195,13 @@ def outcome_cell(outcome: str) -> Text:
 
 
 def setting(record: TrialRecord) -> str:
-    """A trial's searched values in words: ``lr=0.0001``."""
+    """A trial's searched values in words: ``lr=0.0001``; ``warmup=100`` among them if an early
+    failure of the setting has called for it."""
+    found = dict(record.params)
+    if record.id.endswith(RETRY):
+        found["warmup"] = record.config.get("warmup")
     return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                    for name, value in record.params.items()) or "as given"  # fmt: skip
+                    for name, value in found.items()) or "as given"  # fmt: skip
 
 
 def _rank(record: TrialRecord) -> tuple[bool, bool, bool, float]:

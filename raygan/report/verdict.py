@@ -108,6 +108,13 @@ def _lost(evidence: Evidence) -> list[str]:
     """What the losses do not show: runs that gave none."""
     sentences = []
     for cell in evidence.cells:
+        if cell.lost_before:
+            how_many = f"{len(cell.lost_before)} of {words.times(len(cell.tried_before), 'seed')}"
+            length = next(iter(cell.runs.values())).config["warmup"]
+            sentences.append(
+                f"{how_many} of {cell.name} failed without a warm-up; all of its runs shown have "
+                f"one of {length:,} iterations."
+            )
         failed, ended = cell.failed, cell.ended
         if cell.runs and failed and cell.replicates:
             rate = words.share(len(failed), len(ended), wilson(len(failed), len(ended)))

@@ -9,7 +9,7 @@ from optuna.storages import BaseStorage
 
 from raygan.errors import RayganError
 from raygan.records import WHOLE, TrialRecord
-from raygan.sweep import plan
+from raygan.sweep import looks, plan
 from raygan.sweep.plan import Cell, TrialPlan
 from raygan.sweep.search import CellSearch
 from raygan.sweep.space import longest
@@ -20,10 +20,62 @@ _TO_THE_END = Never()
 
 
 def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Those of a cell's ``records`` that replicate its best settings, whatever their outcome."""
+    """Those of a cell's ``records`` that replicate its best settings, whatever their outcome; where
+    a setting needs a warm-up, those that have one."""
     records = list(records)
     planned = {planned.id for planned in replicates(spec, cell, records, spec.replicate.most)}
-    return [record for record in records if record.id.removesuffix(plan.RETRY) in planned]
+    return [record for record in records if record.id in planned]
+
+
+def attempts(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The same, and the replicates of these settings without the warm-up that they need."""
+    records = list(records)
+    most = spec.replicate.most
+    plain = {p.id.removesuffix(plan.RETRY) for p in replicates(spec, cell, records, most)}
+    return [record for record in records if record.id.removesuffix(plan.RETRY) in plain]
+
+
+def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Those of a sweep's ``records`` that are trained once more with a warm-up, now or later: early
+    failures, and all replicates of a setting of which one has failed early."""
+    known = {record.id: record for record in records}
+    warm = _warm_sources(known.values()) if spec.warmup is not None else set()
+    return [
+        record
+        for record in known.values()
+        if not plan.is_retry(record.id)
+        and (
+            f"{record.id}{plan.RETRY}" in known
+            or (record.kind == "search" and spec.warmup and record.outcome == "early-failure")
+            or (record.kind == "replicate" and _source(record) in warm)
+        )
+    ]
+
+
+def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
+    """Trials of the whole sweep, as far as is known from its ``records``: early failures add those
+    that are trained once more."""
+    records = list(records)
+    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, records)
+    whole = len(plan.cells(spec)) * each + len(trained_twice(spec, records))
+    # an earlier version may have tried some settings twice
+    return max(whole, len(records))
+
+
+def _source(replicate: TrialRecord) -> str:
+    """The trial whose setting is replicated."""
+    return replicate.id.removesuffix(plan.RETRY).rpartition("-seed")[0]
+
+
+def _warm_sources(records: Iterable[TrialRecord]) -> set[str]:
+    """The trials whose settings need a warm-up, since a replicate without one has failed early."""
+    return {
+        _source(record)
+        for record in records
+        if record.kind == "replicate"
+        and record.outcome == "early-failure"
+        and not plan.is_retry(record.id)
+    }
 
 
 def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -52,25 +104,36 @@ def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 def replicates(
     spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord], seeds: int
 ) -> Iterator[TrialPlan]:
-    """The trials that replicate the settings which are best now, with so many ``seeds``."""
+    """The trials that replicate the settings which are best now, with so many ``seeds``.
+
+    All seeds of a setting have the same recipe: with a warm-up if the search needed one for it, or
+    if any seed has failed early without one.
+    """
+    records = list(records)
+    warm = _warm_sources(records)
     top: dict[str, tuple[str, dict[str, Any]]] = {}
     if not plan.trials_per_cell(spec):
         top[""] = (cell.name, {})
     for record in _ranked(record for record in records if record.kind == "search"):
         # a setting that was drawn twice is one
         source = record.id.removesuffix(plan.RETRY)
-        top.setdefault(repr(sorted(record.params.items())), (source, record.params))
+        if top.setdefault(repr(sorted(record.params.items())), (source, record.params))[0] == (
+            source) and plan.is_retry(record.id):  # fmt: skip
+            warm.add(source)
     settings = list(top.values())[: spec.replicate.top]
     for index in range(seeds):
         for source, params in settings:
-            yield plan.replicate(spec, cell, index, params, source)
+            planned = plan.replicate(spec, cell, index, params, source)
+            warmup = spec.warmup if source in warm else None
+            yield planned if warmup is None else plan.with_warmup(planned, warmup)
 
 
 class CellStudy:
     """What one cell has tried, and what it is to try next.
 
-    The cell is searched; an early failure is tried once more if the spec says so; when the search
-    is over, the best settings are replicated. ``journal``: Optuna storage to keep the search in.
+    The cell is searched; an early failure is tried once more with a warm-up if the spec says so;
+    when the search is over, the best settings are replicated. ``journal``: Optuna storage to keep
+    the search in.
     """
 
     def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
@@ -130,11 +193,11 @@ class CellStudy:
         return best(self._spec, self._cell, self.records.values())
 
     def _due(self) -> Iterator[TrialPlan]:
-        """Trials that the ended ones call for: retries, and replicates in the end."""
+        """Trials that the ended ones call for: retries of the search, and replicates in the end."""
         if self._spec.warmup is not None:
             for record in self.records.values():
                 if self._is_to_retry(record):
-                    yield plan.retry(record, self._spec.warmup)
+                    yield plan.with_warmup(plan.of_record(record), self._spec.warmup)
         if self._search.left or any(
             record.outcome is None for record in self.records.values() if record.kind == "search"
         ):
@@ -146,6 +209,7 @@ class CellStudy:
     def _is_to_retry(self, record: TrialRecord) -> bool:
         return (
             self._spec.warmup is not None
+            and record.kind == "search"
             and record.outcome == "early-failure"
             and not plan.is_retry(record.id)
             and f"{record.id}{plan.RETRY}" not in self.records

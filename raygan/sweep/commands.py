@@ -23,7 +23,7 @@ from raygan.shown import MOST_MESSAGE, shown
 from raygan.shown import cell as text_cell
 from raygan.storage import Storage
 from raygan.sweep import lock, looks, plan, state
-from raygan.sweep.cell import best, verdict
+from raygan.sweep.cell import best, trained_twice, verdict
 from raygan.sweep.lock import Holder
 from raygan.sweep.plan import Cell
 from raygan.sweep.spec import NAME, SweepSpec, load
@@ -104,8 +104,9 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     replicates = looks.replicates_per_cell(spec, known.values())
     for cell in plan.cells(spec):
         mine = _of(cell, known)
-        # an early failure that was tried again is no trial of its own
-        ended = [r for r in mine if r.outcome is not None and f"{r.id}{plan.RETRY}" not in known]
+        # what is trained once more with a warm-up is no trial of its own
+        again = {record.id for record in trained_twice(spec, mine)}
+        ended = [r for r in mine if r.outcome is not None and r.id not in again]
         failed = sum(r.outcome not in (*WHOLE, "stopped") for r in ended)
         lowest = best(spec, cell, mine)
         table.add_row(

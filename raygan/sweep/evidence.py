@@ -14,7 +14,7 @@ from raygan.report.finals import Found, read_fids, read_finals, read_image_losse
 from raygan.report.make import Report
 from raygan.storage import Storage
 from raygan.sweep import looks, plan, state
-from raygan.sweep.cell import best, verdict
+from raygan.sweep.cell import attempts, best, expected
 from raygan.sweep.spec import SweepSpec
 
 
@@ -29,16 +29,13 @@ def make_report(
     ``data``: what is known of its images, or None if none of them has been looked at.
     """
     summary = state.summary(sweep)
-    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, known.values())
-    retries = sum(plan.is_retry(id) for id in known)
     compared = cells(spec, known)
     finals = _of_one_budget(read_finals(sweep, known.values()), compared, spec)
     evidence = Evidence(
         name=spec.name,
         cells=compared,
         baseline=data["baseline"] if data else None,
-        # an earlier version may have tried some settings twice
-        expected_trials=max(len(plan.cells(spec)) * each + retries, len(known)),
+        expected_trials=expected(spec, known.values()),
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
         data=_describe(spec, data),
         versions=summary.get(state.VERSIONS, {}),
@@ -88,13 +85,16 @@ def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialReco
     for cell in group:
         mine = [record for record in known.values() if record.cell == cell.name]
         records += mine
-        replicates += verdict(spec, cell, mine)
+        replicates += attempts(spec, cell, mine)
         winner = best(spec, cell, mine)
         if winner is not None:
             winners.append(winner)
         if "seed" in cell.values:
             # without a winner, any of its trials stands for the seed that gave no result
             replicates += [winner] if winner is not None else mine[-1:]
+            failed = known.get(replicates[-1].id.removesuffix(plan.RETRY)) if mine else None
+            if failed is not None and failed is not replicates[-1]:
+                replicates.append(failed)
     lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
     return Cell(plan.cell_name(spec, values), values, records, replicates, lowest)
 

@@ -15,6 +15,7 @@ from raygan.records import TrialRecord
 from raygan.report.tables import outcome_cell, text_table
 from raygan.shown import cell, shown
 from raygan.sweep import looks, plan
+from raygan.sweep.cell import expected
 from raygan.sweep.estimate import STARTUP_SECONDS
 from raygan.sweep.final import JobStatus
 from raygan.sweep.spec import SweepSpec
@@ -169,12 +170,6 @@ def speed(record: TrialRecord) -> str:
     """Images per second at the last evaluation."""
     found = record.history[-1].get("perf/images_per_second")
     return "?" if found is None else f"{found:.0f}"
-
-
-def expected(spec: SweepSpec, known: Sequence[TrialRecord]) -> int:
-    """Trials of the whole sweep, as far as is known: early failures add their retries."""
-    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, known)
-    return len(plan.cells(spec)) * each + sum(plan.is_retry(record.id) for record in known)
 
 
 def has_final_tests(spec: SweepSpec) -> bool:

@@ -13,7 +13,8 @@ from raygan.sweep.space import trials_per_cell
 from raygan.sweep.spec import SweepSpec
 
 RETRY = "-warmup"
-"""Ends the id of a trial that is the retry of an early failure."""
+"""Ends the id of a trial whose first iterations have a lower learning rate, as an early failure of
+its setting has called for."""
 _SEARCH_SEEDS = 1_000_000
 """From ``train.seed`` to the seed of the first search trial: beyond the seeds of all replicates."""
 _SEEDS = 2**63
@@ -135,19 +136,18 @@ def replicate(
     return TrialPlan(f"{source}-seed{seed}", cell.name, index, params, config, "replicate", title)
 
 
-def retry(failed: TrialRecord, warmup: Warmup) -> TrialPlan:
-    """``failed`` once more, its first iterations at a lower learning rate."""
-    planned = of_record(failed)
+def with_warmup(planned: TrialPlan, warmup: Warmup) -> TrialPlan:
+    """``planned`` with its first iterations at a lower learning rate."""
     return replace(
         planned,
-        id=f"{failed.id}{RETRY}",
-        title=f"{failed.title} warmup",
+        id=f"{planned.id}{RETRY}",
+        title=f"{planned.title} warmup",
         config=replace(planned.config, warmup=warmup.iterations, warmup_factor=warmup.factor),
     )
 
 
 def is_retry(id: str) -> bool:
-    """Whether a trial's id is that of the retry of an early failure."""
+    """Whether a trial's id is that of one with a warm-up after an early failure."""
     return id.endswith(RETRY)
 
 

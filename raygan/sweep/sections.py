@@ -209,7 +209,8 @@ class Replicate(Section):
 
 
 class Warmup(Section):
-    """How a trial that fails in its first iterations is retried, once."""
+    """How a trial that fails in its first iterations is retried, once. If a replicate fails so, all
+    seeds of its setting are trained with the warm-up: they share one recipe."""
 
     iterations: int = Field(
         100, ge=1, description="iterations of the retry at the lower learning rate"

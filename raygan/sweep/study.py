@@ -20,7 +20,7 @@ from raygan.gan.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep import looks, plan
-from raygan.sweep.cell import CellStudy
+from raygan.sweep.cell import CellStudy, expected
 from raygan.sweep.meter import Clock, Spent
 from raygan.sweep.plan import TrialPlan
 from raygan.sweep.sections import Budget
@@ -91,10 +91,7 @@ class Study:
     @property
     def trial_count(self) -> int:
         """How many trials the sweep takes as far as is known: early failures add theirs."""
-        each = plan.trials_per_cell(self.spec)
-        each += plan.replicates_per_cell(self.spec, self.look[0])
-        retries = sum(plan.is_retry(id) for id in list(self.records))
-        return max(len(self.cells) * each + retries, len(self.records))
+        return expected(self.spec, list(self.records.values()))
 
     @property
     def complete(self) -> bool:

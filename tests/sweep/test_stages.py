@@ -1,14 +1,18 @@
 """What follows a search: retries of early failures, replicates, and the budget's end."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from raygan.errors import RayganError
 from raygan.records import LOSS
+from raygan.report.evidence import Evidence
+from raygan.report.verdict import verdict
 from raygan.storage import Storage
 from raygan.sweep import spec
 from raygan.sweep.conclude import _exit_code
+from raygan.sweep.evidence import cells
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
 
@@ -224,10 +228,95 @@ def test_retry_counts_for_the_search_and_its_setting_is_replicated(storage):
         else:
             play(study, planned.id, by_rate(planned))
     assert study.records["bn-001-warmup"].outcome == "ok"
-    replicate = study.records["bn-001-seed8"]
-    assert replicate.config["warmup"] == 0  # the setting's: tried as it is first
+    assert "bn-001-seed8" not in study.records
+    replicate = study.records["bn-001-seed8-warmup"]
+    assert replicate.config["warmup"] == 5  # the setting's, which includes it
+    assert study.complete
+    assert study.trial_count == len(study.records) == 7
     states = [trial.state.name for trial in study.cells["bn"]._search._study.trials]
     assert states == ["COMPLETE", "COMPLETE"]
+
+
+def run_with_failures(study: Study, failing: set[str]) -> list[str]:
+    order = []
+    while (planned := study.next_trial()) is not None:
+        order.append(planned.id)
+        if planned.id in failing:
+            fail_early(study, planned.id)
+        else:
+            play(study, planned.id, by_rate(planned))
+    return order
+
+
+RECIPES = WARMUP + "replicate: {seeds: 5}\n"
+
+
+def test_all_seeds_have_a_warmup_if_one_fails_early_without(storage):
+    study = open_study(storage, RECIPES)
+    order = run_with_failures(study, {"wn-001-seed9"})
+    wn = [trial for trial in order if trial.startswith("wn") and "seed" in trial]
+    warm = [f"wn-001-seed{seed}-warmup" for seed in range(8, 13)]
+    # those to come are trained with it alone
+    assert wn == ["wn-001-seed8", "wn-001-seed9", *warm]
+    assert [record.id for record in study.cells["wn"].verdict()] == warm
+    assert not any(trial.endswith("warmup") for trial in order if trial.startswith("bn"))
+    assert study.complete
+    assert not study.waiting
+    assert study.trial_count == len(study.records) == 16
+    again = open_study(storage, RECIPES, retry_failed=True)
+    assert again.complete
+    assert again.trial_count == 16
+
+
+def test_resumed_sweep_gives_all_seeds_the_warmup_that_one_needed(storage):
+    first = open_study(storage, RECIPES)
+    while (planned := first.next_trial()).id != "wn-001-seed8":
+        play(first, planned.id, by_rate(planned))
+    fail_early(first, "wn-001-seed8")
+    again = open_study(storage, RECIPES)
+    assert again.trial_count == 15
+    order = [trial for trial in run_all(again, by_rate) if trial.startswith("wn")]
+    assert order == [f"wn-001-seed{seed}-warmup" for seed in range(8, 13)]
+    assert "wn-001-seed9" not in again.records
+
+
+def test_retried_early_failures_are_told(storage):
+    """All of wn's seeds fail in their first iterations, and none does with a warm-up."""
+    study = open_study(storage, RECIPES)
+    plain = {f"wn-001-seed{seed}" for seed in range(8, 13)}
+    given: list[str] = []
+    while len(given) < 14 and (planned := study.next_trial()) is not None:
+        given.append(planned.id)  # all seeds of a cell at once
+        if "seed" not in planned.id:
+            play(study, planned.id, by_rate(planned))
+    for trial in given:
+        if "seed" in trial:
+            fail_early(study, trial) if trial in plain else play(study, trial, 0.1)
+    run_all(study, by_rate)
+    wn = next(cell for cell in cells(study.spec, study.records) if cell.name == "wn")
+    assert [record.id for record in wn.runs.values()] == [f"{trial}-warmup" for trial in sorted(
+        plain, key=lambda trial: int(trial.rpartition("seed")[2]))]  # fmt: skip
+    assert {record.id for record in wn.lost_before} == plain
+    assert wn.setting == "lr=0.0001 warmup=5"
+    said = verdict(Evidence("a", cells(study.spec, study.records), finished=True))
+    assert (
+        "5 of 5 seeds of wn failed without a warm-up; all of its runs shown have one of 5 "
+        "iterations."
+    ) in said
+
+
+def test_in_a_sweep_where_only_failed_seeds_were_retried_they_count_as_failures(storage):
+    study = open_study(storage, RECIPES)
+    run_with_failures(study, {"wn-001-seed9"})
+    for seed in (8, 10, 11, 12):  # as an earlier version left it
+        warm = study.records.pop(f"wn-001-seed{seed}-warmup")
+        plain = replace(warm, id=f"wn-001-seed{seed}", config={**warm.config, "warmup": 0})
+        study.records[plain.id] = plain
+    wn = next(cell for cell in cells(study.spec, study.records) if cell.name == "wn")
+    assert len(wn.runs) == 5
+    assert [record.id for record in wn.failed] == ["wn-001-seed9"]
+    assert wn.lost_before == []
+    assert wn.setting == "lr=0.0001"
 
 
 def test_retry_that_was_cut_off_goes_on_and_is_not_given_out_twice(storage):
