@@ -11,10 +11,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95
 """Level of every interval that is shown."""
@@ -114,7 +114,7 @@ class Contrast:
             return None
         if self.error <= _rounding(self.log - log):
             return 0.0 if self.log < log - 1e-12 else 1.0
-        return float(stats.t.cdf((self.log - log) / self.error, self.freedom))
+        return float(special.stdtr(self.freedom, (self.log - log) / self.error))
 
     def p_above(self, log: float = 0.0) -> float | None:
         """One-sided p for the claim that the true difference is above ``log``."""
@@ -263,7 +263,7 @@ def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) 
         n, m = len(first), len(second)
         improved += n * m - (rank_sum / 2 - n * (n + 1) / 2)
         pairs += n * m
-        counts = np.convolve(counts, _rank_sums(tuple(doubled.tolist()), n))
+        counts = np.convolve(counts, _rank_sums(tuple(sorted(doubled.tolist())), n))
     total = counts.sum()
     return Ranks(
         improved / pairs,
@@ -272,6 +272,7 @@ def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) 
     )
 
 
+@lru_cache(maxsize=256)
 def _rank_sums(doubled: tuple[int, ...], size: int) -> np.ndarray:
     """How many subsets of ``size`` of these ranks have each sum."""
     sums = np.zeros((size + 1, sum(doubled) + 1))
@@ -298,6 +299,7 @@ def permutation_p(first: Sequence[float], second: Sequence[float]) -> float:
     return float(((apart >= found).sum() + extra) / (len(dealt) + extra))
 
 
+@cache
 def failures_p(failed: int, n: int, others_failed: int, others: int) -> float | None:
     """Two-sided p of equal failure rates (Boschloo 1970); None if there is nothing to compare."""
     if not n or not others or not failed + others_failed or failed + others_failed == n + others:
@@ -336,7 +338,7 @@ def percent(log_ratio: float) -> float:
 
 
 def _quantile(level: float, freedom: float) -> float:
-    return float(stats.t.ppf(level, freedom))
+    return float(special.stdtrit(freedom, level))
 
 
 def _rounding(value: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from scipy import stats
+from scipy import special
 
 from raygan.report.compare import Contrast
 
@@ -98,4 +98,4 @@ def expected_best(losses: Sequence[float]) -> list[float]:
 
 def simultaneous_t(level: float, claims: int, freedom: float) -> float:
     """Student's t for two-sided intervals of ``claims`` means that hold together (Bonferroni)."""
-    return float(stats.t.ppf(1 - (1 - level) / (2 * claims), freedom))
+    return float(special.stdtrit(freedom, 1 - (1 - level) / (2 * claims)))

@@ -171,10 +171,10 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
         return False, "no run has ended."
     if not evidence.replicated:
         return False, "there is one run per cell, the best of its search. Set replicate.seeds."
-    return True, " ".join([*_failures(cells), *_worsening(evidence)])
+    return True, " ".join([*_failures(evidence, cells), *_worsening(evidence)])
 
 
-def _failures(cells: list[Cell]) -> list[str]:
+def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
     sentences = []
     for cell in cells:
         count, n = len(cell.failed), len(cell.ended)
@@ -186,26 +186,40 @@ def _failures(cells: list[Cell]) -> list[str]:
         n = min(len(cell.ended) for cell in cells)
         return [f"Every run gave a result: {words.none_of(n)} failed in the cell with the fewest "
                 "runs."]  # fmt: skip
-    rates_of = {cell.name: (len(cell.failed), len(cell.ended)) for cell in cells}
-    pairs = list(combinations(rates_of, 2))
-    ps = [failures_p(*rates_of[a], *rates_of[b]) for a, b in pairs]
-    adjusted = holm([1.0 if p is None else p for p in ps])
-    differ = [
-        f"{a} and {b} (p = {p:.2g})"
-        for (a, b), p in zip(pairs, adjusted, strict=True)
-        if p <= 1 - 0.95
-    ]
-    if differ:
-        sentences.append(f"The shares of failed runs differ between {words.listed(differ)}.")
+    if differ := differing_failures(evidence):
+        pairs = [f"{a} and {b} (p = {p:.2g})" for a, b, p in differ]
+        sentences.append(f"The shares of failed runs differ between {words.listed(pairs)}.")
     elif len(cells) > 1:
         sentences.append("No difference between the shares of failed runs can be claimed.")
     return sentences
 
 
+def differing_failures(evidence: Evidence) -> list[tuple[str, str, float]]:
+    """Pairs of cells whose shares of failed runs differ, with p (Boschloo, adjusted by Holm)."""
+    rates_of = {cell.name: (len(cell.failed), len(cell.ended)) for cell in evidence.cells}
+    pairs = list(combinations([name for name, (_, n) in rates_of.items() if n], 2))
+    ps = [failures_p(*rates_of[a], *rates_of[b]) for a, b in pairs]
+    adjusted = holm([1.0 if p is None else p for p in ps])
+    return [(a, b, p) for (a, b), p in zip(pairs, adjusted, strict=True) if p <= evidence.alpha]
+
+
+def worse_again(evidence: Evidence) -> dict[str, bool]:
+    """Whether the runs of each cell with enough of them get worse again after their best, for
+    certain (one-sided t of ln(last / best loss), adjusted by Holm)."""
+    found = _ratios(evidence)
+    adjusted = holm([1.0 if (p := worsening_p(g)) is None else p for g in found.values()])
+    return {name: p <= evidence.alpha for name, p in zip(found, adjusted, strict=True)}
+
+
+def _ratios(evidence: Evidence) -> dict[str, list[float]]:
+    """ln(last / best loss) on the final images of the cells with enough runs for a claim."""
+    found = {cell.name: list(worsening(evidence, cell).values()) for cell in evidence.ranked}
+    return {name: values for name, values in found.items() if len(values) >= LEAST}
+
+
 def _worsening(evidence: Evidence) -> list[str]:
     """What is said of ln(last / best loss) on the final images."""
-    found = {cell.name: list(worsening(evidence, cell).values()) for cell in evidence.ranked}
-    found = {name: values for name, values in found.items() if len(values) >= LEAST}
+    found = _ratios(evidence)
     if not found:
         return [
             "Whether runs get worse again is not known: it takes the final test of the best and "
@@ -218,9 +232,8 @@ def _worsening(evidence: Evidence) -> list[str]:
         "Loss of the last generator against that of the best one, both on the final images (mean): "
         f"{words.listed(ends)}."
     ]
-    adjusted = holm([worsening_p(found[name]) or 0.0 for name in order])
-    worse = [name for name, p in zip(order, adjusted, strict=True) if p <= evidence.alpha]
-    if worse:
+    is_worse = worse_again(evidence)
+    if worse := [name for name in order if is_worse[name]]:
         sentences.append(f"The runs of {words.listed(worse)} get worse again after their best.")
     else:
         sentences.append("That any cell's runs get worse again after their best cannot be claimed.")
