@@ -272,6 +272,24 @@ def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) 
     )
 
 
+def shift_limit(values: Sequence[float], others: Sequence[float], level: float) -> float:
+    """One-sided upper limit, by ranks, of how far ``values`` lie above ``others``; a run without a
+    result is infinity.
+
+    What the exact test of Mann and Whitney does not reject (Hodges and Lehmann 1963): an order
+    statistic of all differences. Infinity if too many of ``values`` are, or if there are too few
+    for the level.
+    """
+    pairs = len(values) * len(others)
+    # two infinities may lie apart by anything
+    apart = sorted(math.inf if a == math.inf else a - b for a in values for b in others)
+    doubled = tuple(range(2, 2 * (len(values) + len(others)) + 1, 2))
+    counts = _rank_sums(doubled, len(values))[len(values) * (len(values) + 1) :: 2]
+    chances = np.cumsum(counts / counts.sum())
+    left_out = int((chances <= 1 - level).sum())
+    return apart[pairs - left_out] if left_out else math.inf
+
+
 @lru_cache(maxsize=256)
 def _rank_sums(doubled: tuple[int, ...], size: int) -> np.ndarray:
     """How many subsets of ``size`` of these ranks have each sum."""

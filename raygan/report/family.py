@@ -160,7 +160,13 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
         for a, b in itertools.permutations(best, 2)
         if (c := _contrast(a, b)) is not None
     }
-    return Family(found, correction, choices(against, 1 - alpha))
+    by_name = {one.name: one for one in best}
+    ranked = {
+        (a, b): (by_name[a].ranked, by_name[b].ranked)
+        for a, b in against
+        if by_name[a].failed or by_name[b].failed
+    }
+    return Family(found, correction, choices(against, 1 - alpha, ranked))
 
 
 def axes(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -231,12 +237,16 @@ def of_losses(evidence: Evidence) -> Family:
 
 def of_worsening(evidence: Evidence) -> Family:
     """The comparisons of g = ln(last / best loss), both in the final test."""
-    return _of(evidence, lambda c: Values(c.name, list(worsening(evidence, c).values())))
+    return _of(
+        evidence, lambda c: Values(c.name, list(worsening(evidence, c).values()), len(c.failed))
+    )
 
 
 def of_speed(evidence: Evidence) -> Family:
     """The comparisons of the mean log loss over the run (running test)."""
-    return _of(evidence, lambda cell: Values(cell.name, list(log_areas(cell).values())))
+    return _of(
+        evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), len(cell.failed))
+    )
 
 
 def worsening(evidence: Evidence, cell: Cell) -> dict[int, float]:

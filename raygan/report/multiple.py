@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 
 from scipy import special
 
-from raygan.report.compare import Contrast
+from raygan.report.compare import Contrast, percent, shift_limit
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -54,31 +55,48 @@ class Choice:
     1984)."""
 
     cell: str
-    regret: float
+    regret: float | None
     """By how many per cent its mean loss lies above the lowest, at most; all bounds of a sweep
-    hold together at the level of :func:`choices`."""
+    hold together at the level of :func:`choices`. None if too many of its runs gave no result for
+    any bound."""
     out: bool
-    """Whether another cell's mean is lower for certain, at that level."""
+    """Whether it is not the best one for certain, at that level: another one's mean is lower."""
 
 
-def choices(contrasts: Mapping[tuple[str, str], Contrast], level: float) -> list[Choice]:
+def choices(
+    contrasts: Mapping[tuple[str, str], Contrast],
+    level: float,
+    ranked: Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]] = MappingProxyType(
+        {}
+    ),
+) -> list[Choice]:
     """What each cell gives up at most, the least first.
 
     ``contrasts``: of each ordered pair of the k cells, by their names. With d the difference of two
-    cells' means of ln(loss) and t = t_{1 − (1 − level) / (k − 1)}, the regret of c is at most
-    exp(max(0, max over j of d_cj + t · se)) − 1, and c is out if d_cj − t · se > 0 for some j.
+    cells' means of ln(loss) and t = t_{1 − (1 − level) / (k − 1)}, c lies above j by at most
+    u_cj = d_cj + t · se. The regret of c is at most exp(max(0, max over j of u_cj)) − 1, and c is
+    out if u_jc < 0 for some j.
+
+    ``ranked``: ln(loss) of all runs of those pairs of which some run gave no result, these as
+    infinity. u is then the higher one of the above and of the limit by ranks.
     """
     names = list(dict.fromkeys(name for name, _ in contrasts))
     if len(names) < 2:
         return []
     each = 1 - (1 - level) / (len(names) - 1)
+    most = {
+        pair: max(
+            c.highest(each), shift_limit(*ranked[pair], each) if pair in ranked else -math.inf
+        )
+        for pair, c in contrasts.items()
+    }
     found = []
     for name in names:
-        against = [contrasts[name, other] for other in names if other != name]
-        most = max(0.0, *(c.highest(each) for c in against))
-        out = any(c.log - (c.highest(each) - c.log) > 0 for c in against)
-        found.append(Choice(name, 100 * math.expm1(min(most, 50.0)), out))
-    return sorted(found, key=lambda choice: choice.regret)
+        others = [other for other in names if other != name]
+        regret = max(0.0, *(most[name, other] for other in others))
+        out = any(most[other, name] < 0 for other in others)
+        found.append(Choice(name, percent(regret) if regret < math.inf else None, out))
+    return sorted(found, key=lambda c: math.inf if c.regret is None else c.regret)
 
 
 def expected_best(losses: Sequence[float]) -> list[float]:

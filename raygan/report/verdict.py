@@ -41,19 +41,24 @@ def _sentences(evidence: Evidence) -> list[str]:
 
 def choice(family: Family) -> str:
     """What each cell gives up at most, the least first; empty if nothing can be said."""
-    if not family.choices:
-        return ""
-    first, *rest = family.choices
-    shown = [f"{c.cell} at most {words.percent(c.regret)}" for c in rest[: MOST - 1]]
+    known = [(c.cell, c.regret) for c in family.choices if c.regret is not None]
+    open_ = [c.cell for c in family.choices if c.regret is None]
+    no_limit = (
+        f"How much choosing {words.listed(open_, 'or')} gives up cannot be said: too many runs "
+        "gave no result."
+    )
+    if not known:
+        return no_limit if open_ else ""
+    (first, lowest), *rest = known
+    shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[: MOST - 1]]
     if (left := len(rest) - len(shown)) > 0:
-        most = max(c.regret for c in rest)
+        most = max(regret for _, regret in rest)
         shown.append(f"the other {left} cells at most {words.percent(most)}")
     some_failed = any(sum(found.failed) for found in family.comparisons)
-    of = "95%; over the runs that gave a result" if some_failed else "95%"
-    return (
-        f"Choosing {first.cell} gives up at most {words.percent(first.regret)} of loss against any "
-        f"other cell here ({of}); choosing {words.listed(shown)}."
-    )
+    how = "95%; runs without a result are the worst" if some_failed else "95%"
+    others = f"; choosing {words.listed(shown)}" if shown else ""
+    text = f"Choosing {first} gives up at most {words.percent(lowest)} of loss against any other "
+    return f"{text}cell here ({how}){others}.{f' {no_limit}' if open_ else ''}"
 
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:

@@ -18,7 +18,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +216,10 @@ def _of_losses(scenario: Scenario, evidence: Evidence, family: Family) -> Found:
     best = min(exact.values())
     found["best"] = any(
         (choice.out and exact[choice.cell] == best)
-        or choice.regret < 100 * math.expm1(exact[choice.cell] - best)
+        or (
+            choice.regret is not None
+            and choice.regret < 100 * math.expm1(exact[choice.cell] - best)
+        )
         for choice in family.choices
     )
     survivors = dict(zip(names, scenario.survivors, strict=True))

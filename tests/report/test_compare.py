@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from raygan.report.compare import (
+    contrast,
     failures_p,
     geometric_mean,
     heterogeneity_p,
@@ -16,6 +17,7 @@ from raygan.report.compare import (
     permutation_p,
     pooled,
     ranks,
+    shift_limit,
     stratified_ranks,
     welch,
     wilson,
@@ -150,6 +152,30 @@ def test_choosing_the_best_cell_gives_up_least():
     assert second.out
     assert third.regret > 100
     assert choices({}, 0.95) == []
+
+
+def test_a_cell_whose_worst_runs_failed_is_not_chosen_by_its_survivors():
+    low = np.log([0.0100, 0.0101, 0.0102])
+    whole = {"a": list(np.log(B)), "b": [*low, math.inf, math.inf]}
+    pairs = list(itertools.permutations(whole, 2))
+    against = {(x, y): contrast(whole[x], whole[y][:3] if y == "b" else whole[y]) for x, y in pairs}
+    against["b", "a"] = contrast(low, whole["a"])
+    assert choices(against, 0.95)[0].regret == 0
+    ranked = {(x, y): (whole[x], whole[y]) for x, y in pairs}
+    found = {choice.cell: choice for choice in choices(against, 0.95, ranked)}
+    assert found["b"].regret is None
+    assert found["a"].regret > 0
+    assert not found["a"].out
+
+
+def test_limit_of_a_shift_is_what_the_rank_test_does_not_reject():
+    first, second = np.log(A), np.log(B)
+    limit = shift_limit(first, second, 0.95)
+    for shift, rejected in ((limit - 1e-9, False), (limit + 1e-9, True)):
+        p = ranks(list(first - shift), list(second)).p_lower
+        assert (p <= 0.05) is rejected
+    assert shift_limit([0.0, math.inf, math.inf], [0.0] * 3, 0.95) == math.inf
+    assert shift_limit([0.0] * 3, [1.0] * 3, 0.99) == math.inf
 
 
 def test_budget_curve_is_the_mean_over_all_draws():
