@@ -97,6 +97,12 @@ class Contrast:
         """Whether both cells have :data:`LEAST` runs."""
         return min(self.n, self.others) >= LEAST
 
+    @property
+    def turned(self) -> Contrast:
+        """The second cell against the first."""
+        return Contrast(-self.log, self.error, self.freedom, self.others, self.n,
+                        self.values[::-1], self.image_error)  # fmt: skip
+
     def interval(self, level: float = LEVEL) -> Interval | None:
         """Interval of :attr:`percent`; None below :data:`LEAST` runs."""
         if not self.testable:
@@ -118,7 +124,7 @@ class Contrast:
 
     def p_above(self, log: float = 0.0) -> float | None:
         """One-sided p for the claim that the true difference is above ``log``."""
-        return Contrast(-self.log, self.error, self.freedom, self.n, self.others).p_below(-log)
+        return self.turned.p_below(-log)
 
     def detectable(self, level: float, power: float = 0.8) -> float | None:
         """The difference, in per cent, that a test at ``level`` finds with the chance ``power`` if
@@ -169,10 +175,13 @@ def contrast(
     """The same of values that are logarithms already."""
     if not len(first) or not len(second):
         return None
-    parts, freedoms = [], []
-    for side in (np.asarray(first), np.asarray(second)):
+    means, parts, freedoms = [], [], []
+    logs = (tuple(map(float, first)), tuple(map(float, second)))
+    for side in logs:
         n = len(side)
-        parts.append(float(side.var(ddof=1)) / n if n > 1 else 0.0)
+        means.append(math.fsum(side) / n)
+        squares = math.fsum((x - means[-1]) ** 2 for x in side)
+        parts.append(squares / (n - 1) / n if n > 1 else 0.0)
         freedoms.append(n - 1)
     over_runs = sum(parts)
     used = sum(part**2 / df for part, df in zip(parts, freedoms, strict=True) if df)
@@ -181,10 +190,8 @@ def contrast(
     if over_runs and image_variance:
         # the images' part is known from hundreds of them
         freedom *= (variance / over_runs) ** 2
-    logs = (tuple(map(float, first)), tuple(map(float, second)))
-    log = float(np.mean(first) - np.mean(second))
-    return Contrast(log, math.sqrt(variance), freedom, len(first), len(second), logs,
-                    math.sqrt(image_variance))  # fmt: skip
+    log, (n, others) = means[0] - means[1], map(len, logs)
+    return Contrast(log, math.sqrt(variance), freedom, n, others, logs, math.sqrt(image_variance))
 
 
 def image_variance(runs: np.ndarray, others: np.ndarray) -> float:
@@ -258,7 +265,10 @@ def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) 
     counts = np.ones(1)
     for first, second in strata:
         # twice the mean rank is a whole number
-        doubled = np.rint(2 * stats.rankdata([*first, *second])).astype(int)
+        together = np.array([*first, *second])
+        ordered = np.sort(together)
+        doubled = np.searchsorted(ordered, together) + 1
+        doubled += np.searchsorted(ordered, together, side="right")
         found += (rank_sum := int(doubled[: len(first)].sum()))
         n, m = len(first), len(second)
         improved += n * m - (rank_sum / 2 - n * (n + 1) / 2)
@@ -347,7 +357,8 @@ def worsening_p(worsening: Sequence[float]) -> float | None:
         return None
     if np.ptp(worsening) <= 1e-12:
         return 0.0 if worsening[0] > 1e-12 else 1.0
-    return float(stats.ttest_1samp(worsening, 0.0, alternative="greater").pvalue)
+    error = float(np.std(worsening, ddof=1)) / math.sqrt(len(worsening))
+    return float(special.stdtr(len(worsening) - 1, -float(np.mean(worsening)) / error))
 
 
 def percent(log_ratio: float) -> float:

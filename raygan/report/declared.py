@@ -50,24 +50,32 @@ def _p(claim: Claim, found: Comparison | None) -> float | None:
     if found is None or not found.contrast.testable:
         return None
     margin = math.log1p(claim.margin)
-    turned = found.cell != claim.cell
-    contrast, ranks = found.contrast, found.ranks
-    # of the claim's cell against the other
-    below = contrast.p_above if turned else contrast.p_below
-    above = contrast.p_below if turned else contrast.p_above
-    failed, others = reversed(found.failed) if turned else found.failed
+    failed, others = found.failed if found.cell == claim.cell else found.failed[::-1]
     if claim.kind == "lower":
-        p = below(0.0)
-        if p is not None and ranks is not None and failed + others:
-            p = max(p, ranks.p_higher if turned else ranks.p_lower)
+        p = _p_below(claim.cell, found, 0.0)
     elif failed > others or (claim.kind == "equivalent" and failed != others):
         p = 1.0  # no margin says how much more often it may fail
     elif claim.kind == "not_worse":
-        p = below(-margin if turned else margin)
+        p = _p_below(claim.cell, found, margin)
     else:
-        sides = [below(-margin if turned else margin), above(margin if turned else -margin)]
-        p = max(side for side in sides if side is not None)
-    return None if p is None else min(1.0, 2 * p)
+        p = max(_p_below(cell, found, margin) for cell in (claim.cell, claim.other))
+    return min(1.0, 2 * p)
+
+
+def _p_below(cell: str, found: Comparison, log: float) -> float:
+    """One-sided p for the claim that ``cell``, one of the two, lies above the other by less than
+    ``log``; if any run failed, also by the ranks with these as the worst.
+
+    How much worse a failed run is, is not known: beside a margin, one of ``cell`` counts as worse
+    than one of the other.
+    """
+    turned = found.cell != cell
+    p = found.contrast.p_above(-log) if turned else found.contrast.p_below(log)
+    assert p is not None
+    if found.ranks is not None and any(found.failed):
+        ranks = found.ranks_at(-log if turned else log, cell) if log else found.ranks
+        p = max(p, ranks.p_higher if turned else ranks.p_lower)
+    return p
 
 
 def _result(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,6 +73,8 @@ class Comparison:
     """The same by ranks, runs without a result as the worst."""
     strata: int = 1
     """How many strata are pooled."""
+    ranked: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
+    """ln(loss) of all runs of both by stratum, infinity without a result."""
     heterogeneity: float | None = None
     """p of equal differences in all strata."""
     claims: int = 1
@@ -89,6 +92,17 @@ class Comparison:
             return p
         lower = self.contrast.log < 0
         return max(p, min(1.0, 2 * (self.ranks.p_lower if lower else self.ranks.p_higher)))
+
+    def ranks_at(self, log: float, cell: str) -> Ranks:
+        """The same by ranks for a true difference of ``log`` instead of none; the runs without a
+        result of ``cell``, one of the two, as worse than those of the other."""
+        return stratified_ranks(
+            [
+                ([x - log for x in a], _before_the_worst(b)) if cell == self.cell
+                else ([x - log for x in _before_the_worst(a)], b)
+                for a, b in self.ranked
+            ]
+        )  # fmt: skip
 
     @property
     def claimed(self) -> bool:
@@ -155,11 +169,10 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
     many = len(tested) > 1
     correction = "Shaffer's correction" if whole and many else "Holm's correction" if many else ""
     best = [one for one in usable.values() if len(one.logs) >= LEAST]
-    against = {
-        (a.name, b.name): c
-        for a, b in itertools.permutations(best, 2)
-        if (c := _contrast(a, b)) is not None
-    }
+    against = {}
+    for a, b in itertools.combinations(best, 2):
+        if (c := _contrast(a, b)) is not None:
+            against[a.name, b.name], against[b.name, a.name] = c, c.turned
     by_name = {one.name: one for one in best}
     ranked = {
         (a, b): (by_name[a].ranked, by_name[b].ranked)
@@ -211,6 +224,7 @@ def _pair(
     joined = parts[0] if len(pairs) == 1 else pooled(parts)
     if joined.log > 0:
         return _pair([(b, a) for a, b in pairs], second, first, axis, within)
+    ranked = [(a.ranked, b.ranked) for a, b in pairs]
     return Comparison(
         first,
         second,
@@ -218,10 +232,15 @@ def _pair(
         axis,
         within,
         (sum(a.failed for a, _ in pairs), sum(b.failed for _, b in pairs)),
-        stratified_ranks([(a.ranked, b.ranked) for a, b in pairs]),
+        stratified_ranks(ranked),
         len(pairs),
+        ranked,
         heterogeneity_p(parts),
     )
+
+
+def _before_the_worst(values: Sequence[float]) -> list[float]:
+    return [min(x, sys.float_info.max) for x in values]
 
 
 def _contrast(a: Values, b: Values) -> Contrast | None:

@@ -80,7 +80,7 @@ def choices(
     ``ranked``: ln(loss) of all runs of those pairs of which some run gave no result, these as
     infinity. u is then the higher one of the above and of the limit by ranks.
     """
-    names = list(dict.fromkeys(name for name, _ in contrasts))
+    names = list(dict.fromkeys(name for pair in contrasts for name in pair))
     if len(names) < 2:
         return []
     each = 1 - (1 - level) / (len(names) - 1)
