@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, get_type_hints
 
 from raygan.gan.config import TrainConfig
@@ -23,6 +24,7 @@ def search_method(spec: SweepSpec) -> str:
     return "grid" if all_lists else "tpe"
 
 
+@cache
 def integer_fields() -> frozenset[str]:
     """Fields of the training configuration that are whole numbers."""
     return frozenset(

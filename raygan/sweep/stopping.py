@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_right
 from typing import Protocol
 
 from raygan.sweep.sections import Stop
@@ -87,20 +88,24 @@ class Median(Never):
 
     def __init__(self, grace: int) -> None:
         self._grace = grace
-        self._curves: dict[str, dict[int, float]] = {}
+        self._steps: dict[str, list[int]] = {}
+        self._sums: dict[str, list[float]] = {}
+        self._lowest: dict[str, float] = {}
 
     def stops(self, trial: str, step: int, loss: float) -> bool:
         """Whether ``trial`` is worse than the usual trial at iteration ``step``."""
-        own = self._curves.setdefault(trial, {})
-        own[step] = loss
+        steps, sums = self._steps.setdefault(trial, []), self._sums.setdefault(trial, [])
+        steps.append(step)
+        sums.append(loss + (sums[-1] if sums else 0.0))
+        lowest = self._lowest[trial] = min(loss, self._lowest.get(trial, math.inf))
         if step < self._grace:
             return False
         means = [
-            statistics.fmean(value for at, value in curve.items() if at <= step)
-            for other, curve in self._curves.items()
-            if other != trial and max(curve) >= step
+            self._sums[other][count - 1] / count
+            for other, known in self._steps.items()
+            if other != trial and known[-1] >= step and (count := bisect_right(known, step))
         ]
-        return len(means) >= self.LEAST and min(own.values()) > statistics.median(means)
+        return len(means) >= self.LEAST and lowest > statistics.median(means)
 
 
 class Patience(Never):
