@@ -7,11 +7,15 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from raygan.records import TrialRecord
 from raygan.report.evidence import Cell
 
 NEAR = 1.1
 """Times its lowest loss at any rate: up to here, a recipe is near its best."""
+LEAST = 1e-12
+"""A loss below this counts as this: the logarithm of 0 is no number."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +111,28 @@ def width(rates: list[Rate]) -> Width | None:
 
 def _is_good(rate: Rate, limit: float) -> bool:
     return rate.ok == rate.trials and rate.loss is not None and rate.loss <= limit
+
+
+def same_choice(
+    records: Iterable[TrialRecord], spread: float, *, within: float = 0.2, draws: int = 2000
+) -> float | None:
+    """Share of draws of the noise in which the search chooses about the same learning rate.
+
+    ``records``: a cell's search trials, of which those count that ended ok; ``spread``: standard
+    deviation of the logarithm of the end loss between runs of one setting, as replicates show it.
+    In each draw, normal noise of this size is added to the logarithm of each trial's end loss; the
+    lowest is chosen. About the same is within ``within`` decades of the rate that was chosen. None
+    if no trial ended ok. The draws are the same each time.
+    """
+    found = [
+        (math.log10(float(r.config["lr"])), math.log(max(r.end_loss, LEAST)))
+        for r in records
+        if r.kind == "search" and r.outcome == "ok" and r.end_loss is not None
+    ]
+    if not found:
+        return None
+    rates, losses = np.array(found).T
+    noise = np.random.default_rng(0).normal(0.0, spread, (draws, len(found)))
+    drawn = rates[np.argmin(losses + noise, axis=1)]
+    chosen = rates[np.argmin(losses)]
+    return float(np.mean(np.abs(drawn - chosen) <= within + 1e-9))

@@ -11,11 +11,14 @@ import numpy as np
 from raygan.records import TrialRecord
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.finals import Found, read_fids, read_finals, read_image_losses
+from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
 from raygan.storage import Storage
 from raygan.sweep import looks, plan, state
 from raygan.sweep.cell import attempts, best, expected
+from raygan.sweep.space import longest
 from raygan.sweep.spec import SweepSpec
+from raygan.sweep.stopping import grace, is_exempt
 
 
 def make_report(
@@ -97,6 +100,21 @@ def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialReco
                 replicates.append(failed)
     lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
     return Cell(plan.cell_name(spec, values), values, records, replicates, lowest)
+
+
+def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreement | None:
+    """How well the first rung of early stopping told where trials ended, over those that were
+    exempt from it; None without a rule. A retry stands for the trial that it retries."""
+    stop = spec.stopping()
+    if stop.rule == "none":
+        return None
+    groups: list[list[TrialRecord]] = []
+    for cell in plan.cells(spec):
+        mine = [r for r in known.values() if r.cell == cell.name and r.kind == "search"]
+        mine.sort(key=lambda record: plan.is_retry(record.id))
+        groups.append(list({r.index: r for r in mine if is_exempt(r.index)}.values()))
+    longest_of = {cell.name: longest(spec, cell.values) for cell in plan.cells(spec)}
+    return agreement(groups, lambda record: grace(stop, longest_of[record.cell]))
 
 
 def _describe(spec: SweepSpec, data: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def _drawn(seed: int) -> list[float]:
     return [FIRST_RATE, *(low * (high / low) ** draw.random() for _ in range(TRIALS - 1))]
 
 
-_kept = lru_cache(maxsize=10_000)(measured)
+_kept = lru_cache(maxsize=20_000)(measured)
 
 
 @cache
