@@ -13,7 +13,7 @@ from raygan.sweep.estimate import STARTUP_SECONDS, Work, estimate, passing
 from raygan.sweep.sections import Stop
 from raygan.sweep.stopping import Asha
 
-NONE = Stop()
+NONE = Stop(rule="none")
 CELL = Work(trials=6, replicates=2, iterations=1000, evaluate_every=300, rate=Rate(10.0, 3.0))
 TRIAL = STARTUP_SECONDS + 1000 / 10 + 4 * 3  # 120 s; evaluations at 300, 600, 900 and 1000
 

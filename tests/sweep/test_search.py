@@ -78,11 +78,105 @@ def test_outcomes_are_told_to_optuna_for_what_they_are():
     everything(search)
     search.tell(0, [(10, 0.5), (20, 0.4)], outcome="ok")
     search.tell(1, [(10, 0.9)], outcome="stopped")
-    search.tell(2, [(10, 0.1)], outcome="diverged")
+    search.tell(2, [(10, 0.1)], outcome="failed")
     states = [t.state for t in search._study.trials]
     State = optuna.trial.TrialState
     assert states == [State.COMPLETE, State.PRUNED, State.FAIL]
-    assert search._study.best_value == 0.4  # never the diverged one
+    assert search._study.best_value == 0.4  # never the failed one
+
+
+LEFT_OUT = ("diverged", "collapsed", "early-failure", "untrained")
+
+
+@pytest.mark.parametrize("restored", [False, True])
+@pytest.mark.parametrize("outcome", LEFT_OUT)
+def test_failures_are_told_as_ten_times_the_mean_image(outcome, restored):
+    search = CellSearch(read("search: {lr: [1e-5, 1e-4]}"))
+    if restored:
+        search.restore(0, {"lr": 1e-5}, [(10, 0.1)], outcome=outcome, baseline=0.06)
+    else:
+        search.ask()
+        search.tell(0, [(10, 0.1)], outcome=outcome, baseline=0.06)
+    (told,) = search._study.trials
+    assert told.state == optuna.trial.TrialState.PRUNED  # Optuna ignores FAIL
+    assert told.intermediate_values == {0: pytest.approx(0.6)}
+
+
+def test_tpe_takes_a_failure_for_worse_than_any_trial_that_was_stopped():
+    from optuna.samplers._tpe.sampler import _split_trials
+
+    search = CellSearch(read("search: {lr: [1e-5, 1e-4, 1e-3]}"))
+    for index, outcome in enumerate(("diverged", "stopped", "ok")):
+        search.ask()
+        search.tell(index, [(10, 0.5)], outcome=outcome)
+    study = search._study
+    below, above = _split_trials(study, study.trials, 2)
+    assert [trial.number for trial in below] == [1, 2]
+    assert [trial.number for trial in above] == [0]
+
+
+def test_tpe_draws_fewer_settings_that_fail():
+    def failures(told: str) -> int:
+        count = 0
+        for seed in range(3):
+            text = f"search: {{method: tpe, trials: 30, seed: {seed}, lr: {RANGE}}}"
+            search = CellSearch(read(text))
+            while (asked := search.ask()) is not None:
+                index, params = asked
+                fails = params["lr"] > 2e-4  # the best is at the cliff
+                count += fails
+                outcome = told if fails else "ok"
+                search.tell(index, [(10, 2e-4 / params["lr"])], outcome=outcome, baseline=1.0)
+        return count
+
+    assert failures("diverged") < 0.8 * failures("failed")  # of which Optuna hears nothing
+
+
+def test_each_search_trial_has_a_seed_of_its_own_the_same_in_every_cell():
+    sweep = read("grid: {norm: [bn, wn]}\nsearch: {lr: [1e-5, 1e-4]}\ntrain: {seed: 7}\n"
+                 "replicate: {seeds: 1000}")  # fmt: skip
+    bn, wn = plan.cells(sweep)
+    seeds = [plan.trial(sweep, bn, index, {"lr": 1e-4}).config.seed for index in range(100)]
+    assert seeds == [plan.trial(sweep, wn, i, {"lr": 1e-5}).config.seed for i in range(100)]
+    assert len(set(seeds)) == 100
+    replicated = {plan.replicate(sweep, bn, i, {}, "x").config.seed for i in range(1000)}
+    assert not set(seeds) & ({7} | replicated)
+
+
+def test_seed_that_the_grid_or_a_lone_trial_has_stays():
+    grid = read("grid: {seed: [3, 4]}\nsearch: {lr: [1e-5, 1e-4]}")
+    assert [plan.trial(grid, c, 1, {"lr": 1e-4}).config.seed for c in plan.cells(grid)] == [3, 4]
+    alone = read("grid: {norm: [bn, wn]}\ntrain: {seed: 7}")
+    assert [plan.trial(alone, cell, 0, {}).config.seed for cell in plan.cells(alone)] == [7, 7]
+
+
+def test_the_greatest_seed_leaves_search_trials_allowed_ones():
+    sweep = read(f"search: {{lr: [1e-5, 1e-4]}}\ntrain: {{seed: {2**63 - 1}}}")
+    (cell,) = plan.cells(sweep)
+    assert 0 <= plan.trial(sweep, cell, 1, {"lr": 1e-4}).config.seed < 2**62
+
+
+REPEATED = (
+    f"grid: {{norm: [bn, wn]}}\nsearch: {{method: random, trials: 4, repeats: 3, lr: {RANGE}}}\n"
+    "replicate: {seeds: 2}"
+)
+
+
+def test_repeats_of_a_search_are_cells_with_other_points_and_other_seeds():
+    sweep = read(REPEATED)
+    cells = plan.cells(sweep)
+    assert [cell.name for cell in cells] == [
+        f"{norm}_repeat={repeat}" for norm in ("bn", "wn") for repeat in (1, 2, 3)
+    ]
+    assert [cell.values for cell in cells[:3]] == [{"norm": "bn"}] * 3
+    points = [everything(CellSearch(sweep, repeat=cell.repeat)) for cell in cells]
+    assert points[:3] == points[3:]  # each norm is offered the same
+    assert len({point["lr"] for found in points[:3] for _, point in found}) == 12
+    planned = [[plan.trial(sweep, c, i, {"lr": 1e-4}) for i in range(4)] for c in cells]
+    planned += [[plan.replicate(sweep, c, i, {"lr": 1e-4}, "x") for i in range(2)] for c in cells]
+    seeds = [[trial.config.seed for trial in found] for found in planned]
+    assert seeds[:3] == seeds[3:6]
+    assert len({seed for found in seeds[:3] + seeds[6:9] for seed in found}) == 3 * (4 + 2)
 
 
 def test_cells_are_the_product_of_the_axes_and_every_cell_is_offered_the_same():

@@ -105,10 +105,16 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\nsearch: {seed: 3}", "sweep.yaml", "has no field to search"),
         ("name: a\nsearch: {method: tpe}", "sweep.yaml", "has no field to search"),
         ("name: a\nstop:\n  rule: asha\n  grace: 600\ntrain: {iterations: 600}", "sweep.yaml:4", "`rule: asha` stops trials at iteration 1000 at the earliest, but they end at 600"),
-        ("name: a\nstop: {rule: median}\ntrain: {iterations: 1000}", "sweep.yaml:2", "`stop.grace` (=1000) is too large"),
+        ("name: a\nstop: {rule: median, grace: 1000}\ntrain: {iterations: 1000}", "sweep.yaml:2", "`stop.grace` (=1000) is too large"),
         ("name: a\nstop: {rule: patience}\ntrain: {iterations: 5000}", "sweep.yaml:2", "`stop.patience` (=5000) is too large: `rule: patience` stops trials at iteration 6000 at"),
-        ("name: a\nstop: {rule: asha, grace: 9}\ntrain:\n  iterations: 800\n  evaluate_every: 800", "sweep.yaml:5", "`evaluate_every` (=800) is too large: `rule: asha` stops trials at iteration 800"),
-        ("name: a\nstop: {rule: asha}\ngrid: {iterations: [500, 900]}", "sweep.yaml:2", "they end at 900"),
+        ("name: a\nstop: {rule: asha, grace: 90}\ntrain:\n  iterations: 800\n  evaluate_every: 800", "sweep.yaml:5", "`evaluate_every` (=800) is too large: `rule: asha` stops trials at iteration 800"),
+        ("name: a\nstop: {rule: asha, grace: 950}\ngrid: {iterations: [500, 900]}", "sweep.yaml:2", "they end at 900"),
+        ("name: a\nsearch: {lr: [1e-3, 1e-4]}\nstop: {grace: 20000}", "sweep.yaml:3", "`stop.grace` (=20000) is too large: `rule: median` stops"),
+        ("name: a\nstop: {rule: asha, grace: 999}", "sweep.yaml:2", "`stop.grace` (=999) is below 5% of `iterations` (=20000)"),
+        ("name: a\nsearch: {lr: [1e-3, 1e-4], repeats: 2}", "sweep.yaml:2", "greater than or equal to 3"),
+        ("name: a\nsearch: {repeats: 3}", "sweep.yaml", "has no field to search"),
+        ("name: a\ngrid: {seed: [1, 2]}\nsearch: {lr: [1e-3, 1e-4], repeats: 3}", "sweep.yaml", "remove `grid.seed`, or `search.repeats`"),
+        ("name: a\nsearch: {method: random, lr: {min: 1, max: 2}, trials: 4000, repeats: 3}", "sweep.yaml", "define 12000 trials"),
         ("- a", "sweep.yaml", "must be a mapping"),
         ("", "sweep.yaml", "must be a mapping"),
     ],
@@ -225,7 +231,8 @@ def test_any_mapping_is_accepted_or_refused_in_our_own_words(data):
         "stop: {rule: none, grace: 9, reduction: 2}",  # switched off, perhaps by --set stop.rule=none
         "replicate: {seeds: 0, top: 2}",
         "final: {steps: 9}",  # of `raygan evaluate`
-        "stop: {rule: asha, grace: 900, patience: 5000}",  # as an earlier version stored it
+        "search: {lr: [1e-3, 1e-4], repeats: 3}\nstop: {grace: 500}",
+        "stop: {rule: asha, grace: 1000, patience: 5000}",  # as an earlier version stored it
         "search: {lr: [1e-3, 1e-4], seed: 0}",
         "train: {architecture: dcgan, blocks: 3, warmup: 0, warmup_factor: 0.2}",
         "search: {batch_size: [8, 16], levels: [2, 5], norm: [wn, bn]}\nscale: {workers: 2}",
@@ -246,6 +253,7 @@ def test_what_is_no_mistake_is_accepted_and_so_is_what_is_stored_of_it(text):
     "text",
     [
         "stop: {rule: asha, patience: 9}",
+        "stop: {rule: asha, grace: 400, reduction: 3}",
         "stop: {rule: asha, grace: 900}\ntrain: {iterations: 600}",
         "search: {trials: 3, levels: {min: 2, max: 9}}",
         "search: {trials: 3, batch_size: {min: 8, max: 32}}\nscale: {workers: 2}",

@@ -69,7 +69,7 @@ def run_all(study: Study, loss_of) -> list[str]:
 
 
 def by_rate(planned) -> float:
-    return abs(math.log10(planned.config.lr / 1e-4)) + 0.1 + 0.001 * (planned.config.seed % 100)
+    return abs(math.log10(planned.config.lr / 1e-4)) + 0.1 + 0.001 * (planned.config.seed % 1000)
 
 
 def test_best_setting_of_each_cell_is_replicated_with_the_same_fresh_seeds(storage):

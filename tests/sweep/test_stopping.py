@@ -1,7 +1,12 @@
 import pytest
 
+from raygan.records import LOSS
+from raygan.storage import Storage
+from raygan.sweep import plan, space, spec, stopping
 from raygan.sweep.sections import Stop
 from raygan.sweep.stopping import Asha, Median, Never, Patience, first_stop, make_rule
+from raygan.sweep.study import Study
+from raygan.sweep.yaml_loader import parse
 
 
 def test_asha_keeps_the_best_of_each_rung():
@@ -54,7 +59,56 @@ def test_patience_leaves_trials_alone_before_grace():
     ("rule", "kind"), [("asha", Asha), ("patience", Patience), ("none", Never)]
 )
 def test_rule_by_name(rule, kind):
-    assert isinstance(make_rule(Stop(rule=rule)), kind)
+    assert isinstance(make_rule(Stop(rule=rule), 1000), kind)
+
+
+@pytest.mark.parametrize(("iterations", "grace"), [(1000, 100), (1001, 101), (5, 1)])
+def test_grace_is_a_tenth_of_the_iterations_unless_given(iterations, grace):
+    assert stopping.grace(Stop(rule="asha"), iterations) == grace
+    assert stopping.grace(Stop(rule="asha", grace=7), iterations) == 7
+    rule = make_rule(Stop(rule="asha"), iterations)
+    assert (rule.rung(grace - 1), rule.rung(grace)) == (0, grace)
+
+
+def read(text: str) -> spec.SweepSpec:
+    return spec.validate(parse(f"name: a\n{text}", "sweep.yaml"))
+
+
+def test_a_search_is_stopped_by_the_median_rule_unless_said_otherwise():
+    searched = read("search: {lr: [1e-3, 1e-4]}")
+    assert searched.stopping().rule == searched.resolved()["stop"]["rule"] == "median"
+    assert read("search: {lr: [1e-3, 1e-4]}\nstop: {rule: none}").stopping().rule == "none"
+    assert read("grid: {lr: [1e-3, 1e-4]}").stopping().rule == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ("train: {iterations: 50}", [50]),
+        ("grid: {iterations: [50, 70]}", [50, 70]),
+        ("search: {iterations: [50, 70]}", [70]),
+        ("search: {trials: 3, iterations: {min: 50, max: 90}}", [90]),
+    ],
+)
+def test_grace_is_a_share_of_the_longest_trial_of_the_cell(text, longest):
+    found = read(text)
+    assert [space.longest(found, cell.values) for cell in plan.cells(found)] == longest
+
+
+def test_every_fifth_trial_of_a_cell_runs_to_its_end():
+    found = read("grid: {norm: [bn, wn]}\nsearch: {method: random, trials: 10, "
+                 "lr: {min: 1e-5, max: 1e-3}}\nstop: {rule: asha, grace: 10}\n"
+                 "train: {iterations: 40, evaluate_every: 10}")  # fmt: skip
+    study = Study(found, Storage("mock:///exempt"))
+    while (planned := study.next_trial()) is not None:
+        study.started(planned.id)
+        for step in (10, 20, 30, 40):  # each is worse than those before
+            if study.heard(planned.id, {"step": step, LOSS: 1.0 + planned.index}):
+                break
+        study.ended(planned.id)
+    for cell in study.cells.values():
+        whole = [r.index for r in cell.records.values() if r.outcome == "ok"]
+        assert whole == [0, 4, 9]  # the first had nothing to be compared with
 
 
 def test_median_stops_what_is_worse_than_the_usual_trial():
@@ -93,10 +147,10 @@ def test_rungs_of_the_ladder(step, rung):
 @pytest.mark.parametrize("kind", ["asha", "median", "patience"])
 def test_no_rule_stops_a_trial_before_the_first_stop(kind, grace, patience, every):
     stop = Stop(rule=kind, grace=grace, patience=patience)
-    rule = make_rule(stop)
+    rule = make_rule(stop, 1000)
     steps = range(every, 250, every)
     for number in range(Median.LEAST):
         for step in steps:
             rule.stops(f"good{number}", step, 0.1)
     first = next(step for step in steps if rule.stops("bad", step, 0.9))
-    assert first == first_stop(stop, every)
+    assert first == first_stop(stop, every, 1000)
