@@ -66,9 +66,10 @@ def end_loss(curve: Sequence[tuple[int, float]]) -> float:
 
     It is the value at the last iteration of the Theil–Sen line through log L over the last
     :data:`LAST` evaluations, or over those in the last :data:`LAST_SHARE` of the iterations if
-    these are more, as far as they are finite: slope = median of the slopes between two of them, level = median of what they
-    are above that slope. Unlike the lowest of all evaluations, it does not reward a rough curve
-    for its luck; unlike their median, it is not behind a curve that still falls or rises.
+    these are more, as far as they are finite: slope = median of the slopes between two of them,
+    level = median of what they are above that slope. Unlike the lowest of all evaluations, it does
+    not reward a rough curve for its luck; unlike their median, it is not behind a curve that still
+    falls or rises. Not a number if none of these evaluations is.
     """
     end = curve[-1][0]
     first = bisect_left(curve, (1 - LAST_SHARE) * end, key=itemgetter(0))

@@ -3,7 +3,8 @@ few different images, or one.
 
 Variety is the effective number of different images among n samples, divided by that among as many
 training images (:func:`raygan.data.distances.effective_number`; Friedman & Dieng 2023): about 1
-for samples as varied as the data, about k / n for k images that are repeated, with noise or without.
+for samples as varied as the data, and about k / n for k images that are repeated, with noise or
+without.
 """
 
 from __future__ import annotations

@@ -21,6 +21,14 @@ COLLAPSE = ("val/variety", "val/diversity", "val/duplicates")
 """Metrics of an evaluation that tell a collapse; the last two are those of earlier versions."""
 
 
+def _measures(evidence: Evidence, record: TrialRecord) -> dict[str, float]:
+    """Stability of a run from its curve, and from its final tests where it has taken both."""
+    found = stability.summary(record.curve)
+    best, last = (evidence.final_loss(record, which) for which in ("best", "last"))
+    fresh = stability.fresh_of(best, last)
+    return found if fresh is None else {**found, "worsening_fresh": fresh}
+
+
 def sheets(evidence: Evidence) -> list[Sheet]:
     """All tables, the most important one first."""
     return [
@@ -48,7 +56,7 @@ def runs(evidence: Evidence) -> Sheet:
             "end_loss": record.end_loss,
             "final_best": evidence.final_loss(record, "best"),
             "final_last": evidence.final_loss(record, "last"),
-            **stability.summary(record.curve),
+            **_measures(evidence, record),
             **{name: record.history[-1].get(name) for name in COLLAPSE if record.history},
         }
         for cell in evidence.cells
@@ -65,8 +73,10 @@ def runs(evidence: Evidence) -> Sheet:
         Column("end_loss", _NUMBER, "end loss", words.loss),
         Column("best", _NUMBER, "best loss", words.loss),
         Column("last", _NUMBER, "last loss", words.loss),
-        Column("last_over_best", _NUMBER, "last / best", words.ratio),
-        Column("drawup", _NUMBER, "drawup", words.ratio),
+        Column("worsening_fresh", _NUMBER, "worsening, fresh images", words.ratio),
+        Column("worsening", _NUMBER, "worsening, running", words.ratio),
+        Column("worsening_flat", _NUMBER, "of a flat curve", words.ratio),
+        Column("worsening_flat_95", _NUMBER, "95% of flat curves below", words.ratio),
         Column("roughness", _NUMBER, "roughness", words.ratio),
         Column("log_area", _NUMBER, "mean log loss", words.ratio),
         Column(COLLAPSE[0], _NUMBER, "variety", words.two_digits),

@@ -1,4 +1,4 @@
-"""How stable one trial was, from its curve of reconstruction losses alone.
+"""How stable one trial was, from its curve of reconstruction losses, or from its final tests.
 
 A curve is the iteration t and the loss L(t) of each evaluation, ascending in t.
 """
@@ -7,30 +7,156 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
 
 from raygan.records import LEAST_LOSS
 
 Curve = Sequence[tuple[int, float]]
 """Iteration and reconstruction loss (mean squared error per pixel) of each evaluation."""
 
+_Array = npt.NDArray[np.float64]
+
 SETTLING = 0.1
 """Share of the iterations at the start in which a steep fall is no roughness."""
 
 
+SMOOTH, ENOUGH = 5, 15
+"""Evaluations whose running median is looked at for whether a curve gets worse again, and how many
+the curve must have."""
+_DRAWS, _FEWEST_DRAWS, _MOST_VALUES = 400, 50, 200_000
+"""Flat curves that are simulated for what noise alone would show: of long ones fewer."""
+_SD_OF_SECOND_DIFFERENCE = math.sqrt(6)
+_SD_OF_MEDIAN_DISTANCE = 1.4826
+"""Standard deviation of a normal variable divided by its median distance from 0."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """What a flat curve with a run's noise would show of a measure of the smoothed curve."""
+
+    mean: float
+    high: float
+    """95th percentile."""
+
+
 def summary(curve: Curve) -> dict[str, float]:
-    """All measures of a curve that do not need a target, by name; empty for an empty curve."""
+    """All measures of a curve that do not need a target, by name; empty for an empty curve.
+
+    Those of the smoothed curve are left out where it is too short for them.
+    """
     if not curve:
         return {}
+    flat, flat_rise = flat_worsening(curve), flat_drawup(curve)
     found = {
         "best": best(curve),
         "last": curve[-1][1],
-        "last_over_best": last_over_best(curve),
-        "drawup": largest_drawup(curve),
+        "worsening": worsening(curve),
+        "worsening_flat": flat.mean if flat else None,
+        "worsening_flat_95": flat.high if flat else None,
+        "log_drawup": drawup(curve),
+        "log_drawup_flat": flat_rise.mean if flat_rise else None,
+        "log_drawup_flat_95": flat_rise.high if flat_rise else None,
         "roughness": roughness(curve),
         "log_area": log_area(curve),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def fresh_worsening(final_best_loss: float, final_last_loss: float) -> float:
+    """g = ln(loss of the last generator / loss of the best one), both of the final test.
+
+    0 if it ended at its best, above if it got worse again. The images are others than those by
+    which the best generator was chosen: the noise of that choice is not in it. A flat run has a
+    mean of 0, and g may be negative.
+    """
+    return _log(final_last_loss) - _log(final_best_loss)
+
+
+def fresh_of(final_best_loss: float | None, final_last_loss: float | None) -> float | None:
+    """:func:`fresh_worsening` where both tests were made, else None."""
+    if final_best_loss is None or final_last_loss is None:
+        return None
+    return fresh_worsening(final_best_loss, final_last_loss)
+
+
+def worsening(curve: Curve) -> float | None:
+    """ln(last / lowest) of the smoothed curve, ≥ 0: how far a run ends above its best.
+
+    Smoothed: running median of :data:`SMOOTH` evaluations, as many as fit. None for fewer than
+    :data:`ENOUGH` evaluations. Noise alone gives more than 0, see :func:`flat_worsening`.
+    """
+    return None if len(curve) < ENOUGH else float(_worsening(_smooth(_logs(curve))))
+
+
+def drawup(curve: Curve) -> float | None:
+    """Largest rise of ln L of the smoothed curve above its lowest so far, ≥ 0; else as
+    :func:`worsening`."""
+    return None if len(curve) < ENOUGH else float(_drawup(_smooth(_logs(curve))))
+
+
+def flat_worsening(curve: Curve) -> Flat | None:
+    """What :func:`worsening` of a flat curve with as many evaluations and this one's noise is.
+
+    The noise is taken to be normal and independent in log L. Its standard deviation is the median
+    of |second difference of log L| · 1.4826 / √6, which neither a trend nor a few jumps change
+    much. By simulation with a fixed seed, the same for every curve.
+    """
+    return _flat(curve, _FLAT_WORSENING)
+
+
+def flat_drawup(curve: Curve) -> Flat | None:
+    """The same of :func:`drawup`."""
+    return _flat(curve, _FLAT_DRAWUP)
+
+
+def noise(curve: Curve) -> float:
+    """Standard deviation of log L's noise, from 3 evaluations or more (:func:`flat_worsening`)."""
+    second = np.abs(np.diff(_logs(curve), 2))
+    return float(np.median(second)) * _SD_OF_MEDIAN_DISTANCE / _SD_OF_SECOND_DIFFERENCE
+
+
+def _flat(curve: Curve, which: int) -> Flat | None:
+    if len(curve) < ENOUGH:
+        return None
+    unit, sd = _flat_unit(len(curve))[which], noise(curve)
+    return Flat(sd * unit.mean, sd * unit.high)
+
+
+_FLAT_WORSENING, _FLAT_DRAWUP = 0, 1
+
+
+@lru_cache(maxsize=256)
+def _flat_unit(evaluations: int) -> tuple[Flat, Flat]:
+    """Worsening and drawup of flat curves with noise of 1: both grow in proportion to it."""
+    draws = max(min(_DRAWS, _MOST_VALUES // evaluations), _FEWEST_DRAWS)
+    smooth = _smooth(np.random.default_rng(0).standard_normal((draws, evaluations)))
+    worse, drawn = (
+        Flat(float(found.mean()), float(np.quantile(found, 0.95)))
+        for found in (_worsening(smooth), _drawup(smooth))
+    )
+    return worse, drawn
+
+
+def _logs(curve: Curve) -> _Array:
+    return np.log(np.maximum([loss for _, loss in curve], LEAST_LOSS))
+
+
+def _smooth(logs: _Array) -> _Array:
+    """Running median over the last axis."""
+    return np.median(np.lib.stride_tricks.sliding_window_view(logs, SMOOTH, axis=-1), axis=-1)
+
+
+def _worsening(smooth: _Array) -> _Array:
+    return np.asarray(smooth[..., -1] - smooth.min(-1))
+
+
+def _drawup(smooth: _Array) -> _Array:
+    return np.asarray((smooth - np.minimum.accumulate(smooth, axis=-1)).max(-1))
 
 
 def best(curve: Curve) -> float:
@@ -39,7 +165,7 @@ def best(curve: Curve) -> float:
 
 
 def last_over_best(curve: Curve) -> float:
-    """L(T) / min over t of L(t): 1 if the trial ended at its lowest loss, above if it got worse."""
+    """L(T) / min over t of L(t). Noise alone makes it larger than 1: no measure of stability."""
     return _kept_off_0(curve[-1][1]) / _kept_off_0(best(curve))
 
 
@@ -50,11 +176,6 @@ def drawups(curve: Curve) -> list[tuple[int, float]]:
         lowest = min(lowest, _kept_off_0(loss))
         found.append((step, _kept_off_0(loss) / lowest))
     return found
-
-
-def largest_drawup(curve: Curve) -> float:
-    """max over t of L(t) / min over s ≤ t of L(s): 1 if the loss never rose."""
-    return max(ratio for _, ratio in drawups(curve))
 
 
 def roughness(curve: Curve) -> float | None:

@@ -23,7 +23,10 @@ RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
 OVERVIEW = "overview.png"
 RETRY = "-warmup"
 """Ends the id of a trial with a warm-up that an early failure of its setting has called for."""
-STABILITY = ("last_over_best", "drawup", "roughness", "log_area")
+STABILITY = (
+    "worsening", "worsening_flat", "worsening_flat_95",
+    "log_drawup", "log_drawup_flat", "log_drawup_flat_95", "roughness", "log_area",
+)  # fmt: skip
 """Measures of :mod:`raygan.report.stability` in a trial's row."""
 
 REASON = 200
@@ -62,6 +65,7 @@ def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
         "last_loss": record.curve[-1][1] if record.history else None,
         "end_loss": record.end_loss,
         **{name: measures.get(name) for name in STABILITY},
+        "worsening_fresh": stability.fresh_of(tested.get("final_best"), tested.get("final_last")),
         **tested,
         "seconds": record.seconds,
         "gpu_seconds": record.gpu_seconds,

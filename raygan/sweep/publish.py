@@ -41,6 +41,9 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     for which in ("best", "last"):
         if (value := evidence.final_loss(record, which)) is not None:
             found[f"final/{which}"] = value
+    fresh = stability.fresh_of(found.get("final/best"), found.get("final/last"))
+    if fresh is not None:
+        found["stability/worsening_fresh"] = fresh
     return found
 
 

@@ -301,11 +301,16 @@ class Study:
             cell.seeds = self.look[0]
 
     def _judge(self, record: TrialRecord) -> None:
-        """Whether ``record``, which ran to its end, has collapsed or learned nothing."""
-        if reason := find_collapse(record.history, record.config["loss"]):
-            record.outcome, record.reason = "collapsed", reason
-        elif self.baseline and (reason := find_untrained(record.history, self.baseline)):
-            record.outcome, record.reason = "untrained", reason
+        """Whether ``record``, which ran to its end, has learned nothing or collapsed.
+
+        A generator that has never learned anything makes few different images, too: it is
+        untrained, and the reason has both.
+        """
+        collapse = find_collapse(record.history, record.config["loss"])
+        nothing = find_untrained(record.history, self.baseline) if self.baseline else None
+        if nothing or collapse:
+            record.outcome = "untrained" if nothing else "collapsed"
+            record.reason = "; ".join(filter(None, [nothing, collapse]))
 
     def _find_checkpoints(self, record: TrialRecord) -> None:
         try:

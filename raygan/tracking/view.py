@@ -24,12 +24,12 @@ VERSION = "3.17."
 """The versions of MLflow that the view is written for."""
 _TAG = "mlflow.sharedViewState."
 _PARAMS = ("cell", "lr", "seed", "outcome")
-_METRICS = ("final/best", "final/last", LOSS, "stability/last_over_best", "stability/log_area")
+_METRICS = ("final/best", "final/last", LOSS, "stability/worsening_fresh", "stability/log_area")
 _CHARTS = (
     ("Reconstruction loss by cell", LOSS, "LINE"),
     ("Final test, best generator", "final/best", "BAR"),
     ("Variety of samples", "val/variety", "LINE"),
-    ("Last loss over best loss", "stability/last_over_best", "BAR"),
+    ("Worsening, fresh images", "stability/worsening_fresh", "BAR"),
 )
 _SECTION = "raygan"
 

@@ -55,7 +55,7 @@ def main() -> None:
         f"the last {LAST} of 10 evaluations; the mean image's loss is {images.baseline:.3g}\n\n{'':33}"
         + "".join(f"{head:>13}" for head in heads)
     )
-    for name in [*RATES, *FACTORS]:
+    for name in options.runs:
         for norm in options.norms:
             for seed in range(options.seeds):
                 history = curve(name, norm, seed, images, options)
@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("curves"), help="folder of the curves")
+    names = [*RATES, *FACTORS]
+    parser.add_argument("--runs", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--norms", nargs="+", default=["vanilla", "bn", "wn"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=2000)

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
+from raygan.sweep.sections import Stop
 from raygan.sweep.stopping import is_exempt
 from raygan.sweep.study import Study
 from tests.sweep import simulated
-from raygan.sweep.sections import Stop
 from tests.sweep.simulated import (
     EARLY_ASHA,
     EVERY,

@@ -553,6 +553,16 @@ def test_a_trial_that_never_beats_the_mean_image_is_untrained(storage, baseline,
     assert _exit_code(study) == 0
 
 
+def test_a_trial_that_never_learned_has_not_collapsed(storage):
+    study = open_study(storage, LONG, baseline=0.1)
+    for planned in iter(study.next_trial, None):
+        play_collapsing(study, planned, 0.0999 if planned.id == "bn-000" else 0.05)
+    record = study.records["bn-000"]
+    assert record.outcome == "untrained"
+    assert "; few different images" in record.reason
+    assert study.records["bn-001"].outcome == "collapsed"
+
+
 def test_untrained_is_never_chosen_over_a_trial_that_ended_ok(storage):
     study = open_study(storage, LONG + "replicate: {seeds: 1}\n", baseline=0.1)
     for planned in iter(study.next_trial, None):
