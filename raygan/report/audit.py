@@ -38,7 +38,7 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
     if order is None or len(order) < 2:
         return False, ""
     best, sentences = evidence.ranked[0], []
-    with_restarts = _compared(evidence)
+    again_compared = with_restarts(evidence)
     if order != evidence.ranked:
         gains = [f"{cell.name} by {_gain_words(evidence, cell)}" for cell in order]
         sentences.append(
@@ -48,12 +48,12 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
             "find the best code of each cell equally well."
         )
     if order[0] is not best:
-        found = with_restarts.of(order[0].name, best.name)
+        found = again_compared.of(order[0].name, best.name)
         if found is not None:
             sentences.append(words.difference(found, "loss with restarts"))
     lost = []
     for claimed in of_losses(evidence).within:
-        again = with_restarts.of(claimed.cell, claimed.other)
+        again = again_compared.of(claimed.cell, claimed.other)
         holds = again is not None and again.claimed and again.cell == claimed.cell
         if claimed.cell == best.name and claimed.claimed and not holds:
             lost += [claimed.other] if claimed.other != order[0].name else []
@@ -67,7 +67,7 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
     return False, "Restarts from random codes do not change the order of the cells."
 
 
-def _compared(evidence: Evidence) -> Family:
+def with_restarts(evidence: Evidence) -> Family:
     """The comparisons of the loss with restarts."""
     cells = {cell.name: cell.values for cell in evidence.cells}
     values = [

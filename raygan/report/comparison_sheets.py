@@ -13,7 +13,7 @@ from raygan.report.declared import results
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.family import Comparison, of_losses, worsening
 from raygan.report.multiple import Choice
-from raygan.report.sections import TARGET, iterations_to_target, target
+from raygan.report.sections import TARGET, apart, iterations_to_target, target
 from raygan.report.tabular import Column, Sheet
 from raygan.report.verdict import over
 
@@ -71,6 +71,8 @@ def cells(evidence: Evidence) -> Sheet:
         Column("log_area", _NUMBER, "mean log loss", words.ratio),
         Column("to_target", _NUMBER, "iterations to target", words.whole),
         Column("reached", _COUNT, "reached by", words.whole),
+        Column("target", _NUMBER),
+        Column("apart", _COUNT),
     ]
     order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
     chosen = {found.cell: found for found in of_losses(evidence).choices}
@@ -116,6 +118,8 @@ def _cell_row(evidence: Evidence, cell: Cell, choice: Choice | None) -> dict[str
         },
         "to_target": statistics.median(reached) if reached else None,
         "reached": len(reached) if steps else None,
+        "target": target(evidence),
+        "apart": apart(evidence),
     }
 
 

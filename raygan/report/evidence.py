@@ -145,6 +145,8 @@ class Evidence:
     spent: dict[str, float] = field(default_factory=dict)
     recipe: str = ""
     """The sweep's resolved YAML."""
+    search_method: str = ""
+    """How the search draws its settings: grid, random or tpe; empty if that is not known."""
     finals: Found = field(default_factory=dict)
     """Results of the final test."""
     fids: Found = field(default_factory=dict)

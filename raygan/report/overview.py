@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
-from raygan.report.figures import finish, label, style
+from raygan.report.drawing import finish, label, style
 from raygan.storage import Storage
 
 MOST_CELLS = 6

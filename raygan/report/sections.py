@@ -39,7 +39,8 @@ def sections(evidence: Evidence) -> list[Section]:
     """Speed, quality, stability, learning rate."""
     return [
         _ask("speed", "Speed", "Which trains fastest?", "curves", _speed, evidence),
-        _ask("quality", "Quality", "Which ends with the lowest loss?", "", _quality, evidence),
+        _ask("quality", "Quality", "Which ends with the lowest loss?", "budget", _quality,
+             evidence),
         _ask("stability", "Stability", "Which gets worse again or fails?", "worsening", _stability,
              evidence),
         _ask("rates", "Learning rate", "Which works over the widest range of learning rates?",
@@ -124,14 +125,14 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
         sentences.append(f"Median iterations until it is reached: {words.listed(medians)}.")
     if never:
         sentences.append(f"Not all runs reach it: {words.listed(never)}.")
-    if len(medians) > 1 and (apart := _apart(evidence)):
+    if len(medians) > 1 and (between := apart(evidence)):
         sentences.append(
-            f"Evaluations are {apart:,} iterations apart; the numbers are no more exact."
+            f"Evaluations are {between:,} iterations apart; the numbers are no more exact."
         )
     return True, " ".join(sentences)
 
 
-def _apart(evidence: Evidence) -> int | None:
+def apart(evidence: Evidence) -> int | None:
     """The most iterations between two evaluations of a run."""
     curves = [curve for cell in evidence.ranked for curve in _curves(cell).values()]
     return max((b - a for curve in curves for (a, _), (b, _) in pairwise(curve)), default=None)
@@ -174,6 +175,22 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
     return True, " ".join([*_failures(evidence, cells), *_worsening(evidence)])
 
 
+FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, float]
+"""Two cells, failed and ended runs of each, p of equal shares, and p after Holm's correction."""
+
+
+def failure_rates(evidence: Evidence) -> list[FailureRates]:
+    """How the shares of failed runs of each pair of cells compare; empty without replicates."""
+    cells = {c.name: (len(c.failed), len(c.ended)) for c in evidence.cells if c.ended}
+    pairs = list(combinations(cells.items(), 2)) if evidence.replicated else []
+    ps = [failures_p(*a, *b) for (_, a), (_, b) in pairs]
+    adjusted = holm([1.0 if p is None else p for p in ps])
+    return [
+        (name, other, a, b, p, after)
+        for ((name, a), (other, b)), p, after in zip(pairs, ps, adjusted, strict=True)
+    ]
+
+
 def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
     sentences = []
     for cell in cells:
@@ -196,11 +213,7 @@ def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
 
 def differing_failures(evidence: Evidence) -> list[tuple[str, str, float]]:
     """Pairs of cells whose shares of failed runs differ, with p (Boschloo, adjusted by Holm)."""
-    rates_of = {cell.name: (len(cell.failed), len(cell.ended)) for cell in evidence.cells}
-    pairs = list(combinations([name for name, (_, n) in rates_of.items() if n], 2))
-    ps = [failures_p(*rates_of[a], *rates_of[b]) for a, b in pairs]
-    adjusted = holm([1.0 if p is None else p for p in ps])
-    return [(a, b, p) for (a, b), p in zip(pairs, adjusted, strict=True) if p <= evidence.alpha]
+    return [(a, b, p) for a, b, _, _, _, p in failure_rates(evidence) if p <= evidence.alpha]
 
 
 def worse_again(evidence: Evidence) -> dict[str, bool]:

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from raygan.records import END_LOSS, TrialRecord
 from raygan.report import rates, stability, words
+from raygan.report.assumptions import assumptions
 from raygan.report.comparison_sheets import cells, claims, compared
 from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
+from raygan.report.section_sheets import budget, crossings, failures, other_comparisons
 from raygan.report.tables import REASON, WHOLE_REASONS
 from raygan.report.tabular import Column, Sheet
 from raygan.shown import shown
@@ -32,12 +34,17 @@ def _measures(evidence: Evidence, record: TrialRecord) -> dict[str, float]:
 def sheets(evidence: Evidence) -> list[Sheet]:
     """All tables, the most important one first."""
     return [
-        cells(evidence),
         claims(evidence),
+        cells(evidence),
         compared(evidence),
         final_test(evidence),
+        other_comparisons(evidence),
+        crossings(evidence),
+        failures(evidence),
+        assumptions(evidence),
         runs(evidence),
         learning_rates(evidence),
+        budget(evidence),
         outcomes(evidence),
         ended_early(evidence),
         compute(evidence),
@@ -111,6 +118,9 @@ def learning_rates(evidence: Evidence) -> Sheet:
                 "bad": rate.bad,
                 "loss": rate.loss,
                 "good": width is not None and rate.lr in width,
+                "good_low": width.low if width else None,
+                "good_high": width.high if width else None,
+                "decades": width.decades if width and width.holds else None,
             }
             for rate in found
         ]
@@ -123,6 +133,9 @@ def learning_rates(evidence: Evidence) -> Sheet:
         Column("bad", _COUNT, "no result"),
         Column("loss", _NUMBER, "median end loss", words.loss),
         Column("good", _BOOL, "in the good range", words.yes_no),
+        Column("good_low", _NUMBER),
+        Column("good_high", _NUMBER),
+        Column("decades", _NUMBER),
     ]
     reading = (
         "One row per cell and learning rate. A low loss in a wide good range, with all trials ok, "

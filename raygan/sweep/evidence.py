@@ -16,7 +16,7 @@ from raygan.report.make import Report
 from raygan.storage import Storage
 from raygan.sweep import looks, plan, state
 from raygan.sweep.cell import attempts, best, expected
-from raygan.sweep.space import longest
+from raygan.sweep.space import longest, search_method
 from raygan.sweep.spec import SweepSpec
 from raygan.sweep.stopping import grace, is_exempt
 
@@ -48,6 +48,7 @@ def make_report(
         images=_image_losses(sweep, spec, finals),
         resplit=spec.replicate.resplit,
         alpha=looks.reached(spec, known)[1],
+        search_method=search_method(spec),
         fids=read_fids(sweep, known.values()),
     )
     return Report.of(sweep, evidence)

@@ -1,0 +1,303 @@
+"""Figures with a row per cell or per pair of cells."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from raygan.report import words
+from raygan.report.compare import geometric_mean, percent
+from raygan.report.drawing import COLORS, INK, MOST_TICKS, label
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.family import Comparison, Family, of_losses, worsening
+from raygan.shown import shown
+
+WIDTH = 8.6
+"""Inches of the figures that stand alone."""
+MOST_ROWS, MOST_BRACKETS, MOST_CROSSES = 40, 12, 8
+"""Rows of a figure, brackets beside them, and marks of one cell's failed runs."""
+_NOTE, _MOST_NOTE, _PAIR, _MOST_PAIR = 72, 500, 46, 170
+"""Characters of a line and of all lines: of a note below an axis, of the name of a pair."""
+_ROW, _FRAME = 0.42, 1.25
+"""Inches of a row, and of what stands above and below all rows."""
+
+
+def rows_size(rows: int) -> tuple[float, float]:
+    """Inches of a figure in a section with so many rows."""
+    return 4.7, max(1.9, _FRAME + _ROW * min(rows, MOST_ROWS))
+
+
+def losses_size(evidence: Evidence) -> tuple[float, float]:
+    """Inches of :func:`losses`."""
+    rows = min(len(evidence.cells), MOST_ROWS)
+    return WIDTH, _FRAME + _ROW * rows + 0.17 * len(_pooled_words(of_losses(evidence)))
+
+
+def forest_size(evidence: Evidence) -> tuple[float, float]:
+    """Inches of :func:`forest`."""
+    lines = sum(max(1, row.name.count("\n") + 1) for row in _forest_rows(evidence))
+    return WIDTH, _FRAME + 0.12 * len(_forest_rows(evidence)) + 0.16 * lines
+
+
+def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+    """Each cell's runs, mean and interval; failures at the worst end; claims as brackets."""
+    if not evidence.ranked:
+        return False
+    others = [cell for cell in evidence.cells if cell not in evidence.ranked]
+    rows = [*evidence.ranked, *others][:MOST_ROWS]
+    family = of_losses(evidence)
+    number = {cell.name: row for row, cell in enumerate(rows)}
+    claimed = [c for c in family.within if c.claimed and {c.cell, c.other} <= number.keys()]
+    claimed.sort(key=lambda c: abs(number[c.cell] - number[c.other]))
+    most = min(MOST_CROSSES, max((len(cell.failed) for cell in rows), default=0))
+    levels = _levels([sorted((number[c.cell], number[c.other])) for c in claimed[:MOST_BRACKETS]])
+    brackets = max(levels, default=-1) + 1
+    widths = [6.0, 0.35 + 0.17 * most if most else 0.01, 0.22 * brackets + 0.06]
+    axis, failed, beside = figure.subplots(1, 3, sharey=True, width_ratios=widths)
+    values = [list(evidence.losses(cell).values()) for cell in rows]
+    _dots(axis, [_color(cell, cells) for cell in rows], values)
+    _name_rows(axis, [cell.name for cell in rows])
+    _plain_losses(axis)
+    _mean_image(axis, evidence)
+    _crosses(failed, rows, cells, most)
+    beside.set_axis_off()
+    beside.set_xlim(-0.3, max(1, brackets) - 0.3)
+    for level, c in zip(levels, claimed, strict=False):
+        ends = sorted((number[c.cell], number[c.other]))
+        beside.plot([level - 0.25, level, level, level - 0.25],
+                    [ends[0], ends[0], ends[1], ends[1]], color=INK, lw=1.3)  # fmt: skip
+    notes = ["loss (MSE per pixel)"]
+    if len(claimed) > MOST_BRACKETS:
+        notes.append(f"{len(claimed) - MOST_BRACKETS} more differences that can be claimed: table")
+    axis.set_xlabel("\n".join([*notes, *_pooled_words(family)]))
+    return True
+
+
+def _pooled_words(family: Family) -> list[str]:
+    """Lines of what can be claimed over all strata."""
+    found = [
+        f"{c.cell} against {c.other} {words.signed(c.contrast.percent)}"
+        for c in family.pooled
+        if c.claimed
+    ]
+    text = f"Can be claimed over all strata: {words.listed(found)}" if found else ""
+    return textwrap.wrap(shown(text, _MOST_NOTE), _NOTE)
+
+
+def _color(cell: Cell, cells: Sequence[Cell]) -> str:
+    """The cell's colour in all figures; that of the words for those that curves leave out."""
+    return COLORS[cells.index(cell)] if cell in cells else INK
+
+
+def _dots(axis: Axes, colors: Sequence[str], values: Sequence[Sequence[float]]) -> None:
+    """A row per cell: its runs as dots, its geometric mean as a tick, its interval as a line."""
+    for row, (color, found) in enumerate(zip(colors, values, strict=True)):
+        if (mean := geometric_mean(found)) is None:
+            axis.text(0.01, row, "no result", transform=axis.get_yaxis_transform(), va="center",
+                      fontsize="small", alpha=0.7)  # fmt: skip
+            continue
+        shifts = [0.13 * (1 - 2 * (index % 2)) if mean.n > 1 else 0.0 for index in range(mean.n)]
+        axis.plot(found, [row + shift for shift in shifts], "o", color=color, ms=6, mew=0,
+                  alpha=0.85)  # fmt: skip
+        if mean.interval is not None:
+            axis.plot([mean.interval.low, mean.interval.high], [row, row], color=INK, lw=1.6)
+        if mean.n > 1:
+            axis.plot([mean.value], [row], "|", color=INK, ms=17, mew=2)
+
+
+def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+    axis.set_yticks(range(len(names)), [label(name) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(visible=True, axis="x")
+
+
+def _plain_losses(axis: Axes) -> None:
+    low, high = axis.dataLim.intervalx
+    if low > 0 and high > 5 * low:
+        axis.set_xscale("log")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _mean_image(axis: Axes, evidence: Evidence) -> None:
+    """The mean image as a line; beside the axis, where the line would leave the cells no room."""
+    if not evidence.baseline:
+        return
+    (low, high), text = axis.get_xlim(), f"mean image: {words.loss(evidence.baseline)}"
+    if low - (high - low) / 2 <= evidence.baseline <= high + (high - low) / 2:
+        axis.axvline(evidence.baseline, color=INK, ls=":", lw=1.2)
+        at, where = evidence.baseline, "center"
+        place = axis.get_xaxis_transform()
+    else:
+        is_above = evidence.baseline > high
+        at, where = (1.0, "right") if is_above else (0.0, "left")
+        text = f"{text} →" if is_above else f"← {text}"
+        place = axis.transAxes
+    axis.text(at, 1.01, text, transform=place, ha=where, va="bottom", fontsize="small")
+
+
+def _crosses(axis: Axes, rows: Sequence[Cell], cells: Sequence[Cell], most: int) -> None:
+    """A mark per run that gave no result."""
+    if not most:
+        axis.set_axis_off()
+        return
+    for row, cell in enumerate(rows):
+        if not (count := len(cell.failed)):
+            continue
+        color = _color(cell, cells)
+        drawn = count if count <= MOST_CROSSES else 1
+        axis.plot(range(drawn), [row] * drawn, "x", color=color, ms=7, mew=1.8)
+        if drawn < count:
+            axis.text(0.6, row, f"{count} runs", va="center", fontsize="small")
+    axis.set(xlim=(-0.7, max(most, 2) - 0.3), xticks=[], xlabel="no result")
+    axis.tick_params(left=False)
+    axis.grid(visible=False)
+    axis.spines["left"].set(linestyle=":", alpha=0.6)
+
+
+def _levels(spans: Sequence[Sequence[int]]) -> list[int]:
+    """For each bracket the nearest column in which it does not touch another."""
+    found: list[int] = []
+    for index, (start, end) in enumerate(spans):
+        taken = {
+            found[i] for i in range(index) if spans[i][0] <= end and start <= spans[i][1]
+        }  # fmt: skip
+        found.append(next(level for level in range(len(spans)) if level not in taken))
+    return found
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a forest plot: a heading, or a comparison in the order of the grid."""
+
+    name: str
+    found: Comparison | None = None
+    turned: bool = False
+    """Whether it is of the comparison's other cell against the first."""
+
+    def percent(self, value: float) -> float:
+        """A difference in per cent, as this row shows it."""
+        return percent(-math.log1p(value / 100)) if self.turned else value
+
+
+def _forest_rows(evidence: Evidence) -> list[_Row]:
+    """Comparisons by stratum, with a heading for each where there are several."""
+    family = of_losses(evidence)
+    groups: dict[str, list[Comparison]] = {}
+    for c in [*family.pooled, *family.within]:
+        heading = f"{c.axis}, over all strata" if c.strata > 1 else ""
+        groups.setdefault(f"{c.axis} within {c.within}" if c.within else heading, []).append(c)
+    found = []
+    for heading, mine in groups.items():
+        found += [_Row(label(heading)), *(_row(evidence, c) for c in mine)] if heading else [
+            _row(evidence, c) for c in mine]  # fmt: skip
+    return found[:MOST_ROWS]
+
+
+def _row(evidence: Evidence, found: Comparison) -> _Row:
+    values = {cell.name: cell.values.get(found.axis) for cell in evidence.cells}
+    order = [str(value) for value in values.values()] if found.strata > 1 else list(values)
+    turned = order.index(found.cell) < order.index(found.other)
+    pair = [found.other, found.cell] if turned else [found.cell, found.other]
+    # under a heading that names the stratum, what differs says enough
+    names = [str(values[name]) for name in pair] if found.within else pair
+    return _Row(label(" against ".join(names), _MOST_PAIR, _PAIR), found, turned)
+
+
+def forest(figure: Figure, evidence: Evidence, _: Sequence[Cell]) -> bool:
+    """Each difference with its interval, and the chance that a run of the first is better."""
+    rows = _forest_rows(evidence)
+    if not any(row.found is not None and row.found.contrast.testable for row in rows):
+        return False
+    axis, better = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    low, high = _reach(rows)
+    for number, row in enumerate(rows):
+        if (found := row.found) is None:
+            continue
+        marker: dict[str, Any] = {
+            "marker": "D" if found.strata > 1 else "o",
+            "color": INK,
+            "ms": 6,
+            "mfc": INK if found.claimed else "none",
+        }
+        _line(axis, row, number, low, high)
+        axis.plot([row.percent(found.contrast.percent)], [number], **marker)
+        if found.ranks is not None:
+            share = found.ranks.improvement
+            better.plot([100 * (1 - share if row.turned else share)], [number], **marker)
+    axis.set_yticks(range(len(rows)), [row.name for row in rows], fontsize="small")
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    for text, row in zip(axis.get_yticklabels(), rows, strict=True):
+        text.set_fontweight("bold" if row.found is None else "normal")
+    axis.axvline(0, color=INK, lw=1)
+    room = 0.04 * (high - low)
+    axis.set(xlim=(low - room, high + room), xlabel="difference of the mean loss")
+    axis.xaxis.set_major_locator(MaxNLocator(6))
+    axis.xaxis.set_major_formatter(FuncFormatter(_signed))
+    better.axvline(50, color=INK, lw=1, ls=":")
+    better.set(xlim=(-6, 106), xticks=(0, 50, 100), xlabel="chance of the\nbetter run")
+    better.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}%"))
+    better.tick_params(left=False)
+    for one in (axis, better):
+        one.grid(visible=True, axis="x")
+    return True
+
+
+def _signed(value: float, _: int) -> str:
+    return f"{value:+.4g}%".replace("-", "−") if abs(value) > 1e-9 else "0"
+
+
+def _reach(rows: Sequence[_Row]) -> tuple[float, float]:
+    """Ends of an axis with 0, all differences, and their intervals, unless these are far wider."""
+    compared = [(row, row.found.contrast) for row in rows if row.found is not None]
+    values = [row.percent(contrast.percent) for row, contrast in compared]
+    most = 3 * max(1.0, *map(abs, values))
+    ends = [
+        row.percent(end)
+        for row, contrast in compared
+        if (interval := contrast.interval()) is not None
+        for end in (interval.low, interval.high)
+        if end > -100
+    ]
+    kept = [max(-most, min(most, value)) for value in (*values, *ends)]
+    return min(0.0, *kept), max(0.0, *kept)
+
+
+def _line(axis: Axes, row: _Row, number: int, low: float, high: float) -> None:
+    """The interval, with an arrow where it does not end within the axis."""
+    if row.found is None or (interval := row.found.contrast.interval()) is None:
+        return
+    ends = [row.percent(end) if end > -100 else -math.inf for end in (interval.low, interval.high)]
+    first, last = sorted(math.inf if row.turned and math.isinf(end) else end for end in ends)
+    axis.plot([max(first, low), min(last, high)], [number, number], color=INK, lw=1.4)
+    for at, marker, is_cut in ((low, "<", first < low), (high, ">", last > high)):
+        if is_cut:
+            axis.plot([at], [number], marker, color=INK, ms=5)
+
+
+def worsened(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+    """ln(last / best loss) of each run on the final images, in per cent."""
+    rows = [
+        (cell, [math.exp(g) for g in found.values()])
+        for cell in [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
+        if (found := worsening(evidence, cell))
+    ][:MOST_ROWS]
+    if not rows:
+        return False
+    axis = figure.subplots()
+    _dots(axis, [_color(cell, cells) for cell, _ in rows], [ratios for _, ratios in rows])
+    _name_rows(axis, [cell.name for cell, _ in rows])
+    axis.axvline(1.0, color=INK, lw=1)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, at: _signed(100 * (ratio - 1), at)))
+    axis.set_xlabel("last against best loss")
+    return True

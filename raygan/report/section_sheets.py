@@ -1,0 +1,214 @@
+"""The tables behind the sections: differences in other measures, crossings, budgets, failures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from raygan.report import courses, words
+from raygan.report.audit import by_restarts, with_restarts
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.family import Comparison, Family, of_speed, of_worsening
+from raygan.report.sections import failure_rates
+from raygan.report.tabular import Column, Sheet
+
+_TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+PHASES = ("early-failure", "diverged", "collapsed", "untrained", "failed")
+"""Outcomes of runs that gave no result, the earliest first."""
+
+
+def other_comparisons(evidence: Evidence) -> Sheet:
+    """A row per pair of cells and measure: speed, stability, failures, loss with restarts."""
+    families = {
+        "log_area": of_speed(evidence),
+        "worsening": of_worsening(evidence),
+        "restarts_loss": with_restarts(evidence) if by_restarts(evidence) else Family([]),
+    }
+    rows = [
+        _compared(measure, found)
+        for measure, family in families.items()
+        for found in family.comparisons
+    ]
+    rows += [
+        {
+            "measure": "failed",
+            "cell": cell,
+            "against": other,
+            "n": n,
+            "others": m,
+            "failed": failed,
+            "others_failed": others_failed,
+            "p": p,
+            "adjusted_p": adjusted,
+            "claimed": adjusted <= evidence.alpha,
+        }
+        for (cell, other, (failed, n), (others_failed, m), p, adjusted) in failure_rates(evidence)
+    ]
+    columns = [
+        Column("measure", _TEXT, "measure"),
+        Column("cell", _TEXT, "cell"),
+        Column("against", _TEXT, "against"),
+        Column("within", _TEXT),
+        Column("strata", _COUNT, "over strata", lambda n: "" if n == 1 else str(n)),
+        Column("n", _COUNT, "runs"),
+        Column("others", _COUNT, "of the other"),
+        Column("failed", _COUNT),
+        Column("others_failed", _COUNT),
+        Column("percent", _NUMBER, "difference", words.signed),
+        Column("low", _NUMBER, "CI from", words.signed),
+        Column("high", _NUMBER, "to", words.signed),
+        Column("p", _NUMBER, "p", words.three_digits),
+        Column("adjusted_p", _NUMBER, "adjusted p", words.three_digits),
+        Column("detectable", _NUMBER, "detectable", words.percent),
+        Column("claimed", _BOOL, "can be claimed", words.yes_no),
+    ]
+    reading = (
+        "One row per measure and pair of cells. A negative difference: the first cell's is lower, "
+        "which is better."
+    )
+    note = (
+        "log_area: loss over the whole run (geometric mean over the iterations, running test). "
+        "worsening: ratio of the last to the best generator's loss in the final test. "
+        "restarts_loss: loss of the audited images with restarts from random codes. failed: shares "
+        "of the runs that gave no result (Boschloo's exact test; runs: those that ended). Each "
+        "measure is corrected by itself for its comparisons, the others as in the table of "
+        "differences."
+    )
+    title = "Differences in speed, stability and failures"
+    return Sheet("other_comparisons", title, columns, rows, reading, note)
+
+
+def _compared(measure: str, found: Comparison) -> dict[str, Any]:
+    interval = found.contrast.interval()
+    return {
+        "measure": measure,
+        "cell": found.cell,
+        "against": found.other,
+        "within": found.within,
+        "strata": found.strata,
+        "n": found.contrast.n,
+        "others": found.contrast.others,
+        "failed": found.failed[0],
+        "others_failed": found.failed[1],
+        "percent": found.contrast.percent,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "p": found.p,
+        "adjusted_p": found.adjusted,
+        "detectable": found.detectable,
+        "claimed": found.claimed,
+    }
+
+
+def crossings(evidence: Evidence) -> Sheet:
+    """A row per pair of cells whose mean curves cross: where they do for the last time."""
+    rows = [
+        {
+            "cell": found.cell,
+            "against": found.other,
+            "iteration": found.iteration,
+            "loss": math.exp(found.log),
+            "times": found.times,
+            "before": found.before,
+            "after": found.after,
+            "certain": found.certain,
+        }
+        for found in courses.crossings(evidence)
+    ]
+    columns = [
+        Column("cell", _TEXT, "lower from there on"),
+        Column("against", _TEXT, "lower before"),
+        Column("iteration", _NUMBER, "iteration", words.whole),
+        Column("loss", _NUMBER, "loss there", words.loss),
+        Column("times", _COUNT, "crossings in all"),
+        Column("before", _COUNT, "other surely lower until", words.whole),
+        Column("after", _COUNT, "surely lower from", words.whole),
+        Column("certain", _BOOL, "certain", words.yes_no),
+    ]
+    reading = (
+        "One row per pair of cells: the iteration at which their mean curves cross for the last "
+        "time. The first cell is better after it."
+    )
+    note = (
+        "Geometric mean over the runs that have not failed, running test. Surely: by Welch's 95% "
+        "intervals of the difference that hold at all evaluations together (Bonferroni). A "
+        "crossing without both may be chance."
+    )
+    return Sheet("crossings", "Where curves cross", columns, rows, reading, note)
+
+
+def budget(evidence: Evidence) -> Sheet:
+    """A row per cell and number of trials: the loss that so many trials find on average."""
+    rows = [
+        {"cell": cell, "trials": trials, "loss": loss if loss < math.inf else None}
+        for cell, losses in courses.budgets(evidence).items()
+        for trials, loss in enumerate(losses, start=1)
+    ]
+    columns = [
+        Column("cell", _TEXT, "cell"),
+        Column("trials", _COUNT, "trials"),
+        Column("loss", _NUMBER, "lowest end loss, on average", words.loss),
+    ]
+    reading = "One row per cell and number of trials of its search. Lower after fewer is better."
+    note = (
+        "Mean of the lowest end loss of so many of the trials (Dodge et al. 2019, without the bias "
+        "as Tang et al. 2020). A trial without a result counts as infinitely high: no value where "
+        "all may be such. An early-stopped trial counts with the loss that it had come to."
+    )
+    return Sheet("budget", "Loss that a search finds", columns, rows, reading, note)
+
+
+def failures(evidence: Evidence) -> Sheet:
+    """A row per cell and kind of trial: how many gave no result, by the phase."""
+    rows = [
+        row
+        for cell in evidence.cells
+        for kind in ("search", "replicate")
+        for warmup in (False, True)
+        if (row := _failures(cell, kind, warmup)) is not None
+    ]
+    columns = [
+        Column("cell", _TEXT, "cell"),
+        Column("kind", _TEXT, "kind"),
+        Column("warmup", _BOOL, "with warm-up", words.yes_no),
+        Column("ended", _COUNT, "ended"),
+        Column("early-failure", _COUNT, "in the first iterations"),
+        Column("diverged", _COUNT, "diverged later"),
+        Column("collapsed", _COUNT, "collapsed"),
+        Column("untrained", _COUNT, "learned nothing"),
+        Column("failed", _COUNT, "failed otherwise"),
+        Column("without_result", _COUNT, "in all"),
+    ]
+    reading = (
+        "One row per cell and kind of trial: how many gave no result, by the phase in which they "
+        "were lost. Fewer are better."
+    )
+    note = (
+        "Every attempt counts, also one that was repeated with a warm-up. Early-stopped trials are "
+        "among the ended ones."
+    )
+    return Sheet("failures", "Failures by phase", columns, rows, reading, note)
+
+
+def _failures(cell: Cell, kind: str, warmup: bool) -> dict[str, Any] | None:
+    ended: list[str] = [
+        record.outcome
+        for record in cell.records
+        if record.kind == kind
+        and record.outcome is not None
+        and bool(record.config["warmup"]) is warmup
+    ]
+    counts = Counter(ended)
+    if not ended:
+        return None
+    return {
+        "cell": cell.name,
+        "kind": kind,
+        "warmup": warmup,
+        "ended": len(ended),
+        **{phase: counts[phase] for phase in PHASES},
+        "without_result": sum(counts[phase] for phase in PHASES),
+    }
