@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raygan.records import TrialRecord
-from raygan.report.claims import Claim
+from raygan.report.claims import Claim, PlanEntry
 from raygan.report.compare import LEAST, Mean, geometric_mean
 from raygan.report.finals import Found, positive
 from raygan.report.tables import RETRY, setting
@@ -158,6 +158,8 @@ class Evidence:
     """Whether each seed drew its own held-out images."""
     claims: tuple[Claim, ...] = ()
     """What the sweep has declared, or was asked later."""
+    plans: tuple[PlanEntry, ...] = ()
+    """The sweep's plan, with the time before its first trial, and its later changes."""
     alpha: float = 0.05
     """Chance that any claim of a kind is false: less where the seeds were added in several looks.
     """

@@ -13,6 +13,7 @@ from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig
 from raygan.gan.levels import check_size
 from raygan.shown import shown
+from raygan.sweep import claims
 from raygan.sweep.mistakes import message
 from raygan.sweep.sections import (
     MOST_SEEDS,
@@ -77,6 +78,7 @@ def check(spec: SweepSpec) -> None:
             f"{' or `search.repeats`' if spec.search.repeats else ''}"
         )
     _check_cells(spec, axes, space)
+    claims.of_spec(spec)
 
 
 def check_new(spec: SweepSpec) -> None:

@@ -14,7 +14,7 @@ from raygan.report.finals import Found, read_fids, read_finals, read_image_losse
 from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
 from raygan.storage import Storage
-from raygan.sweep import looks, plan, state
+from raygan.sweep import looks, plan, registered, state
 from raygan.sweep.cell import attempts, best, expected
 from raygan.sweep.space import longest, search_method
 from raygan.sweep.spec import SweepSpec
@@ -49,6 +49,8 @@ def make_report(
         resplit=spec.replicate.resplit,
         alpha=looks.reached(spec, known)[1],
         search_method=search_method(spec),
+        claims=registered.claims_of(sweep, spec),
+        plans=registered.history(sweep),
         fids=read_fids(sweep, known.values()),
     )
     return Report.of(sweep, evidence)

@@ -16,7 +16,7 @@ from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.shown import say, shown
 from raygan.storage import Storage, usable
-from raygan.sweep import final, nodes, plan, publish, state, trial, tune
+from raygan.sweep import final, nodes, plan, publish, registered, state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
     close_interrupted,
@@ -115,9 +115,16 @@ def _run(
         )
     study.baseline = data["baseline"]
     lock.confirm()
+    tags = run_tags(data["digest"])
     with usable(sweep):
+        # before the first trial; what changes later is written down with its time
+        planned = registered.register(
+            sweep, spec, data["digest"], registered.code_of(tags), len(study.records)
+        )
         state.store(sweep, spec, data)
-    tracker.open(data["id"], state.dump(spec), run_tags(data["digest"]))
+    last = planned[-1]
+    say(console, f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
+    tracker.open(data["id"], state.dump(spec), tags, last.sha256)
     signals.at_once = lambda: close_interrupted(study, tracker)
     try:
         catch_up(study, tracker)

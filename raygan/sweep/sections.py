@@ -23,6 +23,7 @@ from pydantic import (
 from raygan.data.config import DatasetConfig
 from raygan.gan.config import FIELDS, TrainConfig
 from raygan.gan.final_config import FinalConfig
+from raygan.sweep.claims import SECOND, margin
 from raygan.sweep.mistakes import LIST, RANGE
 
 Scalar = bool | int | float | str
@@ -218,6 +219,41 @@ class Warmup(Section):
     factor: float = Field(
         0.1, gt=0, lt=1, description="factor of the learning rate during these iterations"
     )
+
+
+class DeclaredClaim(Section):
+    """A claim that is declared before the first trial, about cells or values of one axis:
+    `{lower: wn, than: bn}`, `{not_worse: wn, than: vanilla, margin: 5%}`, or
+    `{equivalent: wn, to: vanilla, margin: 5%}`."""
+
+    lower: Scalar | None = Field(None, description="its loss is lower than that of `than`")
+    not_worse: Scalar | None = Field(
+        None, description="its loss is at most `margin` higher than that of `than`"
+    )
+    equivalent: Scalar | None = Field(
+        None, description="its loss is within `margin` of that of `to`"
+    )
+    than: Scalar | None = Field(None, description="the other, for `lower` and `not_worse`")
+    to: Scalar | None = Field(None, description="the other, for `equivalent`")
+    margin: str | int | float | None = Field(
+        None, description="share of the other's loss, such as 5% or 0.05"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> DeclaredClaim:
+        given = self.model_dump(exclude_none=True)
+        kinds = [kind for kind in SECOND if kind in given]
+        if len(kinds) != 1:
+            raise ValueError(f"must have one of {', '.join(SECOND)}")
+        kind, second = kinds[0], SECOND[kinds[0]]
+        expected = {kind, second} | ({"margin"} if kind != "lower" else set())
+        if given.keys() != expected:
+            raise ValueError(f"`{kind}` takes {', '.join(sorted(expected - {kind}))}, and no other "
+                             "key")  # fmt: skip
+        if "margin" in given and not 0 < margin(given["margin"]) < 1:
+            raise ValueError(f"`margin` (={given['margin']}) must be above 0% and below 100%, such "
+                             "as 5% or 0.05")  # fmt: skip
+        return self
 
 
 class Budget(Section):

@@ -28,6 +28,7 @@ from raygan.sweep.sections import (
     RULES_OF,
     Budget,
     Dataset,
+    DeclaredClaim,
     Final,
     Grid,
     Range,
@@ -62,6 +63,12 @@ class SweepSpec(Section):
         None, description="retry of a trial that fails in its first iterations; by default none"
     )
     replicate: Replicate = Replicate()
+    claims: list[DeclaredClaim] = Field(
+        [],
+        max_length=100,
+        description="claims that are declared before the first trial: these alone are tested, "
+        "other differences are exploratory",
+    )
     final: Final = Final()
     train: Train = Train()
     scale: Scale = Scale()

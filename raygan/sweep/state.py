@@ -26,7 +26,7 @@ VERSIONS = "versions"
 """Key of ``result.json``: the versions of the code that trained last."""
 _END = "...\n"
 """YAML's end of a document: half of one is often valid, too."""
-MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final")
+MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final", "claims")
 """Keys of the YAML that change how and where a sweep runs, or what follows its trials, but none of
 these."""
 MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed")

@@ -98,15 +98,18 @@ class Tracker:
             parent = self._runs_of(sweep_id).find_parent()
             return parent and view.link(self._client, self._experiment_id, parent, self._sweep)
 
-    def open(self, sweep_id: str, spec_yaml: str, tags: dict[str, str]) -> None:
+    def open(
+        self, sweep_id: str, spec_yaml: str, tags: dict[str, str], plan: str | None = None
+    ) -> None:
         """Find or make the parent run and begin to follow; raises TrackingError.
 
         ``sweep_id`` tells apart two sweeps of one name, in one place even; ``tags`` are those of
-        the parent and of every trial's run.
+        the parent and of every trial's run; ``plan``: SHA-256 of the sweep's plan, a tag of the
+        parent.
         """
         with self._named_errors():
             self._runs = self._runs_of(sweep_id)
-            self._runs.open(spec_yaml, tags)
+            self._runs.open(spec_yaml, tags, plan)
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 

@@ -96,11 +96,14 @@ class Runs:
         found = self._find(_SWEEP_TAG, self._id)
         return found and str(found.info.run_id)
 
-    def open(self, spec_yaml: str, tags: dict[str, str]) -> None:
-        """Find or make the parent run; ``tags`` are those of it and of every trial's run."""
+    def open(self, spec_yaml: str, tags: dict[str, str], plan: str | None = None) -> None:
+        """Find or make the parent run; ``tags`` are those of it and of every trial's run, ``plan``
+        is the SHA-256 of the plan."""
         self._tags = {"sweep": self._sweep, **tags}
         self.parent = self._find_or_create(_SWEEP_TAG, self._id, self._sweep, self._tags)
         self._client.update_run(self.parent, status="RUNNING")
+        if plan is not None:
+            self._client.set_tag(self.parent, "raygan.plan", plan)
         self._client.log_text(self.parent, spec_yaml, "sweep.yaml")
 
     def forget(self, trial: str) -> None:
