@@ -20,6 +20,9 @@ from raygan.tracking.runs import cut, model_name
 
 logger = logging.getLogger(__name__)
 
+_STABILITY = ("best", "worsening", "worsening_flat_95", "roughness", "log_area")
+"""Measures of a curve that MLflow's table shows; results.parquet has all."""
+
 
 def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, float]:
     """A trial as a whole, in the metrics by which MLflow's table is sorted and filtered.
@@ -30,8 +33,8 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     """
     if record.outcome not in (*WHOLE, "stopped"):
         return {}
-    found = {f"stability/{key}": v for key, v in stability.summary(record.curve).items()}
-    found.pop("stability/last", None)  # the curve's last value, which MLflow's table shows anyway
+    measures = stability.summary(record.curve)
+    found = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
     if evidence is None:
         return found
     if (aim := target(evidence)) is not None:

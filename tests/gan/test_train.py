@@ -13,7 +13,7 @@ from PIL import Image
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan import checkpoint, sampling
-from raygan.gan.config import CHOICES
+from raygan.gan.config import CHOICES, TrainConfig
 from raygan.gan.draws import Draws
 from raygan.gan.pictures import GAP, grid_png
 from raygan.gan.reconstruction import reconstruct
@@ -511,3 +511,11 @@ def test_a_dropped_member_is_trained_no_further(small, images: ImageSet):
             stack.drop(2)
     assert told == [(0, 2), (1, 2), (1, 4), (1, 5)]
     assert [state.step for state in states] == [2, 5, 2]
+
+
+def test_the_grid_shows_the_first_of_the_samples_that_variety_is_measured_on():
+    config = TrainConfig(features=4, code_size=8, iterations=1, evaluate_every=1, batch_size=8)
+    state = TrainState.create(config, (3, 32, 32))
+    more = sample(state.judged, config, 256)
+    assert len(more) == 256
+    assert torch.equal(more[:64], sample(state.judged, config, 64))

@@ -1,8 +1,10 @@
 import io
 import json
+import math
 
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 import torch
 from matplotlib.axes import Axes
 from PIL import Image
@@ -12,8 +14,10 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.pictures import grid_png
 from raygan.records import LOSS, TrialRecord, load_all
 from raygan.report import overview, tables
+from raygan.report.evidence import Evidence
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
+from raygan.sweep import publish
 
 
 def record(trial: str, losses: list[float], outcome: str | None, reason: str | None = None):
@@ -120,3 +124,18 @@ def test_the_losses_on_the_axis_are_plain_numbers(tmp_path, monkeypatch):
     overview_png(Storage(str(tmp_path)), "a", [curve], {"bn": curve}, 0.06)
     assert "0.02" in told
     assert not [text for text in told if "$" in text]
+
+
+def test_mlflow_and_results_have_the_worsening_on_fresh_images(tmp_path):
+    run = record("bn-000", [0.4, 0.1, 0.2], "ok")
+    found = {run.id: {"best": {"loss": 0.1}, "last": {"loss": 0.12}}}
+    told = publish.summary(run, Evidence("a", [], finals=found))
+    assert told["stability/worsening_fresh"] == pytest.approx(math.log(1.2))
+    assert not {"stability/last_over_best", "stability/drawup"} & set(told)
+    for which, loss in (("best", 0.1), ("last", 0.12)):
+        Storage(str(tmp_path)).write(
+            f"trials/{run.id}/final/{which}.json", json.dumps({"loss": loss}).encode()
+        )
+    (row,) = tables.results_table(Storage(str(tmp_path)), [run]).to_pylist()
+    assert row["worsening_fresh"] == pytest.approx(math.log(1.2))
+    assert row["worsening"] is None  # too few evaluations
