@@ -245,8 +245,8 @@ def _check_stop(spec: SweepSpec) -> None:
     if stop.rule == "asha" and given < LEAST_GRACE * longest:
         raise ValueError(
             f"`stop.grace` (={given}) is below {LEAST_GRACE:.0%} of `iterations` (={longest}): so "
-            "early, `asha` keeps what learns fast at first: by the learning rate that it chooses, one cell "
-            "ends up to 7 percentage points further from its best than another "
+            "early, `asha` keeps what learns fast at first: by the learning rate that it chooses, "
+            "one cell ends up to 7 percentage points further from its best than another "
             f"(docs/method/search.md); raise it to {math.ceil(GRACE * longest)} or more, or "
             "remove it"
         )

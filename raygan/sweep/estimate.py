@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raygan.sweep.sections import Stop
-from raygan.sweep.stopping import grace
+from raygan.sweep.stopping import grace, is_exempt
 
 if TYPE_CHECKING:
     from raygan.gan.rate import Rate
@@ -65,7 +65,7 @@ def estimate(
 
     ``at_once``: trials that run at the same time, at least 1; ``gpus``: GPUs of one trial, all
     its workers together, at least 0. At most: no trial is stopped. Expected: what is left by
-    asynchronous successive halving (:func:`passing`); the same as at most without a stop rule;
+    asynchronous successive halving (:func:`passing`) and by trials that are exempt from it; the same as at most without a stop rule;
     None for ``median`` and ``patience``, which depend on the course of the losses.
 
     Wall-clock time is that of all trials spread evenly over ``at_once``, and no less than that of
@@ -113,12 +113,14 @@ def _effort(cell: Work, stop: Stop) -> tuple[float, float]:
     """Iterations and evaluations of all trials of ``cell``; at most, unless by ASHA."""
     iterations: float = cell.replicates * cell.iterations
     evaluations: float = cell.replicates * _evaluations(cell, cell.iterations)
+    exempt = sum(map(is_exempt, range(cell.trials)))
     left: float = cell.trials
     start = 0
     for end in [*_judgements(cell, stop), cell.iterations]:
         iterations += left * (end - start)
         evaluations += left * (_evaluations(cell, end) - _evaluations(cell, start))
-        left, start = passing(left, stop.reduction), end
+        share = passing(left, stop.reduction) / left if left else 0.0
+        left, start = exempt + (left - exempt) * share, end
     return iterations, evaluations
 
 

@@ -8,11 +8,13 @@ import pytest
 from raygan.errors import RayganError
 from raygan.records import LOSS
 from raygan.report.evidence import Evidence
+from raygan.report.ladder import Agreement
 from raygan.report.verdict import verdict
 from raygan.storage import Storage
-from raygan.sweep import spec
+from raygan.sweep import evidence, spec, state
 from raygan.sweep.conclude import _exit_code
 from raygan.sweep.evidence import cells
+from raygan.sweep.sections import Stop
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
 
@@ -171,6 +173,56 @@ def test_setting_that_is_no_longer_the_best_carries_no_verdict(storage):
     run_all(more, by_rate)
     # the first setting's replicate has the lowest loss of all, by luck
     assert more.best("bn").id == "bn-001-seed8"
+
+
+REPEATED = REPLICATES.replace("{lr: [1e-3, 1e-4]}", "{lr: [1e-3, 1e-4], repeats: 3}")
+
+
+def test_each_repeat_of_a_search_is_followed_by_its_own_replicates(storage):
+    text = REPEATED.replace("seeds: 2", "seeds: 1")
+    study = open_study(storage, text)
+    assert study.trial_count == 2 * 3 * (2 + 1)
+    order = run_all(study, by_rate)
+    assert len(order) == study.trial_count == len(study.records)
+    replicates = {r.id: r.config["seed"] for r in study.records.values() if r.kind == "replicate"}
+    assert replicates == {
+        f"{norm}_repeat={n}-001-seed{7 + n}": 7 + n for norm in ("bn", "wn") for n in (1, 2, 3)
+    }
+    again = open_study(storage, text)
+    assert again.complete
+    assert state.stored_records(storage, again.spec).keys() == study.records.keys()
+
+
+def test_repeats_of_a_search_are_one_cell_of_the_report(storage):
+    study = open_study(storage, REPEATED)
+    run_all(study, by_rate)
+    cells = evidence.cells(study.spec, study.records)
+    assert [(cell.name, cell.values) for cell in cells] == [
+        ("bn", {"norm": "bn"}), ("wn", {"norm": "wn"})
+    ]  # fmt: skip
+    for cell in cells:
+        assert len(cell.records) == 3 * (2 + 2)
+        assert sorted(r.config["seed"] for r in cell.replicates) == [8, 9, 10, 11, 12, 13]
+
+
+def test_how_the_first_rung_told_is_asked_of_exempt_trials(storage):
+    text = SWEEP.replace("{lr: [1e-3, 1e-4]}", "{lr: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}")
+    study = open_study(storage, text)
+    run_all(study, lambda planned: planned.config.lr)
+    assert evidence.check_of_rule(study.spec, study.records) == Agreement(pytest.approx(1), 4)
+    never = open_study(storage, text).spec.model_copy(update={"stop": Stop(rule="none")})
+    assert evidence.check_of_rule(never, study.records) is None
+
+
+def test_failures_are_told_with_the_loss_of_the_mean_image(storage):
+    study = open_study(storage, SWEEP, baseline=0.06)
+    assert study.baseline == 0.06
+    fail_early(study, study.next_trial().id)
+    (told,) = study.cells["bn"]._search._study.trials
+    assert told.intermediate_values == {0: pytest.approx(0.6)}
+    again = open_study(storage, SWEEP, baseline=0.06)
+    (told,) = again.cells["bn"]._search._study.trials
+    assert told.intermediate_values == {0: pytest.approx(0.6)}
 
 
 def test_setting_that_was_drawn_twice_is_one(storage):
