@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from raygan.sweep.sections import Stop
@@ -65,8 +67,9 @@ def estimate(
 
     ``at_once``: trials that run at the same time, at least 1; ``gpus``: GPUs of one trial, all
     its workers together, at least 0. At most: no trial is stopped. Expected: what is left by
-    asynchronous successive halving (:func:`passing`) and by trials that are exempt from it; the same as at most without a stop rule;
-    None for ``median`` and ``patience``, which depend on the course of the losses.
+    asynchronous successive halving (:func:`passing`) and of trials that are exempt; the same as at
+    most without a stop rule; None for ``median`` and ``patience``, which depend on the course of
+    the losses.
 
     Wall-clock time is that of all trials spread evenly over ``at_once``, and no less than that of
     the longest trial, or of two in a row in a cell whose replicates follow a search.
@@ -105,23 +108,42 @@ def passing(arrivals: float, reduction: int) -> float:
     iterations.
     """
     whole = int(arrivals)
-    expected = sum(max(1, i // reduction) / i for i in range(1, whole + 1))
-    return expected + (arrivals - whole) * max(1, (whole + 1) // reduction) / (whole + 1)
+    return _sums(reduction, 1 << whole.bit_length())[whole] + (arrivals - whole) * max(
+        1, (whole + 1) // reduction
+    ) / (whole + 1)
+
+
+@cache
+def _sums(reduction: int, most: int) -> list[float]:
+    """The expectation for each whole number of arrivals up to ``most``."""
+    shares = (max(1, i // reduction) / i for i in range(1, most + 1))
+    return list(accumulate(shares, initial=0.0))
 
 
 def _effort(cell: Work, stop: Stop) -> tuple[float, float]:
     """Iterations and evaluations of all trials of ``cell``; at most, unless by ASHA."""
     iterations: float = cell.replicates * cell.iterations
     evaluations: float = cell.replicates * _evaluations(cell, cell.iterations)
-    exempt = sum(map(is_exempt, range(cell.trials)))
-    left: float = cell.trials
+    reached = [1.0] * cell.trials
     start = 0
     for end in [*_judgements(cell, stop), cell.iterations]:
+        left = sum(reached)
         iterations += left * (end - start)
         evaluations += left * (_evaluations(cell, end) - _evaluations(cell, start))
-        share = passing(left, stop.reduction) / left if left else 0.0
-        left, start = exempt + (left - exempt) * share, end
+        reached, start = _pass(reached, stop.reduction), end
     return iterations, evaluations
+
+
+def _pass(reached: Sequence[float], reduction: int) -> list[float]:
+    """With which probability each trial passes a rung that it has reached with the probability
+    ``reached``, in the order of their starts; one that is exempt always does."""
+    found, before, passed = [], 0.0, 0.0
+    for index, share in enumerate(reached):
+        before += share
+        up_to = passing(before, reduction)
+        found.append(share if is_exempt(index) else up_to - passed)
+        passed = up_to
+    return found
 
 
 def _judgements(cell: Work, stop: Stop) -> list[int]:

@@ -89,8 +89,10 @@ def test_how_many_pass_a_rung():
 def test_asha_stops_search_trials_only():
     stop = Stop(rule="asha", grace=300, reduction=3)
     at_most, expected = estimate([CELL], stop, at_once=1, gpus=0)
-    second = 1 + 5 * passing(6, 3) / 6  # one of the six is exempt
-    third = 1 + (second - 1) * passing(second, 3) / second
+    # the fifth of the six is exempt
+    second = passing(4, 3) + 1 + passing(6, 3) - passing(5, 3)
+    at = passing(4, 3)
+    third = passing(at, 3) + 1 + passing(second, 3) - passing(at + 1, 3)
     assert at_most.iterations == 8 * 1000
     # judged at 300 and 900; evaluated once, twice more, once more
     iterations = 2000 + 6 * 300 + second * 600 + third * 100
