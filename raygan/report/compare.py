@@ -332,6 +332,8 @@ def failures_p(failed: int, n: int, others_failed: int, others: int) -> float | 
     """Two-sided p of equal failure rates (Boschloo 1970); None if there is nothing to compare."""
     if not n or not others or not failed + others_failed or failed + others_failed == n + others:
         return None
+    if (n, failed) > (others, others_failed):
+        return failures_p(others_failed, others, failed, n)  # the same, and it is slow
     table = [[failed, others_failed], [n - failed, others - others_failed]]
     return float(stats.boschloo_exact(table).pvalue)
 

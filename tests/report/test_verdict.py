@@ -7,10 +7,10 @@ import pytest
 from raygan.report.claims import Claim
 from raygan.report.declared import results
 from raygan.report.evidence import Cell
-from raygan.report.family import of_losses
+from raygan.report.family import of_losses, of_speed, of_worsening
 from raygan.report.sections import sections
 from raygan.report.verdict import verdict
-from tests.report.builders import cell, evidence, final, searched_cell, trial
+from tests.report.builders import cell, evidence, final, finals, searched_cell, trial
 
 BN = [0.0120, 0.0124, 0.0118, 0.0122, 0.0121]
 LOWER = [0.9 * loss * f for loss, f in zip(BN, [1, 1.01, 0.99, 1.005, 0.995], strict=True)]
@@ -268,6 +268,27 @@ def test_a_cell_that_fails_more_often_is_not_said_to_be_no_worse():
     (result,) = results(found, of_losses(found))
     assert not result.holds
     assert "1 and 0 runs of wn and bn gave no result" in result.reason
+
+
+def test_survivors_are_not_said_to_be_no_worse_where_the_others_failed():
+    # the worst runs of both fail; wn varies more, so that its survivors look better
+    bn, wn = [0.0119, 0.0120, 0.0121], [0.0104, 0.0106, 0.0110]
+    claim = Claim("not_worse", "wn", "bn", 0.05)
+    both = evidence(*(cell(name, [*runs, "failed", "failed"])
+                      for name, runs in (("bn", bn), ("wn", wn))), claims=(claim,))  # fmt: skip
+    (result,) = results(both, of_losses(both))
+    assert both.cells[0].failed
+    assert result.comparison.contrast.percent < -5
+    assert not result.holds
+    whole = evidence(cell("bn", bn), cell("wn", wn), claims=(claim,))
+    assert results(whole, of_losses(whole))[0].holds
+
+
+def test_runs_that_failed_are_the_worst_in_speed_and_worsening():
+    cells = cell("bn", BN), cell("wn", [*LOWER[:3], "failed", "failed"])
+    found = evidence(*cells, finals=finals({"bn": 1.0, "wn": 1.0}, *cells))
+    for family in (of_speed(found), of_worsening(found)):
+        assert sum(family.comparisons[0].failed) == 2
 
 
 def test_speed_is_measured_against_what_every_cell_reaches():
