@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import time
 import zlib
@@ -339,6 +340,25 @@ def table(rows: Mapping[str, Mapping[str, tuple[float, int]]], columns: tuple[st
     return "\n".join(lines)
 
 
+def summary(rows: Mapping[Scenario, Mapping[str, tuple[float, int]]]) -> str:
+    """The same over the numbers of runs: the mean, and in brackets the highest (of intervals, the
+    lowest)."""
+    groups: dict[str, list[Mapping[str, tuple[float, int]]]] = {}
+    for scenario, found in rows.items():
+        name = scenario.name if scenario.looks else re.sub(r" n=\S+", "", scenario.name)
+        groups.setdefault(name, []).append(found)
+    columns = (*FALSE, *COVER)
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, found in groups.items():
+        shown = []
+        for column in columns:
+            values = [100 * one[column][0] for one in found if column in one]
+            worst = min if column in COVER else max
+            shown.append(f"{np.mean(values):.1f} ({worst(values):.1f})" if values else "–")
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
 def _shown(share: float, n: int) -> str:
     interval = wilson(round(share * n), n)
     assert interval is not None
@@ -363,6 +383,8 @@ def main() -> None:
     print(table(null, FALSE))
     print("\nIntervals that cover, %\n")
     print(table(null, COVER))
+    print("\nMean over the numbers of runs, % (worst of them)\n")
+    print(summary({s: rows[s.name] for s in chosen if not s.steps}))
     print("\nPower, %\n")
     print(table(real, (*POWER, "difference", "best")))
     looked = [s for s in chosen if s.looks]
