@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from raygan.report import words
 from raygan.report.compare import geometric_mean, percent
@@ -196,11 +196,12 @@ def _forest_rows(evidence: Evidence) -> list[_Row]:
     for c in [*family.pooled, *family.within]:
         heading = f"{c.axis}, over all strata" if c.strata > 1 else ""
         groups.setdefault(f"{c.axis} within {c.within}" if c.within else heading, []).append(c)
-    found = []
+    found: list[_Row] = []
     for heading, mine in groups.items():
-        found += [_Row(label(heading)), *(_row(evidence, c) for c in mine)] if heading else [
-            _row(evidence, c) for c in mine]  # fmt: skip
-    return found[:MOST_ROWS]
+        found += [_Row(label(heading))] if heading else []
+        found += [_row(evidence, c) for c in mine]
+    left = len(family.comparisons) - sum(row.found is not None for row in found[:MOST_ROWS])
+    return found[:MOST_ROWS] + ([_Row(f"{left} more in the table")] if left else [])
 
 
 def _row(evidence: Evidence, found: Comparison) -> _Row:
@@ -297,7 +298,9 @@ def worsened(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
     _dots(axis, [_color(cell, cells) for cell, _ in rows], [ratios for _, ratios in rows])
     _name_rows(axis, [cell.name for cell, _ in rows])
     axis.axvline(1.0, color=INK, lw=1)
-    axis.xaxis.set_major_locator(MaxNLocator(4))
+    ticks = MaxNLocator(4).tick_values(*(100 * (end - 1) for end in axis.dataLim.intervalx))
+    axis.set_xlim(axis.get_xlim())  # not all ticks lie between the ends
+    axis.xaxis.set_major_locator(FixedLocator([1 + tick / 100 for tick in ticks]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, at: _signed(100 * (ratio - 1), at)))
     axis.set_xlabel("last against best loss")
     return True

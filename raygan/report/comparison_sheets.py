@@ -73,6 +73,7 @@ def cells(evidence: Evidence) -> Sheet:
         Column("reached", _COUNT, "reached by", words.whole),
         Column("target", _NUMBER),
         Column("apart", _COUNT),
+        Column("mean_image", _NUMBER),
     ]
     order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
     chosen = {found.cell: found for found in of_losses(evidence).choices}
@@ -120,6 +121,7 @@ def _cell_row(evidence: Evidence, cell: Cell, choice: Choice | None) -> dict[str
         "reached": len(reached) if steps else None,
         "target": target(evidence),
         "apart": apart(evidence),
+        "mean_image": evidence.baseline,
     }
 
 

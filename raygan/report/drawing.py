@@ -73,6 +73,7 @@ def draw(
             return None
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # it has its layout
         figure.savefig(png, format="png", dpi=130, facecolor="white")
     return Drawing(key, title, caption, _inline(svg.getvalue(), key, title), png.getvalue())
 

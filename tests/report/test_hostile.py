@@ -163,7 +163,7 @@ def test_figures_take_a_formula_and_a_letter_without_a_glyph_as_text(tmp_path):
     name = "$\\frac{$ \u65e5"
     record = trial(name, [0.04] * 6)
     drawn = drawings(evidence(Cell(name, {}, [record], [], record)))
-    assert len(drawn) > 2
+    assert len(drawn) > 1
     assert all("$\\frac{$ \u65e5" in drawing.svg for drawing in drawn)
     record.title = name
     overview_png(Storage(str(tmp_path)), name, [record], {name: record}, 0.05)

@@ -9,9 +9,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from raygan.report import figures, make, sheets
+from raygan.report import cell_figures, course_figures, figures, make, sheets
+from raygan.report.claims import Claim
+from raygan.report.drawing import COLORS
 from raygan.report.evidence import Cell
 from raygan.report.finals import read_finals
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
@@ -32,8 +35,10 @@ def png(side: int = 600) -> bytes:
 def made_up():
     """A sweep of three cells with everything that a report may show."""
     searched = [trial("bn", [0.03] * 6, lr=1e-3), trial("bn", [0.05], "stopped", lr=1e-5)]
+    slow = [trial("vanilla", [0.02] * 5 + [0.014], seed=seed, kind="replicate") for seed in (1, 2)]
+    lost = trial("vanilla", [0.05, 0.04], "diverged", seed=3, kind="replicate")
     cells = (
-        cell("vanilla", [0.014, 0.013, "diverged"]),
+        Cell("vanilla", {"norm": "vanilla"}, [*slow, lost], [*slow, lost], slow[0]),
         cell("bn", [0.012, 0.0125, 0.0118], searched),
         cell("wn", [0.0108, 0.0112, 0.011], [trial("wn", [0.02] * 6, lr=1e-3)]),
     )
@@ -43,6 +48,8 @@ def made_up():
         finals=finals({"vanilla": 0.96, "bn": 0.8, "wn": 0.98}, *cells),
         data={"images": EVIL},
         recipe=f"name: made-up\nnote: {EVIL}\n",
+        search_method="random",
+        claims=(Claim("lower", "wn", "bn"),),
     )
 
 
@@ -72,6 +79,8 @@ def report(storage) -> Report:
     return made
 
 
+FIGURES = ["overview", "forest", "curves", "budget", "worsening", "rates"]
+"""In the order of the page."""
 SHOWN = 4
 """Pictures of samples per cell: iterations 10, 20, 40 and 60 of 60."""
 
@@ -101,7 +110,7 @@ def test_report_and_all_its_files_are_written(storage, report):
             assert (written.num_rows, written.column_names) == (table.num_rows, table.column_names)
     markdown = (storage.local / MARKDOWN).read_text()
     linked = re.findall(rf"\]\({FOLDER}/([^)]+)\)", markdown)
-    assert {"curves.png", "losses.png", "drawup.png", "rates.png"} <= set(linked) <= set(files)
+    assert {f"{key}.png" for key in FIGURES} <= set(linked) <= set(files)
     assert len([name for name in linked if "samples" in name]) == 3 * SHOWN
     assert (storage.local / HTML).stat().st_size < 5_000_000
 
@@ -120,7 +129,7 @@ MOST_READING = 220
 
 def test_each_figure_says_in_one_line_above_it_how_to_read_it(report):
     page, plain = report.html().replace("&#39;", "'"), report.markdown().replace("\\", "")
-    assert {drawing.key for drawing in report.drawings} == {"curves", "losses", "drawup", "rates"}
+    assert [drawing.key for drawing in report.drawings] == FIGURES
     for drawing in report.drawings:
         title, line = drawing.title, drawing.caption
         assert "better" in line
@@ -137,7 +146,7 @@ def test_each_table_and_strip_says_in_one_line_under_its_title_how_to_read_it(re
     assert len(titles) == len([sheet for sheet in report.sheets if sheet.rows]) + 3  # strips
     for title in titles:
         line = found[title]
-        assert re.search(r"\b(better|best)\b|saved more", line), title
+        assert re.search(r"\b(better|best)\b|saved more|Confirmed", line), title
         assert len(line) <= MOST_READING, title
         assert f"## {title}\n\n{line}\n\n" in plain
 
@@ -146,7 +155,8 @@ def test_trials_without_an_end_loss_are_marked_above_the_axes(report, monkeypatc
     drawn = []
     plot = Axes.plot
     monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append((a, k)) or plot(*a, **k))
-    figures.drawings(made_up())
+    found = made_up()
+    course_figures.rates_tried(Figure(), found, found.cells)
     levels = [a[2] for a, k in drawn if "transform" in k]
     assert len(levels) == 2  # one early-stopped, one diverged
     assert min(levels) > 1
@@ -243,16 +253,11 @@ def test_rate_of_collapse_has_its_interval():
     assert (row["collapsed_low"], row["collapsed_high"]) == pytest.approx((0.118, 0.769), abs=1e-3)
 
 
-def test_curves_that_never_rise_have_an_axis_of_their_size():
-    found = evidence(cell("bn", [0.01] * 3))
-    drawup = next(drawing for drawing in figures.drawings(found) if drawing.key == "drawup")
-    assert ">10<" not in drawup.svg
-
-
-def test_more_cells_than_colours_show_the_best_ones(tmp_path):
+def test_more_cells_than_colours_show_the_best_ones(monkeypatch):
+    monkeypatch.setattr(cell_figures, "losses", lambda *_: False)  # they show all cells
+    monkeypatch.setattr(cell_figures, "forest", lambda *_: False)
     cells = [cell(f"c{number}", [0.01 + number / 1000] * 3) for number in range(12)]
-    report = Report.of(Storage(str(tmp_path)), evidence(*cells))
-    curves = next(drawing for drawing in report.drawings if drawing.key == "curves")
+    (curves,) = figures.drawings(evidence(*cells))
     assert ">c7<" in curves.svg
     assert ">c8<" not in curves.svg
     assert "8 best of 12 cells" in curves.caption
@@ -275,7 +280,7 @@ def test_colours_of_curves_are_seen_in_both_themes(report):
     cards = re.findall(r"--card: (#\w{6})", page)
     assert len(cards) == 2
     for card in cards:
-        assert all(_contrast(color, card) >= 3 for color in figures.COLORS), card
+        assert all(_contrast(color, card) >= 3 for color in COLORS), card
 
 
 @pytest.mark.cluster  # a process of its own
