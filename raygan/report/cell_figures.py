@@ -5,45 +5,37 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from raygan.report import words
-from raygan.report.compare import geometric_mean, percent
+from raygan.report.compare import geometric_mean
 from raygan.report.drawing import COLORS, INK, MOST_TICKS, label
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.family import Comparison, Family, of_losses, worsening
+from raygan.report.family import Family, of_losses, worsening
 from raygan.shown import shown
 
 WIDTH = 8.6
 """Inches of the figures that stand alone."""
 MOST_ROWS, MOST_BRACKETS, MOST_CROSSES = 40, 12, 8
 """Rows of a figure, brackets beside them, and marks of one cell's failed runs."""
-_NOTE, _MOST_NOTE, _PAIR, _MOST_PAIR = 72, 500, 46, 170
-"""Characters of a line and of all lines: of a note below an axis, of the name of a pair."""
-_ROW, _FRAME = 0.42, 1.25
+_NOTE, _MOST_NOTE = 72, 500
+"""Characters of a line, and of all lines, of a note below an axis."""
+_ROW, FRAME = 0.42, 1.25
 """Inches of a row, and of what stands above and below all rows."""
 
 
 def rows_size(rows: int) -> tuple[float, float]:
     """Inches of a figure in a section with so many rows."""
-    return 4.7, max(1.9, _FRAME + _ROW * min(rows, MOST_ROWS))
+    return 4.7, max(1.9, FRAME + _ROW * min(rows, MOST_ROWS))
 
 
 def losses_size(evidence: Evidence) -> tuple[float, float]:
     """Inches of :func:`losses`."""
     rows = min(len(evidence.cells), MOST_ROWS)
-    return WIDTH, _FRAME + _ROW * rows + 0.17 * len(_pooled_words(of_losses(evidence)))
-
-
-def forest_size(evidence: Evidence) -> tuple[float, float]:
-    """Inches of :func:`forest`."""
-    lines = sum(max(1, row.name.count("\n") + 1) for row in _forest_rows(evidence))
-    return WIDTH, _FRAME + 0.12 * len(_forest_rows(evidence)) + 0.16 * lines
+    return WIDTH, FRAME + _ROW * rows + 0.17 * len(_pooled_words(of_losses(evidence)))
 
 
 def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
@@ -63,6 +55,11 @@ def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
     axis, failed, beside = figure.subplots(1, 3, sharey=True, width_ratios=widths)
     values = [list(evidence.losses(cell).values()) for cell in rows]
     _dots(axis, [_color(cell, cells) for cell in rows], values)
+    for row, cell in enumerate(rows):
+        if cell in others:
+            text = "no result" if evidence.finished else "no result yet"
+            axis.text(0.01, row, text, transform=axis.get_yaxis_transform(), va="center",
+                      fontsize="small", alpha=0.7)  # fmt: skip
     _name_rows(axis, [cell.name for cell in rows])
     _plain_losses(axis)
     _mean_image(axis, evidence)
@@ -100,8 +97,6 @@ def _dots(axis: Axes, colors: Sequence[str], values: Sequence[Sequence[float]]) 
     """A row per cell: its runs as dots, its geometric mean as a tick, its interval as a line."""
     for row, (color, found) in enumerate(zip(colors, values, strict=True)):
         if (mean := geometric_mean(found)) is None:
-            axis.text(0.01, row, "no result", transform=axis.get_yaxis_transform(), va="center",
-                      fontsize="small", alpha=0.7)  # fmt: skip
             continue
         shifts = [0.13 * (1 - 2 * (index % 2)) if mean.n > 1 else 0.0 for index in range(mean.n)]
         axis.plot(found, [row + shift for shift in shifts], "o", color=color, ms=6, mew=0,
@@ -175,114 +170,9 @@ def _levels(spans: Sequence[Sequence[int]]) -> list[int]:
     return found
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of a forest plot: a heading, or a comparison in the order of the grid."""
-
-    name: str
-    found: Comparison | None = None
-    turned: bool = False
-    """Whether it is of the comparison's other cell against the first."""
-
-    def percent(self, value: float) -> float:
-        """A difference in per cent, as this row shows it."""
-        return percent(-math.log1p(value / 100)) if self.turned else value
-
-
-def _forest_rows(evidence: Evidence) -> list[_Row]:
-    """Comparisons by stratum, with a heading for each where there are several."""
-    family = of_losses(evidence)
-    groups: dict[str, list[Comparison]] = {}
-    for c in [*family.pooled, *family.within]:
-        heading = f"{c.axis}, over all strata" if c.strata > 1 else ""
-        groups.setdefault(f"{c.axis} within {c.within}" if c.within else heading, []).append(c)
-    found: list[_Row] = []
-    for heading, mine in groups.items():
-        found += [_Row(label(heading))] if heading else []
-        found += [_row(evidence, c) for c in mine]
-    left = len(family.comparisons) - sum(row.found is not None for row in found[:MOST_ROWS])
-    return found[:MOST_ROWS] + ([_Row(f"{left} more in the table")] if left else [])
-
-
-def _row(evidence: Evidence, found: Comparison) -> _Row:
-    values = {cell.name: cell.values.get(found.axis) for cell in evidence.cells}
-    order = [str(value) for value in values.values()] if found.strata > 1 else list(values)
-    turned = order.index(found.cell) < order.index(found.other)
-    pair = [found.other, found.cell] if turned else [found.cell, found.other]
-    # under a heading that names the stratum, what differs says enough
-    names = [str(values[name]) for name in pair] if found.within else pair
-    return _Row(label(" against ".join(names), _MOST_PAIR, _PAIR), found, turned)
-
-
-def forest(figure: Figure, evidence: Evidence, _: Sequence[Cell]) -> bool:
-    """Each difference with its interval, and the chance that a run of the first is better."""
-    rows = _forest_rows(evidence)
-    if not any(row.found is not None and row.found.contrast.testable for row in rows):
-        return False
-    axis, better = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    low, high = _reach(rows)
-    for number, row in enumerate(rows):
-        if (found := row.found) is None:
-            continue
-        marker: dict[str, Any] = {
-            "marker": "D" if found.strata > 1 else "o",
-            "color": INK,
-            "ms": 6,
-            "mfc": INK if found.claimed else "none",
-        }
-        _line(axis, row, number, low, high)
-        axis.plot([row.percent(found.contrast.percent)], [number], **marker)
-        if found.ranks is not None:
-            share = found.ranks.improvement
-            better.plot([100 * (1 - share if row.turned else share)], [number], **marker)
-    axis.set_yticks(range(len(rows)), [row.name for row in rows], fontsize="small")
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    for text, row in zip(axis.get_yticklabels(), rows, strict=True):
-        text.set_fontweight("bold" if row.found is None else "normal")
-    axis.axvline(0, color=INK, lw=1)
-    room = 0.04 * (high - low)
-    axis.set(xlim=(low - room, high + room), xlabel="difference of the mean loss")
-    axis.xaxis.set_major_locator(MaxNLocator(6))
-    axis.xaxis.set_major_formatter(FuncFormatter(_signed))
-    better.axvline(50, color=INK, lw=1, ls=":")
-    better.set(xlim=(-6, 106), xticks=(0, 50, 100), xlabel="chance of the\nbetter run")
-    better.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}%"))
-    better.tick_params(left=False)
-    for one in (axis, better):
-        one.grid(visible=True, axis="x")
-    return True
-
-
-def _signed(value: float, _: int) -> str:
+def signed(value: float, _: int = 0) -> str:
+    """The text of a tick at ``value`` per cent."""
     return f"{value:+.4g}%".replace("-", "−") if abs(value) > 1e-9 else "0"
-
-
-def _reach(rows: Sequence[_Row]) -> tuple[float, float]:
-    """Ends of an axis with 0, all differences, and their intervals, unless these are far wider."""
-    compared = [(row, row.found.contrast) for row in rows if row.found is not None]
-    values = [row.percent(contrast.percent) for row, contrast in compared]
-    most = 3 * max(1.0, *map(abs, values))
-    ends = [
-        row.percent(end)
-        for row, contrast in compared
-        if (interval := contrast.interval()) is not None
-        for end in (interval.low, interval.high)
-        if end > -100
-    ]
-    kept = [max(-most, min(most, value)) for value in (*values, *ends)]
-    return min(0.0, *kept), max(0.0, *kept)
-
-
-def _line(axis: Axes, row: _Row, number: int, low: float, high: float) -> None:
-    """The interval, with an arrow where it does not end within the axis."""
-    if row.found is None or (interval := row.found.contrast.interval()) is None:
-        return
-    ends = [row.percent(end) if end > -100 else -math.inf for end in (interval.low, interval.high)]
-    first, last = sorted(math.inf if row.turned and math.isinf(end) else end for end in ends)
-    axis.plot([max(first, low), min(last, high)], [number, number], color=INK, lw=1.4)
-    for at, marker, is_cut in ((low, "<", first < low), (high, ">", last > high)):
-        if is_cut:
-            axis.plot([at], [number], marker, color=INK, ms=5)
 
 
 def worsened(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
@@ -301,6 +191,6 @@ def worsened(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
     ticks = MaxNLocator(4).tick_values(*(100 * (end - 1) for end in axis.dataLim.intervalx))
     axis.set_xlim(axis.get_xlim())  # not all ticks lie between the ends
     axis.xaxis.set_major_locator(FixedLocator([1 + tick / 100 for tick in ticks]))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, at: _signed(100 * (ratio - 1), at)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, at: signed(100 * (ratio - 1), at)))
     axis.set_xlabel("last against best loss")
     return True

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from raygan.report import cell_figures, course_figures, rates
+from raygan.report import cell_figures, course_figures, forest_figure, rates
 from raygan.report.compare import LEAST
 from raygan.report.drawing import COLORS, SIZE, Drawing, draw
 from raygan.report.evidence import Cell, Evidence
@@ -21,13 +21,13 @@ def drawings(evidence: Evidence) -> list[Drawing]:
     left_out = len(evidence.cells) - len(shown)
     tail = f" The {len(shown)} best of {len(evidence.cells)} cells." if left_out else ""
     parts: list[tuple[str, str, str, Plot, tuple[float, float]]] = [
-        ("overview", "Loss by cell", "Further left is better. Line: geometric mean and 95% CI "
+        ("cells", "Loss by cell", "Further left is better. Line: geometric mean and 95% CI "
          f"(from {LEAST} runs on); dots: runs; ×: runs without a result; bracket: a difference "
          "that can be claimed.", cell_figures.losses, cell_figures.losses_size(evidence)),
-        ("forest", "Differences between cells", "Loss of the first cell against the second, 95% CI "
-         "of each; left of 0 the first is better. Filled: can be claimed; diamond: mean over all "
+        ("comparisons", "Differences between cells", "Loss of the first cell against the second, with "
+         "95% CI; left of 0 the first is better. Filled: can be claimed; diamond: mean over all "
          "strata. Right: the first's chance of the better run.",
-         cell_figures.forest, cell_figures.forest_size(evidence)),
+         forest_figure.forest, forest_figure.size(evidence)),
         ("curves", "Loss of the running test over the iterations", "Lower is better. Thick: "
          "geometric mean; band: 95% CI at all evaluations together; thin: runs, × where one ends "
          f"without a result; ◆ crossing, ◇ uncertain one.{tail}", course_figures.curves, SIZE),

@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from raygan import __version__
 from raygan.report import pictures, words
+from raygan.report.drawing import Drawing
 from raygan.report.evidence import Evidence
-from raygan.report.figures import Drawing, drawings
+from raygan.report.figures import drawings
 from raygan.report.pictures import Picture, Strip
 from raygan.report.sections import Section, sections
 from raygan.report.sheets import sheets

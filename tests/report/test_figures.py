@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from raygan.report import cell_figures, course_figures
+from raygan.report import cell_figures, course_figures, forest_figure
 from raygan.report.assumptions import checks
 from raygan.report.courses import budgets, course, crossings
 from raygan.report.drawing import INK, legend
@@ -103,7 +103,7 @@ def test_the_mean_image_is_a_line_unless_it_would_leave_no_room():
 def test_forest_is_in_the_order_of_the_grid_and_filled_where_claimed():
     alike = [loss * f for loss, f in zip(BN, [1.02, 0.98, 1, 0.99, 1.01], strict=True)]
     found = evidence(cell("bn", BN), cell("wn", WN), cell("sn", alike))
-    forest, better = drawn(cell_figures.forest, found)
+    forest, better = drawn(forest_figure.forest, found)
     names = [label.get_text() for label in forest.get_yticklabels()]
     assert names == ["wn against bn", "sn against bn", "sn against wn"]
     marks = lines(forest, "o")
@@ -124,7 +124,7 @@ def test_forest_has_a_heading_per_stratum_and_pooled_diamonds():
     found = evidence(*(stratum(norm, size, [f * loss for loss in ends])
                        for size, ends in ((4, BN), (8, halves))
                        for norm, f in (("bn", 1.0), ("wn", 0.9))))  # fmt: skip
-    forest, _ = drawn(cell_figures.forest, found)
+    forest, _ = drawn(forest_figure.forest, found)
     names = [label.get_text() for label in forest.get_yticklabels()]
     assert names == [
         "norm, over all strata", "wn against bn", "size, over all strata", "8 against 4",
@@ -137,14 +137,14 @@ def test_forest_has_a_heading_per_stratum_and_pooled_diamonds():
 def test_an_interval_that_leaves_the_axis_ends_in_an_arrow():
     wild = [0.0120, 0.0500, 0.0030]
     found = evidence(cell("bn", BN), cell("wn", wild), cell("sn", [0.95 * x for x in BN]))
-    forest, _ = drawn(cell_figures.forest, found)
+    forest, _ = drawn(forest_figure.forest, found)
     assert len(lines(forest, ">")) == 2
     assert forest.get_xlim()[1] < 200
 
 
 def test_more_comparisons_than_rows_are_counted():
     cells = [cell(f"c{i:02}", [loss * (1 + i / 9) for loss in BN[:3]]) for i in range(10)]
-    rows = cell_figures._forest_rows(evidence(*cells))
+    rows = forest_figure.rows(evidence(*cells))
     assert len(rows) == cell_figures.MOST_ROWS + 1
     assert rows[-1].name == f"{45 - cell_figures.MOST_ROWS} more in the table"
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raygan.report import cell_figures, course_figures, figures, make, sheets
+from raygan.report import cell_figures, course_figures, figures, forest_figure, make, sheets
 from raygan.report.claims import Claim
 from raygan.report.drawing import COLORS
 from raygan.report.evidence import Cell
@@ -79,7 +79,7 @@ def report(storage) -> Report:
     return made
 
 
-FIGURES = ["overview", "forest", "curves", "budget", "worsening", "rates"]
+FIGURES = ["cells", "comparisons", "curves", "budget", "worsening", "rates"]
 """In the order of the page."""
 SHOWN = 4
 """Pictures of samples per cell: iterations 10, 20, 40 and 60 of 60."""
@@ -255,7 +255,7 @@ def test_rate_of_collapse_has_its_interval():
 
 def test_more_cells_than_colours_show_the_best_ones(monkeypatch):
     monkeypatch.setattr(cell_figures, "losses", lambda *_: False)  # they show all cells
-    monkeypatch.setattr(cell_figures, "forest", lambda *_: False)
+    monkeypatch.setattr(forest_figure, "forest", lambda *_: False)
     cells = [cell(f"c{number}", [0.01 + number / 1000] * 3) for number in range(12)]
     (curves,) = figures.drawings(evidence(*cells))
     assert ">c7<" in curves.svg
