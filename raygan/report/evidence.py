@@ -75,8 +75,10 @@ class Cell:
         """By setting and seed, the replicates without and with a warm-up."""
         by_setting: dict[str, tuple[dict[int, TrialRecord], dict[int, TrialRecord]]] = {}
         for record in self.replicates:
-            # where the seed is an axis of the grid, each seed was searched by itself
-            chosen = repr(record.params) if record.kind == "replicate" else ""
+            # where the seed is an axis of the grid, or the search was repeated, each seed or repeat
+            # was searched by itself
+            alike = record.kind == "replicate" and not self.repeats
+            chosen = repr(record.params) if alike else ""
             both = by_setting.setdefault(chosen, ({}, {}))
             both[record.id.endswith(RETRY)][int(record.config["seed"])] = record
         return by_setting

@@ -146,6 +146,11 @@ def _check_search(spec: SweepSpec, space: Space) -> None:
         raise ValueError(
             "`search.repeats` sets its own seeds; remove `grid.seed`, or `search.repeats`"
         )
+    if spec.search.repeats and spec.replicate.top > 1:
+        raise ValueError(
+            f"`replicate.top` (={spec.replicate.top}) must be 1 with `search.repeats`: each repeat "
+            "is judged by the setting that it has found"
+        )
     if not space and (trials or first or spec.search.repeats):
         raise ValueError("`search` has no field to search; add one, such as lr")
     if method == "grid":

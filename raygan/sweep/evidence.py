@@ -88,10 +88,12 @@ def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialReco
     records: list[TrialRecord] = []
     replicates: list[TrialRecord] = []
     winners: list[TrialRecord] = []
+    repeats: dict[str, int] = {}
     for cell in group:
         mine = [record for record in known.values() if record.cell == cell.name]
         records += mine
-        replicates += attempts(spec, cell, mine)
+        replicates += (own := attempts(spec, cell, mine))
+        repeats |= {record.id: cell.repeat for record in own if cell.repeat}
         winner = best(spec, cell, mine)
         if winner is not None:
             winners.append(winner)
@@ -102,7 +104,7 @@ def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialReco
             if failed is not None and failed is not replicates[-1]:
                 replicates.append(failed)
     lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
-    return Cell(plan.cell_name(spec, values), values, records, replicates, lowest)
+    return Cell(plan.cell_name(spec, values), values, records, replicates, lowest, repeats)
 
 
 def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreement | None:

@@ -85,6 +85,7 @@ def _is_settled(
     from raygan.report.declared import results
     from raygan.report.evidence import Evidence
     from raygan.report.family import of_losses
+    from raygan.sweep import claims
     from raygan.sweep.evidence import cells
 
     first = {
@@ -92,7 +93,9 @@ def _is_settled(
         for id, record in records.items()
         if record.kind != "replicate" or record.index < seeds
     }
-    evidence = Evidence(spec.name, cells(spec, first), alpha=level)
+    evidence = Evidence(
+        spec.name, cells(spec, first), claims=tuple(claims.of_spec(spec)), alpha=level
+    )
     family = of_losses(evidence)
     if evidence.claims:
         return all(result.holds for result in results(evidence, family))

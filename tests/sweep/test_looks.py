@@ -86,3 +86,21 @@ def test_levels_of_all_looks_add_up_to_that_of_one(tmp_path):
 def test_looks_that_settle_nothing_are_refused(tmp_path, replicate):
     with pytest.raises(ConfigError, match="`until`"):
         make(tmp_path, SWEEP.replace("{seeds: 5, until: 12}", replicate))
+
+
+def test_no_more_seeds_are_trained_before_all_of_a_look_have_ended(tmp_path):
+    study = run(make(tmp_path), tmp_path, wn=1.0, most=2 + 2 * 5 - 1)
+    last = study.next_trial()
+    assert study.next_trial() is None
+    assert study.waiting
+    study.heard(last.id, {"step": 400, "val/reconstruction_loss": 0.01})
+    study.ended(last.id)
+    assert study.next_trial().config.seed == 6
+    assert study.trial_count == 2 + 2 * 8
+
+
+def test_of_declared_claims_these_are_what_is_settled(tmp_path):
+    for claim, seeds in (("lower: wn, than: bn", 5), ("lower: bn, than: wn", 12)):
+        sweep = make(tmp_path / claim[7:9], SWEEP + f"claims: [{{{claim}}}]\n")
+        study = run(sweep, tmp_path / claim[7:9], wn=0.8)
+        assert replicates(study) == 2 * seeds

@@ -186,7 +186,9 @@ def test_each_repeat_of_a_search_is_followed_by_its_own_replicates(storage):
     assert len(order) == study.trial_count == len(study.records)
     replicates = {r.id: r.config["seed"] for r in study.records.values() if r.kind == "replicate"}
     assert replicates == {
-        f"{norm}_repeat={n}-001-seed{7 + n}": 7 + n for norm in ("bn", "wn") for n in (1, 2, 3)
+        f"{norm}_repeat={n + 1}-001-seed{seed}": seed
+        for norm in ("bn", "wn")
+        for n, seed in enumerate((8, 1008, 2008))
     }
     again = open_study(storage, text)
     assert again.complete
@@ -202,7 +204,12 @@ def test_repeats_of_a_search_are_one_cell_of_the_report(storage):
     ]  # fmt: skip
     for cell in cells:
         assert len(cell.records) == 3 * (2 + 2)
-        assert sorted(r.config["seed"] for r in cell.replicates) == [8, 9, 10, 11, 12, 13]
+        assert sorted(r.config["seed"] for r in cell.replicates) == [
+            8, 9, 1008, 1009, 2008, 2009
+        ]  # fmt: skip
+        assert sorted(cell.repeats.values()) == [1, 1, 2, 2, 3, 3]
+        assert len(cell.runs) == 6
+        assert list(Evidence("a", cells).units(cell)) == [1, 2, 3]
 
 
 def test_how_the_first_rung_told_is_asked_of_exempt_trials(storage):
