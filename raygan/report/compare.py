@@ -131,7 +131,7 @@ class Contrast:
         the spread is the one seen here; None below :data:`LEAST` runs."""
         if not self.testable:
             return None
-        return percent(self._reach((1 + level) / 2) + self._reach(power))
+        return percent(self.error * noncentrality(level, self.freedom, power))
 
     @property
     def p(self) -> float | None:
@@ -361,6 +361,14 @@ def worsening_p(worsening: Sequence[float]) -> float | None:
         return 0.0 if worsening[0] > 1e-12 else 1.0
     error = float(np.std(worsening, ddof=1)) / math.sqrt(len(worsening))
     return float(special.stdtr(len(worsening) - 1, -float(np.mean(worsening)) / error))
+
+
+def noncentrality(level: float, freedom: float, power: float) -> float:
+    """How many standard errors a difference has to be, for Student's two-sided test at ``level``
+    with ``freedom`` degrees of freedom to find it with the chance ``power``."""
+    critical = _quantile((1 + level) / 2, freedom)
+    # the other tail adds less than 0.1% to a power of 80%
+    return float(special.nctdtrinc(freedom, 1 - power, critical))
 
 
 def percent(log_ratio: float) -> float:

@@ -25,8 +25,8 @@ def drawings(evidence: Evidence) -> list[Drawing]:
          f"(from {LEAST} runs on); dots: runs; ×: runs without a result; bracket: a difference "
          "that can be claimed.", cell_figures.losses, cell_figures.losses_size(evidence)),
         ("comparisons", "Differences between cells", "Loss of the first cell against the second, "
-         "with 95% CI; left of 0 the first is better. Filled: can be claimed; diamond: mean over all "
-         "strata. Right: the first's chance of the better run.",
+         "with 95% CI; left of 0 the first is better. Filled: can be claimed; diamond: mean over "
+         "all strata. Right: the first's chance of the better run.",
          forest_figure.forest, forest_figure.size(evidence)),
         ("curves", "Loss of the running test over the iterations", "Lower is better. Thick: "
          "geometric mean; band: 95% CI at all evaluations together; thin: runs, × where one ends "

@@ -12,9 +12,9 @@ def test_a_detectable_difference_is_found_in_80_percent_of_sweeps():
     shift = np.log1p(detectable(sd, n, 3) / 100)
     found = [
         contrast(generator.normal(shift, sd, n), generator.normal(0, sd, n)).p <= 0.05 / 3
-        for _ in range(2000)
+        for _ in range(3000)
     ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)  # Welch has a little less freedom
 
 
 def test_the_seeds_needed_are_the_fewest_that_suffice():

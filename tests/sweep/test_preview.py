@@ -89,7 +89,7 @@ def test_trials_that_have_run_are_what_is_believed(shown, sweep):
 
 def test_the_plan_says_which_difference_will_be_found(shown, sweep):
     assert (
-        "power:      with 3 seeds, a difference of 9.5% between two cells would be found in 80% of "
+        "power:      with 3 seeds, a difference of 9.7% between two cells would be found in 80% of "
         "sweeps; 2% takes 38 seeds, 5% takes 8 seeds, 10% takes 3 seeds\n            (1 comparison; "
         "spread of the loss between seeds 3.0%, assumed; --sd sets it)" in shown()
     )
