@@ -15,6 +15,7 @@ from raygan.report.audit import audit
 from raygan.report.compare import LEAST, LEVEL
 from raygan.report.evidence import Evidence
 from raygan.report.family import Comparison, of_losses
+from raygan.report.ladder import LOW
 from raygan.report.multiple import holm
 from raygan.report.tabular import Column, Sheet
 from raygan.report.verdict import over
@@ -37,7 +38,7 @@ def checks(evidence: Evidence) -> list[Check]:
     if not evidence.replicated:
         return []
     found: list[Callable[[Evidence], Check | None]] = [
-        _normal, _spreads, _permutation, _ranks, _images, _fixed, _restarts,
+        _normal, _spreads, _permutation, _ranks, _images, _fixed, _restarts, _rule,
     ]  # fmt: skip
     return [check for one in found if (check := one(evidence)) is not None]
 
@@ -154,6 +155,21 @@ def _restarts(evidence: Evidence) -> Check:
     seen = said or "Not checked: restarts were not tried for all runs, or there is one cell."
     return Check("the search finds the best code of each cell equally well", seen,
                  not changed if said else None)  # fmt: skip
+
+
+def _rule(evidence: Evidence) -> Check | None:
+    if evidence.rule is None:
+        return None
+    rho, n = evidence.rule.rho, evidence.rule.n
+    if rho is None:
+        seen = f"Not known: it takes two such trials in a cell, which end apart; there are {n}."
+        return Check("early stopping ranks trials as their ends do", seen)
+    seen = (
+        f"Spearman's ρ between the loss at the first rung and the end loss: {rho:.2f}, over "
+        f"{words.times(n, 'search trial')} that no rule could stop. Below {LOW:g}, the rule may "
+        "have stopped the trials that would have ended best."
+    )
+    return Check("early stopping ranks trials as their ends do", seen, not evidence.rule.low, rho)
 
 
 def assumptions(evidence: Evidence) -> Sheet:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygan.report import stability, words
+from raygan.report import rates, stability, words
 from raygan.report.compare import Interval, percent, wilson, worsening_p
 from raygan.report.declared import results
 from raygan.report.evidence import Cell, Evidence
@@ -43,7 +43,8 @@ def cells(evidence: Evidence) -> Sheet:
         "or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator against "
         "that of the best one in the final test (geometric mean). Roughness: mean change of the "
         "log loss between evaluations. Mean log loss: over all iterations. Both: running test, "
-        "median."
+        "median. Same rate again: share of draws of the noise in which the search would choose a "
+        "learning rate within 0.2 decades of the chosen one."
         f"{goal}"
     )
     columns = [
@@ -69,6 +70,7 @@ def cells(evidence: Evidence) -> Sheet:
         Column("worsening_p", _NUMBER),
         Column("roughness", _NUMBER, "roughness", words.ratio),
         Column("log_area", _NUMBER, "mean log loss", words.ratio),
+        Column("same_choice", _NUMBER, "same rate again", lambda share: f"{share:.0%}"),
         Column("to_target", _NUMBER, "iterations to target", words.whole),
         Column("reached", _COUNT, "reached by", words.whole),
         Column("target", _NUMBER),
@@ -77,7 +79,14 @@ def cells(evidence: Evidence) -> Sheet:
     ]
     order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
     chosen = {found.cell: found for found in of_losses(evidence).choices}
-    rows = [_cell_row(evidence, cell, chosen.get(cell.name)) for cell in order]
+    same = rates.same_choices(evidence.cells)
+    rows = [
+        {
+            **_cell_row(evidence, cell, chosen.get(cell.name)),
+            "same_choice": same.get(cell.name),
+        }
+        for cell in order
+    ]
     return Sheet("cells", "Cells", columns, rows, reading, note)
 
 
@@ -225,3 +234,31 @@ def claims(evidence: Evidence) -> Sheet:
         "exploratory."
     )
     return Sheet("claims", "Declared claims", columns, rows, reading, note)
+
+
+def plans(evidence: Evidence) -> Sheet:
+    """A row per state of the sweep's plan."""
+    rows = [
+        {
+            "time": entry.time,
+            "trials": entry.trials,
+            "changed": entry.changed or "the plan, before the first trial",
+            "sha256": entry.sha256,
+        }
+        for entry in evidence.plans
+    ]
+    columns = [
+        Column("time", _TEXT, "time (UTC)"),
+        Column("trials", _COUNT, "trials planned before"),
+        Column("changed", _TEXT, "what was written down"),
+        Column("sha256", _TEXT, "SHA-256"),
+    ]
+    reading = (
+        "One row per state of the plan: the first was written down before the first trial, the "
+        "others are later changes. Fewer changes are better."
+    )
+    note = (
+        "The SHA-256 is of the resolved YAML (without the keys that say where the sweep runs), the "
+        "claims, the images' digest and the code's commit; the whole content is in plan.json."
+    )
+    return Sheet("plans", "Plan and its changes", columns, rows, reading, note)

@@ -14,6 +14,7 @@ from raygan.records import TrialRecord
 from raygan.report.claims import Claim, PlanEntry
 from raygan.report.compare import LEAST, Mean, geometric_mean
 from raygan.report.finals import Found, positive
+from raygan.report.ladder import Agreement
 from raygan.report.tables import RETRY, setting
 
 
@@ -162,6 +163,8 @@ class Evidence:
     """What the sweep has declared, or was asked later."""
     plans: tuple[PlanEntry, ...] = ()
     """The sweep's plan, with the time before its first trial, and its later changes."""
+    rule: Agreement | None = None
+    """How well the first rung of early stopping told where trials ended; None without a rule."""
     alpha: float = 0.05
     """Chance that any claim of a kind is false: less where the seeds were added in several looks.
     """

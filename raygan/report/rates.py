@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raygan.records import TrialRecord
+from raygan.report.compare import geometric_mean
 from raygan.report.evidence import Cell
 
 NEAR = 1.1
@@ -111,6 +112,20 @@ def width(rates: list[Rate]) -> Width | None:
 
 def _is_good(rate: Rate, limit: float) -> bool:
     return rate.ok == rate.trials and rate.loss is not None and rate.loss <= limit
+
+
+def same_choices(cells: Iterable[Cell]) -> dict[str, float]:
+    """:func:`same_choice` of each cell that has searched the learning rate and has several runs."""
+    found = {}
+    for cell in cells:
+        searched = [record for record in cell.records if "lr" in record.params]
+        ends = [r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss]
+        mean = geometric_mean(ends)
+        if searched and cell.replicates and mean is not None and mean.sd is not None:
+            share = same_choice(searched, mean.sd)
+            if share is not None:
+                found[cell.name] = share
+    return found
 
 
 def same_choice(

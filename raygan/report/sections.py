@@ -299,6 +299,12 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
         f"bound from the rates that were tried, with {usual} per rate (median). It has no "
         "confidence interval."
     )
+    if same := rates.same_choices(evidence.cells):
+        again = [f"{name} {share:.0%}" for name, share in same.items()]
+        text += (
+            " With the noise that the runs show, the search would choose about the same rate again "
+            f"(within 0.2 decades) in this share of draws: {words.listed(again)}."
+        )
     others = {name: None for record in evidence.records for name in record.params if name != "lr"}
     if others:
         text += f" Trials at one rate also differ in {words.listed(list(others))}."

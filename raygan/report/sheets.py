@@ -10,7 +10,7 @@ import pyarrow as pa
 from raygan.records import END_LOSS, TrialRecord
 from raygan.report import rates, stability, words
 from raygan.report.assumptions import assumptions
-from raygan.report.comparison_sheets import cells, claims, compared
+from raygan.report.comparison_sheets import cells, claims, compared, plans
 from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.section_sheets import budget, crossings, failures, other_comparisons
@@ -42,6 +42,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         crossings(evidence),
         failures(evidence),
         assumptions(evidence),
+        plans(evidence),
         runs(evidence),
         learning_rates(evidence),
         budget(evidence),

@@ -150,6 +150,12 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
         )
     if evidence.replicated and len(evidence.comparable) > 1:
         sentences.append(over(evidence))
+    if evidence.rule is not None and evidence.rule.low:
+        sentences.append(
+            f"Early stopping may have chosen the wrong settings: over {evidence.rule.n} trials "
+            "that it could not stop, the rank correlation of early and end losses is "
+            f"{evidence.rule.rho:.2f}."
+        )
     few = [c.name for c in evidence.ranked if c.replicates and c not in evidence.comparable]
     if few and evidence.comparable:
         sentences.append(f"Fewer than {LEAST} runs of {words.listed(few)} gave a result: nothing "

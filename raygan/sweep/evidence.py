@@ -51,6 +51,7 @@ def make_report(
         search_method=search_method(spec),
         claims=registered.claims_of(sweep, spec),
         plans=registered.history(sweep),
+        rule=check_of_rule(spec, known),
         fids=read_fids(sweep, known.values()),
     )
     return Report.of(sweep, evidence)

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from raygan.report import cell_figures, course_figures, figures, forest_figure, make, sheets
-from raygan.report.claims import Claim
+from raygan.report.claims import Claim, PlanEntry
 from raygan.report.drawing import COLORS
 from raygan.report.evidence import Cell
 from raygan.report.finals import read_finals
+from raygan.report.ladder import Agreement
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
 from raygan.storage import Storage
 from tests.report.builders import STEPS, cell, evidence, finals, searched_cell, trial
@@ -50,6 +51,8 @@ def made_up():
         recipe=f"name: made-up\nnote: {EVIL}\n",
         search_method="random",
         claims=(Claim("lower", "wn", "bn"),),
+        plans=(PlanEntry("2026-11-26T10:00:00+00:00", "ab" * 32),),
+        rule=Agreement(0.6, 4),
     )
 
 

@@ -8,6 +8,7 @@ from raygan.report.claims import Claim
 from raygan.report.declared import results
 from raygan.report.evidence import Cell
 from raygan.report.family import of_losses, of_speed, of_worsening
+from raygan.report.ladder import Agreement
 from raygan.report.sections import sections
 from raygan.report.verdict import verdict
 from tests.report.builders import cell, evidence, final, finals, searched_cell, trial
@@ -409,3 +410,23 @@ def test_a_cell_that_is_still_searched_is_said_to_be_lucky():
     text = verdict(found)
     assert "The loss of wn is that of the best trial of the search" in text
     assert "but this cannot be told from chance with n = 1 and 5 runs" in text
+
+
+def test_a_rule_that_could_not_tell_is_warned_of():
+    text = verdict(evidence(cell("bn", BN), cell("wn", LOWER), rule=Agreement(0.42, 6)))
+    assert "Early stopping may have chosen the wrong settings: over 6 trials" in text
+    assert "correlation of early and end losses is 0.42" in text
+    for fine in (Agreement(0.9, 6), Agreement(None, 1), None):
+        assert "Early stopping" not in verdict(
+            evidence(cell("bn", BN), cell("wn", LOWER), rule=fine)
+        )
+
+
+def test_how_sure_the_choice_of_the_rate_is_stands_with_the_rates():
+    close = [trial("wn", [0.0120] * 6, lr=1e-4), trial("wn", [0.0121] * 6, lr=1e-3)]
+    clear = [trial("bn", [0.0120] * 6, lr=1e-4), trial("bn", [0.05] * 6, lr=1e-3)]
+    made = cell("wn", LOWER, close), cell("bn", BN, clear)
+    answer = answers(evidence(*made))["rates"].answer
+    assert "the search would choose about the same rate again" in answer
+    assert "bn 100%" in answer
+    assert "wn 100%" not in answer
