@@ -16,6 +16,13 @@ from raygan.report.sections import failure_rates
 from raygan.report.tabular import Column, Sheet
 
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+MEASURES = {
+    "log_area": "loss over the whole run",
+    "worsening": "last / best",
+    "restarts_loss": "loss with restarts",
+    "failed": "share of failed runs",
+}
+"""What is compared besides the loss, and how it is called for people."""
 PHASES = ("early-failure", "diverged", "collapsed", "untrained", "failed")
 """Outcomes of runs that gave no result, the earliest first."""
 
@@ -48,15 +55,15 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         for (cell, other, (failed, n), (others_failed, m), p, adjusted) in failure_rates(evidence)
     ]
     columns = [
-        Column("measure", _TEXT, "measure"),
+        Column("measure", _TEXT, "measure", lambda name: MEASURES[name]),
         Column("cell", _TEXT, "cell"),
         Column("against", _TEXT, "against"),
         Column("within", _TEXT),
         Column("strata", _COUNT, "over strata", lambda n: "" if n == 1 else str(n)),
         Column("n", _COUNT, "runs"),
         Column("others", _COUNT, "of the other"),
-        Column("failed", _COUNT),
-        Column("others_failed", _COUNT),
+        Column("failed", _COUNT, "failed"),
+        Column("others_failed", _COUNT, "of the other"),
         Column("percent", _NUMBER, "difference", words.signed),
         Column("low", _NUMBER, "CI from", words.signed),
         Column("high", _NUMBER, "to", words.signed),
@@ -70,12 +77,11 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         "which is better."
     )
     note = (
-        "log_area: loss over the whole run (geometric mean over the iterations, running test). "
-        "worsening: ratio of the last to the best generator's loss in the final test. "
-        "restarts_loss: loss of the audited images with restarts from random codes. failed: shares "
-        "of the runs that gave no result (Boschloo's exact test; runs: those that ended). Each "
-        "measure is corrected by itself for its comparisons, the others as in the table of "
-        "differences."
+        "Loss over the whole run: geometric mean over the iterations, running test. Last / best: "
+        "loss of the last generator against that of the best one in the final test. Loss with "
+        "restarts: of the audited images, from random codes, too. Share of failed runs: of those "
+        "that ended; p by Boschloo's exact test. p is adjusted for the comparisons of one measure; "
+        "all else as in the table of differences."
     )
     title = "Differences in speed, stability and failures"
     return Sheet("other_comparisons", title, columns, rows, reading, note)

@@ -347,7 +347,7 @@ def sweeps():
     yield evidence(*cells, baseline=0.0135)
     yield evidence(*cells, finals=finals({"vanilla": 0.96, "bn": 0.7, "wn": 0.98}, *cells))
     yield evidence(cell("bn", BN), cell("sn", alike))
-    yield evidence(searched_cell("bn", {1e-4: 0.012, 1e-3: 0.0123}),
+    yield evidence(searched_cell("bn", {1e-4: 0.012, 3e-4: 0.0123}),
                    searched_cell("wn", {1e-4: 0.010}))  # fmt: skip
     yield evidence(cell("bn", BN), cell("wn", ["collapsed"] * 5))
     yield evidence(*(stratum(norm, size, [f * g * loss for loss in BN])
