@@ -80,7 +80,7 @@ def _first(sections: dict[str, Any], section: str | None) -> str:
 
 
 def _section(field: dict[str, Any]) -> str | None:
-    options = [field, *field.get("anyOf", []), *field.get("allOf", [])]
+    options = [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]
     return next((o["$ref"].rpartition("/")[2] for o in options if "$ref" in o), None)
 
 
