@@ -286,10 +286,11 @@ def _of_claims(sweep: Sweep, evidence: Evidence, family: Family) -> Found:
     held = results(replace(evidence, claims=lower), family)
     found: Found = {"lower": any(result.holds for result in held)}
     n = len(evidence.cells[0].records)
-    edge = sweep.evidence(n, evidence.alpha, (0, len(names) - 1), math.log1p(MARGIN))
+    start = len(names) - sweep.scenario.cells  # of the last stratum
+    edge = sweep.evidence(n, evidence.alpha, (start, len(names) - 1), math.log1p(MARGIN))
     of_edge = of_losses(edge)
     for kind in ("not_worse", "equivalent"):
-        claim = Claim(kind, last, first, MARGIN)
+        claim = Claim(kind, last, names[start], MARGIN)
         (result,) = results(replace(edge, claims=(claim,)), of_edge)
         found[kind.replace("_", " ")] = result.holds
     return found
