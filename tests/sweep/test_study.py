@@ -176,7 +176,8 @@ def test_sweep_of_a_version_that_drew_settings_twice_is_complete_as_it_is(storag
     assert (again.complete, again.trial_count) == (True, 5)
     monkeypatch.setattr(evidence.Report, "of", lambda _, found: found)
     data = {"id": "1", "digest": "d", "baseline": 0.1, "shape": "1×8×8", "train": 9}
-    assert evidence.make_report(storage, again.spec, again.records, data).expected_trials == 5
+    found = evidence.make_report(storage, again.spec, again.records, data)
+    assert (found.expected_trials, found.search_method) == (5, "random")
 
 
 def test_listener_that_raises_does_not_end_the_sweep(storage, caplog):
