@@ -72,7 +72,7 @@ def with_restarts(evidence: Evidence) -> Family:
     cells = {cell.name: cell.values for cell in evidence.cells}
     values = [
         Values(cell.name, [math.log(loss) for loss in _restarts(evidence, cell).values()],
-               len(cell.failed))
+               cell.lost)
         for cell in evidence.cells
     ]  # fmt: skip
     return compare(cells, values, evidence.alpha)

@@ -182,6 +182,19 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
     return Family(found, correction, choices(against, 1 - alpha, ranked))
 
 
+def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The pairs of ``cells`` that are compared: those that differ along one axis alone."""
+    found: dict[tuple[str, str], None] = {}
+    for axis in axes(cells):
+        strata: dict[str, list[str]] = {}
+        for name, values in cells.items():
+            rest = {key: value for key, value in values.items() if key != axis}
+            strata.setdefault(repr(rest), []).append(name)
+        for names in strata.values():
+            found |= dict.fromkeys(itertools.combinations(names, 2))
+    return list(found)
+
+
 def axes(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The grid's axes along which the cells differ and are compared."""
     values = [dict(found) for found in cells.values()]
@@ -256,16 +269,12 @@ def of_losses(evidence: Evidence) -> Family:
 
 def of_worsening(evidence: Evidence) -> Family:
     """The comparisons of g = ln(last / best loss), both in the final test."""
-    return _of(
-        evidence, lambda c: Values(c.name, list(worsening(evidence, c).values()), len(c.failed))
-    )
+    return _of(evidence, lambda c: Values(c.name, list(worsening(evidence, c).values()), c.lost))
 
 
 def of_speed(evidence: Evidence) -> Family:
     """The comparisons of the mean log loss over the run (running test)."""
-    return _of(
-        evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), len(cell.failed))
-    )
+    return _of(evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), cell.lost))
 
 
 def worsening(evidence: Evidence, cell: Cell) -> dict[int, float]:

@@ -17,12 +17,13 @@ from raygan import __version__
 from raygan.report import pictures, words
 from raygan.report.drawing import Drawing
 from raygan.report.evidence import Evidence
+from raygan.report.family import of_losses
 from raygan.report.figures import drawings
 from raygan.report.pictures import Picture, Strip
 from raygan.report.sections import Section, sections
 from raygan.report.sheets import sheets
 from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
-from raygan.report.verdict import verdict
+from raygan.report.verdict import choice, verdict
 from raygan.shown import shown
 from raygan.storage import Storage
 
@@ -44,6 +45,12 @@ class Report:
     samples: list[Strip]
     reconstructions: list[Strip]
     extremes: list[Strip]
+
+    @property
+    def lead(self) -> str:
+        """The first sentence of the verdict, if it says what each choice gives up."""
+        found = choice(of_losses(self.evidence))
+        return found if found and self.verdict.startswith(found) else ""
 
     @classmethod
     def of(cls, storage: Storage, evidence: Evidence) -> Report:
@@ -91,7 +98,8 @@ class Report:
         return {
             "evidence": self.evidence,
             "progress": _progress(self.evidence),
-            "verdict": self.verdict,
+            "lead": self.lead,
+            "verdict": self.verdict.removeprefix(self.lead).strip(),
             "sections": self.sections,
             "sheets": self.sheets,
             "drawings": {drawing.key: drawing for drawing in self.drawings},

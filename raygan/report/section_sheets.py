@@ -54,12 +54,13 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         }
         for (cell, other, (failed, n), (others_failed, m), p, adjusted) in failure_rates(evidence)
     ]
+    pooled = any(family.pooled for family in families.values())
     columns = [
         Column("measure", _TEXT, "measure", lambda name: MEASURES[name]),
         Column("cell", _TEXT, "cell"),
         Column("against", _TEXT, "against"),
         Column("within", _TEXT),
-        Column("strata", _COUNT, "over strata", lambda n: "" if n == 1 else str(n)),
+        Column("strata", _COUNT, "over strata" if pooled else ""),
         Column("n", _COUNT, "runs"),
         Column("others", _COUNT, "of the other"),
         Column("failed", _COUNT, "failed"),
@@ -93,7 +94,7 @@ def _compared(measure: str, found: Comparison) -> dict[str, Any]:
         "measure": measure,
         "cell": found.cell,
         "against": found.other,
-        "within": found.within,
+        "within": found.within or None,
         "strata": found.strata,
         "n": found.contrast.n,
         "others": found.contrast.others,

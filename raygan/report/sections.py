@@ -9,13 +9,13 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 from raygan.report import rates, stability, words
 from raygan.report.audit import audit
 from raygan.report.compare import LEAST, failures_p, geometric_mean, wilson, worsening_p
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.family import of_losses, of_speed, of_worsening, worsening
+from raygan.report.family import of_losses, of_speed, of_worsening, related, worsening
 from raygan.report.multiple import holm
 
 TARGET = 1.05
@@ -182,12 +182,13 @@ FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, f
 def failure_rates(evidence: Evidence) -> list[FailureRates]:
     """How the shares of failed runs of each pair of cells compare; empty without replicates."""
     cells = {c.name: (len(c.failed), len(c.ended)) for c in evidence.cells if c.ended}
-    pairs = list(combinations(cells.items(), 2)) if evidence.replicated else []
-    ps = [failures_p(*a, *b) for (_, a), (_, b) in pairs]
+    values = {cell.name: cell.values for cell in evidence.cells if cell.name in cells}
+    pairs = related(values) if evidence.replicated else []
+    ps = [failures_p(*cells[a], *cells[b]) for a, b in pairs]
     adjusted = holm([1.0 if p is None else p for p in ps])
     return [
-        (name, other, a, b, p, after)
-        for ((name, a), (other, b)), p, after in zip(pairs, ps, adjusted, strict=True)
+        (name, other, cells[name], cells[other], p, after)
+        for (name, other), p, after in zip(pairs, ps, adjusted, strict=True)
     ]
 
 

@@ -121,7 +121,8 @@ def test_report_and_all_its_files_are_written(storage, report):
 def test_both_documents_have_the_same_words(report):
     plain = report.markdown().replace("\\", "")
     page = report.html().replace("&#39;", "'")
-    for words in (report.verdict, *(section.answer for section in report.sections)):
+    parts = report.lead, report.verdict.removeprefix(report.lead).strip()
+    for words in (*parts, *(section.answer for section in report.sections)):
         assert words in plain
         assert words in page
 
