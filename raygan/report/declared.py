@@ -47,10 +47,11 @@ def results(evidence: Evidence, family: Family) -> list[Result]:
 
 
 def _p(claim: Claim, found: Comparison | None) -> float | None:
-    if found is None or not found.contrast.testable:
+    if found is None or not found.contrast.testable or len(found.ranked) < found.strata:
         return None
     margin = math.log1p(claim.margin)
-    failed, others = found.failed if found.cell == claim.cell else found.failed[::-1]
+    shares = [count / ended for count, ended in zip(found.failed, found.ended, strict=True)]
+    failed, others = shares if found.cell == claim.cell else shares[::-1]
     if claim.kind == "lower":
         p = _p_below(claim.cell, found, 0.0)
     elif failed > others or (claim.kind == "equivalent" and failed != others):
@@ -82,8 +83,9 @@ def _result(
     claim: Claim, found: Comparison | None, p: float | None, adjusted: float | None, alpha: float
 ) -> Result:
     if found is None or p is None:
-        return Result(claim, found, p, adjusted, False, "not tested: fewer than 3 runs of a cell "
-                      "gave a result")  # fmt: skip
+        strata = " in each stratum" if found is not None and found.strata > 1 else ""
+        return Result(claim, found, p, adjusted, False, "not tested: it takes 3 runs of each cell "
+                      f"that gave a result{strata}")  # fmt: skip
     interval = found.contrast.interval()
     assert interval is not None
     percent, low, high = found.contrast.percent, interval.low, interval.high

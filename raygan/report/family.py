@@ -72,7 +72,7 @@ class Comparison:
     ranks: Ranks | None = None
     """The same by ranks, runs without a result as the worst."""
     strata: int = 1
-    """How many strata are pooled."""
+    """How many strata the grid has for a pooled difference; 1 if it is not pooled."""
     ranked: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
     """ln(loss) of all runs of both by stratum, infinity without a result."""
     heterogeneity: float | None = None
@@ -82,6 +82,22 @@ class Comparison:
     adjusted: float | None = None
     """p, adjusted for all comparisons of the family; None with too few runs."""
     alpha: float = 0.05
+
+    @property
+    def compared(self) -> int:
+        """In how many strata both have a run that gave a result."""
+        return sum(min(map(_results, pair)) > 0 for pair in self.ranked)
+
+    @property
+    def n(self) -> int:
+        """Runs of ``cell`` that the difference stands on: those that gave a result, over the
+        strata that are compared."""
+        return sum(_results(first) for first, second in self.ranked if _results(second))
+
+    @property
+    def others(self) -> int:
+        """The same of ``other``."""
+        return sum(_results(second) for first, second in self.ranked if _results(first))
 
     @property
     def p(self) -> float | None:
@@ -103,6 +119,11 @@ class Comparison:
                 for a, b in self.ranked
             ]
         )  # fmt: skip
+
+    @property
+    def ended(self) -> tuple[int, int]:
+        """Runs of each that have ended, with a result or without, over all strata."""
+        return sum(len(first) for first, _ in self.ranked), sum(len(b) for _, b in self.ranked)
 
     @property
     def claimed(self) -> bool:
@@ -151,12 +172,14 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
             ) -> Family:  # fmt: skip
     """Compare ``values``, whose ``cells`` say where each lies on the grid's axes.
 
-    Cells without a run that gave a result are left out.
+    Cells without a run that gave a result are left out, except by the ranks of a pooled difference:
+    a cell that failed altogether in a stratum is the worst there.
     """
     usable = {one.name: one for one in values if len(one.logs)}
+    ended = {one.name: one for one in values if one.ranked}
     found: list[Comparison] = []
     for axis in axes(cells):
-        found += _along(axis, cells, usable)
+        found += _along(axis, cells, ended)
     tested = [c for c in found if c.p is not None]
     whole = len(found) == len(tested) == math.comb(len(usable), 2) and not any(
         c.strata > 1 for c in found)  # fmt: skip
@@ -204,39 +227,43 @@ def axes(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _along(
-    axis: str, cells: Mapping[str, Mapping[str, Any]], usable: Mapping[str, Values]
+    axis: str, cells: Mapping[str, Mapping[str, Any]], ended: Mapping[str, Values]
 ) -> list[Comparison]:
     """The comparisons along one axis: within each stratum, and pooled over several."""
     strata: dict[str, dict[Any, Values]] = {}
-    for name, one in usable.items():
+    for name, one in ended.items():
         rest = {key: value for key, value in cells[name].items() if key != axis}
         words = " ".join(str(value) for value in rest.values())
         strata.setdefault(words, {})[cells[name][axis]] = one
-    single = len({repr({k: v for k, v in found.items() if k != axis})
-                  for found in cells.values()}) == 1  # fmt: skip
+    number = len({repr({k: v for k, v in found.items() if k != axis}) for found in cells.values()})
     found = []
     for words, by_value in strata.items():
         for a, b in itertools.combinations(by_value.values(), 2):
-            found.append(_pair([(a, b)], a.name, b.name, axis, "" if single else words))
-    if single:
+            found.append(_pair([(a, b)], a.name, b.name, axis, "" if number == 1 else words))
+    if number == 1:
         return [c for c in found if c is not None]
     names = list(dict.fromkeys(value for by_value in strata.values() for value in by_value))
     for first, second in itertools.combinations(names, 2):
         pairs = [(by[first], by[second]) for by in strata.values() if first in by and second in by]
         if len(pairs) > 1:
-            found.append(_pair(pairs, str(first), str(second), axis, ""))
+            found.append(_pair(pairs, str(first), str(second), axis, "", number))
     return [c for c in found if c is not None]
 
 
 def _pair(
-    pairs: Sequence[tuple[Values, Values]], first: str, second: str, axis: str, within: str
+    pairs: Sequence[tuple[Values, Values]],
+    first: str,
+    second: str,
+    axis: str,
+    within: str,
+    strata: int = 1,
 ) -> Comparison | None:
     parts = [part for a, b in pairs if (part := _contrast(a, b)) is not None]
     if not parts:
         return None
     joined = parts[0] if len(pairs) == 1 else pooled(parts)
     if joined.log > 0:
-        return _pair([(b, a) for a, b in pairs], second, first, axis, within)
+        return _pair([(b, a) for a, b in pairs], second, first, axis, within, strata)
     ranked = [(a.ranked, b.ranked) for a, b in pairs]
     return Comparison(
         first,
@@ -246,10 +273,14 @@ def _pair(
         within,
         (sum(a.failed for a, _ in pairs), sum(b.failed for _, b in pairs)),
         stratified_ranks(ranked),
-        len(pairs),
+        strata,
         ranked,
         heterogeneity_p(parts),
     )
+
+
+def _results(values: Sequence[float]) -> int:
+    return sum(x < math.inf for x in values)
 
 
 def _before_the_worst(values: Sequence[float]) -> list[float]:

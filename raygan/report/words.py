@@ -74,14 +74,15 @@ def difference(found: Comparison, what: str, correction: str = "") -> str:
     It says so if no difference can be claimed, and why.
     """
     gap, interval = _gap(found.contrast.percent), found.contrast.interval()
-    n = runs(found.contrast.n, found.contrast.others)
-    where = f"Over {times(found.strata, 'stratum').replace('stratums', 'strata')}, " if (
-        found.strata > 1) else ""  # fmt: skip
+    n, where = runs(found.n, found.others), ""
+    if found.strata > 1:
+        part = "" if found.compared == found.strata else f"{found.compared} of "
+        where = f"On average over {part}{found.strata} strata, "
     if interval is None:
         return (
             f"No difference between {found.cell} and {found.other} can be claimed: "
             f"{found.cell}'s {what} is {gap}, but this cannot be told from chance with {n}; at "
-            f"least {LEAST} are needed."
+            f"least {LEAST} are needed{' in each stratum' if where else ''}."
         )
     if found.claimed:
         near, far = sorted((abs(interval.low), abs(interval.high)))
@@ -90,10 +91,9 @@ def difference(found: Comparison, what: str, correction: str = "") -> str:
     start = f"No difference between {found.cell} and {found.other} can be claimed"
     if found.failures_forbid:
         failed = [
-            f"{count} of {count + ok} runs of {name}"
-            for name, count, ok in (
-                (found.cell, found.failed[0], found.contrast.n),
-                (found.other, found.failed[1], found.contrast.others),
+            f"{count} of {ended} runs of {name}"
+            for name, count, ended in zip(
+                (found.cell, found.other), found.failed, found.ended, strict=True
             )
             if count
         ]

@@ -219,8 +219,39 @@ def test_cells_are_compared_along_one_axis_at_a_time_and_pooled():
     assert pooled["wn", "bn"].contrast.error < family.of("wn_4", "bn_4").contrast.error
     assert family.correction == "Holm's correction"
     text = verdict(found)
-    assert "Over 2 strata, wn's loss is 10.0% lower than bn's" in text
+    assert "On average over 2 strata, wn's loss is 10.0% lower than bn's (95% CI" in text
+    assert "n = 10 runs each)" in text
     assert "in the table of differences." in text
+
+
+def test_a_stratum_in_which_a_cell_failed_altogether_is_not_left_out():
+    strata = {size: [scale * loss for loss in BN] for size, scale in ((4, 1), (8, 0.5), (16, 0.3))}
+    found = evidence(
+        *(at("bn", size, losses) for size, losses in strata.items()),
+        at("wn", 4, [0.9 * loss for loss in strata[4]]),
+        at("wn", 8, ["collapsed"] * 5),
+        at("wn", 16, [0.9 * loss for loss in strata[16]]),
+        claims=(Claim("lower", "wn", "bn"),),
+    )
+    pooled = of_losses(found).of("wn", "bn")
+    assert (pooled.compared, pooled.strata) == (2, 3)
+    assert (pooled.n, pooled.failed, pooled.ended) == (10, (5, 0), (15, 15))
+    assert not pooled.claimed
+    text = verdict(found)
+    assert "but 5 of 15 runs of wn gave none, and with these as the worst" in text
+    assert "Declared and not confirmed: wn's loss is lower than bn's." in text
+
+
+def test_a_claim_over_all_strata_waits_for_all_of_them():
+    cells = [at(n, s, [f * x for x in BN]) for s in (4, 8) for n, f in (("bn", 1), ("wn", 0.9))]
+    claim = Claim("lower", "wn", "bn")
+    whole = evidence(*cells, claims=(claim,))
+    assert results(whole, of_losses(whole))[0].holds
+    running = evidence(*cells, at("bn", 16, BN), at("wn", 16, [None] * 5), claims=(claim,))
+    (result,) = results(running, of_losses(running))
+    assert not result.holds
+    assert result.reason.endswith("in each stratum")
+    assert "On average over 2 of 3 strata, wn's loss is 10.0% lower" in verdict(running)
 
 
 def test_a_difference_that_changes_with_the_stratum_is_said_to():
@@ -269,6 +300,12 @@ def test_a_cell_that_fails_more_often_is_not_said_to_be_no_worse():
     (result,) = results(found, of_losses(found))
     assert not result.holds
     assert "1 and 0 runs of wn and bn gave no result" in result.reason
+
+
+def test_a_cell_whose_share_of_failures_is_higher_is_not_said_to_be_no_worse():
+    bn, wn = [*BN, *BN, *BN, "failed"], [*LOWER[:3], *LOWER[:3], "failed"]
+    found = evidence(cell("bn", bn), cell("wn", wn), claims=(Claim("not_worse", "wn", "bn", 0.5),))
+    assert not results(found, of_losses(found))[0].holds  # 1 of 7 against 1 of 16
 
 
 def test_survivors_are_not_said_to_be_no_worse_where_the_others_failed():
