@@ -225,14 +225,24 @@ def pooled(parts: Sequence[Contrast]) -> Contrast:
 
 
 def heterogeneity_p(parts: Sequence[Contrast]) -> float | None:
-    """p of equal contrasts in all strata: Q = Σ (d − d_w)² / se² ~ χ² with K − 1 degrees of freedom
-    (Cochran 1954), d_w the mean weighted by 1 / se²; None for one stratum or without a spread."""
-    if len(parts) < 2 or not all(part.testable and part.error for part in parts):
+    """p of equal contrasts in all strata; None for one stratum or without a spread.
+
+    Cochran's Q (1954) = Σ w · (d − d_w)², with w = 1 / se² and d_w the mean weighted by w, in the
+    form of Welch (1951), which counts that each se is estimated from few runs:
+    F = Q / (K − 1) / (1 + 2 · (K − 2) / (K² − 1) · Λ), with K − 1 and (K² − 1) / (3 · Λ) degrees of
+    freedom, and Λ = Σ (1 − w / Σ w)² / ν.
+    """
+    strata = len(parts)
+    if strata < 2 or not all(part.testable and part.error for part in parts):
         return None
     weights = np.array([1 / part.error**2 for part in parts])
     logs = np.array([part.log for part in parts])
     middle = (weights * logs).sum() / weights.sum()
-    return float(stats.chi2.sf((weights * (logs - middle) ** 2).sum(), len(parts) - 1))
+    q = float((weights * (logs - middle) ** 2).sum())
+    freedoms = np.array([part.freedom for part in parts])
+    unsure = float(((1 - weights / weights.sum()) ** 2 / freedoms).sum())
+    f = q / (strata - 1) / (1 + 2 * (strata - 2) / (strata**2 - 1) * unsure)
+    return float(stats.f.sf(f, strata - 1, (strata**2 - 1) / (3 * unsure)))
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ def compared(evidence: Evidence) -> Sheet:
         f"at most {evidence.alpha:g}. Permutation p: assumes no distribution. Better run: "
         "probability that a run of the first cell is better than one of the second. Detectable: "
         "the difference that would be claimed in 80% of such sweeps. Over strata: the mean "
-        "difference over the values of the other axes; p of equal: that it is the same in all."
+        "difference over the values of the other axes; p of equal: that it is the same in all "
+        "(Welch 1951), not adjusted."
     )
     columns = [
         Column("cell", _TEXT, "cell"),

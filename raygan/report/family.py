@@ -153,6 +153,16 @@ class Family:
     choices: list[Choice] = field(default_factory=list)
     """What each cell gives up at most."""
 
+    alpha: float = 0.05
+
+    @property
+    def heterogeneous(self) -> list[tuple[Comparison, float]]:
+        """The pooled comparisons with p of equal differences in all strata, adjusted by Holm, the
+        lowest first."""
+        tested = [c for c in self.comparisons if c.heterogeneity is not None]
+        adjusted = holm([c.heterogeneity or 0.0 for c in tested])
+        return sorted(zip(tested, adjusted, strict=True), key=lambda found: found[1])
+
     def of(self, cell: str, other: str) -> Comparison | None:
         """The comparison of two cells, in either order."""
         return next((c for c in self.comparisons if {c.cell, c.other} == {cell, other}), None)
@@ -202,7 +212,7 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
         for a, b in against
         if by_name[a].failed or by_name[b].failed
     }
-    return Family(found, correction, choices(against, 1 - alpha, ranked))
+    return Family(found, correction, choices(against, 1 - alpha, ranked), alpha)
 
 
 def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -95,9 +95,9 @@ def _differences(evidence: Evidence, family: Family) -> list[str]:
     sentences = [words.difference(c, "loss", family.correction) for c in chosen[:MOST]]
     sentences += [
         f"The difference between {c.cell} and {c.other} is not the same in all strata "
-        f"(p = {c.heterogeneity:.2g}): see the table."
-        for c in chosen[:MOST]
-        if c.heterogeneity is not None and c.heterogeneity < 1 - 0.95
+        f"(p = {p:.2g}{', adjusted' if len(family.heterogeneous) > 1 else ''}): see the table."
+        for c, p in family.heterogeneous[:MOST]
+        if p <= family.alpha
     ]
     if (left := len(family.comparisons) - len(chosen[:MOST])) > 0:
         sentences.append(

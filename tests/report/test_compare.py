@@ -132,6 +132,24 @@ def test_pooled_strata_are_surer_and_unequal_ones_are_told():
     assert heterogeneity_p(parts[:1]) is None
 
 
+def test_equal_differences_are_seldom_told_to_change_with_the_stratum():
+    # against chi-square, 22% of these are
+    generator, spreads = np.random.default_rng(3), ((0.014, 0.049),) * 4
+    ps = [
+        heterogeneity_p([contrast(*(generator.normal(0, s, 3) for s in pair)) for pair in spreads])
+        for _ in range(400)
+    ]
+    assert np.mean([p < 0.05 for p in ps]) <= 0.07
+    # of two strata, it is Welch's test of the difference of their differences
+    parts = [welch(A, B), welch([1.05 * x for x in A[:4]], B)]
+    variances = [part.error**2 for part in parts]
+    freedom = sum(variances) ** 2 / sum(
+        v**2 / part.freedom for v, part in zip(variances, parts, strict=True)
+    )
+    t = (parts[0].log - parts[1].log) / math.sqrt(sum(variances))
+    assert heterogeneity_p(parts) == pytest.approx(2 * stats.t.sf(abs(t), freedom))
+
+
 def test_holm_and_shaffer_on_three_cells():
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert shaffer([0.04, 0.01, 0.02], 3) == pytest.approx([0.04, 0.03, 0.03])
