@@ -154,6 +154,8 @@ class Family:
     """What each cell gives up at most."""
 
     alpha: float = 0.05
+    too_few: tuple[str, ...] = ()
+    """Cells with too few results for a claim, or none yet."""
 
     @property
     def heterogeneous(self) -> list[tuple[Comparison, float]]:
@@ -212,7 +214,11 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
         for a, b in against
         if by_name[a].failed or by_name[b].failed
     }
-    return Family(found, correction, choices(against, 1 - alpha, ranked), alpha)
+    # a cell that failed altogether is the worst: all others are better
+    too_few = tuple(
+        one.name for one in values if one.name not in by_name and (len(one.logs) or not one.failed)
+    )
+    return Family(found, correction, choices(against, 1 - alpha, ranked), alpha, too_few)
 
 
 def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:

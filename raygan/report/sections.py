@@ -102,7 +102,8 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
     if evidence.replicated:
         family = of_speed(evidence)
         order = sorted(
-            family.within or family.comparisons, key=lambda c: (c.adjusted or 1.0, c.contrast.log)
+            family.within or family.comparisons,
+            key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log),
         )
         what = "loss over the whole run (geometric mean over the iterations, running test)"
         sentences += [words.difference(c, what, family.correction) for c in order[:2]]
@@ -194,6 +195,7 @@ def failure_rates(evidence: Evidence) -> list[FailureRates]:
 
 def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
     sentences = []
+    before = [words.before_warmup(cell) for cell in cells if cell.lost_before]
     for cell in cells:
         count, n = len(cell.failed), len(cell.ended)
         if count:
@@ -202,14 +204,15 @@ def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
             sentences.append(f"{cell.name}: {rate} of the runs gave no result ({how}).")
     if not sentences:
         n = min(len(cell.ended) for cell in cells)
-        return [f"Every run gave a result: {words.none_of(n)} failed in the cell with the fewest "
-                "runs."]  # fmt: skip
+        every = "Every run with its warm-up" if before else "Every run"
+        return [*before, f"{every} gave a result: {words.none_of(n)} failed in the cell with the "
+                "fewest runs."]  # fmt: skip
     if differ := differing_failures(evidence):
         pairs = [f"{a} and {b} (p = {p:.2g})" for a, b, p in differ]
         sentences.append(f"The shares of failed runs differ between {words.listed(pairs)}.")
     elif len(cells) > 1:
         sentences.append("No difference between the shares of failed runs can be claimed.")
-    return sentences
+    return [*before, *sentences]
 
 
 def differing_failures(evidence: Evidence) -> list[tuple[str, str, float]]:

@@ -29,8 +29,8 @@ def _sentences(evidence: Evidence) -> list[str]:
     sentences = [choice(family), _lead(evidence, best, alone=not others)]
     if others and not evidence.replicated:
         sentences.append(_single_runs(evidence, best, others[0]))
-    elif others:
-        sentences.append(declared.sentence(declared.results(evidence, family)))
+    sentences.append(declared.sentence(declared.results(evidence, family)))
+    if others and evidence.replicated:
         sentences += _differences(evidence, family)
     changed, audited = audit(evidence)
     if changed:
@@ -57,8 +57,10 @@ def choice(family: Family) -> str:
     some_failed = any(sum(found.failed) for found in family.comparisons)
     how = "95%; runs without a result are the worst" if some_failed else "95%"
     others = f"; choosing {words.listed(shown)}" if shown else ""
-    text = f"Choosing {first} gives up at most {words.percent(lowest)} of loss against any other "
-    return f"{text}cell here ({how}){others}.{f' {no_limit}' if open_ else ''}"
+    which = f"any other cell with {LEAST} or more results" if family.too_few else (
+        "any other cell here")  # fmt: skip
+    text = f"Choosing {first} gives up at most {words.percent(lowest)} of loss against {which} "
+    return f"{text}({how}){others}.{f' {no_limit}' if open_ else ''}"
 
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
@@ -114,12 +116,7 @@ def _lost(evidence: Evidence) -> list[str]:
     sentences = []
     for cell in evidence.cells:
         if cell.lost_before:
-            how_many = f"{len(cell.lost_before)} of {words.times(len(cell.tried_before), 'seed')}"
-            length = next(iter(cell.runs.values())).config["warmup"]
-            sentences.append(
-                f"{how_many} of {cell.name} failed without a warm-up; all of its runs shown have "
-                f"one of {length:,} iterations."
-            )
+            sentences.append(words.before_warmup(cell))
         failed, ended = cell.failed, cell.ended
         if cell.runs and failed and cell.replicates:
             rate = words.share(len(failed), len(ended), wilson(len(failed), len(ended)))

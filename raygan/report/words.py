@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from raygan.report.compare import LEAST, LEVEL, Interval, never_bound
 
 if TYPE_CHECKING:
+    from raygan.report.evidence import Cell
     from raygan.report.family import Comparison
 
 MOST = 8
@@ -68,6 +69,16 @@ def none_of(n: int) -> str:
     return f"0 of {n} (at most {100 * never_bound(n):.0f}%, {LEVEL:.0%} limit)"
 
 
+def before_warmup(cell: Cell) -> str:
+    """How many of a cell's seeds failed without the warm-up that all of its runs now have."""
+    failed, tried = len(cell.lost_before), len(cell.tried_before)
+    length = next(iter(cell.runs.values())).config["warmup"]
+    return (
+        f"{failed} of {times(tried, 'seed')} of {cell.name} failed without a warm-up; all of its "
+        f"runs shown have one of {length:,} iterations."
+    )
+
+
 def difference(found: Comparison, what: str, correction: str = "") -> str:
     """How one cell's ``what`` compares with the other's, with its interval: one sentence or two.
 
@@ -106,6 +117,8 @@ def difference(found: Comparison, what: str, correction: str = "") -> str:
     text += f", 95% CI from {low} to {high}, {n}"
     if interval.leaves_out_0 and found.claims > 1:
         text += f"; that is not enough after {correction} for {found.claims} comparisons"
+    if interval.leaves_out_0 and found.alpha < 1 - LEVEL - 1e-9:
+        text += f"; differences are claimed at {percent(100 * found.alpha)} with so many seeds"
     if found.detectable is not None and found.detectable >= _NOTHING:
         text += (
             f". With so many runs and this spread, a difference of {percent(found.detectable)} "

@@ -67,6 +67,29 @@ def test_what_could_have_been_found_stands_beside_no_difference():
     assert "No difference from bn can be claimed." in answers(found)["quality"].answer
 
 
+def test_the_first_sentence_is_not_about_cells_with_too_few_results():
+    for few in ([0.008, 0.0081], [0.008, *["diverged"] * 4], [None] * 5):
+        text = verdict(evidence(cell("bn", BN), cell("wn", LOWER), cell("sn", few)))
+        assert text.startswith("Choosing wn gives up at most ")
+        assert "of loss against any other cell with 3 or more results (95%" in text
+        assert "any other cell here" not in text
+
+
+def test_a_cell_without_a_result_leaves_no_declared_claim_unsaid():
+    claim = Claim("lower", "wn", "bn")
+    found = evidence(cell("bn", BN), cell("wn", ["failed"] * 5), claims=(claim,))
+    assert "Declared and not confirmed: wn's loss is lower than bn's." in verdict(found)
+
+
+def test_the_level_of_an_early_look_is_the_reason_that_is_given():
+    lower = [0.955 * loss * f for loss, f in zip(BN, [1, 1.02, 0.98, 1.02, 0.98], strict=True)]
+    cells = cell("bn", BN), cell("wn", lower)
+    assert "wn's loss is 4.5% lower than bn's" in verdict(evidence(*cells))
+    assert "; differences are claimed at 1.0% with so many seeds." in verdict(
+        evidence(*cells, alpha=0.01)
+    )
+
+
 def test_one_run_or_two_claim_nothing():
     for n in (1, 2):
         text = verdict(evidence(cell("bn", BN[:n]), cell("wn", LOWER[:n])))
@@ -173,6 +196,21 @@ def test_a_retry_replaces_the_early_failure_of_its_seed():
     one = Cell("wn", {}, [again, failed], [again, failed], again)
     assert one.runs == {3: again}
     assert one.failed == []
+
+
+def test_seeds_that_failed_without_a_warm_up_stay_in_what_is_said_of_stability():
+    failed = [trial("wn", [], "early-failure", seed=s, kind="replicate") for s in range(1, 6)]
+    again = [trial("wn", [x] * 6, seed=s, kind="replicate", suffix="-warmup")
+             for s, x in enumerate(LOWER, 1)]  # fmt: skip
+    for record in again:
+        record.config["warmup"] = 100
+    runs = [*failed, *again]
+    found = evidence(cell("bn", BN), Cell("wn", {"norm": "wn"}, runs, runs, again[0]))
+    said = "5 of 5 seeds of wn failed without a warm-up; all of its runs shown have one of 100"
+    assert said in verdict(found)
+    stable = answers(found)["stability"].answer
+    assert stable.startswith(said)
+    assert "Every run gave a result" not in stable
 
 
 def test_of_two_replicated_settings_the_one_that_the_search_ranked_first_counts():
