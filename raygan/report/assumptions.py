@@ -45,7 +45,7 @@ def checks(evidence: Evidence) -> list[Check]:
 
 def _logs(evidence: Evidence) -> dict[str, np.ndarray]:
     """ln(loss) of the cells with enough runs whose losses vary."""
-    found = {c.name: np.log(list(evidence.losses(c).values())) for c in evidence.comparable}
+    found = {c.name: np.log(list(evidence.units(c).values())) for c in evidence.comparable}
     return {name: logs for name, logs in found.items() if np.ptp(logs) > 1e-9}
 
 

@@ -53,7 +53,7 @@ def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
     brackets = max(levels, default=-1) + 1
     widths = [6.0, 0.35 + 0.17 * most if most else 0.01, 0.22 * brackets + 0.06]
     axis, failed, beside = figure.subplots(1, 3, sharey=True, width_ratios=widths)
-    values = [list(evidence.losses(cell).values()) for cell in rows]
+    values = [list(evidence.units(cell).values()) for cell in rows]
     _dots(axis, [_color(cell, cells) for cell in rows], values)
     for row, cell in enumerate(rows):
         if cell in others:

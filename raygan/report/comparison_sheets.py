@@ -95,7 +95,8 @@ def _cell_row(evidence: Evidence, cell: Cell, choice: Choice | None) -> dict[str
     interval = summary.interval if summary else None
     failed, ended = len(cell.failed), len(cell.ended)
     collapsed = sum(record.outcome == "collapsed" for record in cell.failed)
-    rate, collapses = (wilson(n, ended) if cell.replicates else None for n in (failed, collapsed))
+    rate = cell.failure_rate
+    collapses = wilson(collapsed, ended) if rate is not None else None
     whole = [stability.summary(r.curve) for r in cell.runs.values() if r.outcome == "ok"]
     steps = iterations_to_target(evidence, cell)
     reached = [step for step in steps.values() if step is not None]

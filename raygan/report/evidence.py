@@ -12,7 +12,7 @@ import numpy as np
 
 from raygan.records import TrialRecord
 from raygan.report.claims import Claim, PlanEntry
-from raygan.report.compare import LEAST, Mean, geometric_mean
+from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
 from raygan.report.finals import Found, positive
 from raygan.report.ladder import Agreement
 from raygan.report.tables import RETRY, setting
@@ -116,12 +116,27 @@ class Cell:
         return {repeat: math.exp(sum(found) / len(found)) for repeat, found in logs.items()}
 
     @property
+    def tried(self) -> int:
+        """Runs that have ended, or repeats of the search of which some run has."""
+        if not self.repeats:
+            return len(self.ended)
+        return len({self.repeats[record.id] for record in self.ended})
+
+    @property
     def lost(self) -> int:
-        """Ended runs, or repeats of the search, of which none gave a result."""
+        """Those of :attr:`tried` of which no run gave a result."""
         if not self.repeats:
             return len(self.failed)
-        ended = {self.repeats[record.id] for record in self.ended}
-        return len(ended - {self.repeats[r.id] for r in self.ended if r not in self.failed})
+        gave = {self.repeats[r.id] for r in self.ended if r not in self.failed}
+        return self.tried - len(gave)
+
+    @property
+    def failure_rate(self) -> Interval | None:
+        """Wilson's interval of the share of failed runs; None for runs of repeats of the search,
+        which are not independent, and without replicates."""
+        if self.repeats or not self.replicates:
+            return None
+        return wilson(len(self.failed), len(self.ended))
 
     @property
     def setting(self) -> str:

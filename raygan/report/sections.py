@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from raygan.report import rates, stability, words
 from raygan.report.audit import audit
-from raygan.report.compare import LEAST, failures_p, geometric_mean, wilson, worsening_p
+from raygan.report.compare import LEAST, failures_p, geometric_mean, worsening_p
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.family import of_losses, of_speed, of_worsening, related, worsening
 from raygan.report.multiple import holm
@@ -181,8 +181,9 @@ FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, f
 
 
 def failure_rates(evidence: Evidence) -> list[FailureRates]:
-    """How the shares of failed runs of each pair of cells compare; empty without replicates."""
-    cells = {c.name: (len(c.failed), len(c.ended)) for c in evidence.cells if c.ended}
+    """How the shares of failed runs (or of repeats of the search without a result) of each pair of
+    cells compare; empty without replicates."""
+    cells = {c.name: (c.lost, c.tried) for c in evidence.cells if c.ended}
     values = {cell.name: cell.values for cell in evidence.cells if cell.name in cells}
     pairs = related(values) if evidence.replicated else []
     ps = [failures_p(*cells[a], *cells[b]) for a, b in pairs]
@@ -199,7 +200,7 @@ def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
     for cell in cells:
         count, n = len(cell.failed), len(cell.ended)
         if count:
-            rate = words.share(count, n, wilson(count, n))
+            rate = words.share(count, n, cell.failure_rate)
             how = words.outcomes(record.outcome for record in cell.failed)
             sentences.append(f"{cell.name}: {rate} of the runs gave no result ({how}).")
     if not sentences:
@@ -207,11 +208,12 @@ def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
         every = "Every run with its warm-up" if before else "Every run"
         return [*before, f"{every} gave a result: {words.none_of(n)} failed in the cell with the "
                 "fewest runs."]  # fmt: skip
+    what = "repeats without a result" if any(c.repeats for c in cells) else "failed runs"
     if differ := differing_failures(evidence):
         pairs = [f"{a} and {b} (p = {p:.2g})" for a, b, p in differ]
-        sentences.append(f"The shares of failed runs differ between {words.listed(pairs)}.")
+        sentences.append(f"The shares of {what} differ between {words.listed(pairs)}.")
     elif len(cells) > 1:
-        sentences.append("No difference between the shares of failed runs can be claimed.")
+        sentences.append(f"No difference between the shares of {what} can be claimed.")
     return [*before, *sentences]
 
 

@@ -6,7 +6,7 @@ import math
 
 from raygan.report import declared, words
 from raygan.report.audit import audit
-from raygan.report.compare import LEAST, wilson
+from raygan.report.compare import LEAST
 from raygan.report.evidence import Cell, Evidence
 from raygan.report.family import Family, of_losses
 from raygan.report.finals import FEW_IMAGES
@@ -119,7 +119,7 @@ def _lost(evidence: Evidence) -> list[str]:
             sentences.append(words.before_warmup(cell))
         failed, ended = cell.failed, cell.ended
         if cell.runs and failed and cell.replicates:
-            rate = words.share(len(failed), len(ended), wilson(len(failed), len(ended)))
+            rate = words.share(len(failed), len(ended), cell.failure_rate)
             how = words.outcomes(record.outcome for record in failed)
             tail = "" if len(failed) == len(ended) else "; its mean is over the other runs"
             sentences.append(f"{rate} of {cell.name}'s runs gave no result: {how}{tail}.")

@@ -64,6 +64,18 @@ def test_each_run_is_a_dot_and_each_failure_a_cross_at_the_worst_end():
     )
 
 
+def test_where_the_search_was_repeated_each_repeat_is_a_dot():
+    made = cell("bn", [loss * f for loss in BN for f in (0.99, 1.01)])
+    repeats = {record.id: 1 + i // 2 for i, record in enumerate(made.replicates)}
+    found = evidence(Cell("bn", {"norm": "bn"}, made.records, made.replicates, made.best, repeats))
+    losses, *_ = drawn(cell_figures.losses, found)
+    (dots,) = lines(losses, "o")
+    assert len(dots.get_xdata()) == 5
+    interval = found.summary(found.cells[0]).interval
+    assert any(list(line.get_xdata()) == pytest.approx([interval.low, interval.high])
+               for line in losses.lines)  # fmt: skip
+
+
 def test_what_can_be_claimed_has_a_bracket_and_nothing_else():
     alike = [loss * f for loss, f in zip(BN, [1.02, 0.98, 1, 0.99, 1.01], strict=True)]
     found = evidence(cell("bn", BN), cell("sn", alike), cell("wn", WN))

@@ -236,6 +236,20 @@ def test_the_repeat_of_the_search_is_what_is_compared():
     assert "over repeats of the whole search" in verdict(found)
 
 
+def test_runs_of_one_repeat_of_the_search_are_not_counted_as_independent():
+    cells = []
+    for name, ends in (("wn", ["diverged"] * 5 + LOWER * 3), ("bn", BN * 4)):
+        made = cell(name, ends)
+        repeats = {record.id: 1 + i // 5 for i, record in enumerate(made.replicates)}
+        cells.append(Cell(name, {"norm": name}, made.records, made.replicates, made.best, repeats))
+    found = evidence(*cells)
+    assert [(c.lost, c.tried) for c in cells] == [(1, 4), (0, 4)]
+    stable = answers(found)["stability"].answer
+    assert stable.startswith("wn: 5 of 20 (25%) of the runs gave no result (5 diverged).")
+    assert "No difference between the shares of repeats without a result can be claimed" in stable
+    assert "5 of 20 (25%) of wn's runs gave no result" in verdict(found)
+
+
 def at(norm, size, ends):
     made = cell(f"{norm}_{size}", ends)
     return Cell(made.name, {"norm": norm, "features": size}, made.records, made.replicates,
