@@ -131,7 +131,7 @@ def _images(evidence: Evidence) -> Check:
         if isinstance(found.get("best", {}).get("images"), int)
     }  # fmt: skip
     size = f" ({words.listed([f'{n:,}' for n in sorted(counts)])} images)" if counts else ""
-    included = "add" if evidence.images else "do not add"
+    included = "add" if evidence.counts_images else "do not add"
     return Check(
         "the loss is measured on images that chose nothing",
         f"Final test{size}, on held-out images that nothing else uses. These images {included} to "

@@ -210,10 +210,16 @@ def image_variance(runs: np.ndarray, others: np.ndarray) -> float:
 
 
 def pooled(parts: Sequence[Contrast]) -> Contrast:
-    """Mean of the contrasts of several strata, each of the same weight: d̄ = Σ d / K."""
+    """Mean of the contrasts of several strata, each of the same weight: d̄ = Σ d / K.
+
+    The runs of the strata are independent. Their images are the same, so that what these add is
+    the mean of the strata's image errors and does not shrink with K.
+    """
     strata = len(parts)
     variances = [part.error**2 for part in parts]
-    total = sum(variances)
+    over_images = sum(part.image_error for part in parts)
+    total = sum(v - part.image_error**2 for v, part in zip(variances, parts, strict=True))
+    total += over_images**2
     used = sum(v**2 / part.freedom for v, part in zip(variances, parts, strict=True))
     return Contrast(
         sum(part.log for part in parts) / strata,
@@ -221,6 +227,7 @@ def pooled(parts: Sequence[Contrast]) -> Contrast:
         total**2 / used if used else sum(part.freedom for part in parts),
         min(part.n for part in parts),
         min(part.others for part in parts),
+        image_error=over_images / strata,
     )
 
 

@@ -211,6 +211,13 @@ class Evidence:
         return f"final test's loss of the best generator{size}"
 
     @property
+    def counts_images(self) -> bool:
+        """Whether the choice of the images is in the intervals of differences: the losses of each
+        image are known for all runs that the verdict stands on."""
+        runs = [cell.runs[seed].id for cell in self.cells for seed in self.losses(cell)]
+        return bool(runs) and self.by_final_test and all(run in self.images for run in runs)
+
+    @property
     def final_images(self) -> int | None:
         """The fewest images of any final test; None without one."""
         counts = [t["best"].get("images") for t in self.finals.values() if "best" in t]

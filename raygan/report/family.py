@@ -304,7 +304,7 @@ def _before_the_worst(values: Sequence[float]) -> list[float]:
 
 
 def _contrast(a: Values, b: Values) -> Contrast | None:
-    both = a.images is not None and b.images is not None
+    both = a.images is not None and b.images is not None and a.images.shape[1] == b.images.shape[1]
     over_images = image_variance(a.images, b.images) if both else 0.0  # type: ignore[arg-type]
     return contrast(a.logs, b.logs, over_images)
 
@@ -351,7 +351,7 @@ def _losses(evidence: Evidence, cell: Cell) -> Values:
         cell.name,
         [math.log(loss) for loss in evidence.units(cell).values()],
         cell.lost,
-        np.stack(known) if whole and evidence.by_final_test else None,
+        np.stack(known) if whole and evidence.counts_images else None,
     )
 
 

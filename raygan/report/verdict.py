@@ -172,14 +172,15 @@ def over(evidence: Evidence) -> str:
             "training set are fixed."
         )
     few = evidence.final_images
-    if evidence.by_final_test and few is not None and few < FEW_IMAGES and not evidence.images:
+    are_few = evidence.by_final_test and few is not None and few < FEW_IMAGES
+    if are_few and not evidence.counts_images:
         return (
             f"The intervals are over seeds alone. They leave out the choice of the {few:,} final "
             "images, whose losses are not stored: the true ones are wider."
         )
-    if evidence.images:
+    if evidence.counts_images:
         return (
-            "The intervals are over seeds and held-out images; the split and the training set are "
-            "fixed."
+            "The intervals of differences are over seeds and held-out images, those of a cell's "
+            "mean over seeds; the split and the training set are fixed."
         )
     return "The intervals are over seeds; the images, their split and the training set are fixed."

@@ -128,6 +128,10 @@ def test_pooled_strata_are_surer_and_unequal_ones_are_told():
     assert pooled(parts).log == pytest.approx(parts[0].log)
     assert pooled(parts).error == pytest.approx(parts[0].error / math.sqrt(2))
     assert heterogeneity_p(parts) == pytest.approx(1)
+    # the same images in both strata: their part stays
+    few = [welch(A, B, 1e-3)] * 2
+    runs = parts[0].error ** 2 / 2
+    assert pooled(few).error == pytest.approx(math.sqrt(runs + 1e-3))
     assert heterogeneity_p([welch(A, B), welch(B, A)]) < 0.001
     assert heterogeneity_p(parts[:1]) is None
 
