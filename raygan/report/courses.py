@@ -72,7 +72,8 @@ class Crossing:
     """How often they cross in all."""
     before: int | None
     """The last iteration before it at which the other cell is lower for certain; None if it never
-    is. At the level :data:`~raygan.report.compare.LEVEL` for all evaluations of the pair together.
+    is, or if runs of either cell failed. At the level :data:`~raygan.report.compare.LEVEL` for all
+    evaluations of all pairs together.
     """
     after: int | None
     """The first iteration after it at which ``cell`` is lower for certain."""
@@ -86,15 +87,21 @@ class Crossing:
 def crossings(evidence: Evidence) -> list[Crossing]:
     """The last crossing of each pair of cells that are compared and whose mean curves cross."""
     courses = {cell.name: course(cell) for cell in evidence.cells}
-    found = []
-    for pair in of_losses(evidence).within:
+    failed = {cell.name for cell in evidence.cells if cell.failed}
+    found, pairs = [], of_losses(evidence).within
+    for pair in pairs:
         one, other = courses.get(pair.cell), courses.get(pair.other)
         if one is not None and other is not None:
-            found.append(_crossing(pair.cell, one, pair.other, other))
+            # the curves of the runs that are left say nothing of all runs
+            claims = 0 if {pair.cell, pair.other} & failed else len(pairs)
+            found.append(_crossing(pair.cell, one, pair.other, other, claims))
     return [crossing for crossing in found if crossing is not None]
 
 
-def _crossing(name: str, one: Course, other_name: str, other: Course) -> Crossing | None:
+def _crossing(
+    name: str, one: Course, other_name: str, other: Course, claims: int
+) -> Crossing | None:
+    """``claims``: pairs that are looked at together; 0 if nothing may be certain."""
     steps, mine, others = np.intersect1d(one.steps, other.steps, return_indices=True)
     apart = one.mean[mine] - other.mean[others]
     # where the curves touch, the cell that was lower stays so
@@ -104,10 +111,10 @@ def _crossing(name: str, one: Course, other_name: str, other: Course) -> Crossin
     if not changes:
         return None
     if apart[changes[-1][1]] > 0:
-        return _crossing(other_name, other, name, one)
+        return _crossing(other_name, other, name, one, claims)
     a, b = changes[-1]
     share = apart[a] / (apart[a] - apart[b])
-    reach = _reach(one, mine, other, others)
+    reach = _reach(one, mine, other, others, claims)
     before = [int(s) for s in steps[: a + 1][(apart - reach > 0)[: a + 1]]]
     after = [int(s) for s in steps[b:][(apart + reach < 0)[b:]]]
     mean = one.mean[mine]
@@ -122,15 +129,18 @@ def _crossing(name: str, one: Course, other_name: str, other: Course) -> Crossin
     )
 
 
-def _reach(one: Course, mine: np.ndarray, other: Course, others: np.ndarray) -> np.ndarray:
-    """Half the width of Welch's intervals of the difference that hold at all evaluations."""
+def _reach(
+    one: Course, mine: np.ndarray, other: Course, others: np.ndarray, claims: int
+) -> np.ndarray:
+    """Half the width of Welch's intervals of the difference that hold at all evaluations of so many
+    pairs."""
     n, m = len(one.logs), len(other.logs)
-    if min(n, m) < LEAST:
+    if min(n, m) < LEAST or not claims:
         return np.full(len(mine), np.inf)
     first, second = one.variance[mine], other.variance[others]
     used = first**2 / (n - 1) + second**2 / (m - 1)
     freedom = np.divide((first + second) ** 2, used, out=np.ones_like(used), where=used > 0)
-    ts = [simultaneous_t(LEVEL, len(mine), max(1.0, float(df))) for df in freedom]
+    ts = [simultaneous_t(LEVEL, claims * len(mine), max(1.0, float(df))) for df in freedom]
     return np.asarray(ts) * np.sqrt(first + second)
 
 

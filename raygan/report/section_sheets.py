@@ -141,8 +141,8 @@ def crossings(evidence: Evidence) -> Sheet:
     )
     note = (
         "Geometric mean over the runs that have not failed, running test. Surely: by Welch's 95% "
-        "intervals of the difference that hold at all evaluations together (Bonferroni). A "
-        "crossing without both may be chance."
+        "intervals of the difference that hold at all evaluations of all pairs together "
+        "(Bonferroni), and only where no run failed. A crossing without both may be chance."
     )
     return Sheet("crossings", "Where curves cross", columns, rows, reading, note)
 

@@ -216,6 +216,26 @@ def test_curves_cross_where_their_means_do():
     assert mark.get_markerfacecolor() == INK
 
 
+def test_a_crossing_of_the_runs_that_are_left_is_not_certain():
+    falling = [[0.04 * f, 0.02 * f, 0.01 * f] for f in (1, 1.01, 0.99, 1.005)]
+    slow = with_curves("slow", *falling)
+    lost = trial("slow", [0.04, 0.03], "diverged", seed=9, kind="replicate")
+    runs = [*slow.replicates, lost]
+    slow = Cell("slow", slow.values, runs, runs, slow.best)
+    (crossing,) = crossings(evidence(slow, with_curves("level", *steady(0.02 * 2**0.5))))
+    assert (crossing.before, crossing.after) == (None, None)
+
+
+def test_the_more_pairs_cross_the_surer_each_has_to_be():
+    rough = [[0.040 * f, 0.02 * f, 0.01 * f] for f in (1, 1.3, 0.75, 1.1)]
+    pair = with_curves("a", *rough), with_curves("b", *steady(0.0195))
+    (crossing,) = crossings(evidence(*pair))
+    assert crossing.certain
+    more = [with_curves(name, *rough) for name in ("c", "d", "e", "f", "g", "h")]
+    found = {frozenset((c.cell, c.other)): c for c in crossings(evidence(*pair, *more))}
+    assert not found[frozenset("ab")].certain
+
+
 def test_a_crossing_within_the_noise_is_not_certain():
     rough = [[0.021 * f, 0.019 * f, 0.0195 * f] for f in (1, 1.3, 0.75, 1.1)]
     found = evidence(with_curves("a", *rough), with_curves("b", *steady(0.0205)))
