@@ -23,7 +23,8 @@ def verdict(evidence: Evidence) -> str:
 
 def _sentences(evidence: Evidence) -> list[str]:
     if not evidence.ranked:
-        return ["There is no verdict: no trial has ended with a result.", *_lost(evidence)]
+        return ["There is no verdict: no trial has ended with a result.", *_lost(evidence),
+                *_unfinished(evidence)]  # fmt: skip
     family = of_losses(evidence)
     best, others = evidence.ranked[0], evidence.ranked[1:]
     sentences = [choice(family), _lead(evidence, best, alone=not others)]
@@ -80,11 +81,13 @@ def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
 
 def _single_runs(evidence: Evidence, best: Cell, other: Cell) -> str:
     gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
+    is_best = not (best.replicates or other.replicates)
+    luck = ", the best of its search, which is partly luck" if is_best else ""
     below = f"{words.percent(gap)} below" if gap >= 0.005 else "the same as"
     return (
         f"That is {below} {other.name}'s, but no difference between cells "
-        "can be claimed: each cell has one run only, the best of its search, which is partly "
-        "luck. To tell a difference from chance, set replicate.seeds to 5 or more."
+        f"can be claimed: each cell has one run only{luck}. To tell a difference from "
+        "chance, set replicate.seeds to 5 or more."
     )
 
 
@@ -157,9 +160,13 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
     if few and evidence.comparable:
         sentences.append(f"Fewer than {LEAST} runs of {words.listed(few)} gave a result: nothing "
                          "is claimed of them.")  # fmt: skip
-    if not evidence.finished:
-        sentences.append("The sweep has not finished: these results may change.")
-    return sentences
+    return [*sentences, *_unfinished(evidence)]
+
+
+def _unfinished(evidence: Evidence) -> list[str]:
+    if evidence.finished:
+        return []
+    return ["The sweep has not finished: these results may change."]
 
 
 def over(evidence: Evidence) -> str:

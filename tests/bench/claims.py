@@ -232,6 +232,8 @@ def _of_losses(scenario: Scenario, evidence: Evidence, family: Family) -> Found:
     # of equal cells the first is the best by a hair: a bound that leaves it out is false
     exact = {name: mean + 1e-9 * i for i, (name, mean) in enumerate(means.items())}
     best = min(exact.values())
+    if family.heterogeneous:
+        found["strata differ"] = family.heterogeneous[0][1] <= evidence.alpha
     found["best"] = any(
         (choice.out and exact[choice.cell] == best)
         or (

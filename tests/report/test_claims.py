@@ -31,6 +31,8 @@ def test_of_equal_cells_hardly_any_is_claimed_to_be_better(scenario, sweeps):
     found = simulate(scenario, sweeps, judge=judge_losses)
     assert found["difference"][0] <= highest(sweeps)
     assert found["best"][0] <= highest(sweeps)
+    if scenario.strata > 1:
+        assert found["strata differ"][0] <= highest(sweeps)
     assert found["contrast"][0] >= 1 - highest(sweeps)
 
 

@@ -91,6 +91,7 @@ def test_the_level_of_an_early_look_is_the_reason_that_is_given():
 
 
 def test_one_run_or_two_claim_nothing():
+    assert "best of its search" not in verdict(evidence(cell("bn", BN[:1]), cell("wn", LOWER[:1])))
     for n in (1, 2):
         text = verdict(evidence(cell("bn", BN[:n]), cell("wn", LOWER[:n])))
         assert "than bn's" not in text
@@ -153,6 +154,9 @@ def test_without_any_result_there_is_no_verdict():
     assert text.startswith("There is no verdict")
     assert "wn has no result." in text
     assert not any(s.answered for s in sections(found) if s.key != "stability")
+    assert "has not finished" not in text
+    running = verdict(evidence(cell("bn", [None]), finished=False))
+    assert running.endswith("The sweep has not finished: these results may change.")
 
 
 def test_running_sweep_and_useless_generators_are_said():
