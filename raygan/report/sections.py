@@ -102,7 +102,7 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
     if evidence.replicated:
         family = of_speed(evidence)
         order = sorted(
-            family.within or family.comparisons,
+            family.pooled or family.within,
             key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log),
         )
         what = "loss over the whole run (geometric mean over the iterations, running test)"

@@ -148,6 +148,18 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
             f"The loss of {words.listed(searched)} is that of the best trial of the search, which "
             "is partly luck: no replicate has started yet."
         )
+    chosen = [
+        c.name
+        for c in evidence.ranked
+        if len(c.runs) > 1
+        and len(c.records) > len(c.replicates)
+        and any(record.kind == "search" for record in c.runs.values())
+    ]
+    if chosen:
+        sentences.append(
+            f"Each run of {words.listed(chosen)} is the best trial of a search of its own, which "
+            "is partly luck: a cell whose losses vary more looks better than it is."
+        )
     if evidence.replicated and len(evidence.comparable) > 1:
         sentences.append(over(evidence))
     if evidence.rule is not None and evidence.rule.low:

@@ -278,6 +278,7 @@ def test_cells_are_compared_along_one_axis_at_a_time_and_pooled():
     assert "On average over 2 strata, wn's loss is 10.0% lower than bn's (95% CI" in text
     assert "n = 10 runs each)" in text
     assert "in the table of differences." in text
+    assert answers(found)["speed"].answer.startswith("On average over 3 strata, 8's loss")
 
 
 def test_a_stratum_in_which_a_cell_failed_altogether_is_not_left_out():
@@ -315,6 +316,23 @@ def test_a_difference_that_changes_with_the_stratum_is_said_to():
     assert "between wn and bn is not the same in all strata" in verdict(found).replace(
         "between bn and wn", "between wn and bn"
     )
+
+
+def test_runs_that_are_each_the_best_of_a_search_are_said_to_be_lucky():
+    found = []
+    for trials in (1, 2):
+        cells = []
+        for norm, losses in (("bn", BN), ("wn", LOWER)):
+            records = [
+                trial(norm, [loss * (1 + 0.1 * i)] * 6, seed=seed, lr=1e-4 * (1 + i))
+                for seed, loss in enumerate(losses)
+                for i in range(trials)
+            ]
+            best = records[::trials]
+            cells.append(Cell(norm, {"norm": norm}, records, best, best[0]))
+        found.append("looks better than it is" in verdict(evidence(*cells)))
+    assert found == [False, True]
+    assert "looks better" not in verdict(evidence(cell("bn", BN), cell("wn", LOWER)))
 
 
 def test_learning_rates_of_the_grid_are_not_compared_beside_another_axis():
