@@ -103,6 +103,23 @@ def check_new(spec: SweepSpec) -> None:
             check_size(config, shape[0], shape[1])
 
 
+def check_fair(spec: SweepSpec) -> None:
+    """What is asked of a sweep before it begins, but not of one that an earlier version began.
+
+    Early stopping is fair between cells; raises :class:`~raygan.errors.ConfigError` if not.
+    """
+    stop, longest = spec.stopping(), max(_values(spec, "iterations"))
+    given = grace(stop, longest)
+    if stop.rule == "asha" and given < LEAST_GRACE * longest:
+        raise ConfigError(
+            f"`stop.grace` (={given}) is below {LEAST_GRACE:.0%} of `iterations` (={longest}): so "
+            "early, `asha` keeps what learns fast at first: by the learning rate that it chooses, "
+            "one cell ends up to 7 percentage points further from its best than another "
+            f"(docs/method/search.md); raise it to {math.ceil(GRACE * longest)} or more, or "
+            "remove it"
+        )
+
+
 def extremes(spec: SweepSpec) -> list[TrainConfig]:
     """Configurations that stand for all trials where the size of the images matters.
 
@@ -240,21 +257,12 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
 
 
 def _check_stop(spec: SweepSpec) -> None:
-    """Early stopping that the YAML asks for can stop a trial before its end, and is fair between
-    cells."""
+    """Early stopping that the YAML asks for can stop a trial before its end."""
     stop: Stop = spec.stopping()
     if stop.rule == "none" or (spec.stop.rule is None and stop.grace is None):
         return
     longest = max(_values(spec, "iterations"))
     given = grace(stop, longest)
-    if stop.rule == "asha" and given < LEAST_GRACE * longest:
-        raise ValueError(
-            f"`stop.grace` (={given}) is below {LEAST_GRACE:.0%} of `iterations` (={longest}): so "
-            "early, `asha` keeps what learns fast at first: by the learning rate that it chooses, "
-            "one cell ends up to 7 percentage points further from its best than another "
-            f"(docs/method/search.md); raise it to {math.ceil(GRACE * longest)} or more, or "
-            "remove it"
-        )
     every = min(_values(spec, "evaluate_every"), key=lambda every: first_stop(stop, every, longest))
     first = first_stop(stop, every, longest)
     if first < longest:

@@ -22,7 +22,7 @@ from raygan.report.words import listed
 from raygan.shown import cell as text_cell
 from raygan.shown import say
 from raygan.storage import Storage
-from raygan.sweep import looks, plan, state
+from raygan.sweep import checks, looks, plan, state
 from raygan.sweep.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.live import duration
 from raygan.sweep.power import parse_sd, say_power
@@ -63,6 +63,7 @@ def show_plan(
     """
     spread = None if sd is None else parse_sd(sd)
     sweep = Storage(spec.storage) / spec.name
+    spec = _as_run(spec, sweep)
     why_not = None
     if calibrate:
         at_once = _calibrate(spec, sweep, address)
@@ -204,6 +205,18 @@ def _rates(spec: SweepSpec, sweep: Storage) -> dict[str, Rate]:
         if seconds > 0:
             rates[cell.name] = Rate(_steps(mine) / seconds, 0.0)  # evaluations are in it
     return rates
+
+
+def _as_run(spec: SweepSpec, sweep: Storage) -> SweepSpec:
+    """``spec`` as it would be run now."""
+    try:
+        before = state.stored_spec(sweep)
+    except (RayganError, OSError):
+        return spec  # whoever resumes the sweep is told
+    if before is None:
+        checks.check_fair(spec)
+        return spec
+    return state.with_rule_of(spec, before)
 
 
 def _known(sweep: Storage) -> list[TrialRecord]:

@@ -16,7 +16,7 @@ from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.shown import say, shown
 from raygan.storage import Storage, usable
-from raygan.sweep import final, nodes, plan, publish, registered, state, trial, tune
+from raygan.sweep import checks, final, nodes, plan, publish, registered, state, trial, tune
 from raygan.sweep.conclude import (
     catch_up,
     close_interrupted,
@@ -84,7 +84,12 @@ def _run(
     with usable(sweep):
         sweep.check_tree()
         before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
-        grown = state.check_unchanged(spec, before, sweep) if before is not None else []
+        grown = []
+        if before is None:
+            checks.check_fair(spec)
+        else:
+            spec = state.with_rule_of(spec, before)
+            grown = state.check_unchanged(spec, before, sweep)
         journal = _journal(sweep)
         optuna_storage = JournalStorage(journal) if journal else None
         study = Study(

@@ -263,7 +263,7 @@ def smoke(spec: SweepSpec) -> SweepSpec:
     data = spec.model_dump(exclude_unset=True)
     data["name"] = f"{spec.name[:58]}-smoke"
     data["train"] = {**data.get("train", {}), **{k: v for k, v in small.items() if k not in varied}}
-    data["stop"] = {**data.get("stop", {}), "grace": 10}
+    data.get("stop", {}).pop("grace", None)
     if spec.space():
         search = data.setdefault("search", {})
         search["trials"] = 1

@@ -183,6 +183,14 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     )
 
 
+def with_rule_of(spec: SweepSpec, before: SweepSpec) -> SweepSpec:
+    """``spec``, whose sweep began as ``before``, with its stopping rule where the YAML names none:
+    an earlier version stopped no trial by default, and what was begun so is resumed so."""
+    if spec.stop.rule is not None or before.stop.rule != "none":
+        return spec
+    return spec.model_copy(update={"stop": spec.stop.model_copy(update={"rule": "none"})})
+
+
 def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
     """``spec`` under a name that no sweep in ``storage`` has yet: its own, or name-2, name-3, …"""
     number, name = 1, spec.name

@@ -7,7 +7,7 @@ from rich.console import Console
 from raygan.errors import ConfigError
 from raygan.gan.rate import Rate
 from raygan.storage import Storage
-from raygan.sweep import preview, spec
+from raygan.sweep import preview, spec, state
 from raygan.sweep.power import parse_sd
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
@@ -121,3 +121,13 @@ def test_lists_of_words_are_shown_and_a_path_is_no_markup(tmp_path, monkeypatch,
     output = capsys.readouterr().out
     assert "grid: norm [bn, wn]" in output
     assert "path: /[red]x" in output
+
+
+def test_plan_refuses_unfair_early_stopping_unless_an_earlier_version_began_so(shown, sweep):
+    stop = sweep.stop.model_copy(update={"grace": 100})
+    object.__setattr__(sweep, "stop", stop)
+    with pytest.raises(ConfigError, match="is below 5%"):
+        shown()
+    data = {"id": "1", "digest": "d", "baseline": 0.1}
+    state.store(Storage(sweep.storage) / sweep.name, sweep, data)
+    assert "early stopping: asha" in shown()

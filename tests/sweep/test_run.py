@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from raygan import __version__
-from raygan.errors import LockedError, RayganError
+from raygan.errors import ConfigError, LockedError, RayganError
 from raygan.storage import Storage
 from raygan.sweep import run as running
-from raygan.sweep import spec
+from raygan.sweep import spec, state
 from raygan.sweep.cli import main
 from raygan.sweep.lock import Lock
 from raygan.sweep.run import Options, run
@@ -381,3 +381,22 @@ def test_no_sweep_writes_through_a_link(sweep, tmp_path, name):
     with pytest.raises(RayganError, match="is a symbolic link"):
         sweep(train_all)
     assert list(outside.iterdir()) == []
+
+
+def test_sweep_that_an_earlier_version_began_is_resumed_with_its_early_stopping(sweep, tmp_path):
+    search = "search: {lr: [1e-3, 1e-4]}\n"
+    before = spec.validate(parse(f"{SWEEP}{search}stop: {{rule: none}}\nstorage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
+    code, _ = sweep(train_all, search)
+    assert code == 0
+    assert state.stored_spec(Storage(str(tmp_path / "norms"))).stop.rule == "none"
+
+
+def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.checks.LEAST_GRACE", 0.1)
+    more = "search: {lr: [1e-3, 1e-4]}\nstop: {rule: asha, grace: 1}\n"
+    with pytest.raises(ConfigError, match="is below 10%"):
+        sweep(lambda study: pytest.fail("it is refused"), more)
+    before = spec.validate(parse(f"{SWEEP}{more}storage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
+    assert sweep(train_all, more)[0] == 0

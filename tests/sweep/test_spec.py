@@ -110,7 +110,6 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\nstop: {rule: asha, grace: 90}\ntrain:\n  iterations: 800\n  evaluate_every: 800", "sweep.yaml:5", "`evaluate_every` (=800) is too large: `rule: asha` stops trials at iteration 800"),
         ("name: a\nstop: {rule: asha, grace: 950}\ngrid: {iterations: [500, 900]}", "sweep.yaml:2", "they end at 900"),
         ("name: a\nsearch: {lr: [1e-3, 1e-4]}\nstop: {grace: 20000}", "sweep.yaml:3", "`stop.grace` (=20000) is too large: `rule: median` stops"),
-        ("name: a\nstop: {rule: asha, grace: 999}", "sweep.yaml:2", "`stop.grace` (=999) is below 5% of `iterations` (=20000)"),
         ("name: a\nsearch: {lr: [1e-3, 1e-4], repeats: 2}", "sweep.yaml:2", "greater than or equal to 3"),
         ("name: a\nsearch: {repeats: 3}", "sweep.yaml", "has no field to search"),
         ("name: a\ngrid: {seed: [1, 2]}\nsearch: {lr: [1e-3, 1e-4], repeats: 3}", "sweep.yaml", "remove `grid.seed`, or `search.repeats`"),
@@ -253,7 +252,6 @@ def test_what_is_no_mistake_is_accepted_and_so_is_what_is_stored_of_it(text):
     "text",
     [
         "stop: {rule: asha, patience: 9}",
-        "stop: {rule: asha, grace: 400, reduction: 3}",
         "stop: {rule: asha, grace: 900}\ntrain: {iterations: 600}",
         "search: {trials: 3, levels: {min: 2, max: 9}}",
         "search: {trials: 3, batch_size: {min: 8, max: 32}}\nscale: {workers: 2}",
@@ -343,3 +341,11 @@ def test_every_shape_of_trial_is_tried_on_the_images_before_any_starts():
 @pytest.mark.parametrize("rule", ["asha", "median", "patience", "none"])
 def test_smoke_test_of_any_rule_is_valid(rule):
     assert spec.smoke(read(f"name: a\nstop: {{rule: {rule}}}")).stop.rule == rule
+
+
+def test_early_stopping_that_is_not_fair_is_refused_before_a_sweep_begins():
+    words = r"`stop.grace` \(=999\) is below 5% of `iterations` \(=20000\).* raise it to 2000"
+    with pytest.raises(ConfigError, match=words):
+        checks.check_fair(read("name: a\nstop: {rule: asha, grace: 999}"))
+    checks.check_fair(read("name: a\nstop: {rule: asha, grace: 1000}"))
+    checks.check_fair(spec.smoke(read("name: a\ngrid: {iterations: [20000]}\nstop: {rule: asha}")))

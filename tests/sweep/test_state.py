@@ -140,6 +140,16 @@ def test_how_and_where_may_change(sweep, line):
     assert state.check_unchanged(read(SWEEP + line), read(), sweep) == []
 
 
+def test_sweep_that_an_earlier_version_began_without_a_stopping_rule_is_resumed_so(sweep):
+    now = read(SWEEP.replace("stop: {rule: asha, grace: 100}\n", ""))
+    before = read(SWEEP.replace("rule: asha, grace: 100", "rule: none"))
+    resumed = state.with_rule_of(now, before)
+    assert state.check_unchanged(resumed, before, sweep) == []
+    assert resumed.stopping().rule == "none"
+    assert state.with_rule_of(now, read()).stopping().rule == "median"
+    assert state.with_rule_of(read(), before).stopping().rule == "asha"
+
+
 def test_fresh_takes_the_next_name(tmp_path):
     storage = Storage(str(tmp_path))
     names = []
