@@ -19,7 +19,7 @@ from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
 from raygan.report.overview import overview_png
 from raygan.shown import say, shown
 from raygan.storage import Storage
-from raygan.sweep import publish, state
+from raygan.sweep import publish, registered, state
 from raygan.sweep.evidence import make_report
 from raygan.sweep.progress import describe_spent
 from raygan.sweep.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
@@ -118,7 +118,9 @@ def show_again(
     try:
         tracker.connect()
         if not _is_in_mlflow(tracker.ended(data["id"]), code, report):
-            tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]))
+            plans = registered.entries(study.storage)
+            last = plans[-1].sha256 if plans else None
+            tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]), last)
             catch_up(study, tracker)
             if not _close(study, tracker, code, report):
                 _say_behind(tracker, console, again)

@@ -102,6 +102,8 @@ def _run(
     _announce(study, grown, console)
     tracker = _tracker(spec, sweep, storage)
     if known and not (study.runnable or _untested(study)):
+        if before is not None and before.claims != spec.claims:
+            _write_down(study, known, run_tags(known["digest"]))
         return show_again(study, tracker, known, console, again)
     tracker.connect()
     at_once = _start(spec, tracker.uri, options, signals, console)
@@ -121,13 +123,7 @@ def _run(
     study.baseline = data["baseline"]
     lock.confirm()
     tags = run_tags(data["digest"])
-    with usable(sweep):
-        # before the first trial; what changes later is written down with its time
-        planned = registered.register(
-            sweep, spec, data["digest"], registered.code_of(tags), len(study.records)
-        )
-        state.store(sweep, spec, data)
-    last = planned[-1]
+    last = _write_down(study, data, tags)
     say(console, f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
     tracker.open(data["id"], state.dump(spec), tags, last.sha256)
     signals.at_once = lambda: close_interrupted(study, tracker)
@@ -147,6 +143,18 @@ def _run(
         tell_interrupted(study, tracker)
         tracker.close("FAILED" if signals.first is None else "KILLED")
         raise
+
+
+def _write_down(study: Study, data: dict[str, Any], tags: dict[str, str]) -> registered.Entry:
+    """Store what the sweep is, and its plan: before its first trial, or with the time of a change;
+    returns the plan as it is now."""
+    code = registered.code_of(tags)
+    with usable(study.storage):
+        planned = registered.register(
+            study.storage, study.spec, data["digest"], code, len(study.records)
+        )
+        state.store(study.storage, study.spec, data)
+    return planned[-1]
 
 
 def _untested(study: Study) -> list[final.Job]:

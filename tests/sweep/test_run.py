@@ -18,8 +18,8 @@ from rich.console import Console
 from raygan import __version__
 from raygan.errors import ConfigError, LockedError, RayganError
 from raygan.storage import Storage
+from raygan.sweep import registered, spec, state
 from raygan.sweep import run as running
-from raygan.sweep import spec, state
 from raygan.sweep.cli import main
 from raygan.sweep.lock import Lock
 from raygan.sweep.run import Options, run
@@ -400,3 +400,18 @@ def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, m
     before = spec.validate(parse(f"{SWEEP}{more}storage: {tmp_path}", "x"))
     state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
     assert sweep(train_all, more)[0] == 0
+
+
+def test_claims_that_are_added_to_a_finished_sweep_are_written_down(sweep, tmp_path, database):
+    storage = Storage(str(tmp_path / "norms"))
+    sweep(train_all)
+    shutil.copy(database, tmp_path)  # so that MLflow lacks all of it
+    sweep(lambda study: pytest.fail("it is done"), "claims: [{lower: wn, than: bn}]\n")
+    first, last = registered.entries(storage)
+    assert (first.trials, last.trials) == (0, 2)
+    assert state.stored_spec(storage).claims == last.content.claims
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [r.data.tags["raygan.plan"] for r in runs if "raygan.plan" in r.data.tags] == [
+        last.sha256
+    ]
