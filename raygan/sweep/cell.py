@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -60,6 +60,17 @@ def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
     whole = len(plan.cells(spec)) * each + len(trained_twice(spec, records))
     # an earlier version may have tried some settings twice
     return max(whole, len(records))
+
+
+def is_to_retry(spec: SweepSpec, record: TrialRecord, records: Mapping[str, TrialRecord]) -> bool:
+    """Whether ``record``, of a search, is yet to be tried once more with a warm-up."""
+    return (
+        spec.warmup is not None
+        and record.kind == "search"
+        and record.outcome == "early-failure"
+        and not plan.is_retry(record.id)
+        and f"{record.id}{plan.RETRY}" not in records
+    )
 
 
 def _source(replicate: TrialRecord) -> str:
@@ -169,7 +180,7 @@ class CellStudy:
 
     def ended(self, record: TrialRecord, baseline: float | None = None) -> None:
         """``record`` has its outcome; ``baseline``: loss of the mean training image."""
-        if record.kind == "search" and not self._is_to_retry(record):
+        if record.kind == "search" and not is_to_retry(self._spec, record, self.records):
             outcome = record.outcome or ""
             self._search.tell(record.index, record.curve, outcome=outcome, baseline=baseline)
 
@@ -196,7 +207,7 @@ class CellStudy:
         """Trials that the ended ones call for: retries of the search, and replicates in the end."""
         if self._spec.warmup is not None:
             for record in self.records.values():
-                if self._is_to_retry(record):
+                if is_to_retry(self._spec, record, self.records):
                     yield plan.with_warmup(plan.of_record(record), self._spec.warmup)
         if self._search.left or any(
             record.outcome is None for record in self.records.values() if record.kind == "search"
@@ -206,21 +217,12 @@ class CellStudy:
             if planned.id not in self.records:
                 yield planned
 
-    def _is_to_retry(self, record: TrialRecord) -> bool:
-        return (
-            self._spec.warmup is not None
-            and record.kind == "search"
-            and record.outcome == "early-failure"
-            and not plan.is_retry(record.id)
-            and f"{record.id}{plan.RETRY}" not in self.records
-        )
-
     def _rule_of(self, record: TrialRecord) -> StopRule:
         return self._rule if record.kind == "search" else _TO_THE_END
 
     def _restore_search(self, record: TrialRecord, baseline: float | None) -> None:
         last = self.records.get(f"{record.id}{plan.RETRY}", record)
-        outcome = None if self._is_to_retry(record) else last.outcome
+        outcome = None if is_to_retry(self._spec, record, self.records) else last.outcome
         try:
             self._search.restore(
                 record.index, record.params, last.curve, outcome=outcome, baseline=baseline

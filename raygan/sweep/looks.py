@@ -62,16 +62,17 @@ def replicates_per_cell(spec: SweepSpec, known: Iterable[TrialRecord]) -> int:
 def _is_over(spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int) -> bool:
     """Whether all replicates of a look have ended."""
     from raygan.sweep import plan
-    from raygan.sweep.cell import replicates
+    from raygan.sweep.cell import is_to_retry, replicates
 
     for cell in plan.cells(spec):
         mine = [record for record in records.values() if record.cell == cell.name]
         planned = [one.id for one in replicates(spec, cell, mine, seeds)]
         searched = [record for record in mine if record.kind == "search"]
-        if len(searched) < plan.trials_per_cell(spec) or not planned:
+        if len(searched) < plan.trials_per_cell(spec):
             return False
-        if any(record.outcome is None for record in searched):
+        if any(record.outcome is None or is_to_retry(spec, record, records) for record in searched):
             return False
+        # none is planned where no trial of the search gave a result: other cells do not wait
         if any(id not in records or records[id].outcome is None for id in planned):
             return False
     return True
@@ -80,8 +81,8 @@ def _is_over(spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int) ->
 def _is_settled(
     spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int, level: float
 ) -> bool:
-    """Whether every comparison can be claimed by the end losses of the first ``seeds`` seeds; of
-    declared claims, whether all of them hold."""
+    """Whether every comparison can be claimed by the end losses of the first ``seeds`` seeds, or
+    there are no two cells to compare; of declared claims, whether all of them hold."""
     from raygan.report.declared import results
     from raygan.report.evidence import Evidence
     from raygan.report.family import of_losses
@@ -96,6 +97,8 @@ def _is_settled(
     evidence = Evidence(
         spec.name, cells(spec, first), claims=tuple(claims.of_spec(spec)), alpha=level
     )
+    if sum(bool(cell.runs) for cell in evidence.cells) < 2:
+        return True  # a cell whose search gave no result has no replicates
     family = of_losses(evidence)
     if evidence.claims:
         return all(result.holds for result in results(evidence, family))

@@ -1,5 +1,7 @@
 """Seeds until it is settled, by the real study."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,16 +26,21 @@ def make(tmp_path, text=SWEEP) -> spec.SweepSpec:
     return spec.validate(parse(f"{text}storage: {tmp_path}", "sweep.yaml"))
 
 
-def run(sweep, tmp_path, wn: float, most: int = 1000) -> Study:
-    """All trials that the study asks for: bn's loss is about 0.01, wn's ``wn`` times that."""
+def run(sweep, tmp_path, wn: float, most: int = 1000, fails: str = "") -> Study:
+    """All trials that the study asks for: bn's loss is about 0.01, wn's ``wn`` times that; those of
+    the cell ``fails`` fail."""
     study = Study(sweep, Storage(str(tmp_path)) / sweep.name)
     generator = np.random.default_rng(0)
     while most and (planned := study.next_trial()) is not None:
+        most -= 1
+        if planned.cell == fails:
+            study.heard(planned.id, {"step": 100, "outcome": "diverged"})
+            study.ended(planned.id)
+            continue
         factor = wn if planned.cell == "wn" else 1.0
         loss = float(0.01 * factor * np.exp(generator.normal(0, 0.02)))
         study.heard(planned.id, {"step": 400, "val/reconstruction_loss": loss})
         study.ended(planned.id)
-        most -= 1
     return study
 
 
@@ -104,3 +111,27 @@ def test_of_declared_claims_these_are_what_is_settled(tmp_path):
         sweep = make(tmp_path / claim[7:9], SWEEP + f"claims: [{{{claim}}}]\n")
         study = run(sweep, tmp_path / claim[7:9], wn=0.8)
         assert replicates(study) == 2 * seeds
+
+
+def test_other_cells_do_not_wait_for_one_whose_search_gave_no_result(tmp_path):
+    three = SWEEP.replace("[bn, wn]", "[bn, wn, vanilla]")
+    study = run(make(tmp_path, three), tmp_path, wn=1.0, fails="vanilla")
+    assert study.complete
+    assert study.look == (12, 0.025)
+    assert replicates(study) == 2 * 12
+
+
+def test_one_cell_with_results_takes_no_more_seeds(tmp_path):
+    study = run(make(tmp_path), tmp_path, wn=1.0, fails="wn")
+    assert study.complete
+    assert replicates(study) == 5
+
+
+def test_no_more_seeds_are_trained_while_a_trial_of_the_search_is_to_be_retried(tmp_path):
+    sweep = make(tmp_path, SWEEP.replace("[bn, wn]", "[bn, wn, vanilla]") + "warmup: {}\n")
+    study = run(sweep, tmp_path, wn=1.0, fails="vanilla")
+    records = dict(study.records)
+    records["vanilla-000"].outcome = "early-failure"
+    assert looks.reached(sweep, records) == (5, 0.01)
+    retried = replace(records["vanilla-000"], id="vanilla-000-warmup", outcome="diverged")
+    assert looks.reached(sweep, {**records, retried.id: retried}) == (12, 0.025)
