@@ -70,7 +70,8 @@ def _lower(text: str) -> str:
 
 
 def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
-    allowed = keys.get(".".join(map(str, path[:-1])), [])
+    section = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
+    allowed = keys.get(section, [])
     near = difflib.get_close_matches(str(path[-1])[:MOST_VALUE], allowed, n=1, cutoff=0.5)
     elsewhere = [
         f"{section}.{path[-1]}" for section, names in keys.items() if section and path[-1] in names

@@ -13,6 +13,7 @@ from raygan.report.family import Values, compare
 from raygan.report.planning import detectable, seeds_needed
 from raygan.report.words import percent, times
 from raygan.shown import shown
+from raygan.sweep import looks
 from raygan.sweep.evidence import cells
 from raygan.sweep.spec import SweepSpec
 
@@ -39,7 +40,10 @@ def say_power(
     spec: SweepSpec, known: Iterable[TrialRecord], sd: float | None, tell: Callable[[str], None]
 ) -> None:
     """Which difference the sweep will find, and what others take; nothing without replicates."""
-    seeds = spec.search.repeats or spec.replicate.seeds or len(spec.axes().get("seed", []))
+    seeds, level = looks.looks(spec)[-1]
+    most = "at most " if spec.replicate.until and not spec.search.repeats else ""
+    unit = "repeat" if spec.search.repeats else "seed"
+    seeds = spec.search.repeats or seeds or len(spec.axes().get("seed", []))
     comparisons = count_comparisons(spec)
     if not seeds or not comparisons:
         return
@@ -48,16 +52,16 @@ def say_power(
         sd, where = _seen(spec, known), "seen in this sweep"
     if sd is None:
         sd, where = USUAL_SD, "assumed; --sd sets it"
-    found = detectable(sd, seeds, comparisons)
-    with_seeds = f"with {times(seeds, 'seed')}"
+    found = detectable(sd, seeds, comparisons, level=level)
+    with_seeds = f"with {most}{times(seeds, unit)}"
     text = (
         f"{with_seeds}, a difference of {percent(found)} between two cells would be found in 80% "
         "of sweeps"
         if found is not None
         else f"{with_seeds}, nothing can be claimed; at least {LEAST} are needed"
     )
-    needed = [(asked, seeds_needed(sd, asked, comparisons)) for asked in ASKED]
-    takes = [f"{asked:g}% takes {times(n, 'seed')}" for asked, n in needed if n is not None]
+    needed = [(asked, seeds_needed(sd, asked, comparisons, level=level)) for asked in ASKED]
+    takes = [f"{asked:g}% takes {times(n, unit)}" for asked, n in needed if n is not None]
     tell(f"power:      {text}; {', '.join(takes)}")
     tell(
         f"            ({times(comparisons, 'comparison')}; spread of the loss between seeds "

@@ -239,6 +239,7 @@ _KEYS: dict[str, list[str]] = {
             "stop": Stop,
             "warmup": Warmup,
             "replicate": Replicate,
+            "claims": DeclaredClaim,
             "final": Final,
             "scale": Scale,
             "budget": Budget,

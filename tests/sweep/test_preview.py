@@ -8,7 +8,7 @@ from raygan.errors import ConfigError
 from raygan.gan.rate import Rate
 from raygan.storage import Storage
 from raygan.sweep import preview, spec, state
-from raygan.sweep.power import parse_sd
+from raygan.sweep.power import parse_sd, say_power
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
 
@@ -131,3 +131,17 @@ def test_plan_refuses_unfair_early_stopping_unless_an_earlier_version_began_so(s
     data = {"id": "1", "digest": "d", "baseline": 0.1}
     state.store(Storage(sweep.storage) / sweep.name, sweep, data)
     assert "early stopping: asha" in shown()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{seeds: 3}", "{seeds: 3, until: 5}", "with at most 5 seeds, a difference of 7.2%"),
+        ("trials: 9", "trials: 9, repeats: 5", "with 5 repeats, a difference of 6.3%"),
+    ],
+)
+def test_power_is_that_of_the_last_look_or_of_the_repeats(tmp_path, old, new, words):
+    text = SWEEP.replace(old, new) + f"storage: {tmp_path}"
+    lines: list[str] = []
+    say_power(spec.validate(parse(text, "x")), [], 0.03, lines.append)
+    assert words in lines[0]

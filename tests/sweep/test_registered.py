@@ -60,6 +60,7 @@ def test_values_of_the_only_axis_are_its_cells():
         ("{not_worse: wn, than: bn, margin: 0}", "must be above 0% and below 100%"),
         ("{equivalent: wn, to: bn, margin: 100%}", "must be above 0% and below 100%"),
         ("{equivalent: wn, to: bn, margin: much}", "must be like 5% or 0.05"),
+        ("{lowr: wn, than: bn}", "unknown key `claims.0.lowr`; did you mean `lower`?"),
         ("{than: bn}", "must have one of lower, not_worse, equivalent"),
         ("{lower: wn, than: bn}, {lower: wn, than: bn}", "stands there twice"),
     ],
