@@ -212,10 +212,11 @@ class Evidence:
 
     @property
     def counts_images(self) -> bool:
-        """Whether the choice of the images is in the intervals of differences: the losses of each
-        image are known for all runs that the verdict stands on."""
+        """Whether the choice of the images is in the intervals of differences: the losses of as
+        many images are known for all runs that the verdict stands on."""
         runs = [cell.runs[seed].id for cell in self.cells for seed in self.losses(cell)]
-        return bool(runs) and self.by_final_test and all(run in self.images for run in runs)
+        counts = {len(self.images.get(run, ())) for run in runs}
+        return self.by_final_test and len(counts) == 1 and 0 not in counts
 
     @property
     def final_images(self) -> int | None:

@@ -304,7 +304,7 @@ def _before_the_worst(values: Sequence[float]) -> list[float]:
 
 
 def _contrast(a: Values, b: Values) -> Contrast | None:
-    both = a.images is not None and b.images is not None and a.images.shape[1] == b.images.shape[1]
+    both = a.images is not None and b.images is not None
     over_images = image_variance(a.images, b.images) if both else 0.0  # type: ignore[arg-type]
     return contrast(a.logs, b.logs, over_images)
 
@@ -344,14 +344,13 @@ def log_areas(cell: Cell) -> dict[int, float]:
 
 def _losses(evidence: Evidence, cell: Cell) -> Values:
     losses = evidence.losses(cell)
-    images = [evidence.images.get(cell.runs[seed].id) for seed in losses]
-    known = [one for one in images if one is not None]
-    whole = bool(known) and len(known) == len(losses) and len({len(one) for one in known}) == 1
     return Values(
         cell.name,
         [math.log(loss) for loss in evidence.units(cell).values()],
         cell.lost,
-        np.stack(known) if whole and evidence.counts_images else None,
+        np.stack([evidence.images[cell.runs[seed].id] for seed in losses])
+        if losses and evidence.counts_images
+        else None,
     )
 
 
