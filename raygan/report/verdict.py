@@ -148,6 +148,12 @@ def _caveats(evidence: Evidence, best: Cell) -> list[str]:
             f"The loss of {words.listed(searched)} is that of the best trial of the search, which "
             "is partly luck: no replicate has started yet."
         )
+    several = [c.name for c in evidence.ranked if c.replicated_settings > 1]
+    if several:
+        sentences.append(
+            f"Several settings of {words.listed(several)} have replicates: compared are those of "
+            "the one that the search ranked first."
+        )
     chosen = [
         c.name
         for c in evidence.ranked

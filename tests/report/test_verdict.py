@@ -221,9 +221,12 @@ def test_of_two_replicated_settings_the_one_that_the_search_ranked_first_counts(
     low = [trial("wn", [0.01] * 6, seed=s, lr=1e-4, kind="replicate") for s in (1, 2)]
     high = [trial("wn", [0.02] * 6, seed=s, lr=1e-3, kind="replicate") for s in (1, 2)]
     search = [trial("wn", [0.03] * 6, lr=1e-4), trial("wn", [0.02] * 6, lr=1e-3)]
-    one = Cell("wn", {}, search + low + high, high + low, low[0])
+    one = Cell("wn", {"norm": "wn"}, search + low + high, high + low, low[0])
     # by the runs that are compared, the other one would be
     assert {r.config["lr"] for r in one.runs.values()} == {1e-3}
+    said = "Several settings of wn have replicates: compared are those of the one that the search"
+    assert said in verdict(evidence(one, cell("bn", BN)))
+    assert "have replicates" not in verdict(evidence(cell("bn", BN), cell("wn", LOWER)))
 
 
 def test_the_repeat_of_the_search_is_what_is_compared():
