@@ -24,7 +24,6 @@ from raygan.records import STEP, TrialRecord
 from raygan.report import tables
 from raygan.report.finals import LOSSES, WHICH
 from raygan.report.make import FOLDER, MARKDOWN
-from raygan.report.tables import SUMMARY
 from raygan.storage import Storage
 from raygan.sweep.evidence import make_report
 from raygan.sweep.spec import SweepSpec, load
@@ -62,7 +61,6 @@ def main() -> None:
         for row in rows:
             write_finals(sweep, row, spec)
         restore_pictures(sweep)
-        sweep.write(SUMMARY, json.dumps({"finished": True}).encode())
         records = {row["trial"]: record(row, points) for row in rows}
         sweep.write(tables.SUMMARY, json.dumps(SUMMARY).encode())
         made = make_report(sweep, spec, records, DATA)

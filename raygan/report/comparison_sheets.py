@@ -229,7 +229,10 @@ def claims(evidence: Evidence) -> Sheet:
         Column("adjusted_p", _NUMBER, "adjusted p", words.three_digits),
         Column("why", _TEXT, "what was seen"),
     ]
-    reading = "One row per claim of the sweep's YAML. Confirmed: it holds at the level of 95%."
+    reading = (
+        "One row per claim of the sweep's YAML. Confirmed: its adjusted p is at most "
+        f"{evidence.alpha:g}."
+    )
     note = (
         "p: twice that of the claim's direction. Adjusted p: Holm's correction for the claims that "
         "were declared before the first trial; later ones are corrected by themselves and are "

@@ -159,6 +159,11 @@ def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -
 
 def _check_search(spec: SweepSpec, space: Space) -> None:
     method, trials, first = search_method(spec), spec.search.trials, spec.search.try_first
+    if spec.search.repeats and spec.replicate.until is not None:
+        raise ValueError(
+            "`replicate.until` has no effect with `search.repeats`: the repeats are compared, not "
+            "the seeds; raise `search.repeats`, and remove `replicate.until`"
+        )
     if spec.search.repeats and "seed" in spec.axes():
         raise ValueError(
             "`search.repeats` sets its own seeds; remove `grid.seed`, or `search.repeats`"

@@ -118,9 +118,8 @@ def show_again(
     try:
         tracker.connect()
         if not _is_in_mlflow(tracker.ended(data["id"]), code, report):
-            plans = registered.entries(study.storage)
-            last = plans[-1].sha256 if plans else None
-            tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]), last)
+            plans = [entry.sha256 for entry in registered.entries(study.storage)]
+            tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]), plans)
             catch_up(study, tracker)
             if not _close(study, tracker, code, report):
                 _say_behind(tracker, console, again)

@@ -123,9 +123,10 @@ def _run(
     study.baseline = data["baseline"]
     lock.confirm()
     tags = run_tags(data["digest"])
-    last = _write_down(study, data, tags)
+    plans = _write_down(study, data, tags)
+    last = plans[-1]
     say(console, f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
-    tracker.open(data["id"], state.dump(spec), tags, last.sha256)
+    tracker.open(data["id"], state.dump(spec), tags, [entry.sha256 for entry in plans])
     signals.at_once = lambda: close_interrupted(study, tracker)
     try:
         catch_up(study, tracker)
@@ -145,16 +146,16 @@ def _run(
         raise
 
 
-def _write_down(study: Study, data: dict[str, Any], tags: dict[str, str]) -> registered.Entry:
+def _write_down(study: Study, data: dict[str, Any], tags: dict[str, str]) -> list[registered.Entry]:
     """Store what the sweep is, and its plan: before its first trial, or with the time of a change;
-    returns the plan as it is now."""
+    returns the plan and its changes."""
     code = registered.code_of(tags)
     with usable(study.storage):
         planned = registered.register(
             study.storage, study.spec, data["digest"], code, len(study.records)
         )
         state.store(study.storage, study.spec, data)
-    return planned[-1]
+    return planned
 
 
 def _untested(study: Study) -> list[final.Job]:

@@ -158,8 +158,11 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     Raises :class:`~raygan.errors.ConfigError` with the difference if it changes anything else.
     """
     old, new = before.resolved(), spec.resolved()
+    # how many seeds a sweep takes `until` it is settled follows from what it claims
+    fixed = ("claims",) if before.replicate.until is not None else ()
     for key in MAY_CHANGE:
-        old.pop(key, None), new.pop(key, None)
+        if key not in fixed:
+            old.pop(key, None), new.pop(key, None)
     if "split" not in old["dataset"]:
         # earlier versions read all splits; the images' digest tells whether these are the same
         new["dataset"].pop("split", None)
@@ -180,6 +183,7 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
         + "\nrestore the YAML, or start a new sweep with the changed one (--fresh, or --set "
         "name=…); "
         f"only {', '.join(MAY_GROW)} may be extended, and {', '.join(MAY_CHANGE)} may change"
+        + (" (but not claims, since the sweep has `replicate.until`)" if fixed else "")
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -99,17 +99,17 @@ class Tracker:
             return parent and view.link(self._client, self._experiment_id, parent, self._sweep)
 
     def open(
-        self, sweep_id: str, spec_yaml: str, tags: dict[str, str], plan: str | None = None
+        self, sweep_id: str, spec_yaml: str, tags: dict[str, str], plans: Sequence[str] = ()
     ) -> None:
         """Find or make the parent run and begin to follow; raises TrackingError.
 
         ``sweep_id`` tells apart two sweeps of one name, in one place even; ``tags`` are those of
-        the parent and of every trial's run; ``plan``: SHA-256 of the sweep's plan, a tag of the
-        parent.
+        the parent and of every trial's run; ``plans``: SHA-256 of the sweep's plan and
+        of its changes, of which the first and the last are tags of the parent.
         """
         with self._named_errors():
             self._runs = self._runs_of(sweep_id)
-            self._runs.open(spec_yaml, tags, plan)
+            self._runs.open(spec_yaml, tags, plans)
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 

@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,14 +96,16 @@ class Runs:
         found = self._find(_SWEEP_TAG, self._id)
         return found and str(found.info.run_id)
 
-    def open(self, spec_yaml: str, tags: dict[str, str], plan: str | None = None) -> None:
-        """Find or make the parent run; ``tags`` are those of it and of every trial's run, ``plan``
-        is the SHA-256 of the plan."""
+    def open(self, spec_yaml: str, tags: dict[str, str], plans: Sequence[str] = ()) -> None:
+        """Find or make the parent run; ``tags`` are those of it and of every trial's run, ``plans``
+        the SHA-256 of the plan and of its changes."""
         self._tags = {"sweep": self._sweep, **tags}
         self.parent = self._find_or_create(_SWEEP_TAG, self._id, self._sweep, self._tags)
         self._client.update_run(self.parent, status="RUNNING")
-        if plan is not None:
-            self._client.set_tag(self.parent, "raygan.plan", plan)
+        if plans:
+            self._client.set_tag(self.parent, "raygan.plan", plans[0])
+        if len(plans) > 1:
+            self._client.set_tag(self.parent, "raygan.plan.latest", plans[-1])
         self._client.log_text(self.parent, spec_yaml, "sweep.yaml")
 
     def forget(self, trial: str) -> None:

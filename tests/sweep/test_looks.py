@@ -8,7 +8,7 @@ import pytest
 from raygan.errors import ConfigError
 from raygan.report.family import of_losses
 from raygan.storage import Storage
-from raygan.sweep import looks, spec
+from raygan.sweep import looks, spec, state
 from raygan.sweep.evidence import make_report
 from raygan.sweep.study import Study
 from raygan.sweep.yaml_loader import parse
@@ -135,3 +135,19 @@ def test_no_more_seeds_are_trained_while_a_trial_of_the_search_is_to_be_retried(
     assert looks.reached(sweep, records) == (5, 0.01)
     retried = replace(records["vanilla-000"], id="vanilla-000-warmup", outcome="diverged")
     assert looks.reached(sweep, {**records, retried.id: retried}) == (12, 0.025)
+
+
+def test_with_looks_the_claims_may_not_change(tmp_path):
+    before, claimed = make(tmp_path), make(tmp_path, SWEEP + "claims: [{lower: wn, than: bn}]\n")
+    with pytest.raises(ConfigError, match="but not claims, since"):
+        state.check_unchanged(claimed, before, Storage(str(tmp_path)))
+    once = [
+        make(tmp_path, SWEEP.replace(", until: 12", "") + claims)
+        for claims in ("", "claims: [{lower: wn, than: bn}]\n")
+    ]
+    assert state.check_unchanged(once[1], once[0], Storage(str(tmp_path))) == []
+
+
+def test_looks_at_repeats_of_a_search_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"`replicate\.until` has no effect with"):
+        make(tmp_path, SWEEP.replace("[1.0e-4]", "[1.0e-4], repeats: 3"))
