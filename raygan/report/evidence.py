@@ -123,6 +123,11 @@ class Cell:
         return len({self.repeats[record.id] for record in self.ended})
 
     @property
+    def unit(self) -> str:
+        """What is compared, in a word."""
+        return "repeat" if self.repeats else "run"
+
+    @property
     def lost(self) -> int:
         """Those of :attr:`tried` of which no run gave a result."""
         if not self.repeats:

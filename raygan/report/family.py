@@ -82,6 +82,8 @@ class Comparison:
     adjusted: float | None = None
     """p, adjusted for all comparisons of the family; None with too few runs."""
     alpha: float = 0.05
+    unit: str = "run"
+    """What is counted, in a word: runs, or repeats of the search."""
 
     @property
     def compared(self) -> int:
@@ -356,4 +358,6 @@ def _losses(evidence: Evidence, cell: Cell) -> Values:
 
 def _of(evidence: Evidence, values: Any) -> Family:
     cells = {cell.name: cell.values for cell in evidence.cells}
-    return compare(cells, [values(cell) for cell in evidence.cells], evidence.alpha)
+    family = compare(cells, [values(cell) for cell in evidence.cells], evidence.alpha)
+    unit = evidence.cells[0].unit if evidence.cells else "run"
+    return replace(family, comparisons=[replace(c, unit=unit) for c in family.comparisons])

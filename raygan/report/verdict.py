@@ -66,7 +66,7 @@ def choice(family: Family) -> str:
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
     summary = evidence.summary(best)
-    found = [f"n = {words.times(summary.n, 'run')}"]
+    found = [f"n = {words.times(summary.n, best.unit)}"]
     if (interval := summary.interval) is not None:
         found.insert(0, f"95% CI {words.loss(interval.low)}–{words.loss(interval.high)}")
     if best.setting not in ("", "as given"):

@@ -59,9 +59,9 @@ def outcomes(found: Iterable[str | None]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
-def runs(n: int, others: int) -> str:
+def runs(n: int, others: int, unit: str = "run") -> str:
     """n = 5 runs each; n = 5 and 3 runs."""
-    return f"n = {times(n, 'run')} each" if n == others else f"n = {n} and {times(others, 'run')}"
+    return f"n = {times(n, unit)} each" if n == others else f"n = {n} and {times(others, unit)}"
 
 
 def none_of(n: int) -> str:
@@ -85,7 +85,7 @@ def difference(found: Comparison, what: str, correction: str = "") -> str:
     It says so if no difference can be claimed, and why.
     """
     gap, interval = _gap(found.contrast.percent), found.contrast.interval()
-    n, where = runs(found.n, found.others), ""
+    n, where = runs(found.n, found.others, found.unit), ""
     if found.strata > 1:
         part = "" if found.compared == found.strata else f"{found.compared} of "
         where = f"On average over {part}{found.strata} strata, "

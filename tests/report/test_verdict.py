@@ -240,7 +240,9 @@ def test_the_repeat_of_the_search_is_what_is_compared():
     )
     assert one.lost == 1  # the fourth search led to no result
     assert of_losses(found).comparisons[0].contrast.others == 3
-    assert "over repeats of the whole search" in verdict(found)
+    text = verdict(found)
+    assert "over repeats of the whole search" in text
+    assert "n = 5 and 3 repeats" in text
 
 
 def test_runs_of_one_repeat_of_the_search_are_not_counted_as_independent():
