@@ -69,7 +69,19 @@ def recipes(cells: Iterable[Cell]) -> dict[str, list[TrialRecord]]:
         if "lr" in cell.values:
             name = " ".join(str(value) for value in rest.values()) or "all"
         found.setdefault(name, []).extend(cell.records)
-    return found
+    return {name: _held_alike(records) for name, records in found.items()}
+
+
+def _held_alike(records: list[TrialRecord]) -> list[TrialRecord]:
+    """Without replicates, unless every rate that was searched has some: the rate that was chosen
+    must not be held to more trials than the others."""
+    searched, replicated = (
+        {float(record.config["lr"]) for record in records if record.kind == kind}
+        for kind in ("search", "replicate")
+    )
+    if searched <= replicated or not searched:
+        return records
+    return [record for record in records if record.kind == "search"]
 
 
 def by_rate(records: Iterable[TrialRecord]) -> list[Rate]:

@@ -143,7 +143,8 @@ def learning_rates(evidence: Evidence) -> Sheet:
         "is better."
     )
     note = (
-        "All trials that have ended count, those of the search and replicates. Good range: the "
+        "All trials of the search that have ended count, and replicates if every rate has some: no "
+        "rate is held to more trials than the others. Good range: the "
         "learning rates around the cell's best one at which all trials end ok and the median end "
         f"loss is within {rates.NEAR - 1:.0%} of the best."
     )

@@ -485,10 +485,23 @@ def test_a_best_rate_at_which_a_trial_failed_is_not_good():
 
 def test_many_cells_are_not_all_listed():
     cells = [cell(f"c{i:02}", [loss * (1 + i / 3) for loss in BN],
-                  [trial(f"c{i:02}", [0.02] * 6, lr=1e-3)]) for i in range(12)]  # fmt: skip
+                  [trial(f"c{i:02}", [0.02] * 6, lr=lr) for lr in (1e-4, 1e-3)])
+             for i in range(12)]  # fmt: skip
     found = answers(evidence(*cells))
     assert "c06, c07 and 4 others." in found["quality"].answer
     assert "5 others are in the table" in found["rates"].answer
+
+
+def test_the_chosen_rate_is_not_held_to_more_trials_than_the_others():
+    search = [trial("wn", [0.01] * 6, lr=lr) for lr in (1e-4, 1e-3)]
+    chosen = [trial("wn", [0.01] * 6, "diverged", seed=1, lr=1e-4, kind="replicate")]
+    alone = Cell("wn", {"norm": "wn"}, search + chosen, chosen, search[0])
+    assert "wn 1 decade (0.0001 to 0.001" in answers(evidence(alone))["rates"].answer
+    every = [*chosen, trial("wn", [0.01] * 6, seed=1, lr=1e-3, kind="replicate")]
+    both = Cell("wn", {"norm": "wn"}, search + every, every, search[0])
+    assert (
+        "wn none: not all trials end ok even at its best" in answers(evidence(both))["rates"].answer
+    )
 
 
 def test_what_else_was_searched_is_said_where_rates_are_compared():
