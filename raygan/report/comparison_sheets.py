@@ -142,7 +142,7 @@ def _failed_words(failed: int, ended: int, rate: Interval | None) -> str:
 def compared(evidence: Evidence) -> Sheet:
     """A row per pair of cells, and per pair of an axis' values over several strata."""
     family = of_losses(evidence)
-    rows = [_compared_row(found) for found in family.comparisons]
+    rows = [compared_row(found) for found in family.comparisons]
     reading = (
         "One row per pair of cells that differ along one axis of the grid. A negative difference: "
         "the loss of the first cell is lower, which is better."
@@ -183,7 +183,8 @@ def compared(evidence: Evidence) -> Sheet:
     return Sheet("comparisons", "Differences between cells", columns, rows, reading, note)
 
 
-def _compared_row(found: Comparison) -> dict[str, Any]:
+def compared_row(found: Comparison) -> dict[str, Any]:
+    """A comparison as a row of a table."""
     interval = found.contrast.interval()
     return {
         "cell": found.cell,

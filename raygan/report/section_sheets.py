@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from raygan.report import courses, words
 from raygan.report.audit import by_restarts, with_restarts
+from raygan.report.comparison_sheets import compared_row
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.family import Comparison, Family, of_speed, of_worsening
+from raygan.report.family import Family, of_speed, of_worsening
 from raygan.report.sections import failure_rates
 from raygan.report.tabular import Column, Sheet
 
@@ -35,7 +36,7 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         "restarts_loss": with_restarts(evidence) if by_restarts(evidence) else Family([]),
     }
     rows = [
-        _compared(measure, found)
+        {"measure": measure, **compared_row(found)}
         for measure, family in families.items()
         for found in family.comparisons
     ]
@@ -86,28 +87,6 @@ def other_comparisons(evidence: Evidence) -> Sheet:
     )
     title = "Differences in speed, stability and failures"
     return Sheet("other_comparisons", title, columns, rows, reading, note)
-
-
-def _compared(measure: str, found: Comparison) -> dict[str, Any]:
-    interval = found.contrast.interval()
-    return {
-        "measure": measure,
-        "cell": found.cell,
-        "against": found.other,
-        "within": found.within or None,
-        "strata": found.compared,
-        "n": found.n,
-        "others": found.others,
-        "failed": found.failed[0],
-        "others_failed": found.failed[1],
-        "percent": found.contrast.percent,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-        "p": found.p,
-        "adjusted_p": found.adjusted,
-        "detectable": found.detectable,
-        "claimed": found.claimed,
-    }
 
 
 def crossings(evidence: Evidence) -> Sheet:
