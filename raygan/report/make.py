@@ -28,6 +28,8 @@ from raygan.shown import shown
 from raygan.storage import Storage
 
 HTML, MARKDOWN, FOLDER = "report.html", "report.md", "report"
+EARLIER = ("losses.png", "drawup.png")
+"""Figures of earlier versions: what they say does not fit the report of today."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 _MOST_TEXT = 200_000
 """Characters of one text: a YAML of the largest size, resolved, fits."""
@@ -91,6 +93,8 @@ class Report:
             for picture in strip.pictures:
                 if not picture.problem:
                     storage.write(f"{FOLDER}/{picture.name}", picture.jpeg)
+        for name in EARLIER:
+            storage.delete(f"{FOLDER}/{name}")
         storage.write(MARKDOWN, self.markdown().encode())
         storage.write(HTML, self.html().encode())
 

@@ -127,6 +127,15 @@ def test_both_documents_have_the_same_words(report):
         assert words in page
 
 
+def test_figures_of_an_earlier_version_are_removed(tmp_path):
+    home = Storage(str(tmp_path))
+    for name in ("drawup.png", "mine.png"):
+        home.write(f"{FOLDER}/{name}", b"")
+    Report.of(home, evidence(cell("bn", [0.01]))).write(home)
+    assert "drawup.png" not in home.files(FOLDER)
+    assert "mine.png" in home.files(FOLDER)
+
+
 MOST_READING = 220
 """Characters of the line that says how to read a figure or table."""
 
