@@ -29,7 +29,7 @@ def nested(levels: int, width: int) -> str:
 
 
 HOSTILE = {
-    "huge": ("name: a\n#" + "#" * (64 << 20), f"may have {MAX_BYTES} at most"),
+    "huge": ("name: a\n#" + "#" * (64 << 20), f"may have at most {MAX_BYTES} bytes"),
     "deep": ("name: a\ntrain: " + "[" * 60_000, "nested deeper than 16 levels"),
     "deep-keys": ("name: a\ntrain: " + "{a: " * 15_000, "nested deeper than 16 levels"),
     "aliased": (nested(30, 30), "anchors and aliases (&, *) are not allowed"),
