@@ -412,6 +412,7 @@ def test_claims_that_are_added_to_a_finished_sweep_are_written_down(sweep, tmp_p
     assert state.stored_spec(storage).claims == last.content.claims
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert [r.data.tags["raygan.plan"] for r in runs if "raygan.plan" in r.data.tags] == [
-        last.sha256
+    tags = [run.data.tags for run in runs if "raygan.plan" in run.data.tags]
+    assert [(found["raygan.plan"], found["raygan.plan.latest"]) for found in tags] == [
+        (first.sha256, last.sha256)
     ]
