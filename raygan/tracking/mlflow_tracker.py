@@ -68,6 +68,7 @@ class Tracker:
         self._changed = threading.Condition()
         self._closing = False
         self._closed: bool | None = None
+        self._ended_trials: set[str] = set()
         self._thread: threading.Thread | None = None
         self.last_error: str | None = None
         """Why MLflow is behind at the moment, if it is."""
@@ -124,9 +125,14 @@ class Tracker:
         """Let MLflow catch up with ``record`` soon.
 
         ``spent``: metrics of the parent run by now, with the ``step`` that they belong to;
-        ``summary``: metrics of the trial as a whole, for when it has ended.
+        ``summary``: metrics of the trial as a whole, for when it has ended. What comes in of a
+        trial that has ended, as its last report while the sweep is being stopped, does not make it
+        a running one again.
         """
         with self._changed:
+            if ended:
+                self._ended_trials.add(record.id)
+            ended = record.id in self._ended_trials
             self._spent = spent or self._spent
             self._add(_Change(deepcopy(record), ended, dict(summary or {})))
             self._changed.notify_all()

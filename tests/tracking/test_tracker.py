@@ -3,6 +3,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def runs(database: str, sweep: Storage) -> dict:
 def logged(database: str, run) -> list[tuple[int, float]]:
     history = MlflowClient(database).get_metric_history(run.info.run_id, LOSS)
     return [(metric.step, metric.value) for metric in history]
+
+
+def test_last_report_of_a_sweep_that_is_stopped_does_not_make_a_trial_run_again(database, sweep):
+    tracker = open_tracker(database, sweep)
+    tracker.update(record(10), ended=True)
+    deadline = time.monotonic() + 60
+    while not tracker._idle() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    tracker.update(record(10, 20))
+    assert tracker.close("KILLED")
+    found = runs(database, sweep)
+    assert found["wn lr=1e-4"].info.status == "KILLED"
+    assert [step for step, _ in logged(database, found["wn lr=1e-4"])] == [10, 20]
 
 
 def test_runs_are_what_the_records_say(database, sweep, tmp_path):
