@@ -1,4 +1,4 @@
-"""What the losses of a few runs can say: intervals, differences of two cells, failures.
+"""What the losses of a few runs can say: intervals and differences of two cells.
 
 Losses are compared as y = ln(loss): their spread is about the same share of the loss in all cells,
 and a difference of two means is a ratio of losses. Nothing is claimed from fewer than
@@ -7,23 +7,20 @@ and a difference of two means is a ratio of losses. Nothing is claimed from fewe
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from scipy import special, stats
+
+from raygan.report.exact import permutation_p
 
 LEVEL = 0.95
 """Level of every interval that is shown."""
 LEAST = 3
 """Runs of a cell below which nothing is claimed and no interval is given."""
-MOST_EXACT = 200_000
-"""Permutations up to which a permutation test looks at all of them."""
-RESAMPLES = 9_999
-"""Random permutations beyond that."""
 _MOST_LOG = 50.0
 """Beyond all that losses can differ by, where three runs leave everything open."""
 
@@ -144,8 +141,8 @@ class Contrast:
         """Two-sided p of the permutation test of the difference of means, which assumes no
         distribution, but that the runs of equal cells could be exchanged.
 
-        Exact where there are at most :data:`MOST_EXACT` ways to deal the runs out, else from
-        :data:`RESAMPLES` random ones; None for a pooled contrast and below :data:`LEAST` runs.
+        See :func:`~raygan.report.exact.permutation_p`; None for a pooled contrast and below
+        :data:`LEAST` runs.
         """
         first, second = self.values
         return permutation_p(first, second) if self.testable and first and second else None
@@ -154,25 +151,16 @@ class Contrast:
         return _quantile(quantile, self.freedom) * self.error if self.error else 0.0
 
 
-def welch(
-    values: Sequence[float], others: Sequence[float], image_variance: float = 0.0
-) -> Contrast | None:
-    """Compare positive losses of two cells; None if either has none.
-
-    ``image_variance``: variance of the difference over the choice of the images
-    (:func:`image_variance`), which is added to that over the runs.
-    """
-    if not values or not others:
-        return None
-    return contrast(np.log(np.asarray(values)), np.log(np.asarray(others)), image_variance)
-
-
 def contrast(
     first: Sequence[float] | np.ndarray,
     second: Sequence[float] | np.ndarray,
     image_variance: float = 0.0,
 ) -> Contrast | None:
-    """The same of values that are logarithms already."""
+    """Compare ln(loss) of the runs of two cells; None if either has none.
+
+    ``image_variance``: variance of the difference over the choice of the images
+    (:func:`image_variance`), which is added to that over the runs.
+    """
     if not len(first) or not len(second):
         return None
     means, parts, freedoms = [], [], []
@@ -250,109 +238,6 @@ def heterogeneity_p(parts: Sequence[Contrast]) -> float | None:
     unsure = float(((1 - weights / weights.sum()) ** 2 / freedoms).sum())
     f = q / (strata - 1) / (1 + 2 * (strata - 2) / (strata**2 - 1) * unsure)
     return float(stats.f.sf(f, strata - 1, (strata**2 - 1) / (3 * unsure)))
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Two cells by the ranks of all their runs, those without a result last."""
-
-    improvement: float
-    """Probability that a run of the first cell is better than one of the second; a tie counts
-    half: U / (n · n′) (Mann & Whitney 1947)."""
-    p_lower: float
-    """One-sided exact p for the claim that the first cell's runs rank better."""
-    p_higher: float
-    """The same for the second cell's."""
-
-
-def ranks(
-    values: Sequence[float], others: Sequence[float], failed: int = 0, others_failed: int = 0
-) -> Ranks | None:
-    """Exact test of Mann and Whitney, ``failed`` runs of each cell as the worst; None without
-    runs."""
-    first = [*values, *[math.inf] * failed]
-    second = [*others, *[math.inf] * others_failed]
-    return stratified_ranks([(first, second)]) if first and second else None
-
-
-def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Ranks:
-    """The same over several strata, each ranked by itself (van Elteren 1960, with equal weights);
-    a run without a result is infinity."""
-    found, improved, pairs = 0, 0.0, 0
-    counts = np.ones(1)
-    for first, second in strata:
-        # twice the mean rank is a whole number
-        together = np.array([*first, *second])
-        ordered = np.sort(together)
-        doubled = np.searchsorted(ordered, together) + 1
-        doubled += np.searchsorted(ordered, together, side="right")
-        found += (rank_sum := int(doubled[: len(first)].sum()))
-        n, m = len(first), len(second)
-        improved += n * m - (rank_sum / 2 - n * (n + 1) / 2)
-        pairs += n * m
-        counts = np.convolve(counts, _rank_sums(tuple(sorted(doubled.tolist())), n))
-    total = counts.sum()
-    return Ranks(
-        improved / pairs,
-        float(counts[: found + 1].sum() / total),
-        float(counts[found:].sum() / total),
-    )
-
-
-def shift_limit(values: Sequence[float], others: Sequence[float], level: float) -> float:
-    """One-sided upper limit, by ranks, of how far ``values`` lie above ``others``; a run without a
-    result is infinity.
-
-    What the exact test of Mann and Whitney does not reject (Hodges and Lehmann 1963): an order
-    statistic of all differences. Infinity if too many of ``values`` are, or if there are too few
-    for the level.
-    """
-    pairs = len(values) * len(others)
-    # two infinities may lie apart by anything
-    apart = sorted(math.inf if a == math.inf else a - b for a in values for b in others)
-    doubled = tuple(range(2, 2 * (len(values) + len(others)) + 1, 2))
-    counts = _rank_sums(doubled, len(values))[len(values) * (len(values) + 1) :: 2]
-    chances = np.cumsum(counts / counts.sum())
-    left_out = int((chances <= 1 - level).sum())
-    return apart[pairs - left_out] if left_out else math.inf
-
-
-@lru_cache(maxsize=256)
-def _rank_sums(doubled: tuple[int, ...], size: int) -> np.ndarray:
-    """How many subsets of ``size`` of these ranks have each sum."""
-    sums = np.zeros((size + 1, sum(doubled) + 1))
-    sums[0, 0] = 1
-    for rank in doubled:
-        sums[1:, rank:] += sums[:-1, : sums.shape[1] - rank].copy()
-    return np.asarray(sums[size])
-
-
-def permutation_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p of the difference of means when the values are dealt out again."""
-    together = np.array([*first, *second])
-    n, total = len(first), len(together)
-    found = abs(np.mean(first) - np.mean(second)) * (1 - 1e-9)
-    if math.comb(total, n) <= MOST_EXACT:
-        dealt = np.array(list(itertools.combinations(range(total), n)))
-        extra = 0
-    else:
-        generator = np.random.default_rng(0)
-        dealt = np.argsort(generator.random((RESAMPLES, total)), axis=1)[:, :n]
-        extra = 1  # the data as they are
-    sums = together[dealt].sum(axis=1)
-    apart = np.abs(sums / n - (together.sum() - sums) / (total - n))
-    return float(((apart >= found).sum() + extra) / (len(dealt) + extra))
-
-
-@cache
-def failures_p(failed: int, n: int, others_failed: int, others: int) -> float | None:
-    """Two-sided p of equal failure rates (Boschloo 1970); None if there is nothing to compare."""
-    if not n or not others or not failed + others_failed or failed + others_failed == n + others:
-        return None
-    if (n, failed) > (others, others_failed):
-        return failures_p(others_failed, others, failed, n)  # the same, and it is slow
-    table = [[failed, others_failed], [n - failed, others - others_failed]]
-    return float(stats.boschloo_exact(table).pvalue)
 
 
 def wilson(count: int, n: int) -> Interval | None:

@@ -22,14 +22,13 @@ from raygan.report import stability
 from raygan.report.compare import (
     LEAST,
     Contrast,
-    Ranks,
     contrast,
     heterogeneity_p,
     image_variance,
     pooled,
-    stratified_ranks,
 )
 from raygan.report.evidence import Cell, Evidence
+from raygan.report.exact import Ranks, stratified_ranks
 from raygan.report.multiple import Choice, choices, holm, shaffer
 
 NOT_COMPARED = ("lr",)

@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 from scipy import special
 
-from raygan.report.compare import Contrast, percent, shift_limit
+from raygan.report.compare import Contrast, percent
+from raygan.report.exact import shift_limit
 
 
 def holm(ps: Sequence[float]) -> list[float]:

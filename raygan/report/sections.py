@@ -13,8 +13,9 @@ from itertools import pairwise
 
 from raygan.report import rates, stability, words
 from raygan.report.audit import audit
-from raygan.report.compare import LEAST, failures_p, geometric_mean, worsening_p
+from raygan.report.compare import LEAST, geometric_mean, worsening_p
 from raygan.report.evidence import Cell, Evidence
+from raygan.report.exact import failures_p
 from raygan.report.family import of_losses, of_speed, of_worsening, related, worsening
 from raygan.report.multiple import holm
 
@@ -155,13 +156,15 @@ def _quality(evidence: Evidence) -> tuple[bool, str]:
     if open_:
         sentences.append(f"No difference from {words.listed(open_, 'or')} can be claimed.")
     better = [
-        f"{c.cell} than one of {c.other} {c.ranks.improvement:.0%}"
+        f"{c.cell} and {c.other} {c.ranks.improvement:.0%}"
         for c in with_best
         if c.ranks is not None
     ]
     if better:
-        sentences.append(f"Probability that a run is better (runs without a result are the worst): "
-                         f"a run of {words.listed(better)}.")  # fmt: skip
+        sentences.append(
+            "Probability that a run of the first is better than one of the second (runs without a "
+            f"result are the worst): {words.listed(better)}."
+        )
     if audited := audit(evidence)[1]:
         sentences.append(audited)
     return True, " ".join(sentences)

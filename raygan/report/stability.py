@@ -164,20 +164,6 @@ def best(curve: Curve) -> float:
     return min(loss for _, loss in curve)
 
 
-def last_over_best(curve: Curve) -> float:
-    """L(T) / min over t of L(t). Noise alone makes it larger than 1: no measure of stability."""
-    return _kept_off_0(curve[-1][1]) / _kept_off_0(best(curve))
-
-
-def drawups(curve: Curve) -> list[tuple[int, float]]:
-    """L(t) / min over s ≤ t of L(s) at each evaluation: how far above its lowest so far."""
-    found, lowest = [], math.inf
-    for step, loss in curve:
-        lowest = min(lowest, _kept_off_0(loss))
-        found.append((step, _kept_off_0(loss) / lowest))
-    return found
-
-
 def roughness(curve: Curve) -> float | None:
     """mean of |log L(t′) − log L(t)| over consecutive evaluations t < t′ with t ≥ T / 10.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
@@ -162,15 +163,16 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
     for cell, records in replicates.items():
         for chosen in dict.fromkeys(setting(record) for record in records):
             mine = [record for record in records if setting(record) == chosen]
-            whole = [r for r in mine if r.outcome in WHOLE]
-            ends = [r.end_loss for r in whole if r.end_loss is not None]
+            whole = [r for r in mine if r.outcome == "ok"]  # as in the verdict
+            ends = [r.end_loss for r in whole if r.end_loss]
             numbers = [""] * 5
             if ends:
-                spread = f"{statistics.stdev(ends):.5f}" if len(ends) > 1 else ""
+                logs = [math.log(end) for end in ends]
+                spread = f"{statistics.stdev(logs):.1%}" if len(ends) > 1 else ""
                 best = statistics.fmean(r.best[1] for r in whole if r.best)
-                numbers = [f"{statistics.fmean(ends):.5f}", spread]
+                numbers = [f"{math.exp(statistics.fmean(logs)):.5f}", spread]
                 numbers += [f"{value:.5f}" for value in (min(ends), max(ends), best)]
-            failed = sum(r.outcome not in (None, *WHOLE) for r in mine)
+            failed = sum(r.outcome not in (None, "ok") for r in mine)
             table.add_row(text_cell(cell), text_cell(chosen), str(len(ends)), *numbers, str(failed))
     console.print(table)
     console.print()

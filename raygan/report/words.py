@@ -99,7 +99,8 @@ def difference(found: Comparison, what: str, correction: str = "") -> str:
         near, far = sorted((abs(interval.low), abs(interval.high)))
         span = f"95% CI {_span(near, far)}, {n}"
         return f"{where}{found.cell}'s {what} is {gap} than {found.other}'s ({span})."
-    start = f"No difference between {found.cell} and {found.other} can be claimed"
+    start = f"{where}no difference between {found.cell} and {found.other} can be claimed"
+    start = start[0].upper() + start[1:]
     if found.failures_forbid:
         failed = [
             f"{count} of {ended} runs of {name}"
@@ -113,8 +114,7 @@ def difference(found: Comparison, what: str, correction: str = "") -> str:
             f"{listed(failed)} gave none, and with these as the worst the ranks do not differ."
         )
     low, high = _gap(interval.low), _gap(interval.high)
-    text = f"{where}{start[0].lower() if where else 'N'}{start[1:]}: {found.cell}'s {what} is {gap}"
-    text += f", 95% CI from {low} to {high}, {n}"
+    text = f"{start}: {found.cell}'s {what} is {gap}, 95% CI from {low} to {high}, {n}"
     if interval.leaves_out_0 and found.claims > 1:
         text += f"; that is not enough after {correction} for {found.claims} comparisons"
     if interval.leaves_out_0 and found.alpha < 1 - LEVEL - 1e-9:

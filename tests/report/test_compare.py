@@ -9,21 +9,26 @@ from scipy import stats
 
 from raygan.report.compare import (
     contrast,
-    failures_p,
     geometric_mean,
     heterogeneity_p,
     image_variance,
     never_bound,
-    permutation_p,
     pooled,
-    ranks,
-    shift_limit,
-    stratified_ranks,
-    welch,
     wilson,
     worsening_p,
 )
+from raygan.report.exact import failures_p, permutation_p, shift_limit, stratified_ranks
 from raygan.report.multiple import choices, expected_best, holm, shaffer
+
+
+def welch(values, others, image_variance=0.0):
+    return contrast(np.log(values), np.log(others), image_variance)
+
+
+def ranks(values, others, failed=0, others_failed=0):
+    return stratified_ranks([([*values, *[math.inf] * failed],
+                              [*others, *[math.inf] * others_failed])])  # fmt: skip
+
 
 A = [0.0120, 0.0124, 0.0118, 0.0122, 0.0121]
 B = [0.0108, 0.0115, 0.0106, 0.0109]

@@ -14,11 +14,6 @@ def flat(evaluations: int, seed: int, sd: float = 0.035) -> list[tuple[int, floa
     return [(10 * i, 0.02 * math.exp(draw.gauss(0, sd))) for i in range(1, evaluations + 1)]
 
 
-def test_drawups_by_hand():
-    assert stability.best(CURVE) == 0.05
-    assert [ratio for _, ratio in stability.drawups(CURVE)] == pytest.approx([1, 1, 2, 1, 2])
-
-
 @pytest.mark.parametrize("evaluations", [15, 20, 200])
 def test_a_flat_curve_does_not_get_worse(evaluations):
     # raw, flat curves "end above their best" by 5.6% at 12 and by 10% at 200 evaluations
