@@ -169,8 +169,8 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
             if ends:
                 logs = [math.log(end) for end in ends]
                 spread = f"{statistics.stdev(logs):.1%}" if len(ends) > 1 else ""
-                best = statistics.fmean(r.best[1] for r in whole if r.best)
-                numbers = [f"{math.exp(statistics.fmean(logs)):.5f}", spread]
+                best = statistics.geometric_mean(r.best[1] for r in whole if r.best)
+                numbers = [f"{statistics.geometric_mean(ends):.5f}", spread]
                 numbers += [f"{value:.5f}" for value in (min(ends), max(ends), best)]
             failed = sum(r.outcome not in (None, "ok") for r in mine)
             table.add_row(text_cell(cell), text_cell(chosen), str(len(ends)), *numbers, str(failed))
