@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from raygan.cli import main as command
-from raygan.data.cli import main as data_command
-from raygan.sweep.spec import SweepSpec
+from raygan.sweep.commands.prepare import main as data_command
+from raygan.sweep.spec.sweep_spec import SweepSpec
 
 FOLDER = Path(__file__).parent / "reference"
 _INTRO = {

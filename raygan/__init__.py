@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from raygan.sweep.results import Results
+    from raygan.sweep.commands.results import Results
 
 __version__ = "0.1.0"
 
@@ -40,8 +40,8 @@ def run(sweep: str | Path, **options: Any) -> Results:
     """Run the sweep of the YAML file ``sweep``, or resume it, and return its results.
 
     ``raygan.run("sweep.yaml", train={"features": 16}).verdict``; see
-    :func:`raygan.sweep.results.run` for the options.
+    :func:`raygan.sweep.commands.results.run` for the options.
     """
-    from raygan.sweep.results import run
+    from raygan.sweep.commands.results import run
 
     return run(sweep, **options)

@@ -3,12 +3,12 @@
 import click
 
 from raygan import __version__
-from raygan.sweep import commands
-from raygan.sweep.cli import main as sweep
-from raygan.sweep.evaluate import evaluate
-from raygan.sweep.starter import init
-from raygan.sweep.ui import ui
-from raygan.sweep.watch import watch
+from raygan.sweep.commands import look as commands
+from raygan.sweep.commands.evaluate import evaluate
+from raygan.sweep.commands.starter import init
+from raygan.sweep.commands.sweep import main as sweep
+from raygan.sweep.commands.ui import ui
+from raygan.sweep.commands.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

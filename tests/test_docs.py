@@ -23,10 +23,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from raygan.cli import main
-from raygan.data.cli import main as data
-from raygan.gan.cli import _parser
-from raygan.sweep import spec
-from raygan.sweep.yaml_loader import parse
+from raygan.gan.train_command import _parser
+from raygan.sweep.commands.prepare import main as data
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
 from tests.clusters import wait_until
 from tests.report.chromium import PROGRAM, Chromium
 

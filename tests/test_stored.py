@@ -19,9 +19,14 @@ from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.report import finals, tables
 from raygan.storage import Storage
-from raygan.sweep import final, lock, meter, preview, spec, state
-from raygan.sweep.lock import Holder
-from raygan.sweep.yaml_loader import parse
+from raygan.sweep.commands import preview
+from raygan.sweep.session import final_tests as final
+from raygan.sweep.session import lock
+from raygan.sweep.session.lock import Holder
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import meter
+from raygan.sweep.study import stored_sweep as state
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\nreplicate: {seeds: 2}\nsearch: {lr: [1e-4]}\n"
 DATA = {

@@ -25,8 +25,8 @@ from raygan.report import tables
 from raygan.report.finals import LOSSES, WHICH
 from raygan.report.make import FOLDER, MARKDOWN
 from raygan.storage import Storage
-from raygan.sweep.evidence import make_report
-from raygan.sweep.spec import SweepSpec, load
+from raygan.sweep.spec.sweep_spec import SweepSpec, load
+from raygan.sweep.study.gather import make_report
 
 HERE = Path(__file__).resolve().parent
 SWEEP = HERE.parents[1] / "sweeps" / "cifar10-rates.yaml"

@@ -1,6 +1,6 @@
 """Where images come from: sources → a prepared, memory-mapped set → batches."""
 
-from raygan.data.config import DatasetConfig
+from raygan.data.dataset import DatasetConfig
 from raygan.data.images import ImageSet
 from raygan.data.manifest import load
 from raygan.data.prepare import prepare

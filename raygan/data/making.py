@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from raygan.data import files
-from raygan.data.config import DatasetConfig
+from raygan.data.dataset import DatasetConfig
 from raygan.data.decode import UnusableError
-from raygan.data.pieces import Piece
 from raygan.data.shards import Written, write_shard
-from raygan.data.sources import images_of
+from raygan.data.sources.find import images_of
+from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
 
 _FIT = 257

@@ -26,14 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from raygan import __version__
-from raygan.data import files, making, sources
-from raygan.data.config import FINAL, RUNNING, DatasetConfig
+from raygan.data import files, making
+from raygan.data.dataset import FINAL, RUNNING, DatasetConfig
 from raygan.data.decode import DECODING, UnusableError
+from raygan.data.decoders import in_turn
 from raygan.data.making import Job, Made, make
 from raygan.data.manifest import FORMAT, MANIFEST, is_prepared, read_manifest
-from raygan.data.parallel import in_turn
-from raygan.data.pieces import Piece
-from raygan.data.sources import Source
+from raygan.data.sources import find as sources
+from raygan.data.sources.find import Source
+from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
 
 SHARD_BYTES = 64 * 2**20
@@ -52,7 +53,7 @@ Summed = tuple[Made, npt.NDArray[np.int64]]
 Map = Callable[
     [Callable[[tuple[int, Piece]], Summed], list[tuple[int, Piece]]], Generator[Summed, None, None]
 ]
-"""Like ``map``, in any order: :mod:`raygan.data.parallel` has some."""
+"""Like ``map``, in any order: :mod:`raygan.data.decoders` has some."""
 Progress = Callable[[int, int, tuple[int, int, int]], None]
 """Is told the images done, those to do, and their shape."""
 

@@ -12,10 +12,10 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from raygan.errors import CheckpointError
 from raygan.gan import sampling
-from raygan.gan.architectures import build
 from raygan.gan.averaging import Average
 from raygan.gan.config import TrainConfig
-from raygan.gan.levels import Shape
+from raygan.gan.nets.architectures import build
+from raygan.gan.nets.levels import Shape
 from raygan.gan.steps import Game, Player
 from raygan.gan.workers import Workers, synchronize_batch_norm
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from raygan.gan.layers import constant, held_weights
 from raygan.gan.losses import LOSSES, Loss, gradient_penalty
-from raygan.gan.rectifiers import clamp_slopes, clamped_slopes
+from raygan.gan.nets.layers import constant, held_weights
+from raygan.gan.nets.rectifiers import clamp_slopes, clamped_slopes
 from raygan.gan.workers import Workers
 
 _MOST_PROGRAMS = 256

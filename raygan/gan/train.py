@@ -21,13 +21,13 @@ from raygan.gan import sampling
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
-from raygan.gan.layers import frozen
-from raygan.gan.pictures import side_by_side
-from raygan.gan.reconstruction import Reconstruction, as_bytes, as_float, reconstruct
+from raygan.gan.judge.reconstruction import Reconstruction, as_bytes, as_float, reconstruct
+from raygan.gan.judge.variety import variety
+from raygan.gan.nets.layers import frozen
+from raygan.gan.picture_grid import side_by_side
 from raygan.gan.recorded import Recorded, on_stream
 from raygan.gan.state import Metrics, TrainState
 from raygan.gan.steps import STATISTICS, Game
-from raygan.gan.variety import variety
 from raygan.gan.workers import Workers
 
 SAMPLES = 64
@@ -47,7 +47,7 @@ class Evaluation:
     metrics: Metrics
     """``train/…``: means since the last evaluation (losses, D's accuracy on real and fake), and
     gradient norms of the last iteration; ``val/reconstruction_loss``: mean squared error per
-    pixel in [0, 1]; ``val/variety`` (:mod:`raygan.gan.variety`) of G's
+    pixel in [0, 1]; ``val/variety`` (:mod:`raygan.gan.judge.variety`) of G's
     images; ``perf/images_per_second``: real images of all workers per second of
     training; ``perf/images_seen``."""
     finite: bool
@@ -286,6 +286,6 @@ def _pairs(held_out: Tensor, reconstruction: Reconstruction, workers: Workers) -
 
 
 if __name__ == "__main__":
-    from raygan.gan.cli import main
+    from raygan.gan.train_command import main
 
     main()

@@ -36,7 +36,7 @@ _Text = Annotated[str, StringConstraints(max_length=200)]
 
 
 class _Test(BaseModel):
-    """``final/<which>.json``: what :func:`raygan.sweep.final.run_job` returns."""
+    """``final/<which>.json``: what :func:`raygan.sweep.session.final_tests.run_job` returns."""
 
     model_config = stored.STRICT
 
@@ -55,7 +55,7 @@ class _Test(BaseModel):
 
 
 class _Fid(BaseModel):
-    """``final/<which>-fid.json``: what :func:`raygan.gan.fid.fid` returns, and of what."""
+    """``final/<which>-fid.json``: what :func:`raygan.gan.judge.fid.fid` returns, and of what."""
 
     model_config = stored.STRICT
 

@@ -14,12 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raygan import __version__
-from raygan.report import pictures, words
+from raygan.report import picture_rows as pictures
+from raygan.report import words
 from raygan.report.drawing import Drawing
 from raygan.report.evidence import Evidence
 from raygan.report.family import of_losses
 from raygan.report.figures import drawings
-from raygan.report.pictures import Picture, Strip
+from raygan.report.picture_rows import Picture, Strip
 from raygan.report.sections import Section, sections
 from raygan.report.sheets import sheets
 from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes

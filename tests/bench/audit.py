@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.data import DatasetConfig, load, prepare
 from raygan.gan.config import TrainConfig
-from raygan.gan.final import final_test
-from raygan.gan.final_config import FinalConfig
+from raygan.gan.judge.final import final_test
+from raygan.gan.judge.final_config import FinalConfig
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 

@@ -5,7 +5,7 @@
 Digits at 16 pixels. Healthy: learning rates that work, and slow ones. On purpose: learning rates
 100 times those, from the start or from half of the run on; D trained while G is not, likewise; G
 trained 100 times as fast as D. Whether these did harm is to be seen in the table: samples and D
-over the last evaluations (medians), and what `raygan.gan.collapse` says. Evaluations are kept in ``--out`` and not made again. About 15 s a run
+over the last evaluations (medians), and what `raygan.gan.judge.collapse` says. Evaluations are kept in ``--out`` and not made again. About 15 s a run
 on one core.
 """
 
@@ -22,8 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.data import DatasetConfig, ImageSet, load, prepare
-from raygan.gan.collapse import LAST, VARIETY, find_collapse, find_untrained
 from raygan.gan.config import TrainConfig
+from raygan.gan.judge.collapse import LAST, VARIETY, find_collapse, find_untrained
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 

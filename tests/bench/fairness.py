@@ -32,8 +32,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from raygan.sweep.sections import Stop
-from raygan.sweep.study import Study
+from raygan.sweep.spec.sections import Stop
+from raygan.sweep.study.study import Study
 from tests.sweep import simulated
 from tests.sweep.simulated import EVERY, FULL, FULL_ITERATIONS, ITERATIONS, NORMS, TRIALS
 

@@ -5,7 +5,7 @@
     python tests/bench/orchestration.py --memory 2000 --alone
 
 The same stub, which sleeps between five reports, runs under both: as a sweep runs it (searcher,
-ladders, records, progress, MLflow in SQLite, all as `raygan.sweep.run` puts them together) and
+ladders, records, progress, MLflow in SQLite, all as `raygan.sweep.session.run` puts them together) and
 under a plain `Tuner` with random search, without callbacks or loggers, on the same resource and
 with as many trials at once. At a given step all trials have the same loss, so that ASHA's rungs
 fill but stop nobody and both arms do the same work. The order of the arms is swapped from round
@@ -39,14 +39,16 @@ from rich.console import Console
 
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import spec, state, tune
-from raygan.sweep.conclude import spent_metrics
-from raygan.sweep.plan import TrialPlan
-from raygan.sweep.progress import Progress
-from raygan.sweep.run import JOURNAL_FILE
-from raygan.sweep.search import Journal
-from raygan.sweep.study import Event, Study, outcomes
-from raygan.sweep.yaml_loader import parse
+from raygan.sweep.cluster import tune
+from raygan.sweep.session.conclude import spent_metrics
+from raygan.sweep.session.progress import Progress
+from raygan.sweep.session.run import JOURNAL_FILE
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.plan import TrialPlan
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.search import Journal
+from raygan.sweep.study.study import Event, Study, outcomes
 from raygan.tracking.context import default_uri
 from raygan.tracking.mlflow_tracker import Tracker
 

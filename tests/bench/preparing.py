@@ -29,8 +29,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from raygan.data import load, parallel, prepare
-from raygan.data.config import DatasetConfig
+from raygan.data import decoders as parallel
+from raygan.data import load, prepare
+from raygan.data.dataset import DatasetConfig
 
 WIDTH, HEIGHT, CROP = 178, 218, 160
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from step import hardware, matrix_product, ratio
 
 from raygan.gan.config import CHOICES, TrainConfig
-from raygan.gan.reconstruction import reconstruct
+from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.state import TrainState
 from tests.gan import textbook
 

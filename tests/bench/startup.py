@@ -28,9 +28,10 @@ from ray import tune as ray_tune
 
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep import spec, trial, tune
-from raygan.sweep.study import Event, Study
-from raygan.sweep.yaml_loader import parse
+from raygan.sweep.cluster import trial, tune
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study.study import Event, Study
 
 SWEEP = """
 name: startup
@@ -127,7 +128,7 @@ def through_train(job: dict[str, Any]) -> None:
     from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from raygan.sweep import trial
+    from raygan.sweep.cluster import trial
 
     class Notes(ControllerCallback, WorkerGroupCallback):
         def after_controller_start(self, train_run_context: Any) -> None:
@@ -144,7 +145,7 @@ def through_train(job: dict[str, Any]) -> None:
     def worker(job: dict[str, Any]) -> None:
         import ray.train
 
-        from raygan.sweep.worker import train_worker
+        from raygan.sweep.cluster.worker import train_worker
 
         born(job, "worker")
         noted(job, "train")

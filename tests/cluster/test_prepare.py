@@ -71,7 +71,7 @@ def test_a_sweep_prepares_what_is_missing_before_its_first_trial(sweep, folder):
 SEVERAL = """
 import sys, ray
 from raygan.storage import Storage
-from raygan.sweep import spec, trial
+from raygan.sweep.cluster import trial; from raygan.sweep.spec import sweep_spec as spec
 ray.init(logging_level="ERROR", log_to_driver=False)
 made = spec.load(__import__("pathlib").Path(sys.argv[1]))
 print(trial.prepare_on_cluster(made, Storage(made.storage), lambda line: print("said", line)))

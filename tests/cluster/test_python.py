@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import raygan
 from raygan.cli import main
 from raygan.storage import Storage
-from raygan.sweep import state
+from raygan.sweep.study import stored_sweep as state
 from tests.clusters import PATIENCE
 
 RUN = """

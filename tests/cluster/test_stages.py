@@ -134,7 +134,7 @@ def test_stopped_trial_gives_way_while_another_ray_runs_on_this_machine(cluster,
 LEFT = """
 import time, ray
 from ray.util.placement_group import placement_group, placement_group_table
-from raygan.sweep import tune
+from raygan.sweep.cluster import tune
 
 class Maker:
     def make(self, cpus):

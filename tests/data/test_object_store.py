@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygan.data import DatasetConfig, files, load, prepare, sources
+from raygan.data import DatasetConfig, files, load, prepare
+from raygan.data.sources import find as sources
 from raygan.errors import ConfigError, DataError
 from tests.object_store import upload
 

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from raygan.data import DatasetConfig, ImageSet, files, load, making, parallel, prepare, sources
+from raygan.data import DatasetConfig, ImageSet, files, load, making, prepare
+from raygan.data import decoders as parallel
 from raygan.data.manifest import read_manifest
+from raygan.data.sources import find as sources
 from raygan.errors import DataError
 
 MODULE = sys.modules["raygan.data.prepare"]  # the function of this name hides it

@@ -10,7 +10,7 @@ import pytest
 
 from raygan.data import DatasetConfig, cache, files, load, making, prepare, shared
 from raygan.errors import ConfigError, DataError
-from raygan.sweep import trial, worker
+from raygan.sweep.cluster import trial, worker
 
 ADDRESS = "s3://bucket/raygan/data"
 

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from raygan.cli import main
 from raygan.storage import Storage
-from raygan.sweep import lock
+from raygan.sweep.session import lock
 from tests.clusters import LONGER, logged_steps, mlflow_runs, wait_until
 
 DONE, CUT = "vanilla-000", "bn-000"

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from raygan import records
 from raygan.cli import main
 from raygan.storage import Storage
-from raygan.sweep import lock
+from raygan.sweep.session import lock
 from tests.clusters import BIN, PATIENCE, Sweep, logged_steps, mlflow_runs, wait_until
 
 TRIALS = ("vanilla-000", "bn-000")

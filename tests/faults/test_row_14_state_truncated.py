@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from raygan.storage import Storage
-from raygan.sweep import state
-from raygan.sweep.cli import main
+from raygan.sweep.commands.sweep import main
+from raygan.sweep.study import stored_sweep as state
 from tests.clusters import TRIALS, Sweep
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 
 from raygan.storage import Storage
-from raygan.sweep import lock
+from raygan.sweep.session import lock
 from tests.clusters import PATIENCE, wait_until
 
 JOINED = "trials at once"

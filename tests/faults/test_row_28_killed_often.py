@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raygan.sweep.trial import WORKER_FAILURES
+from raygan.sweep.cluster.trial import WORKER_FAILURES
 from tests.clusters import LONGER, wait_until
 
 TRIAL = "vanilla-000"

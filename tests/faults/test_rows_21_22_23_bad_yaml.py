@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 from raygan import cli
 from raygan.storage import Storage
-from raygan.sweep import spec, state
-from raygan.sweep.yaml_loader import MAX_BYTES, parse
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import MAX_BYTES, parse
+from raygan.sweep.study import stored_sweep as state
 
 
 def nested(levels: int, width: int) -> str:

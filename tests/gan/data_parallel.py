@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from raygan.data.images import ImageSet  # noqa: E402
 from raygan.errors import ConfigError  # noqa: E402
 from raygan.gan.config import CHOICES, TrainConfig  # noqa: E402
-from raygan.gan.reconstruction import reconstruct  # noqa: E402
+from raygan.gan.judge.reconstruction import reconstruct  # noqa: E402
 from raygan.gan.state import TrainState  # noqa: E402
 from raygan.gan.train import train  # noqa: E402
 from raygan.gan.workers import Workers  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 
 from raygan.errors import ConfigError, RayganError
 from raygan.gan.config import CHOICES, FIELDS, TrainConfig
-from raygan.gan.levels import check_size
+from raygan.gan.nets.levels import check_size
 
 WHOLE = (
     "features", "levels", "blocks", "code_size", "d_steps", "batch_size", "iterations", "evaluate_every",

@@ -19,9 +19,9 @@ from raygan.errors import ConfigError
 from raygan.gan import checkpoint, recorded
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import CHOICES, TrainConfig
-from raygan.gan.final import final_test
-from raygan.gan.final_config import FinalConfig
-from raygan.gan.reconstruction import reconstruct
+from raygan.gan.judge.final import final_test
+from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.recorded import WARM_UP, Recorded
 from raygan.gan.state import TrainState
 from raygan.gan.steps import STATISTICS, Game

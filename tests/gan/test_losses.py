@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from raygan.gan import convolution
 from raygan.gan.losses import LOSSES, gradient_penalty
-from raygan.gan.rectifiers import _RectifyCPU
+from raygan.gan.nets import convolution
+from raygan.gan.nets.rectifiers import _RectifyCPU
 
 pytestmark = pytest.mark.usefixtures("float64")
 LOGITS = [-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0]

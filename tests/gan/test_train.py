@@ -15,8 +15,8 @@ from raygan.errors import ConfigError
 from raygan.gan import checkpoint, sampling
 from raygan.gan.config import CHOICES, TrainConfig
 from raygan.gan.draws import Draws
-from raygan.gan.pictures import GAP, grid_png
-from raygan.gan.reconstruction import reconstruct
+from raygan.gan.judge.reconstruction import reconstruct
+from raygan.gan.picture_grid import GAP, grid_png
 from raygan.gan.state import TrainState
 from raygan.gan.steps import Game
 from raygan.gan.train import Evaluation, Stack, sample, train

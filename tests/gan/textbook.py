@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raygan.gan import convolution, layers, rectifiers
+from raygan.gan.nets import convolution, layers, rectifiers
 
 EPSILON = 1e-12
 

@@ -25,9 +25,13 @@ from raygan.report.overview import overview_png
 from raygan.report.sheets import sheets
 from raygan.report.tabular import csv_bytes, table_of
 from raygan.storage import Storage
-from raygan.sweep import conclude, evaluate, plan, progress, publish, spec, state
-from raygan.sweep.study import Study
-from raygan.sweep.yaml_loader import parse
+from raygan.sweep.commands import evaluate
+from raygan.sweep.session import conclude, progress, publish
+from raygan.sweep.spec import plan
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.study import Study
 from tests.report.builders import evidence, trial
 from tests.report.hostile import EVIL, is_plain
 

@@ -11,13 +11,13 @@ from PIL import Image
 from rich.console import Console
 
 from raygan.gan.config import TrainConfig
-from raygan.gan.pictures import grid_png
+from raygan.gan.picture_grid import grid_png
 from raygan.records import LOSS, TrialRecord, load_all
 from raygan.report import overview, tables
 from raygan.report.evidence import Evidence
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
-from raygan.sweep import publish
+from raygan.sweep.session import publish
 
 
 def record(trial: str, losses: list[float], outcome: str | None, reason: str | None = None):

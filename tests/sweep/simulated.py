@@ -34,12 +34,12 @@ from functools import cache, lru_cache
 
 from raygan.records import LOSS, STEP, TrialRecord, end_loss
 from raygan.storage import Storage
-from raygan.sweep import spec
-from raygan.sweep.sections import Stop
-from raygan.sweep.spec import SweepSpec
-from raygan.sweep.stopping import is_exempt, make_rule
-from raygan.sweep.study import OUTCOME, Study
-from raygan.sweep.yaml_loader import parse
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study.stopping import is_exempt, make_rule
+from raygan.sweep.study.study import OUTCOME, Study
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from raygan.errors import TrackingError
 from raygan.gan.config import TrainConfig
-from raygan.gan.pictures import grid_png
+from raygan.gan.picture_grid import grid_png
 from raygan.gan.state import TrainState
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage

@@ -20,9 +20,10 @@ from click.testing import CliRunner
 from raygan.cli import main
 from raygan.records import LOSS
 from raygan.storage import Storage
-from raygan.sweep import spec, state
-from raygan.sweep.study import Study
-from raygan.sweep.yaml_loader import parse
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.study import Study
 from raygan.tracking import view
 from raygan.tracking.context import EXPERIMENT_NOTE, default_uri
 from raygan.tracking.mlflow_tracker import Tracker

@@ -1,0 +1,1 @@
+"""How a generator is judged: reconstruction, final test, variety, collapse, FID."""

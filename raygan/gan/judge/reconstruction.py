@@ -1,0 +1,122 @@
+"""The reconstruction test: how well can G produce an image that it has never seen?
+
+For a held-out image x, minimise ‖G(z) − x‖² over z from z = 0 by RMSProp with learning rate
+0.01, smoothing 0.9 and ε 1e-6 (arXiv 1704.03971, section 5.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raygan.gan.nets.layers import frozen
+from raygan.gan.recorded import Recorded
+from raygan.gan.workers import Workers
+
+LEARNING_RATE, SMOOTHING, EPSILON = 0.01, 0.9, 1e-6
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The result of one test."""
+
+    losses: Tensor
+    """Mean squared error per pixel in [0, 1] of each image, float32 [N], on the CPU."""
+    images: Tensor
+    """G(z) of this worker's share, float32 [n, C, H, W] in [0, 1], on the device."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over all images: the reconstruction loss."""
+        return float(self.losses.double().mean())
+
+
+def reconstruct(
+    generator: nn.Module,
+    code_size: int,
+    images: Tensor,
+    *,
+    steps: int,
+    batch_size: int = 100,
+    workers: Workers | None = None,
+    start: Tensor | None = None,
+) -> Reconstruction:
+    """Reconstruct ``images`` (uint8 or float32 in [0, 1], [N, C, H, W]) in ``steps`` steps.
+
+    ``start``: codes that the searches begin at, [N, code_size]; by default all 0. The generator is
+    frozen and in eval mode meanwhile. The images are shared among the ``workers``; every one gets
+    all losses. Each image's search is its own, so that neither the batch nor the share changes its
+    loss, up to float rounding.
+    """
+    workers = workers or Workers()
+    device = next(generator.parameters()).device
+    share = workers.share(len(images))
+    found: list[Tensor] = []
+    losses = torch.zeros(len(images), device=device)
+    with frozen(generator):
+        search: _Search | None = None
+        for first in range(share.start, share.stop, batch_size):
+            part = slice(first, min(first + batch_size, share.stop))
+            target = as_float(images[part].to(device, non_blocking=True))
+            if search is None or len(search.codes) != len(target):
+                search = None  # its graph, before there is another one
+                search = _Search(generator, code_size, target)
+            image = search(target, None if start is None else start[part], steps)
+            losses[part] = (image - target).square_().mean((1, 2, 3))
+            found.append(image)
+    workers.sum_(losses)
+    shape = (0, *images.shape[1:])
+    found_images = torch.cat(found) if found else torch.zeros(shape, device=device)
+    return Reconstruction(losses.cpu(), found_images)
+
+
+class _Search:
+    """Searches the codes of as many images at once as ``like`` has (float32 [n, C, H, W])."""
+
+    def __init__(self, generator: nn.Module, code_size: int, like: Tensor):
+        on_gpu = like.is_cuda
+        self._generator = generator
+        codes = torch.zeros(len(like), code_size, device=like.device, requires_grad=True)
+        wanted = torch.empty_like(like)
+        optimizer = torch.optim.RMSprop(
+            [codes], lr=LEARNING_RATE, alpha=SMOOTHING, eps=EPSILON, capturable=on_gpu
+        )
+        self.codes, self._wanted, self._optimizer = codes, wanted, optimizer
+
+        def descend() -> None:
+            with torch.enable_grad():
+                image = generator(codes)
+            # the gradient of ‖G(z) − x‖², without a pass for the loss that nobody reads
+            with torch.no_grad():
+                difference = (image - wanted).mul_(2)
+            (codes.grad,) = torch.autograd.grad(image, codes, difference)
+            optimizer.step()
+
+        self._descend = Recorded(descend, on_gpu=on_gpu, shares=True)
+
+    def __call__(self, target: Tensor, start: Tensor | None, steps: int) -> Tensor:
+        """G(z) after ``steps`` steps from ``start``, or from 0."""
+        self._wanted.copy_(target)
+        with torch.no_grad():
+            self.codes.zero_() if start is None else self.codes.copy_(start)
+        for state in self._optimizer.state.values():
+            state["square_avg"].zero_()
+        for _ in range(steps):
+            self._descend()
+        with torch.no_grad():
+            found: Tensor = self._generator(self.codes)
+        return found
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 0…255 → float32 in [0, 1], channels last; float32 images pass through."""
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Floats in [0, 1] → uint8 0…255 on the CPU; what is no number becomes 0."""
+    return images.mul(255).round_().clamp_(0, 255).nan_to_num_(0.0).byte().cpu()

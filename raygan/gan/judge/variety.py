@@ -1,0 +1,29 @@
+"""How varied G's samples are, against the training images: a generator that has collapsed makes
+few different images, or one.
+
+Variety is the effective number of different images among n samples, divided by that among as many
+training images (:func:`raygan.data.distances.effective_number`; Friedman & Dieng 2023): about 1
+for samples as varied as the data, and about k / n for k images that are repeated, with noise or
+without.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from raygan.data.distances import distances, effective_number
+from raygan.data.images import ImageSet
+from raygan.gan.judge.collapse import VARIETY
+
+
+def variety(samples: Tensor, images: ImageSet) -> dict[str, float]:
+    """:data:`VARIETY` of ``samples`` (float [n, C, H, W] in [0, 1]), of which as many are looked at
+    as of the training images (:attr:`ImageSet.reference`).
+
+    Empty if the training images do not differ. Not a number if a sample is not.
+    """
+    reference = images.reference
+    if not reference.width > 0 or len(samples) < reference.count:
+        return {}
+    between = distances(samples[: reference.count])
+    return {VARIETY: effective_number(between, reference.width) / reference.effective}

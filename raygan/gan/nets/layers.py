@@ -1,0 +1,229 @@
+"""Weight-normalised layers (arXiv 1704.03971, section 3), and holding weights still."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrize
+
+from raygan.gan.nets.convolution import conv2d, conv_transpose2d
+from raygan.gan.nets.rectifiers import TPReLU
+
+_EPSILON = 1e-12
+"""Keeps the norm of an all-zero filter away from 0; below float32's resolution for any other."""
+
+
+class _Normalize(torch.autograd.Function):
+    """v = w / ‖w‖ per filter, with ‖w‖² = (Σ w²) / share over the dimensions ``dims``.
+
+    Written out because the composed form reads and writes the weights twice as often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, dims: tuple[int, ...], share: int) -> Tensor:
+        if 0 in dims:  # vector_norm is six times as slow as this where memory is not read in order
+            squared = weight.square().sum(dim=dims, keepdim=True)
+        else:
+            squared = torch.linalg.vector_norm(weight, dim=dims, keepdim=True).square_()
+        inverse = squared.div_(share).add_(_EPSILON).rsqrt_()
+        unit: Tensor = weight * inverse
+        ctx.save_for_backward(unit, inverse)
+        ctx.dims, ctx.share = dims, share
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        unit, inverse = ctx.saved_tensors
+        product = grad * unit
+        along = product.sum(dim=ctx.dims, keepdim=True).div_(-ctx.share)
+        torch.addcmul(grad, unit, along, out=product)  # there already: no fresh memory to touch
+        return product.mul_(inverse), None, None
+
+
+def _normalized(weight: Tensor, dims: tuple[int, ...], share: int) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiler writes the passes by itself
+        squared = weight.square().sum(dim=dims, keepdim=True)
+        return weight * squared.div(share).add(_EPSILON).rsqrt()
+    unit: Tensor = _Normalize.apply(weight, dims, share)
+    return unit
+
+
+class _WeightNormalized(nn.Module):
+    """What the weight-normalised layers share: filters of unit effective norm.
+
+    *Strict* (``affine=False``): y = wᵀx / ‖w‖, without scale or bias (equation 6 of the paper).
+    *Affine*: y = γ wᵀx / ‖w‖ + β (equation 4), γ initialised to 1.
+    """
+
+    weight: nn.Parameter
+    filter_dim: int
+    """The dimension of ``weight`` that counts the filters."""
+    share: int = 1
+    """Outputs over which one input's taps are spread: stride_h · stride_w if transposed."""
+
+    def _setup(self, weight: Tensor, filters: int, affine: bool) -> None:
+        self.weight = nn.Parameter(weight)
+        self.scale = nn.Parameter(torch.ones(filters)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(filters)) if affine else None
+        self._held: Tensor | None = None
+        self._rectifier: tuple[TPReLU, ...] = ()  # none or one; in a tuple: not a part of this
+
+    def offset(self) -> Tensor | None:
+        """What is added to the output: β, or −α of a rectifier that relies on it."""
+        for rectifier in self._rectifier:
+            return -rectifier.shift
+        return self.bias
+
+    def effective_weight(self) -> Tensor:
+        """The weight that is applied: γ w / ‖w‖ (γ = 1 if strict), of the shape of ``weight``."""
+        if self._held is not None:
+            return self._held
+        dims = tuple(d for d in range(self.weight.dim()) if d != self.filter_dim)
+        unit = _normalized(self.weight, dims, self.share)
+        if self.scale is None:
+            return unit
+        shape = [1] * self.weight.dim()
+        shape[self.filter_dim] = -1
+        return unit * self.scale.view(shape)
+
+
+class WeightNormLinear(_WeightNormalized):
+    """Weight-normalised linear layer: [N, in] → [N, out].
+
+    ``gain`` multiplies the initial weights; it does not change the output, but the first
+    steps are larger the smaller the weights are (the authors' code starts the generator's
+    first layer at 1/100).
+    """
+
+    filter_dim = 0
+
+    def __init__(self, inputs: int, outputs: int, *, affine: bool = False, gain: float = 1.0):
+        super().__init__()
+        bound = gain / math.sqrt(inputs)
+        self._setup(torch.empty(outputs, inputs).uniform_(-bound, bound), outputs, affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.effective_weight(), self.bias)
+
+
+class WeightNormConv2d(_WeightNormalized):
+    """Weight-normalised convolution: [N, in, H, W] → [N, out, H', W']."""
+
+    filter_dim = 0
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] = (0, 0),
+        affine: bool = False,
+    ):
+        super().__init__()
+        # borrowed for PyTorch's default initialisation
+        weight = nn.Conv2d(inputs, outputs, kernel, bias=False).weight.data
+        self._setup(weight, outputs, affine)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self.effective_weight(), self.offset(), self.stride, self.padding)
+
+
+class WeightNormConvTranspose2d(_WeightNormalized):
+    """Weight-normalised transposed convolution: [N, in, H, W] → [N, out, H', W'].
+
+    One output gathers kernel / stride² taps per input channel, so ‖w‖² sums over input
+    channels and taps and is divided by stride² (arXiv 1704.03971, section 3).
+    """
+
+    filter_dim = 1
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] = (0, 0),
+        affine: bool = False,
+    ):
+        super().__init__()
+        weight = nn.ConvTranspose2d(inputs, outputs, kernel, bias=False).weight.data
+        self._setup(weight, outputs, affine)
+        self.stride, self.padding, self.share = stride, padding, stride * stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.effective_weight()
+        return conv_transpose2d(x, weight, self.offset(), self.stride, self.padding)
+
+
+@contextmanager
+def held_weights(*networks: nn.Module) -> Iterator[None]:
+    """Within it the normalised weights are those at its start: computed once, used often.
+
+    Those under spectral norm, too: one power iteration, however often they are used (Miyato et
+    al. 2018, algorithm 1).
+    """
+    modules = [module for network in networks for module in network.modules()]
+    layers = [module for module in modules if isinstance(module, _WeightNormalized)]
+    spectral = [module for module in modules if parametrize.is_parametrized(module, "weight")]
+    try:
+        for layer in layers:
+            layer._held = layer.effective_weight()
+        # PyTorch's own way of holding is of all networks at once: not where none needs it
+        with parametrize.cached() if spectral else nullcontext():
+            for module in spectral:
+                module.weight  # noqa: B018
+            yield
+    finally:
+        for layer in layers:
+            layer._held = None
+
+
+@contextmanager
+def constant(network: nn.Module) -> Iterator[None]:
+    """Within it the parameters of ``network`` are constants: gradients only pass through."""
+    wanted = [p for p in network.parameters() if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within it ``network`` is in eval mode, its weights are constants and held."""
+    training = network.training
+    network.eval()
+    try:
+        with constant(network), held_weights(network):
+            yield
+    finally:
+        network.train(training)
+
+
+def subtract_shifts(layers: Sequence[nn.Module]) -> None:
+    """Let each convolution without a bias subtract the α of the TPReLU after it: one pass less."""
+    for layer, rectifier in pairwise(layers):
+        if (
+            isinstance(layer, (WeightNormConv2d, WeightNormConvTranspose2d))
+            and isinstance(rectifier, TPReLU)
+            and layer.bias is None
+        ):
+            layer._rectifier = (rectifier,)
+            rectifier.translated = True

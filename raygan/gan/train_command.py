@@ -1,0 +1,121 @@
+"""``python -m raygan.gan.train``: one configuration, by hand; no Ray, no MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raygan.data import load, prepare
+from raygan.data.dataset import DatasetConfig
+from raygan.errors import RayganError
+from raygan.gan import checkpoint
+from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.nets.levels import check_size
+from raygan.gan.picture_grid import grid_png
+from raygan.gan.state import TrainState
+from raygan.gan.train import Evaluation, train
+from raygan.gan.workers import Workers
+from raygan.shown import MOST_MESSAGE, shown
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; exits with 2 for a wrong configuration, with 1 for a run that diverged."""
+    options = _parser().parse_args(arguments)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    out = Path(given.pop("out"))
+    data = {name[5:]: given.pop(name) for name in list(given) if name.startswith("data_")}
+    distributed = "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    if distributed:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        _run(TrainConfig(**given), DatasetConfig(**data), out)
+    except _DivergedError as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (RayganError, OSError) as error:  # OSError: --out cannot be written
+        print(f"error: {shown(error, MOST_MESSAGE, lines=True)}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        if distributed:
+            dist.destroy_process_group()
+
+
+class _DivergedError(Exception):
+    """Not a mistake of the caller's: an outcome."""
+
+
+def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
+    workers = Workers()
+    workers.part(config.batch_size)
+    images = load(prepare(dataset, out / "data"))
+    _, height, width = images.shape
+    check_size(config, height, width)
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    state = TrainState.create(config, images.shape, device)
+    found = checkpoint.load_latest(out / "checkpoints")
+    if found is not None:
+        state.load_state_dict(found[0])
+    if workers.rank == 0:
+        for reason in found[1] if found else []:
+            print(f"skipped: {shown(reason)}", file=sys.stderr)
+        if found:
+            print(f"resumed after iteration {state.step}", file=sys.stderr)
+        print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
+    for evaluation in train(config, images, state):
+        if workers.rank == 0:
+            _record(evaluation, state, out)
+        if not evaluation.finite:
+            raise _DivergedError(f"a metric was not finite at iteration {evaluation.step}")
+
+
+def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
+    print(json.dumps({"step": evaluation.step, **evaluation.metrics}), flush=True)
+    (out / "samples.png").write_bytes(grid_png(evaluation.samples))
+    (out / "reconstructions.png").write_bytes(grid_png(evaluation.reconstructions, columns=8))
+    if evaluation.finite:
+        folder = out / "checkpoints"
+        checkpoint.save(state.state_dict(), folder, state.step)
+        # with the one before it, should the last be damaged
+        last = {int(metrics["step"]) for metrics in state.history[-2:]}
+        checkpoint.keep_only(folder, last | {state.best_step})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raygan.gan.train",
+        description="Train one configuration and print one JSON line per evaluation. "
+        "The same command resumes from the last checkpoint in --out.",
+    )
+    parser.add_argument("--out", default="out", help="folder of checkpoints and pictures")
+    for owner, prefix in ((TrainConfig, ""), (DatasetConfig, "data-")):
+        for field in fields(owner):
+            option: dict[str, Any] = {"type": _type(str(field.type)), "default": None}
+            if field.type == "bool":
+                option = {"action": argparse.BooleanOptionalAction, "default": None}
+            if not prefix and field.name in CHOICES:
+                option["choices"] = CHOICES[field.name]
+            default = None if field.default is MISSING else field.default
+            name = f"--{prefix}{field.name.replace('_', '-')}"
+            parser.add_argument(name, help=f"default: {default}", **option)
+    return parser
+
+
+def _type(annotation: str) -> type:
+    if annotation.startswith("int"):
+        return int
+    return float if annotation.startswith("float") else str
+
+
+if __name__ == "__main__":
+    main()

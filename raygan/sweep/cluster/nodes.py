@@ -1,0 +1,160 @@
+"""Resources that a sweep waits for: what is asked of the cluster, and what its autoscaler says."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from raygan.errors import ResourceError
+from raygan.shown import shown
+from raygan.sweep.cluster import ray_quirks, tune
+from raygan.sweep.cluster.ray_quirks import Scaling
+from raygan.sweep.session.live import duration
+from raygan.sweep.spec.sections import Scale
+from raygan.sweep.study.study import Study
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+GIVE_UP_SECONDS = 45.0
+"""A request for which the autoscaler starts no node in this time can never be met."""
+PATIENCE_SECONDS = 30.0
+"""Trials whose workers take longer to start are said to wait, if the cluster says so, too."""
+AGAIN_SECONDS = 60.0
+"""Between two lines that say the same."""
+
+Say = Callable[[str], None]
+
+
+def room(scale: Scale, *, ours: bool, say: Say = print) -> int:
+    """How many trials may run at once; waits until an autoscaler has made room for one.
+
+    ``ours``: whether the cluster was started by :func:`.tune.connect`. ``say`` is
+    told what is waited for. Raises :class:`~raygan.errors.ResourceError`, after
+    :data:`GIVE_UP_SECONDS`, if the cluster can never hold one trial.
+    """
+    at_once = tune.concurrency(scale, ours=ours)
+    if scale.autoscaling and not ours and not tune.holds(scale, tune.alive()):
+        _wait(scale, say)
+    return at_once
+
+
+def _wait(scale: Scale, say: Say) -> None:
+    group = placement_group(_bundles(scale))
+    try:
+        words = _Words(say)
+        answered = time.monotonic()
+        while not tune.holds(scale, tune.alive()):
+            told = ray_quirks.scaling()
+            if told.failures or (told.coming and group.id.hex() not in told.refused):
+                answered = time.monotonic()
+            elif time.monotonic() - answered > GIVE_UP_SECONDS:
+                raise ResourceError(tune.too_small(scale, tune.alive(), _never(told)))
+            words.say(
+                f"waiting for resources: one trial asks for {tune.asks(scale)}", _answer(told)
+            )
+            time.sleep(LOOK_SECONDS)
+    finally:
+        remove_placement_group(group)
+
+
+def _never(told: Scaling) -> str:
+    if not told.alive:
+        return "no autoscaler is running on this cluster to add one; start it with one, or"
+    return (
+        "its autoscaler adds none for it, because no node type is large enough or its limit of "
+        "nodes is reached; change these, or"
+    )
+
+
+def _answer(told: Scaling) -> str:
+    if told.coming:
+        counts = Counter(told.coming).items()
+        nodes = ", ".join(f"{count} × {name or 'node'}" for name, count in sorted(counts))
+        return f"the autoscaler has asked for {shown(nodes)}"
+    if told.failures:
+        return f"the autoscaler cannot start nodes ({shown(told.failures[-1])}) and tries again"
+    if told.alive:
+        return "the autoscaler has started none yet"
+    return "no autoscaler is running on this cluster"
+
+
+def _bundles(scale: Scale) -> list[dict[str, float]]:
+    """What Ray Train asks of the cluster for one trial."""
+    bundle = {"CPU": scale.cpus_per_worker}
+    if scale.gpus_per_worker:
+        bundle["GPU"] = scale.gpus_per_worker
+    return [bundle] * scale.workers
+
+
+class _Words:
+    """Says something when it changes, and for how long it has been so now and then."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._last = ""
+        self._since = self._said = 0.0
+
+    def say(self, what: str, why: str) -> None:
+        """``what`` is the same all the time, or nearly; ``why`` is what is told anew."""
+        now = time.monotonic()
+        if why != self._last:
+            self._last, self._since, self._said = why, now, now
+            self._say(f"{what}; {why}")
+        elif now - self._said >= AGAIN_SECONDS:
+            self._said = now
+            self._say(f"{what}; {why} (for {duration(now - self._since)})")
+
+    def stop(self) -> None:
+        """What was said is over."""
+        self._last = ""
+
+
+class Watch:
+    """Says, on a thread of its own, which trials wait for resources, and why; a context manager."""
+
+    def __init__(self, study: Study, say: Say) -> None:
+        self._study, self._words = study, _Words(say)
+        self._since: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception as error:  # Ray's own words for what it cannot tell now
+                logger.info("the cluster's resources cannot be told: %s", error)
+
+    def look(self) -> None:
+        """Say it if it is so."""
+        now = time.monotonic()
+        running = dict(self._study.running)
+        waiting = [trial for trial, since in running.items() if math.isnan(since)]
+        self._since = {trial: self._since.get(trial, now) for trial in waiting}
+        late = [t for t, since in self._since.items() if now - since >= PATIENCE_SECONDS]
+        if not late:
+            self._words.stop()
+            return
+        scale, told = self._study.spec.scale, ray_quirks.scaling()
+        asked = tuple(tuple(sorted(bundle.items())) for bundle in _bundles(scale))
+        count = min(len(late), sum(bundles == asked for _, bundles in told.waiting))
+        if not count:  # its workers are starting, however slowly
+            self._words.stop()
+            return
+        what = f"{count} of {len(running)} trials wait for resources, {tune.asks(scale)} each"
+        self._words.say(what, _answer(told) if scale.autoscaling else "all are taken now")

@@ -1,0 +1,157 @@
+"""What each Ray Train worker does: train its share of one trial and report.
+
+Imports PyTorch only when it is called: the trial's driver and controller hold a reference to it
+and would otherwise load PyTorch, too, before the first step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raygan.data.images import ImageSet
+    from raygan.gan.train import Evaluation
+    from raygan.storage import Storage
+    from raygan.sweep.cluster import checkpoints
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Train ``job`` (:func:`.trial.job_of`) to its end, from its last checkpoint on.
+
+    An exception becomes the outcome ``failed``: it would come again. What kills the process, and
+    storage that does not answer, is retried by Ray Train.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    rank, count = context.get_world_rank(), context.get_world_size()
+    try:
+        if count > 1:
+            _join(rank, count, gpu=job["gpus"] > 0)
+        _train(job, rank)
+    except Exception as error:
+        # storage may answer again; and the others may wait in a collective: Ray Train ends them
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError) or count > 1:
+            raise
+        reason = " ".join("".join(traceback.format_exception_only(error)).split())
+        traceback.print_exc()
+        ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
+    # Ray 2.60 may lose a report that is followed by the end of this function: both of its queues
+    # hold one item, so that all before this one have arrived when it is put
+    ray.train.report({"step": 0})
+
+
+def _train(job: dict[str, Any], rank: int) -> None:
+    import ray.train
+    import torch
+    from ray.train import CheckpointUploadMode
+
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.state import TrainState
+    from raygan.gan.train import EARLY, train
+    from raygan.storage import Storage
+    from raygan.sweep.cluster import checkpoints
+
+    config = TrainConfig(**job["config"])
+    images = load_images(job)
+    device = torch.device("cpu")
+    if job["gpus"] > 0:
+        import ray.train.torch
+
+        device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
+    state = TrainState.create(config, images.shape, device)
+    home = Storage(job["folder"])
+    # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
+    saved, passed_over = checkpoints.patiently(
+        lambda: _newest(home), f"{home.uri} cannot be reached"
+    )
+    if saved is not None:
+        state.load_state_dict(saved)
+    notes = [f"{reason}; resumed after iteration {state.step}" for reason in passed_over]
+    # the first word: time counts from here; and what was evaluated before is told again, since a
+    # report may have been lost with its driver
+    ray.train.report({"step": state.step, "history": list(state.history), "notes": notes})
+
+    for evaluation in train(config, images, state, gpu_share=job["gpu_share"]):
+        report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
+        if not evaluation.finite:
+            bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]
+            report |= {
+                "outcome": "early-failure" if evaluation.step <= EARLY else "diverged",
+                "reason": f"{', '.join(bad)} not finite at iteration {evaluation.step}",
+            }
+            ray.train.report(report)
+            return
+        if rank != 0:
+            ray.train.report(report)
+            continue
+        _show(evaluation, home)
+        # written here and not by Ray Train: it would fail where the storage is full for a while
+        name, size = checkpoints.save(state.state_dict(), home, state.step)
+        ray.train.report(
+            {**report, "checkpoint_bytes": size},
+            checkpoint=ray.train.Checkpoint(f"{home.uri}/{name}"),
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+
+def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
+    from raygan.sweep.cluster import checkpoints
+
+    found = checkpoints.load_newest(home)
+    if found[1]:
+        home.probe()  # a checkpoint that cannot be reached is not damaged: raises OSError
+    return found
+
+
+def load_images(job: dict[str, Any]) -> ImageSet:
+    """The sweep's images, which have been prepared before any trial; with the trial's own split, if
+    it has one."""
+    from raygan.data import files, load
+    from raygan.data.shared import fetch
+    from raygan.errors import DataError
+
+    prepared = job["prepared"]
+    folder = fetch(prepared) if files.is_address(prepared) else Path(prepared)
+    images = load(folder)
+    if images.digest != job["digest"]:
+        raise DataError(f"{folder}: these are not the images that the sweep began with")
+    seed = job.get("split_seed")
+    return images if seed is None else images.resplit(seed)
+
+
+def _show(evaluation: Evaluation, storage: Storage) -> None:
+    from raygan.gan.picture_grid import grid_png
+    from raygan.shown import shown
+
+    name = f"{evaluation.step:09d}.png"
+    try:
+        storage.write(f"images/samples-{name}", grid_png(evaluation.samples))
+        pairs = grid_png(evaluation.reconstructions, columns=8)
+        storage.write(f"images/reconstructions-{name}", pairs)
+    except OSError as error:  # a picture is not worth a trial
+        with contextlib.suppress(OSError):  # the log may lie on the same disk
+            print(shown(f"{storage.uri}/images: {error}"), flush=True)
+
+
+def _join(rank: int, count: int, *, gpu: bool) -> None:
+    """Form the process group of this trial's workers; rank 0 says where they meet."""
+    import ray.train.collective
+    import ray.util
+    import torch.distributed as dist
+
+    address = None
+    if rank == 0:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        address = f"tcp://{ray.util.get_node_ip_address()}:{port}"
+    address = ray.train.collective.broadcast_from_rank_zero(address)
+    backend = "nccl" if gpu else "gloo"
+    dist.init_process_group(backend, init_method=address, rank=rank, world_size=count)

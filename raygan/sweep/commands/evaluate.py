@@ -1,0 +1,244 @@
+"""``raygan evaluate``: final tests of a sweep's or a trial's generators, in this process."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from raygan import records
+from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
+from raygan.records import WHOLE, TrialRecord
+from raygan.report.tables import text_table
+from raygan.shown import MOST_MESSAGE, say, shown
+from raygan.shown import cell as text_cell
+from raygan.storage import Storage
+from raygan.sweep.cluster import trial
+from raygan.sweep.commands.look import open_sweep
+from raygan.sweep.session import final_tests as final
+from raygan.sweep.session.progress import FinalProgress
+from raygan.sweep.spec import plan
+from raygan.sweep.spec.sweep_spec import NAME, SweepSpec
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.cell import best, verdict
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--storage",
+    default="results",
+    show_default=True,
+    help="Where the sweep is stored; not needed if NAME is its YAML file.",
+)
+@click.option("--steps", type=int, help="RMSProp steps per search; by default the sweep's.")
+@click.option("--images", type=int, help="How many of the final images; by default the sweep's.")
+@click.option("--restarts", type=int, help="Searches from random codes for each audited image.")
+@click.option("--audited", type=int, help="How many images are searched from random codes, too.")
+@click.option("--which", type=click.Choice(final.WHICH), help="Which generator; by default both.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the tests run; auto: on a GPU if there is one.",
+)
+@click.option(
+    "--fid", is_flag=True, help="Also compute FID and KID; needs raygan[fid] and its weights."
+)
+@click.option(
+    "--fid-weights",
+    type=click.Path(path_type=Path),
+    help="File of torch-fidelity's InceptionV3 weights; nothing is downloaded.",
+)
+def evaluate(
+    name: str,
+    storage: str,
+    which: str | None,
+    device: str,
+    fid: bool,
+    fid_weights: Path | None,
+    **budget: int | None,
+) -> None:
+    """Test the best and the last generator on the final held-out images.
+
+    NAME is a sweep, or SWEEP/TRIAL. For a sweep, the replicates are tested, or the best trial of
+    each cell if there are none. Results are stored under trials/TRIAL/final. A generator that has
+    been tested with the same budget is not tested again.
+    """
+    try:
+        try:
+            weights = _fid_weights(fid_weights, asked=fid)
+            failed = _evaluate(name, storage, which, device, budget, weights)
+        except OSError as error:
+            raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
+    except RayganError as error:
+        click.secho(shown(f"error: {error}", MOST_MESSAGE, lines=True), fg="red", err=True)
+        sys.exit(2)
+    sys.exit(3 if failed else 0)
+
+
+def _fid_weights(weights: Path | None, *, asked: bool) -> Path | None:
+    from raygan.gan.judge.fid import check
+
+    if asked:
+        return check(weights)
+    if weights is not None:
+        raise ConfigError(f"--fid-weights (={str(weights)!r}) needs --fid: give both, or neither")
+    return None
+
+
+def _evaluate(
+    name: str,
+    storage: str,
+    which: str | None,
+    device: str,
+    budget: dict[str, int | None],
+    weights: Path | None,
+) -> int:
+    """Returns how many tests could not be made."""
+    name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
+    sweep, spec = open_sweep(name, storage)
+    data, known = state.stored_data(sweep), state.stored_records(sweep, spec)
+    tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
+    if data is None or not tested:
+        raise ConfigError(f"no trial of {spec.name!r} has a result yet; run the sweep first")
+    config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
+    if config.steps == 0:
+        raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
+    names = final.WHICH if which is None else (which,)
+    _see_checkpoints(sweep, tested, names)
+    data = {**data, "folder": _prepared(sweep, data)}
+    gpus = _gpus(device)
+
+    def whole(job: final.Job) -> final.Job:
+        planned = plan.of_record(known[job["trial"]])
+        return trial.job_of(planned, spec, sweep, data) | job | {"gpus": gpus}
+
+    jobs = [whole(job) for job in final.due(sweep, tested, config, names)]
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if jobs:
+        say(console, f"Final tests of {len(jobs)} generators, {config.steps} steps per image")
+    with FinalProgress(spec, sweep, list(known.values()), jobs, console):
+        failed = final.run(jobs, final.Here(), 1, lambda line: say(console, shown(line)))
+    _show(sweep, tested, names)
+    if weights is not None:
+        for job in final.checkpoints(sweep, tested, names):
+            try:
+                _fid(whole(job), weights)
+            except CheckpointError as error:  # the others can be judged all the same
+                click.echo(shown(f"{job['title']}: no FID ({error})"))
+                failed += 1
+    return failed
+
+
+def _fid(job: final.Job, weights: Path) -> None:
+    """Compute and write one generator's FID, beside its final test."""
+    from raygan.gan.judge.fid import fid
+
+    state, images, replaced = final.load_generator(job)
+    if replaced:
+        click.echo(shown(f"{job['title']}: {replaced}"))
+    config = state.config
+    found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
+    written = json.dumps({**found, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
+    for which in job["which"]:
+        Storage(job["folder"]).write(f"final/{which}-fid.json", written.encode())
+    click.echo(
+        f"{shown(job['title'])}, {' and '.join(job['which'])}: FID {found['fid']:.3f}, KID "
+        f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
+        "training images)"
+    )
+
+
+def _prepared(sweep: Storage, data: dict[str, Any]) -> str:
+    """Where the sweep's prepared images lie: below the storage in which the sweep lies now.
+
+    The place that is stored is another one if the sweep was moved, or may be anywhere at all if
+    the sweep is somebody else's; of it, the set's own name counts alone.
+    """
+    from raygan.data.manifest import is_prepared
+
+    name = data.get("folder", "").rstrip("/").rpartition("/")[2]
+    folder = trial.data_folder(Storage(sweep.parent))
+    if re.fullmatch(NAME, name) and is_prepared(f"{folder}/{name}"):
+        return f"{folder}/{name}"
+    raise DataError(
+        f"{folder} does not hold the sweep's prepared images ({shown(name)!r}): if the sweep was "
+        f"moved, move them there, too, or run `raygan sweep`, which prepares them again"
+    )
+
+
+def _trial(wanted: str, known: dict[str, TrialRecord], sweep: Storage) -> TrialRecord:
+    if wanted not in known:
+        others = ", ".join(known) or "none"
+        raise ConfigError(f"there is no trial {wanted!r} in {sweep.uri} (trials there: {others})")
+    return known[wanted]
+
+
+def _of_sweep(spec: SweepSpec, known: dict[str, TrialRecord]) -> list[TrialRecord]:
+    """The replicates of each cell that ran to their end, or else its best trial."""
+    tested = []
+    for cell in plan.cells(spec):
+        mine = [record for record in known.values() if record.cell == cell.name]
+        whole = [record for record in verdict(spec, cell, mine) if record.outcome in WHOLE]
+        lowest = best(spec, cell, mine)
+        tested += whole or ([lowest] if lowest else [])
+    return tested
+
+
+def _see_checkpoints(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
+    for record in tested:
+        missing = set(which) - records.find_checkpoints(sweep, record).keys()
+        if missing:
+            raise CheckpointError(
+                f"{sweep.uri}/trials/{record.id} holds no checkpoint of the "
+                f"{' and the '.join(sorted(missing))} generator: resume the sweep until its next "
+                "evaluation, restore the folder, or test another trial (NAME/TRIAL)"
+            )
+
+
+def _gpus(device: str) -> float:
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError(
+            "--device cuda: PyTorch finds no GPU on this machine; give --device cpu or auto"
+        )
+    return 1.0 if there and device != "cpu" else 0.0
+
+
+def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
+    names = ("trial", "generator", "iteration", "loss", "images", "steps", "audit")
+    table = text_table(names, ("trial", "generator"))
+    replaced = []
+    for record in tested:
+        for name in which:
+            if (found := final.read(sweep / "trials" / record.id, name)) is not None:
+                table.add_row(text_cell(record.title), name, *_cells(found))
+                if text := found.get("replaced"):
+                    replaced.append(f"{record.title}, {name}: {text}")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    for line in replaced:
+        say(console, line)
+    console.print(
+        "Loss: mean squared error per pixel in [0, 1], search from z = 0. Audit: how much lower "
+        "the mean loss of the audited images is with restarts.",
+        style="dim",
+    )
+    say(console, f"Results: {sweep.uri}/trials/TRIAL/final")
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    gain = f"{1 - found['restarts_loss'] / found['audited_loss']:.2%}" if found["audited"] else ""
+    numbers = (str(found[name]) for name in ("images", "steps"))
+    return [str(found["step"]), f"{found['loss']:.5f}", *numbers, gain]

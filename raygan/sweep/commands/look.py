@@ -1,0 +1,271 @@
+"""``raygan status``, ``stop``, ``results``, ``report``: a sweep from another shell or machine."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import pyarrow as pa
+from rich.console import Console
+
+from raygan.addresses import check_address
+from raygan.errors import ConfigError, RayganError
+from raygan.records import WHOLE, TrialRecord
+from raygan.report import tables
+from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
+from raygan.shown import MOST_MESSAGE, shown
+from raygan.shown import cell as text_cell
+from raygan.storage import Storage
+from raygan.sweep.session import lock
+from raygan.sweep.session.lock import Holder
+from raygan.sweep.spec import plan
+from raygan.sweep.spec.plan import Cell
+from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, load
+from raygan.sweep.study import looks
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.cell import best, trained_twice, verdict
+
+STOP_SECONDS = 120.0
+"""How long ``raygan stop`` waits until the sweep has stopped."""
+
+FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
+    "parquet": parquet_bytes, "csv": csv_bytes, "json": json_bytes,
+}  # fmt: skip
+"""What rows can be written as."""
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def of_a_sweep(command: Command) -> Command:
+    """Options and errors that all commands on a sweep share."""
+
+    @click.argument("name")
+    @click.option(
+        "--storage",
+        default="results",
+        show_default=True,
+        help="Where the sweep is stored; not needed if NAME is its YAML file.",
+    )
+    @wraps(command)
+    def run(name: str, storage: str, **options: Any) -> None:
+        try:
+            try:
+                command(*open_sweep(name, storage), **options)
+            except OSError as error:
+                raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
+        except RayganError as error:
+            click.secho(f"error: {shown(error, MOST_MESSAGE, lines=True)}", fg="red", err=True)
+            sys.exit(2)
+
+    return run  # type: ignore[return-value]
+
+
+def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
+    """The sweep ``name`` in ``storage``, or that of a YAML file; raises ConfigError without one."""
+    if name.endswith((".yaml", ".yml")):
+        spec = load(Path(name))
+        name, storage = spec.name, spec.storage
+    if not re.fullmatch(NAME, name) or ".." in name:
+        raise ConfigError(
+            f"{name!r} is not a valid sweep name; give the `name` of its YAML, or the YAML file"
+        )
+    check_address(storage, "--storage")
+    root = Storage(storage)
+    sweep = root / name
+    found = state.stored_spec(sweep)
+    if found is None:
+        others = shown(", ".join(filter(partial(_is_sweep, root), root.folders())) or "none")
+        raise ConfigError(f"there is no sweep {name!r} in {root.uri} (sweeps there: {others})")
+    return sweep, found
+
+
+def _is_sweep(root: Storage, name: str) -> bool:
+    try:
+        return state.SPEC_FILE in (root / name).files()
+    except (OSError, RayganError):
+        return False
+
+
+@click.command()
+@of_a_sweep
+def status(sweep: Storage, spec: SweepSpec) -> None:
+    """Print who runs the sweep NAME, its progress, and its results so far."""
+    console = _console()
+    known = state.stored_records(sweep, spec)
+    holder = lock.read(sweep)
+    alive = holder is not None and _is_alive(sweep, holder)
+    console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
+    names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
+    table = tables.text_table(names, ("cell", "by"))
+    searches = plan.trials_per_cell(spec)
+    replicates = looks.replicates_per_cell(spec, known.values())
+    for cell in plan.cells(spec):
+        mine = _of(cell, known)
+        # what is trained once more with a warm-up is no trial of its own
+        again = {record.id for record in trained_twice(spec, mine)}
+        ended = [r for r in mine if r.outcome is not None and r.id not in again]
+        failed = sum(r.outcome not in (*WHOLE, "stopped") for r in ended)
+        lowest = best(spec, cell, mine)
+        table.add_row(
+            text_cell(cell.name),
+            f"{sum(r.kind == 'search' for r in ended)}/{searches}",
+            f"{sum(r.kind == 'replicate' for r in ended)}/{replicates}",
+            str(sum(record.outcome is None for record in mine)),
+            str(failed),
+            f"{lowest.end_loss:.5f}" if lowest else "",
+            text_cell(lowest.title if lowest else ""),
+        )
+    console.print(table)
+    for record in known.values():
+        if record.outcome is None:
+            loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
+            state_of = "running" if alive else "interrupted"
+            console.print(
+                f"{shown(record.title)}: {state_of}, iteration "
+                f"{record.step}/{record.config['iterations']}{loss}",
+                highlight=False,
+                markup=False,
+            )
+    gpu_hours = sum(record.gpu_seconds for record in known.values()) / 3600
+    hours = sum(record.seconds for record in known.values()) / 3600
+    gpus = f", {gpu_hours:.2f} GPU-hours" if gpu_hours else ""
+    console.print(f"Spent: {hours:.2f} trial-hours{gpus}", highlight=False)
+
+
+@click.command()
+@of_a_sweep
+def stop(sweep: Storage, spec: SweepSpec) -> None:
+    """Stop the sweep NAME cleanly, wherever it runs. Its command resumes it later."""
+    holder = lock.read(sweep)
+    if holder is None or not _is_alive(sweep, holder):
+        click.echo(f"{spec.name} is not running.")
+        return
+    lock.ask_to_stop(sweep, holder)
+    click.echo(f"Asked {shown(holder)} to stop {spec.name} ...")
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        now = lock.read(sweep)
+        if now is None or now.token != holder.token:
+            click.echo("Stopped. The same command resumes the sweep.")
+            return
+        time.sleep(0.5)
+    raise RayganError(
+        f"{holder} has not stopped within {STOP_SECONDS:.0f} s; see its output, or end that "
+        "process on its host"
+    )
+
+
+@click.command()
+@of_a_sweep
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(list(FORMATS)),
+    help="Write a row per trial instead of tables, to --out or to standard output.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write one row per trial to this .parquet, .csv or .json file.",
+)
+def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None) -> None:
+    """Print the trials of the sweep NAME, running or done, as tables, or write them as data."""
+    if out is not None:
+        kind = kind or out.suffix.removeprefix(".")
+        if kind not in FORMATS:
+            endings = ", ".join(f".{name}" for name in FORMATS)
+            raise ConfigError(f"--out (={str(out)!r}) must end in one of {endings}; or give "
+                              "--format, too")  # fmt: skip
+    known = state.stored_records(sweep, spec)
+    if kind is not None:
+        _write_rows(FORMATS[kind](tables.results_table(sweep, known.values())), kind, out)
+    if kind is None or out is not None:
+        _show(sweep, spec, known)
+    if out is not None:
+        click.echo(f"Written: {shown(out)}")
+
+
+def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
+    if out is not None:
+        try:
+            out.write_bytes(data)
+        except OSError as error:
+            raise ConfigError(f"--out (={str(out)!r}) cannot be written ({error})") from error
+        return
+    if kind == "parquet" and sys.stdout.isatty():
+        raise ConfigError(
+            "--format parquet cannot be shown in a terminal: give --out FILE, or use a pipe"
+        )
+    click.echo(data, nl=False)
+
+
+def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> None:
+    data = state.stored_data(sweep)
+    console = _console()
+    cells = [cell.name for cell in plan.cells(spec)]
+    tables.show(console, known.values(), cells, data["baseline"] if data else None)
+    tables.show_replicates(
+        console,
+        {c.name: verdict(spec, c, _of(c, known)) for c in plan.cells(spec)},
+    )
+
+
+@click.command()
+@of_a_sweep
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    help="Where to write it; by default into the sweep's own folder.",
+)
+def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
+    """Write report.html and report.md of the sweep NAME, running or done."""
+    from raygan.report.make import HTML
+    from raygan.sweep.study.gather import make_report
+
+    found = make_report(sweep, spec, state.stored_records(sweep, spec), state.stored_data(sweep))
+    if out is not None:
+        check_address(out, "--out")
+    target = sweep if out is None else Storage(out)
+    try:
+        found.write(target)
+    except OSError as error:
+        raise ConfigError(
+            f"{target.uri} cannot be written ({error}); give another place with --out"
+        ) from error
+    click.echo(found.verdict)
+    click.echo(f"\nReport: {shown(target.uri)}/{HTML}")
+
+
+def _is_alive(sweep: Storage, holder: Holder) -> bool:
+    if not lock.is_of_this_host(holder):
+        click.echo(f"Waiting for a heartbeat of {shown(holder)} ...", err=True)
+    return lock.is_alive(sweep, holder)
+
+
+def _who(holder: Holder | None, alive: bool, done: bool) -> str:
+    if alive:
+        return f"Running: {holder}"
+    if done:
+        return "Done."
+    if holder is not None:
+        return f"Not running: {holder} died. The same command resumes the sweep."
+    return "Not running. The same command resumes the sweep."
+
+
+def _is_done(sweep: Storage, known: dict[str, TrialRecord]) -> bool:
+    ended = all(record.outcome is not None for record in known.values())
+    return bool(ended and state.summary(sweep).get("finished"))
+
+
+def _of(cell: Cell, known: dict[str, TrialRecord]) -> list[TrialRecord]:
+    return [record for record in known.values() if record.cell == cell.name]
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,302 @@
+"""What a sweep will do and take, before it starts: ``--dry-run`` and ``--calibrate``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter
+from rich.console import Console
+
+from raygan import records, stored
+from raygan.data.dataset import FINAL, RUNNING
+from raygan.errors import ConfigError, RayganError, ResourceError
+from raygan.gan.rate import Rate
+from raygan.records import TrialRecord
+from raygan.report.tables import text_table
+from raygan.report.words import listed
+from raygan.shown import cell as text_cell
+from raygan.shown import say
+from raygan.storage import Storage
+from raygan.sweep.session.live import duration
+from raygan.sweep.spec import checks, plan
+from raygan.sweep.spec.space import search_method
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import looks
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.estimate import STARTUP_SECONDS, Cost, Work, estimate
+from raygan.sweep.study.power import parse_sd, say_power
+
+MOST_YAML = 200_000
+"""Characters of the resolved YAML that are shown; the largest one that is read has fewer."""
+RATES_FILE = "rates.json"
+CALIBRATION_SECONDS = 5.0
+"""How long each cell is trained to measure its rate."""
+
+
+class _Rate(BaseModel):
+    """A :class:`~raygan.gan.rate.Rate` in :data:`RATES_FILE`."""
+
+    model_config = stored.STRICT
+
+    iterations_per_second: Annotated[float, Field(ge=1e-9, le=1e12)]
+    evaluation_seconds: Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+_RATES = TypeAdapter(dict[str, _Rate])
+
+
+def show_plan(
+    spec: SweepSpec,
+    console: Console,
+    address: str | None,
+    *,
+    calibrate: bool,
+    sd: str | None = None,
+) -> None:
+    """Print cells, trials, resources, estimate and power, and the resolved YAML.
+
+    With ``calibrate``, each cell is trained for some seconds first, and its rate is kept. ``sd``:
+    spread of the loss between seeds, such as 3%.
+    """
+    spread = None if sd is None else parse_sd(sd)
+    sweep = Storage(spec.storage) / spec.name
+    spec = _as_run(spec, sweep)
+    why_not = None
+    if calibrate:
+        at_once = _calibrate(spec, sweep, address)
+    else:
+        at_once, why_not = _at_once(spec, address)
+    try:
+        rates = _rates(spec, sweep)
+    except OSError as error:
+        raise ConfigError(f"`storage` (={spec.storage!r}) cannot be used ({error})") from error
+    cells = plan.cells(spec)
+    searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
+    works = [_work(spec, cell, rates.get(cell.name)) for cell in cells]
+    names = ("cell", "search", "replicates", "iterations each", "images/s", "trial-hours")
+    table = text_table((*names, "searched"), ("cell", "searched"))
+    for cell, work in zip(cells, works, strict=True):
+        config = spec.train_config(**cell.values)
+        cost, _ = _estimate(spec, [work], 1)
+        images = config.d_steps * config.batch_size
+        rate = work.rate and work.rate.iterations_per_second * images
+        table.add_row(
+            text_cell(cell.name),
+            str(searches),
+            str(replicates),
+            f"{config.iterations:,}",
+            f"{rate:.0f}" if rate else "?",
+            f"≤ {cost.trial_hours:.2f}" if cost.trial_hours is not None else "?",
+            text_cell(_describe_search(spec), MOST_YAML),
+        )
+    console.print(table)
+    total = len(cells) * (searches + replicates)
+    scale = spec.scale
+    tell = partial(say, console)
+    most = "at most " if spec.replicate.until else ""
+    tell(
+        f"{len(cells)} cells × ({searches} trials + {replicates} replicates) = {most}{total} trials"
+    )
+    if spec.replicate.until:
+        numbers = listed([str(seeds) for seeds, _ in looks.looks(spec)], "or")
+        tell(f"seeds: {numbers}, until every difference is settled")
+    if (limited := plan.all_settings(spec)) is not None:
+        tell(limited)
+    tell(
+        f"early stopping: {spec.stopping().rule}; retry of early failures: "
+        f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"
+    )
+    tell(
+        f"each trial: {scale.workers} workers × ({scale.cpus_per_worker:g} CPUs, "
+        f"{scale.gpus_per_worker:g} GPUs); at once: {at_once or 'none'}"
+    )
+    if why_not is not None:
+        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+        tell(f"on {where}: {why_not}")
+    _say_cost(spec, works, at_once or 1, tell)
+    _say_final_tests(spec, works, tell)
+    say_power(spec, _known(sweep), spread, tell)
+    console.print()
+    say(console, state.dump(spec).rstrip("\n"), most=MOST_YAML)
+
+
+def _say_cost(
+    spec: SweepSpec, works: list[Work], at_once: int, tell: Callable[[str], None]
+) -> None:
+    most, expected = _estimate(spec, works, at_once)
+    budget = spec.budget
+    about = f"; about {expected.iterations:,.0f} with early stopping by ASHA" if (
+        expected and expected.iterations < most.iterations) else ""  # fmt: skip
+    tell(f"iterations: at most {most.iterations:,.0f}{about}")
+    if most.wall_hours is None:
+        tell(
+            "time, GPU-hours and cost: unknown; --calibrate measures each cell's rate for some "
+            "seconds"
+        )
+    else:
+        tell(f"at most:    {_hours(most)}")
+        if about and expected:
+            tell(
+                f"about:      {_hours(expected)} (more if the ranks of trials stay the same "
+                "between rungs)"
+            )
+    tell(
+        f"budget:     {', '.join(f'{key} {value}' for key, value in budget.caps.items()) or 'none'}"
+    )
+
+
+def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], None]) -> None:
+    """What comes on top: a final test takes as long as so many running tests of fewer steps."""
+    final, dataset = spec.final_config(), spec.dataset_config()
+    generators = 2 * sum(work.replicates for work in works)
+    if not (generators and final.steps):
+        return
+    images = min(final.images or FINAL, dataset.final or FINAL)
+    searches = images + final.restarts * min(final.audited, images)
+    running = (dataset.running or RUNNING) * spec.train.reconstruction_steps
+    evaluations = searches * final.steps / running
+    took = ""
+    # without a calibration, evaluations are known only together with what was trained
+    if all(work.rate is not None and work.rate.evaluation_seconds > 0 for work in works):
+        # a test has one worker, where all of a trial's shared an evaluation
+        each = [2 * work.replicates * work.rate.evaluation_seconds for work in works if work.rate]
+        hours = sum(each) * evaluations * spec.scale.workers / 3600
+        took = f"; in addition, {hours:.2f} worker-hours"
+    tell(
+        f"final tests: at most {generators} generators, on up to {images} images; each takes as "
+        f"long as about {evaluations:,.0f} evaluations{took}"
+    )
+
+
+def _hours(cost: Cost) -> str:
+    assert cost.wall_hours is not None
+    money = "" if cost.usd is None else f", ${cost.usd:,.2f}"
+    gpus = f", {cost.gpu_hours:.2f} GPU-hours" if cost.gpu_hours else ""
+    return f"{duration(cost.wall_hours * 3600)}, {cost.trial_hours:.2f} trial-hours{gpus}{money}"
+
+
+def _estimate(spec: SweepSpec, works: list[Work], at_once: int) -> tuple[Cost, Cost | None]:
+    gpus = spec.scale.workers * spec.scale.gpus_per_worker
+    price = spec.budget.usd_per_gpu_hour
+    return estimate(works, spec.stopping(), at_once=at_once, gpus=gpus, usd_per_gpu_hour=price)
+
+
+def _work(spec: SweepSpec, cell: plan.Cell, rate: Rate | None) -> Work:
+    config = spec.train_config(**cell.values)
+    return Work(
+        trials=plan.trials_per_cell(spec),
+        replicates=plan.replicates_per_cell(spec),
+        iterations=config.iterations,
+        evaluate_every=config.evaluate_every,
+        rate=rate,
+    )
+
+
+def _rates(spec: SweepSpec, sweep: Storage) -> dict[str, Rate]:
+    """What is known of each cell's speed: from this sweep's own trials, or else as calibrated."""
+    known = _known(sweep)
+    rates = sweep.read_kept(RATES_FILE, _parse_rates) or {}
+    for cell in plan.cells(spec):
+        mine = [r for r in known if r.cell == cell.name and r.outcome in ("ok", "stopped")]
+        seconds = sum(max(0.0, record.seconds - STARTUP_SECONDS) for record in mine)
+        if seconds > 0:
+            rates[cell.name] = Rate(_steps(mine) / seconds, 0.0)  # evaluations are in it
+    return rates
+
+
+def _as_run(spec: SweepSpec, sweep: Storage) -> SweepSpec:
+    """``spec`` as it would be run now."""
+    try:
+        before = state.stored_spec(sweep)
+    except (RayganError, OSError):
+        return spec  # whoever resumes the sweep is told
+    if before is None:
+        checks.check_fair(spec)
+        return spec
+    return state.with_rule_of(spec, before)
+
+
+def _known(sweep: Storage) -> list[TrialRecord]:
+    """The trials of an earlier run."""
+    try:
+        return list(records.load_all(sweep).values())
+    except RayganError:
+        return []  # whoever resumes the sweep is told
+
+
+def _steps(trials: list[TrialRecord]) -> int:
+    return sum(record.step for record in trials)
+
+
+def _parse_rates(data: bytes) -> dict[str, Rate]:
+    return {cell: Rate(**rate.model_dump()) for cell, rate in stored.parse(_RATES, data).items()}
+
+
+def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:
+    """How many trials the cluster, or this machine, holds at once, and why none."""
+    from raygan.sweep.cluster import tune
+
+    cluster = bool(address or os.environ.get("RAY_ADDRESS"))
+    if cluster:
+        tune.connect(address, verbose=False)
+    try:
+        if cluster:
+            return tune.concurrency(spec.scale, ours=False), None
+        import torch
+
+        node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        return tune.fits(spec.scale, [node], ours=True), None
+    except ResourceError as error:
+        return 0, str(error)
+    finally:
+        tune.disconnect()
+
+
+def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
+    """Train each cell for some seconds, as many at once as will be; keep what was measured."""
+    import ray
+
+    from raygan.sweep.cluster import nodes, trial, tune
+
+    ours = tune.connect(address, verbose=False)
+    try:
+        at_once = nodes.room(spec.scale, ours=ours)
+        data = trial.prepare_on_cluster(spec, Storage(spec.storage))
+        scale = spec.scale
+        task = ray.remote(num_cpus=scale.cpus_per_worker, num_gpus=scale.gpus_per_worker)(
+            trial.measure_rate
+        )
+        running: dict[str, Any] = {}
+        for cell in plan.cells(spec):
+            config = spec.train_config(**cell.values)
+            # one worker's share: what the workers tell each other is not measured
+            share = replace(config, batch_size=config.batch_size // scale.workers)
+            job = trial.job_of(plan.trial(spec, cell, 0, {}), spec, sweep, data)
+            running[cell.name] = task.remote(
+                {**job, "config": share.to_dict()}, CALIBRATION_SECONDS
+            )
+        rates: dict[str, Rate] = {}
+        for name, rate in zip(running, ray.get(list(running.values())), strict=True):
+            evaluation = rate.evaluation_seconds / scale.workers
+            rates[name] = Rate(rate.iterations_per_second, evaluation)
+    finally:
+        tune.disconnect()
+    content = {cell: asdict(rate) for cell, rate in rates.items()}
+    sweep.write(RATES_FILE, json.dumps(content, indent=1).encode())
+    return at_once
+
+
+def _describe_search(spec: SweepSpec) -> str:
+    def words(values: object) -> str:
+        if isinstance(values, list):
+            return "[" + ", ".join(map(plan.format_value, values)) + "]"
+        low, high = plan.format_value(values.min), plan.format_value(values.max)  # type: ignore[attr-defined]
+        return f"{low}…{high} {values.scale}"  # type: ignore[attr-defined]
+
+    fields = ", ".join(f"{name} {words(values)}" for name, values in spec.space().items())
+    return f"{search_method(spec)}: {fields}" if fields else "none"

@@ -1,0 +1,103 @@
+"""Sweeps from Python: ``raygan.run`` and what it returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raygan.errors import ConfigError
+from raygan.sweep.spec.sweep_spec import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from raygan.report.make import Report
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep that has been run; in a notebook it shows the verdict and the curves."""
+
+    folder: str
+    """Folder or address of the sweep."""
+    exit_code: int
+    """As the command's: 0 done, 3 no verdict, 4 budget reached, 130 and 143 interrupted."""
+
+    @cached_property
+    def report(self) -> Report:
+        """The report, made from what is stored: ``.verdict``, ``.html()``, ``.sheets``."""
+        from raygan import records
+        from raygan.storage import Storage
+        from raygan.sweep.study import stored_sweep as state
+        from raygan.sweep.study.gather import make_report
+
+        sweep = Storage(self.folder)
+        spec = state.stored_spec(sweep)
+        if spec is None:
+            raise ConfigError(
+                f"there is no sweep in {self.folder!r}; give the folder of a sweep, such as "
+                "results/quickstart"
+            )
+        return make_report(sweep, spec, records.load_all(sweep), state.stored_data(sweep))
+
+    @property
+    def verdict(self) -> str:
+        """What can be claimed, in words."""
+        return self.report.verdict
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per trial: configuration, outcome, losses, stability, final tests, cost."""
+        import raygan
+
+        return raygan.results(self.folder)
+
+    def _repr_html_(self) -> str:
+        curves = next((drawing.svg for drawing in self.report.drawings), "")
+        path = escape(f"{self.folder}/report.html")
+        verdict = "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines() if line)
+        return f"{verdict}<div>{curves}</div><p>Report: <code>{path}</code></p>"
+
+
+def run(
+    sweep: str | Path,
+    *,
+    address: str | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    **overrides: Any,
+) -> Results:
+    """Run the sweep of the YAML file ``sweep``, or resume it; prints its progress.
+
+    ``overrides`` replace keys of the YAML: ``name="other"``, ``train={"features": 16}``. To be
+    called from the main thread, since Ctrl-C stops the sweep in order. ``address``, ``fresh`` and
+    ``retry_failed`` are the command's options. Raises :class:`~raygan.errors.RayganError` for
+    whatever is wrong before the first trial.
+    """
+    from rich.console import Console
+
+    from raygan.storage import Storage
+    from raygan.sweep.session import run as runner
+    from raygan.sweep.study import stored_sweep as state
+
+    spec = load(Path(sweep), _flat(overrides))
+    storage = Storage(spec.storage)
+    if fresh:
+        spec = state.beside(spec, storage)
+    options = runner.Options(address=address, retry_failed=retry_failed)
+    return Results((storage / spec.name).uri, runner.run(spec, Console(), options))
+
+
+def _flat(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as ``--set`` takes them; JSON is YAML."""
+    found = []
+    for key, value in overrides.items():
+        parts = {f"{key}.{name}": v for name, v in value.items()} if isinstance(
+            value, Mapping) else {key: value}  # fmt: skip
+        found += [f"{name}={json.dumps(part)}" for name, part in parts.items()]
+    return found

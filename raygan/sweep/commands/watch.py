@@ -1,0 +1,83 @@
+"""``raygan watch``: the live table of a running sweep, from another shell or machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from raygan.records import WHOLE, TrialRecord
+from raygan.shown import cell
+from raygan.storage import Storage
+from raygan.sweep.commands.look import of_a_sweep
+from raygan.sweep.session import final_tests as final
+from raygan.sweep.session import lock
+from raygan.sweep.session.live import Picture
+from raygan.sweep.spec import plan
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import looks
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.cell import replicates, verdict
+
+REFRESH_SECONDS, REFRESH_SECONDS_REMOTE = 2.0, 10.0
+"""Between two looks at a sweep, on a file system and on object storage."""
+
+
+@click.command()
+@of_a_sweep
+@click.option("--once", is_flag=True, help="Print the table once instead of following the sweep.")
+def watch(sweep: Storage, spec: SweepSpec, once: bool) -> None:
+    """Follow the sweep NAME, wherever it runs: a live table of its trials and final tests."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if once or not console.is_terminal:
+        console.print(picture(sweep, spec))
+        return
+    every = REFRESH_SECONDS if sweep.is_local else REFRESH_SECONDS_REMOTE
+    with Live(picture(sweep, spec), console=console, auto_refresh=False, screen=True) as live:
+        try:
+            while True:
+                time.sleep(every)
+                live.update(picture(sweep, spec), refresh=True)
+        except KeyboardInterrupt:
+            pass
+
+
+def picture(sweep: Storage, spec: SweepSpec) -> Picture:
+    """The sweep as it is stored now."""
+    known = list(state.stored_records(sweep, spec).values())
+    holder = lock.read(sweep)
+    # a sign of life from another host takes a while: `raygan status` waits for it
+    alive = holder is not None and (
+        not lock.is_of_this_host(holder) or lock.is_alive(sweep, holder)
+    )
+    who = f"Run by {holder}"
+    states = {
+        record.id: ("running" if record.history else "pending") if alive else "interrupted"
+        for record in known
+        if record.outcome is None
+    }
+    tests = [final.status(sweep, job, running=alive) for job in _tests(sweep, spec, known)]
+    if not alive:
+        tested = all(test.state == "done" for test in tests)
+        is_done = tested and not states and bool(state.summary(sweep).get("finished"))
+        who = "Done" if is_done else "Not running; the same command resumes the sweep"
+    return Picture(spec, known, states, tests, [cell(who, style="dim")])
+
+
+def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[final.Job]:
+    """The final tests of the sweep, once all of its trials have ended."""
+    if any(record.outcome is None for record in known):
+        return []
+    ids, tested = {record.id for record in known}, []
+    seeds, _ = looks.reached(spec, {record.id: record for record in known})
+    for point in plan.cells(spec):
+        mine = [record for record in known if record.cell == point.name]
+        searched = sum(r.kind == "search" and not plan.is_retry(r.id) for r in mine)
+        planned = {planned.id for planned in replicates(spec, point, mine, seeds)}
+        if searched < plan.trials_per_cell(spec) or not planned <= ids:
+            return []  # between two trials
+        tested += [record for record in verdict(spec, point, mine) if record.outcome in WHOLE]
+    return final.asked(sweep, tested, spec.final_config())

@@ -1,0 +1,410 @@
+"""The final tests of a sweep: which are to be made, one made, and all of them made.
+
+A trial's test of its ``best`` or ``last`` generator lies beside its record, under ``final/``:
+``<which>.json`` (what :func:`run_job` returns; written last, so that what has it is whole),
+``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``. While
+the test runs, or after it has failed, ``<which>-progress.json`` says how far it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from pydantic import Field, TypeAdapter
+
+from raygan import records, stored
+from raygan.gan.judge.final_config import FinalConfig
+from raygan.records import WHOLE, TrialRecord
+from raygan.report import finals
+from raygan.report.finals import WHICH
+from raygan.shown import shown
+from raygan.storage import Storage
+from raygan.sweep.cluster.checkpoints import load_or_other
+from raygan.sweep.cluster.trial import WORKER_FAILURES
+from raygan.sweep.cluster.worker import load_images
+from raygan.tracking.problems import first_line
+
+if TYPE_CHECKING:
+    from raygan.data.images import ImageSet
+    from raygan.gan.judge.final import FinalTest
+    from raygan.gan.state import TrainState
+    from raygan.sweep.study.study import Study
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 16
+"""Images of each picture, each beside its reconstruction."""
+POLL_SECONDS = 1.0
+"""How often it is seen whether the sweep is to stop."""
+
+PROGRESS_SECONDS, PROGRESS_SECONDS_REMOTE = 1.0, 10.0
+"""Between two notes of how far a test is, on a file system and on object storage."""
+
+Job = dict[str, Any]
+
+
+def read(trial: Storage, which: str) -> dict[str, Any] | None:
+    """The result of the final test of a trial's ``which`` generator, if it has been made; what is
+    damaged, or lacks something, is made again."""
+    found = finals.read_final(trial, which)
+    if found is None or not found["asked"] or found["loss"] is None:
+        return None
+    audit = (found["audited_loss"], found["restarts_loss"])
+    return None if found["audited"] and not all(audit) else found
+
+
+def tested(study: Study) -> list[TrialRecord]:
+    """The trials whose generators the final test is for: once all trials have ended, the
+    replicates that carry the verdict."""
+    if not study.complete:
+        return []
+    verdicts = (record for cell in study.cells.values() for record in cell.verdict())
+    return [record for record in verdicts if record.outcome in WHOLE]
+
+
+def due(
+    sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
+) -> list[Job]:
+    """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
+    jobs = asked(sweep, trials, config, which)
+    return [job for job in jobs if not _is_done(sweep / "trials" / job["trial"], job)]
+
+
+def asked(
+    sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
+) -> list[Job]:
+    """The tests of ``trials`` that ``config`` asks for, made or not, one per checkpoint."""
+    if not config.steps:
+        return []
+    return [{**job, "final": asdict(config)} for job in checkpoints(sweep, trials, which)]
+
+
+def checkpoints(
+    sweep: Storage, trials: Iterable[TrialRecord], which: Iterable[str] = WHICH
+) -> Iterator[Job]:
+    """The checkpoints of ``trials`` that are kept, each with the generators that it is (``which``:
+    it may be both)."""
+    for record in trials:
+        kept = records.find_checkpoints(sweep, record)
+        for checkpoint in dict.fromkeys(kept[name] for name in which if name in kept):
+            yield {
+                "trial": record.id,
+                "title": record.title,
+                "checkpoint": checkpoint,
+                "which": [name for name in which if kept.get(name) == checkpoint],
+            }
+
+
+def _is_done(trial: Storage, job: Job) -> bool:
+    asked = job["final"], job["checkpoint"]
+    found = (read(trial, which) for which in job["which"])
+    return all(known and (known.get("asked"), known.get("checkpoint")) == asked for known in found)
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A test and how far it is."""
+
+    title: str
+    """The trial's."""
+    which: Sequence[str]
+    """The generators that it is of: ``best``, ``last``, or both if they are one."""
+    state: Literal["waiting", "running", "interrupted", "failed", "done"]
+    done: float = 0.0
+    """Share of its searches that are done, from 0 to 1."""
+    seconds: float = 0.0
+    """What it has taken so far."""
+    loss: float | None = None
+    """Its result."""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is done; None if that is not known."""
+        return self.seconds * (1 - self.done) / self.done if self.done else None
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The contents of ``<which>-progress.json``."""
+
+    __pydantic_config__ = stored.STRICT
+
+    done: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seconds: stored.Seconds = 0.0
+    failed: bool = False
+
+
+_PROGRESS = TypeAdapter(_Progress)
+
+
+def status(sweep: Storage, job: Job, *, running: bool = True) -> JobStatus:
+    """How far a test is, as it is stored; ``running``: whether any test can be running."""
+    trial, title, which = sweep / "trials" / job["trial"], job["title"], job["which"]
+    if _is_done(trial, job):
+        found = read(trial, which[0]) or {}
+        return JobStatus(title, which, "done", 1.0, found["seconds"], found["loss"])
+    data = trial.read(_progress_file(job), stored.MOST_BYTES + 1)
+    try:
+        progress = stored.parse(_PROGRESS, data) if data else None
+    except ValueError:  # it is being written
+        progress = None
+    if progress is None:
+        return JobStatus(title, which, "waiting")
+    if progress.failed:
+        return JobStatus(title, which, "failed")
+    state: Literal["running", "interrupted"] = "running" if running else "interrupted"
+    return JobStatus(title, which, state, progress.done, progress.seconds)
+
+
+def _progress_file(job: Job) -> str:
+    return f"final/{job['which'][0]}-progress.json"
+
+
+class _Notes:
+    """Writes down how far a test is, now and then."""
+
+    def __init__(self, job: Job) -> None:
+        self._trial, self._file = Storage(job["folder"]), _progress_file(job)
+        self._started = time.monotonic()
+        self._noted = -math.inf
+        self._every = PROGRESS_SECONDS if self._trial.is_local else PROGRESS_SECONDS_REMOTE
+
+    def __call__(self, done: float) -> None:
+        """``done``: share of the test, from 0 to 1."""
+        now = time.monotonic()
+        if now - self._noted >= self._every:
+            self._noted = now
+            _note(self._trial, self._file, _Progress(done, now - self._started))
+
+    def remove(self) -> None:
+        """The test does not run any more."""
+        _note(self._trial, self._file, None)
+
+
+def _note(trial: Storage, file: str, progress: _Progress | None) -> None:
+    try:
+        if progress is None:
+            trial.delete(file)
+        else:
+            trial.write(file, json.dumps(asdict(progress)).encode())
+    except OSError as error:  # a test whose progress cannot be seen is still a test
+        logger.info("%s/%s cannot be written: %s", trial.uri, file, error)
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Make one test; ``job``: one of :func:`due` with what
+    :func:`raygan.sweep.cluster.trial.job_of` returned for its trial.
+
+    Returns what is written. Raises RayganError if images or checkpoint cannot be used.
+    """
+    from raygan.gan.judge.final import final_test
+
+    trial, config = Storage(job["folder"]), FinalConfig(**job["final"])
+    note = _Notes(job)
+    note(0.0)
+    state, images, replaced = load_generator(job)
+    held_out = images.take(images.final[: config.images])
+    started = time.perf_counter()
+    test = final_test(
+        state.judged,
+        state.config.code_size,
+        held_out,
+        config,
+        seed=state.config.seed,
+        progress=note,
+    )
+    result = {
+        "loss": test.loss,
+        "step": state.step,
+        "images": len(test.losses),
+        "steps": config.steps,
+        "restarts": config.restarts if test.audited else 0,
+        "restarts_loss": test.restarts_loss,
+        "audited": test.audited,
+        "audited_loss": test.audited_loss,
+        "seconds": time.perf_counter() - started,
+        "checkpoint": job["checkpoint"],
+        "replaced": shown(replaced),
+        "asked": asdict(config),
+    }
+    for which in job["which"]:
+        _write(trial, which, test, held_out, result)
+    note.remove()
+    return result
+
+
+def load_generator(job: Job) -> tuple[TrainState, ImageSet, str]:
+    """The training state that a test is of, on the job's device, and the sweep's images.
+
+    If its checkpoint is damaged, that of another whole one, and in words which (else "").
+    """
+    import torch
+
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.state import TrainState
+
+    images = load_images(job)
+    device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
+    home = Storage(job["folder"])
+    saved, replaced = load_or_other(home, job["checkpoint"], job["which"])
+    state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
+    state.load_state_dict(saved)
+    return state, images, replaced
+
+
+def _write(
+    trial: Storage, which: str, test: FinalTest, images: Any, result: dict[str, Any]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raygan.gan.picture_grid import grid_png, side_by_side
+
+    trial.delete(f"final/{which}.json")  # of another budget: nothing below is its own any more
+    rows = pa.table(_columns(test))
+    sink = io.BytesIO()
+    pq.write_table(rows, sink)
+    trial.write(f"final/{which}.parquet", sink.getvalue())
+    for kind, chosen in (("hardest", test.hardest(SHOWN)), ("easiest", test.easiest(SHOWN))):
+        pairs = side_by_side(images[chosen], test.found[chosen])
+        trial.write(f"final/{which}-{kind}.png", grid_png(pairs, columns=8))
+    trial.write(f"final/{which}.json", json.dumps(result, indent=1).encode())
+
+
+def _columns(test: FinalTest) -> dict[str, Any]:
+    """A row per image: ``index`` within the final images, ``loss`` from z = 0, of audited images
+    ``restart_1`` … and ``winner`` (0: z = 0), null of others and where a loss is not finite."""
+    count = len(test.losses)
+    blank = [None] * (count - test.audited)
+    restarts = {
+        f"restart_{number}": [x if math.isfinite(x) else None for x in losses.tolist()] + blank
+        for number, losses in enumerate(test.restarts, 1)
+    }
+    return {
+        "index": list(range(count)),
+        "loss": test.losses.tolist(),
+        **restarts,
+        "winner": test.winners[: test.audited].tolist() + blank,
+    }
+
+
+class Runner(Protocol):
+    """Whoever makes tests: this process, or Ray's."""
+
+    def start(self, job: Job) -> object:
+        """Begin; returns what the test is known by."""
+
+    def ended(self, running: list[Any]) -> list[Any]:
+        """Those of ``running`` that have ended, after a short wait at the most."""
+
+    def result(self, running: Any) -> dict[str, Any]:
+        """What :func:`run_job` returned; raises what it raised."""
+
+    def stop(self, running: Any) -> None:
+        """Give up one that may be running."""
+
+
+class Here:
+    """Makes each test in this process, when it is asked for."""
+
+    def start(self, job: Job) -> Job:
+        return job
+
+    def ended(self, running: list[Job]) -> list[Job]:
+        return running[:1]
+
+    def result(self, running: Job) -> dict[str, Any]:
+        return run_job(running)
+
+    def stop(self, running: Job) -> None:
+        pass
+
+
+class OnRay:
+    """Makes each test as a Ray task with the resources of one of a trial's workers."""
+
+    def start(self, job: Job) -> object:
+        import ray
+
+        task = ray.remote(num_cpus=job["cpus"], num_gpus=job["gpus"], max_retries=WORKER_FAILURES)
+        return task(run_job).remote(job)
+
+    def ended(self, running: list[Any]) -> list[Any]:
+        import ray
+
+        ended, _ = ray.wait(running, timeout=POLL_SECONDS)
+        return list(ended)
+
+    def result(self, running: Any) -> dict[str, Any]:
+        import ray
+
+        try:
+            found: dict[str, Any] = ray.get(running)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        return found
+
+    def stop(self, running: Any) -> None:
+        import ray
+
+        ray.cancel(running, force=True)
+
+
+def run(
+    jobs: list[Job],
+    runner: Runner,
+    at_once: int,
+    say: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
+    """Make all tests, ``at_once`` of them at a time; returns how many could not be made.
+
+    ``say`` hears a line per test. Once ``stopped`` answers true, those that run are given up:
+    they are still due.
+    """
+    waiting, failed, done = list(jobs), 0, 0
+    running: dict[int, tuple[object, Job]] = {}
+    while waiting or running:
+        if stopped():
+            for handle, job in running.values():
+                runner.stop(handle)
+                _note(Storage(job["folder"]), _progress_file(job), None)
+            return failed
+        while waiting and len(running) < at_once:
+            job = waiting.pop(0)
+            handle = runner.start(job)
+            running[id(handle)] = handle, job
+        for handle in runner.ended([handle for handle, _ in running.values()]):
+            _, job = running.pop(id(handle))
+            head = f"final test {done + failed + 1}/{len(jobs)}, {job['title']}, {_named(job)}"
+            try:
+                say(f"{head}: {_describe(runner.result(handle))}")
+                done += 1
+            except Exception as error:  # the others can be made all the same
+                _note(Storage(job["folder"]), _progress_file(job), _Progress(failed=True))
+                say(f"{head}: failed ({first_line(error)})")
+                failed += 1
+    return failed
+
+
+def _named(job: Job) -> str:
+    return " and ".join(job["which"])
+
+
+def _describe(result: dict[str, Any]) -> str:
+    text = f"loss {result['loss']:.5f} ({result['images']} images)"
+    if result["audited"]:
+        text += (
+            f"; audit of {result['audited']} images: {result['audited_loss']:.5f} from z = 0, "
+            f"{result['restarts_loss']:.5f} with {result['restarts']} restarts"
+        )
+    if result["replaced"]:
+        text += f"; {result['replaced']}"
+    return text

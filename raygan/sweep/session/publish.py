@@ -1,0 +1,115 @@
+"""What of a sweep's results goes to MLflow: each trial's summary, the parent run's end, the
+champion."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from raygan import records
+from raygan.records import WHOLE, TrialRecord
+from raygan.report import stability
+from raygan.report.evidence import Evidence
+from raygan.report.make import markdown
+from raygan.report.sections import target
+from raygan.report.words import loss
+from raygan.storage import Storage
+from raygan.tracking.champion import ALIAS, Champion
+from raygan.tracking.problems import first_line
+from raygan.tracking.runs import cut, model_name
+
+logger = logging.getLogger(__name__)
+
+_STABILITY = ("best", "worsening", "worsening_flat_95", "roughness", "log_area")
+"""Measures of a curve that MLflow's table shows; results.parquet has all."""
+
+
+def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, float]:
+    """A trial as a whole, in the metrics by which MLflow's table is sorted and filtered.
+
+    ``stability/*`` from its curve, ``final/*`` from its final tests. What needs other trials, or
+    tests made later, is there once the sweep's ``evidence`` is. Empty for a trial that gave no
+    result: its lowest loss must not lead a table.
+    """
+    if record.outcome not in (*WHOLE, "stopped"):
+        return {}
+    measures = stability.summary(record.curve)
+    found = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
+    if evidence is None:
+        return found
+    if (aim := target(evidence)) is not None:
+        steps = stability.iterations_to(record.curve, aim)
+        if steps is not None:
+            found["stability/iterations_to_target"] = float(steps)
+    for which in ("best", "last"):
+        if (value := evidence.final_loss(record, which)) is not None:
+            found[f"final/{which}"] = value
+    fresh = stability.fresh_of(found.get("final/best"), found.get("final/last"))
+    if fresh is not None:
+        found["stability/worsening_fresh"] = fresh
+    return found
+
+
+def aggregates(evidence: Evidence) -> dict[str, float]:
+    """Metrics of the parent run: per cell the loss that the verdict compares, and how many of its
+    runs gave none."""
+    found = {f"loss/{cell.name}": evidence.mean(cell) for cell in evidence.ranked}
+    for cell in evidence.cells:
+        if cell.ended:
+            found[f"failed/{cell.name}"] = len(cell.failed) / len(cell.ended)
+    return found
+
+
+def note(verdict: str, evidence: Evidence) -> str:
+    """The description of the parent run, in Markdown."""
+    rows = [
+        f"| {markdown(cell.name)} | {markdown(cell.setting)} | {loss(evidence.mean(cell))} | "
+        f"{len(evidence.losses(cell))} | {len(cell.failed)} of {len(cell.ended)} |"
+        for cell in evidence.ranked
+    ]
+    table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
+    more = "More: artifact `report.html`."
+    if evidence.champion is not None:
+        address = f"models:/{model_name(evidence.name)}@{ALIAS}"
+        more += f' The best generator: `mlflow.pytorch.load_model("{address}")`.'
+    return cut("\n".join([markdown(verdict), "", more, "", *(table + rows if rows else [])]))
+
+
+def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
+    """The best generator, saved as a model in the empty ``folder``.
+
+    None if there is none, or, with a line in the log, if it cannot be saved.
+    """
+    try:
+        return _champion(sweep, evidence, folder)
+    except Exception as error:  # whatever it is, the sweep has its results
+        reason = first_line(error)
+        logger.warning("the best generator cannot be registered as a model: %s", reason)
+        return None
+
+
+def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.state import TrainState
+    from raygan.sweep.cluster import checkpoints
+    from raygan.tracking.champion import save_model
+
+    record = evidence.champion
+    kept = records.find_checkpoints(sweep, record).get("best") if record else None
+    if record is None or kept is None:
+        return None
+    saved, replaced = checkpoints.load_or_other(sweep / "trials" / record.id, kept, ["best"])
+    if replaced:
+        logger.warning("%s: %s", record.title, replaced)
+    channels, height, width = saved["shape"]
+    state = TrainState.create(TrainConfig(**record.config), (channels, height, width))
+    state.load_state_dict(saved)
+    model = folder / "model"
+    save_model(state.judged, state.config.code_size, state.shape, model)
+    words = (
+        f"Generator of {record.title} after {state.step:,} iterations, the best of its run and "
+        f"that the best of the cell {record.cell}. Codes z ~ N(0, 1), float32 (N, "
+        f"{state.config.code_size}), to images, float32 (N, {channels}, {height}, {width}) in "
+        "[0, 1]."
+    )
+    return Champion(f"{record.id}/{kept}", model, words, {"trial": record.id, "cell": record.cell})

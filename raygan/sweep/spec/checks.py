@@ -1,0 +1,291 @@
+"""What is wrong with a sweep beyond the type of each key: what its keys mean together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from raygan.errors import ConfigError
+from raygan.gan.config import TrainConfig
+from raygan.gan.nets.levels import check_size
+from raygan.shown import shown
+from raygan.sweep.spec import claims
+from raygan.sweep.spec.mistakes import message
+from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, RULES_OF, Range, Scalar, Stop, Train
+from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
+from raygan.sweep.study.stopping import GRACE, LEAST_GRACE, first_stop, grace
+
+if TYPE_CHECKING:
+    from raygan.sweep.spec.sweep_spec import SweepSpec
+
+_NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("dataset", ("path",), "dataset.name"),
+    ("stop", tuple(RULES_OF), "stop.rule"),
+    ("replicate", ("top", "until", "resplit"), "replicate.seeds"),
+    ("train", ("warmup_factor",), "train.warmup"),
+    ("train", ("blocks",), "train.architecture"),
+)
+"""Section and keys that have no effect as long as another key is at its default.
+
+Whoever writes that other key knows it: ``rule: none`` or ``seeds: 0`` switches off what the keys
+say, and they may stay.
+"""
+_SIZED = ("norm", "architecture", "levels", "batch_size")
+"""Fields that decide, together, whether images of some size can be trained on."""
+
+
+def check(spec: SweepSpec) -> None:
+    """Every field stands in one place, and the ends of what it may be can be trained.
+
+    Raises ValueError, as :func:`check_new` does.
+    """
+    axes, space = spec.axes(), spec.space()
+    for name in axes.keys() & space.keys():
+        raise ValueError(f"`{name}` is under both `grid` and `search`; keep one")
+    for name in (axes.keys() | space.keys()) & spec.train.model_fields_set:
+        raise ValueError(f"`{name}` is under `train` and also under `grid` or `search`; keep one")
+    for where, values in (("grid", axes), ("search", space)):
+        for name, value in values.items():
+            candidates = [value.min, value.max] if isinstance(value, Range) else value
+            for candidate in candidates:
+                _check_point(spec, {name: candidate}, f"{where}.{name}")
+            if len(set(candidates)) != len(candidates):
+                raise ValueError(
+                    f"`{where}.{name}` holds a value twice; remove one: {shown(candidates)}"
+                )
+    if not (axes.keys() | space.keys()) & {"batch_size"}:
+        _check_point(spec, {}, "train.batch_size")
+    _check_search(spec, space)
+    _check_stages(spec)
+    searched = trials_per_cell(spec) + spec.replicate.most * spec.replicate.top
+    count = math.prod(map(len, axes.values())) * (spec.search.repeats or 1) * searched
+    if count > MOST_TRIALS:
+        raise ValueError(
+            f"`grid` and `search` define {count} trials; at most "
+            f"{MOST_TRIALS} are allowed: remove values, or lower `search.trials`"
+            f"{' or `search.repeats`' if spec.search.repeats else ''}"
+        )
+    _check_cells(spec, axes, space)
+    claims.of_spec(spec)
+
+
+def check_new(spec: SweepSpec) -> None:
+    """What is asked of a YAML that people write, but not of a sweep that has begun already.
+
+    Each value of a range can be trained, and no key is without effect.
+    """
+    _check_effect(spec)
+    _check_stop(spec)
+    batch, workers = spec.space().get("batch_size"), spec.scale.workers
+    if isinstance(batch, Range) and workers > 1:
+        doublings = [int(batch.min) << k for k in range(25)]
+        such = [value for value in doublings if value <= batch.max]
+        raise ValueError(
+            f"`search.batch_size` ({batch.min} … {batch.max}) holds values that are not divisible "
+            f"by `scale.workers` (={workers}); list the values to try, such as {such}"
+        )
+    for point in spec.search.try_first:
+        _check_point(spec, point, "search.try_first")
+    if (shape := spec.dataset_config().shape()) is not None:
+        for config in extremes(spec):
+            check_size(config, shape[0], shape[1])
+
+
+def check_fair(spec: SweepSpec) -> None:
+    """What is asked of a sweep before it begins, but not of one that an earlier version began.
+
+    Early stopping is fair between cells; raises :class:`~raygan.errors.ConfigError` if not.
+    """
+    stop, longest = spec.stopping(), max(_values(spec, "iterations"))
+    given = grace(stop, longest)
+    if stop.rule == "asha" and given < LEAST_GRACE * longest:
+        raise ConfigError(
+            f"`stop.grace` (={given}) is below {LEAST_GRACE:.0%} of `iterations` (={longest}): so "
+            "early, `asha` keeps what learns fast at first: by the learning rate that it chooses, "
+            "one cell ends up to 7 percentage points further from its best than another "
+            f"(docs/method/search.md); raise it to {math.ceil(GRACE * longest)} or more, or "
+            "remove it"
+        )
+
+
+def extremes(spec: SweepSpec) -> list[TrainConfig]:
+    """Configurations that stand for all trials where the size of the images matters.
+
+    If :func:`~raygan.gan.nets.levels.check_size` passes them, it passes every trial.
+    """
+    points = itertools.product(*(_values(spec, name) for name in _SIZED))
+    return [spec.train_config(**dict(zip(_SIZED, point, strict=True))) for point in points]
+
+
+def _values(spec: SweepSpec, name: str) -> list[Any]:
+    """What a field of the training configuration may be; of numbers, the ends."""
+    varied = spec.axes().get(name) or spec.space().get(name)
+    return [getattr(spec.train, name)] if varied is None else list(ends(varied))
+
+
+def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -> None:
+    """Values that can be trained each by itself may exclude each other, two by two."""
+    architectures = {*axes.get("architecture", []), *ends(space.get("architecture", []))}
+    if "blocks" in axes.keys() | space.keys() and (
+        "dcgan" in (architectures or {spec.train.architecture})
+    ):
+        raise ValueError(
+            "`blocks` applies to `architecture: resnet` only: trials of dcgan that differ in it "
+            "would be the same; fix `blocks`, or leave out dcgan"
+        )
+    searched = [(name, value) for name, values in space.items() for value in ends(values)]
+    for point in itertools.product(*axes.values()):
+        cell = dict(zip(axes, point, strict=True))
+        if len(cell) > 1:
+            _check_point(spec, cell, "grid")
+        for name, value in searched:
+            _check_point(spec, {**cell, name: value}, f"search.{name}")
+        for (name, value), (other, second) in itertools.combinations(searched, 2):
+            if name != other:
+                _check_point(spec, {**cell, name: value, other: second}, f"search.{other}")
+
+
+def _check_search(spec: SweepSpec, space: Space) -> None:
+    method, trials, first = search_method(spec), spec.search.trials, spec.search.try_first
+    if spec.search.repeats and spec.replicate.until is not None:
+        raise ValueError(
+            "`replicate.until` has no effect with `search.repeats`: the repeats are compared, not "
+            "the seeds; raise `search.repeats`, and remove `replicate.until`"
+        )
+    if spec.search.repeats and "seed" in spec.axes():
+        raise ValueError(
+            "`search.repeats` sets its own seeds; remove `grid.seed`, or `search.repeats`"
+        )
+    if spec.search.repeats and spec.replicate.top > 1:
+        raise ValueError(
+            f"`replicate.top` (={spec.replicate.top}) must be 1 with `search.repeats`: each repeat "
+            "is judged by the setting that it has found"
+        )
+    if not space and (trials or first or spec.search.repeats):
+        raise ValueError("`search` has no field to search; add one, such as lr")
+    if method == "grid":
+        ranges = [name for name, value in space.items() if isinstance(value, Range)]
+        if ranges:
+            raise ValueError(
+                f"`search.method: grid` needs lists, but `{ranges[0]}` is a range; list its "
+                "values or use random or tpe"
+            )
+    elif trials is None and space:
+        raise ValueError(
+            f"`search.trials` is missing: `method: {method}` needs the number of trials per cell"
+        )
+    for number, point in enumerate(first):
+        if point.keys() != space.keys():
+            raise ValueError(
+                f"`search.try_first` point {shown(point)} must name the searched fields: "
+                f"{', '.join(space)}"
+            )
+        for name, value in point.items():
+            if not is_within(value, space[name]):
+                raise ValueError(
+                    f"`search.try_first`: {name}={shown(value)} is outside `search.{name}`; "
+                    "change one of the two"
+                )
+        if point in first[:number]:
+            raise ValueError(f"`search.try_first` holds {point} twice; remove one")
+
+
+def _check_stages(spec: SweepSpec) -> None:
+    for name in ("gpu_hours", "usd"):
+        if getattr(spec.budget, name) is not None and spec.scale.gpus_per_worker == 0:
+            raise ValueError(
+                f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
+                "`trials`, or `scale.gpus_per_worker`"
+            )
+    highest = ((spec.search.repeats or 1) - 1) * MOST_SEEDS + spec.replicate.most
+    spec.train_config(seed=spec.train.seed + highest)  # none beyond what is allowed
+    if spec.replicate.seeds and "seed" in spec.axes():
+        raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")
+    if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):
+        raise ValueError("`warmup` configures the retry; remove `train.warmup`")
+
+
+def _check_effect(spec: SweepSpec) -> None:
+    """Keys that the rest of the YAML leaves without effect."""
+    for section, keys, switch in _NEEDS:
+        needed, _, name = switch.partition(".")
+        if name in _written(spec, needed) or (needed == "stop" and spec.space()):
+            continue  # a search has a rule by default
+        for key in _written(spec, section, changed=True):
+            if key in keys:
+                label = key if section == "train" else f"{section}.{key}"
+                raise ValueError(
+                    f"`{label}` has no effect without `{switch}`; add `{switch}`, or remove "
+                    f"`{label}`"
+                )
+    rule = spec.stopping().rule
+    for key in _written(spec, "stop", changed=True):
+        if rule not in (*RULES_OF.get(key, (rule,)), "none"):
+            raise ValueError(
+                f"`stop.{key}` applies to `rule: {' or '.join(RULES_OF[key])}`, but `stop.rule` is "
+                f"{rule}; remove `stop.{key}`, or change the rule"
+            )
+    search = set(_written(spec, "search", changed=True))
+    if not spec.space() and search:
+        raise ValueError("`search` has no field to search; add one, such as lr")
+    if "seed" in search and search_method(spec) == "grid":
+        raise ValueError(
+            "`search.seed` applies to `method: random or tpe`, but this search is a grid, which "
+            "draws no random values; remove `search.seed`, or give `search.method`"
+        )
+
+
+def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterator[str]:
+    """The keys of ``section`` that the YAML gives; ``changed``: another value than the default.
+
+    A field of the training configuration is given where it varies, too. What equals the default
+    says nothing: the YAML that is stored with a sweep holds all defaults.
+    """
+    found = getattr(spec, section)
+    for name in sorted(found.model_fields_set):
+        if not changed or getattr(found, name) != type(found).model_fields[name].default:
+            yield name
+    if section == "train":
+        yield from (*spec.axes(), *spec.space())
+
+
+def _check_stop(spec: SweepSpec) -> None:
+    """Early stopping that the YAML asks for can stop a trial before its end."""
+    stop: Stop = spec.stopping()
+    if stop.rule == "none" or (spec.stop.rule is None and stop.grace is None):
+        return
+    longest = max(_values(spec, "iterations"))
+    given = grace(stop, longest)
+    every = min(_values(spec, "evaluate_every"), key=lambda every: first_stop(stop, every, longest))
+    first = first_stop(stop, every, longest)
+    if first < longest:
+        return
+    key, value = "stop.grace", given
+    if first_stop(stop, 1, longest) < longest:
+        key, value = "evaluate_every", every
+    elif stop.rule == "patience" and stop.patience >= given:
+        key, value = "stop.patience", stop.patience
+    raise ValueError(
+        f"`{key}` (={value}) is too large: `rule: {stop.rule}` stops trials at iteration {first} "
+        f"at the earliest, but they end at {longest}; lower `{key}`, or set `rule: none`"
+    )
+
+
+def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
+    try:
+        config = spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
+    except ValidationError as error:
+        raise ValueError(f"`{where}`: {message(error.errors()[0])}") from error
+    except ConfigError as error:
+        raise ValueError(f"`{where}`: {error}") from error
+    if "batch_size" in values or not values:
+        workers = spec.scale.workers
+        if config.batch_size % workers:
+            raise ValueError(
+                f"`{where}` (={config.batch_size}) must be divisible by `scale.workers` "
+                f"(={workers}): it counts the images of all workers"
+            )

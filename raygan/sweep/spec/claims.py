@@ -1,0 +1,83 @@
+"""What a sweep's ``claims`` mean: which cells, or which values of an axis, they are about."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from raygan.report.claims import Claim
+from raygan.shown import shown
+
+if TYPE_CHECKING:
+    from raygan.sweep.spec.sweep_spec import SweepSpec
+
+SECOND = {"lower": "than", "not_worse": "than", "equivalent": "to"}
+"""The kinds of claims, each with the key of the other cell."""
+_PERCENT = re.compile(r"\d{1,3}(\.\d{1,6})?%")
+
+
+def of_spec(spec: SweepSpec) -> tuple[Claim, ...]:
+    """The claims of a YAML; raises ValueError if one names what is not compared."""
+    if not spec.claims:
+        return ()
+    cells = _cells(spec)
+    found = [_claim(one.model_dump(exclude_none=True), cells) for one in spec.claims]
+    for number, claim in enumerate(found):
+        if claim in found[:number]:
+            raise ValueError(f"`claims`: {claim.text!r} stands there twice; remove one")
+    return tuple(found)
+
+
+def _cells(spec: SweepSpec) -> dict[str, dict[str, Any]]:
+    """The cells that the report compares, by name: those that differ in their seed are one."""
+    from raygan.sweep.spec import plan
+
+    points = [{k: v for k, v in cell.values.items() if k != "seed"} for cell in plan.cells(spec)]
+    return {plan.cell_name(spec, values): values for values in points}
+
+
+def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]]) -> Claim:
+    kind = next(kind for kind in SECOND if kind in given)
+    first, second = (str(given[key]) for key in (kind, SECOND[kind]))
+    pairs = _pairs(cells)
+    names = sorted({name for pair in pairs for name in pair})
+    for name in (first, second):
+        if name not in names:
+            raise ValueError(
+                f"`claims`: there is no cell {shown(name)!r}; known are "
+                f"{shown(', '.join(names)) or 'none: there is one cell'}"
+            )
+    if (first, second) not in pairs:
+        raise ValueError(
+            f"`claims`: {shown(first)!r} and {shown(second)!r} are not compared; name two "
+            "different cells that differ in one key, or two values of one key"
+        )
+    return Claim(kind, *pairs[first, second], margin(given.get("margin", 0.0)))  # type: ignore[arg-type]
+
+
+def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """The pairs of names that a claim may have, with what the report calls them.
+
+    These are cells that differ in one axis, and two values of an axis: over all strata of the other
+    axes or, if there is no other, the two cells.
+    """
+    from raygan.report.family import axes
+
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for axis in axes(cells):
+        for name, values in cells.items():
+            for other, others in cells.items():
+                if name == other or {**values, axis: None} != {**others, axis: None}:
+                    continue
+                by_value = str(values[axis]), str(others[axis])
+                alone = set(values) == {axis}
+                found[by_value] = (name, other) if alone else by_value
+                found[name, other] = name, other
+    return found
+
+
+def margin(given: str | float) -> float:
+    """``5%`` or 0.05 as a share; raises ValueError for what is neither."""
+    if isinstance(given, str) and not _PERCENT.fullmatch(given):
+        raise ValueError(f"`margin` (={shown(given)!r}) must be like 5% or 0.05")
+    return float(given[:-1]) / 100 if isinstance(given, str) else float(given)

@@ -1,0 +1,83 @@
+"""What is wrong with a YAML, in words: the place, what was given, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from raygan.shown import shown
+from raygan.sweep.spec.yaml_loader import Document
+
+MOST = 20
+"""Mistakes that one message names."""
+MOST_VALUE = 100
+"""Characters of a key or value that are repeated."""
+Keys = dict[str, list[str]]
+"""Allowed keys per section; the top level is the section ''."""
+
+LIST, RANGE = TAGS = ("(list)", "(range)")
+"""Marks of a union's members in pydantic's paths; no keys of the YAML."""
+
+
+def explain(document: Document, error: ValidationError, keys: Keys) -> str:
+    """The first :data:`MOST` mistakes, one a line, and how many more there are."""
+    problems = _most_telling(error)
+    lines = [_explain_one(document, problem, keys) for problem in problems[:MOST]]
+    if (left := len(problems) - MOST) > 0:
+        lines.append(f"and {left:,} more mistakes")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _most_telling(error: ValidationError) -> list[Any]:
+    """One problem per place: a union reports one for each of its members."""
+    problems: dict[Any, Any] = {}
+    for problem in error.errors():
+        path = tuple(part for part in problem["loc"] if part not in TAGS)
+        depth = 2 if path[:1] in (("scale",), ("dataset",)) else len(path)
+        first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
+        if first["msg"] != problem["msg"]:
+            first["msg"] += f", or {_lower(problem['msg'])}"
+    return list(problems.values())
+
+
+def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
+    path = problem["loc"]
+    if not path and (named := re.search(r"`([a-z_.]+)`", problem["msg"])):
+        path = tuple(named[1].split("."))
+        path = next((known for known in document.lines if known[-len(path) :] == path), path)
+        return f"{document.where(path)}: {message(problem)}"
+    where, key = document.where(path), shown(".".join(str(part) for part in path), MOST_VALUE)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key `{key}`{_nearest(path, keys)}"
+    if problem["type"] == "missing":
+        return f"{where}: the key `{key}` is missing"
+    given = problem.get("input")
+    value = ""
+    if isinstance(given, bool | int | float | str | None):
+        value = f" (={shown(repr(given), MOST_VALUE)})"
+    return f"{where}: {f'`{key}`{value}: ' if key else ''}{message(problem)}"
+
+
+def message(problem: Any) -> str:
+    return shown(_lower(problem["msg"].removeprefix("Value error, ")))
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
+    section = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
+    allowed = keys.get(section, [])
+    near = difflib.get_close_matches(str(path[-1])[:MOST_VALUE], allowed, n=1, cutoff=0.5)
+    elsewhere = [
+        f"{section}.{path[-1]}" for section, names in keys.items() if section and path[-1] in names
+    ]
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    if elsewhere:
+        return f"; did you mean `{elsewhere[0]}`?"
+    return f"; allowed here: {', '.join(allowed)}" if allowed else ""

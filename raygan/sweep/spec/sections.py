@@ -1,0 +1,350 @@
+"""The sections of a sweep's YAML, made from the configuration classes whose defaults they have."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import fields as dataclass_fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
+
+import pydantic
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+)
+
+from raygan.data.dataset import DatasetConfig
+from raygan.gan.config import FIELDS, TrainConfig
+from raygan.gan.judge.final_config import FinalConfig
+from raygan.sweep.spec.claims import SECOND, margin
+from raygan.sweep.spec.mistakes import LIST, RANGE
+
+Scalar = bool | int | float | str
+
+RESERVED = ("data", "mlartifacts", "mlflow.db")
+"""What lies beside the sweeps in a storage folder."""
+MOST_TRIALS = 10_000
+MOST_SEEDS = 1000
+"""Of one setting."""
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Section(BaseModel):
+    model_config = _STRICT
+
+
+class Range(Section):
+    """A range that is searched."""
+
+    min: int | float
+    max: int | float
+    scale: Literal["log", "linear"] = "linear"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.min < self.max:
+            raise ValueError(f"`min` (={self.min}) must be below `max` (={self.max})")
+        if self.scale == "log" and self.min <= 0:
+            raise ValueError(f"`min` (={self.min}) must be positive on a log scale")
+        return self
+
+
+def _section_of(owner: type, name: str) -> type[Section]:
+    """The fields of a configuration dataclass, with its types, defaults and docstrings."""
+    hints, docs = get_type_hints(owner), _attribute_docs(owner)
+    fields: dict[str, Any] = {
+        field.name: (hints[field.name], Field(field.default, description=docs.get(field.name)))
+        for field in dataclass_fields(owner)
+    }
+    return create_model(name, __base__=Section, __doc__=inspect.getdoc(owner), **fields)
+
+
+def _attribute_docs(owner: type) -> dict[str, str]:
+    (definition,) = ast.parse(inspect.getsource(owner)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        statement.target.id: " ".join(doc.value.value.split())
+        for statement, doc in pairwise(definition.body)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(doc.value.value, str)
+    }
+
+
+def _per_field(annotation: Any, what: str, names: Iterable[str]) -> dict[str, Any]:
+    return {
+        name: (annotation | None, Field(None, description=f"{what} `{name}`")) for name in names
+    }
+
+
+Values = Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
+
+
+class SearchBase(Section):
+    method: Literal["grid", "random", "tpe"] | None = Field(
+        None, description="by default `grid` if every field is a list, else `tpe`"
+    )
+    trials: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="trials per cell, each with another setting; by default all of a grid",
+    )
+    seed: int = Field(0, ge=0, description="fixes the random choices of `random` and `tpe`")
+    try_first: list[dict[str, Scalar]] = Field(
+        [], description="points of the search space that are tried first"
+    )
+    repeats: int | None = Field(
+        None,
+        ge=3,
+        le=100,
+        description="the whole search is repeated so many times in each cell, with other seeds; "
+        "each repeat has its own replicates; by default it is not repeated",
+    )
+
+
+if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
+    Train: TypeAlias = Any
+    Dataset: TypeAlias = Any
+    Final: TypeAlias = Any
+    Grid: TypeAlias = Any
+    Search: TypeAlias = Any
+else:
+    Train = _section_of(TrainConfig, "Train")
+    Dataset = _section_of(DatasetConfig, "Dataset")
+    Final = _section_of(FinalConfig, "Final")
+    Grid = create_model(
+        "Grid",
+        __base__=Section,
+        __doc__="Lists of values; each combination of them is a cell.",
+        **_per_field(Values, "Values of", FIELDS),
+    )
+    Search = create_model(
+        "Search",
+        __base__=SearchBase,
+        __doc__="The search space of each cell: fields of the training configuration.",
+        **_per_field(
+            Annotated[
+                Annotated[Values, Tag(LIST)] | Annotated[Range, Tag(RANGE)],
+                Discriminator(lambda value: RANGE if isinstance(value, dict | Range) else LIST),
+            ],
+            "List or range of",
+            (name for name in FIELDS if name != "seed"),
+        ),
+    )
+
+
+RULES_OF = {
+    "grace": ("asha", "median", "patience"),
+    "reduction": ("asha",),
+    "patience": ("patience",),
+}
+"""The keys of ``stop`` beside ``rule``, with the rules that heed them."""
+
+
+class Stop(Section):
+    """Early stopping on the running reconstruction loss, per cell."""
+
+    rule: Literal["asha", "median", "patience", "none"] | None = Field(
+        None,
+        description="when a trial is early-stopped; `none`: never; by default `median` where "
+        "there is a `search`",
+    )
+    grace: int | None = Field(
+        None,
+        ge=1,
+        description="iterations before any trial is stopped; by default 10% of `iterations`",
+    )
+    reduction: int = Field(
+        3, ge=2, description="asha: one in so many trials passes each rung (grace · reductionᵏ)"
+    )
+    patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
+
+
+class Replicate(Section):
+    """The best settings of each cell, trained again with fresh seeds and no early stopping."""
+
+    seeds: int = Field(
+        0, ge=0, le=MOST_SEEDS, description="fresh seeds per setting; 0: no replicates"
+    )
+    top: int = Field(1, ge=1, le=100, description="how many of the best settings of each cell")
+    until: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_SEEDS,
+        description="more seeds, up to so many, until every difference between cells is settled; "
+        "by default none",
+    )
+    resplit: bool = Field(
+        False,
+        description="each seed also draws its own held-out images, the same in every cell, so that "
+        "the intervals are over splits, too",
+    )
+
+    @property
+    def most(self) -> int:
+        """The most seeds of one setting."""
+        return max(self.seeds, self.until or 0)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Replicate:
+        if self.until is not None and not 0 < self.seeds < self.until:
+            raise ValueError(
+                f"`until` (={self.until}) must be above `seeds` (={self.seeds}), the seeds of the "
+                "first look, which must be at least 3"
+            )
+        if self.until is not None and self.seeds < 3:
+            raise ValueError(
+                f"`seeds` (={self.seeds}) must be at least 3 with `until`: fewer settle nothing"
+            )
+        return self
+
+
+class Warmup(Section):
+    """How a trial that fails in its first iterations is retried, once. If a replicate fails so, all
+    seeds of its setting are trained with the warm-up: they share one recipe."""
+
+    iterations: int = Field(
+        100, ge=1, description="iterations of the retry at the lower learning rate"
+    )
+    factor: float = Field(
+        0.1, gt=0, lt=1, description="factor of the learning rate during these iterations"
+    )
+
+
+class DeclaredClaim(Section):
+    """A claim that is declared before the first trial, about cells or values of one axis:
+    `{lower: wn, than: bn}`, `{not_worse: wn, than: vanilla, margin: 5%}`, or
+    `{equivalent: wn, to: vanilla, margin: 5%}`."""
+
+    lower: Scalar | None = Field(None, description="its loss is lower than that of `than`")
+    not_worse: Scalar | None = Field(
+        None, description="its loss is at most `margin` higher than that of `than`"
+    )
+    equivalent: Scalar | None = Field(
+        None, description="its loss is within `margin` of that of `to`"
+    )
+    than: Scalar | None = Field(None, description="the other, for `lower` and `not_worse`")
+    to: Scalar | None = Field(None, description="the other, for `equivalent`")
+    margin: str | int | float | None = Field(
+        None, description="share of the other's loss, such as 5% or 0.05"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> DeclaredClaim:
+        given = self.model_dump(exclude_none=True)
+        kinds = [kind for kind in SECOND if kind in given]
+        if len(kinds) != 1:
+            raise ValueError(f"must have one of {', '.join(SECOND)}")
+        kind, second = kinds[0], SECOND[kinds[0]]
+        expected = {kind, second} | ({"margin"} if kind != "lower" else set())
+        if given.keys() != expected:
+            raise ValueError(f"`{kind}` takes {', '.join(sorted(expected - {kind}))}, and no other "
+                             "key")  # fmt: skip
+        if "margin" in given and not 0 < margin(given["margin"]) < 1:
+            raise ValueError(f"`margin` (={given['margin']}) must be above 0% and below 100%, such "
+                             "as 5% or 0.05")  # fmt: skip
+        return self
+
+
+class Budget(Section):
+    """Limits: once one is reached, no trial starts, and running ones end at their next rung."""
+
+    gpu_hours: float | None = Field(
+        None, gt=0, description="GPUs × hours during which trials hold them"
+    )
+    wall_clock: str | int | float | None = Field(
+        None, description="running time of the sweep, interruptions not counted: 90m, 12h, 2d"
+    )
+    trials: int | None = Field(
+        None, ge=1, description="trials that are started, replicates included"
+    )
+    usd: float | None = Field(
+        None, gt=0, description="cost of the GPU-hours; needs `usd_per_gpu_hour`"
+    )
+    usd_per_gpu_hour: float | None = Field(None, gt=0, description="price of one GPU for an hour")
+
+    @property
+    def caps(self) -> dict[str, Any]:
+        """The caps that are set."""
+        return self.model_dump(exclude_none=True, exclude={"usd_per_gpu_hour"})
+
+    @property
+    def seconds(self) -> float | None:
+        """``wall_clock`` in seconds."""
+        if self.wall_clock is None:
+            return None
+        text = str(self.wall_clock)
+        return float(text[:-1]) * _SECONDS[text[-1]]
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Budget:
+        if self.wall_clock is not None and not _DURATION.fullmatch(str(self.wall_clock)):
+            raise ValueError(
+                f"`wall_clock` (={self.wall_clock!r}) must be a number and s, m, h or d, such as "
+                "90m or 12h"
+            )
+        if self.usd is not None and self.usd_per_gpu_hour is None:
+            raise ValueError("`usd` needs a price: add `usd_per_gpu_hour`")
+        return self
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?[smhd]")
+
+
+class Scale(Section):
+    """Resources of each trial, and how many trials run at once."""
+
+    workers: int = Field(1, ge=1, le=1024, description="Ray Train workers per trial")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores per worker")
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs per worker; may be a fraction")
+    max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="trials at once; auto: as many as fit on the cluster"
+    )
+    autoscaling: bool = Field(
+        False, description="the cluster's autoscaler adds nodes for `max_concurrent` trials"
+    )
+    resident: Literal["auto", "never"] = Field(
+        "auto",
+        description="where a GPU's images are kept; auto: on the GPU, if they take at most half of "
+        "the trial's share of its memory",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Scale:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
+            raise ValueError(
+                f"`gpus_per_worker` (={self.gpus_per_worker}) must be a whole number if it is "
+                "above 1"
+            )
+        if self.autoscaling and self.max_concurrent == "auto":
+            raise ValueError("`autoscaling: true` needs a limit: set `max_concurrent` to a number")
+        if 0 < self.gpus_per_worker < 1 < self.workers:
+            raise ValueError(
+                f"`gpus_per_worker` (={self.gpus_per_worker}) must be a whole number if there are "
+                f"several `workers` (={self.workers}): they cannot share a GPU"
+            )
+        return self
+
+
+class Tracking(Section):
+    """Where MLflow is."""
+
+    uri: str | None = Field(
+        None,
+        description="MLflow server or database; by default $MLFLOW_TRACKING_URI, else SQLite "
+        "in the storage folder",
+    )
+    experiment: str = Field(
+        "raygan", min_length=1, max_length=200, description="MLflow experiment of the runs"
+    )

@@ -1,0 +1,95 @@
+"""The search space of a sweep: which settings a search may try, and how many there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, get_type_hints
+
+from raygan.gan.config import TrainConfig
+from raygan.sweep.spec.sections import Range, Scalar
+
+if TYPE_CHECKING:
+    from raygan.sweep.spec.sweep_spec import SweepSpec
+
+Space = Mapping[str, list[Scalar] | Range]
+
+
+def search_method(spec: SweepSpec) -> str:
+    """The search method: what the YAML says, or what fits its lists and ranges."""
+    if spec.search.method is not None:
+        return str(spec.search.method)
+    all_lists = not any(isinstance(value, Range) for value in spec.space().values())
+    return "grid" if all_lists else "tpe"
+
+
+@cache
+def integer_fields() -> frozenset[str]:
+    """Fields of the training configuration that are whole numbers."""
+    return frozenset(
+        name for name, hint in get_type_hints(TrainConfig).items() if hint in (int, int | None)
+    )
+
+
+def finite(space: Space) -> dict[str, Sequence[Scalar]] | None:
+    """The values of each field; None if one has a range of real numbers."""
+    found: dict[str, Sequence[Scalar]] = {}
+    for name, values in space.items():
+        if not isinstance(values, Range):
+            found[name] = values
+        elif name in integer_fields():
+            found[name] = range(int(values.min), int(values.max) + 1)
+        else:
+            return None
+    return found
+
+
+def size(space: Space) -> int | None:
+    """How many settings there are; None if they are not finite."""
+    values = finite(space)
+    return None if values is None else math.prod(map(len, values.values()))
+
+
+def setting(values: Mapping[str, Sequence[Scalar]], number: int) -> dict[str, Scalar]:
+    """Setting ``number`` of a finite space, in the order of the product, the last field fastest."""
+    found: dict[str, Scalar] = {}
+    for name in reversed(list(values)):
+        number, place = divmod(number, len(values[name]))
+        found[name] = values[name][place]
+    return {name: found[name] for name in values}
+
+
+def ends(values: list[Scalar] | Range) -> list[Scalar]:
+    """The least and the greatest number, which are refused if any number is; or all words."""
+    if isinstance(values, Range):
+        return [values.min, values.max]
+    numbers = [value for value in values if not isinstance(value, str)]
+    return [min(numbers), max(numbers)] if numbers else values
+
+
+def longest(spec: SweepSpec, values: Mapping[str, Scalar]) -> int:
+    """The most iterations of a trial in the cell with these ``values`` of the grid's axes."""
+    if "iterations" in values:
+        return int(values["iterations"])
+    searched = spec.space().get("iterations")
+    return spec.train.iterations if searched is None else int(max(ends(searched)))
+
+
+def is_within(value: Scalar, values: list[Scalar] | Range) -> bool:
+    """Whether a search may try ``value``."""
+    if not isinstance(values, Range):
+        return value in values
+    return not isinstance(value, str) and values.min <= value <= values.max
+
+
+def trials_per_cell(spec: SweepSpec) -> int:
+    """How many trials each cell's search takes; none if there are only replicates to train.
+
+    A search never tries a setting twice: there are no more trials than settings.
+    """
+    space = spec.space()
+    if not space:
+        return 0 if spec.replicate.seeds else 1
+    most, asked = size(space), spec.search.trials
+    return min(count for count in (most, asked) if count is not None)

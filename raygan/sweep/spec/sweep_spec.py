@@ -1,0 +1,276 @@
+"""What a sweep's YAML may say, and what it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+
+from raygan.addresses import check_address, without_secrets
+from raygan.data.dataset import DatasetConfig
+from raygan.errors import ConfigError
+from raygan.gan.config import TrainConfig
+from raygan.gan.judge.final_config import FinalConfig
+from raygan.shown import shown
+from raygan.sweep.spec import checks, yaml_loader
+from raygan.sweep.spec.mistakes import explain
+from raygan.sweep.spec.sections import (
+    RESERVED,
+    RULES_OF,
+    Budget,
+    Dataset,
+    DeclaredClaim,
+    Final,
+    Grid,
+    Range,
+    Replicate,
+    Scalar,
+    Scale,
+    Search,
+    SearchBase,
+    Section,
+    Stop,
+    Tracking,
+    Train,
+    Warmup,
+)
+from raygan.sweep.spec.space import search_method
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class SweepSpec(Section):
+    """A sweep: one YAML file."""
+
+    name: str = Field(
+        pattern=NAME,
+        description="name of the sweep, its folder and its runs: letters, digits, '.', '_' and '-'",
+    )
+    dataset: Dataset = Dataset()
+    grid: Grid = Grid()
+    search: Search = Search()
+    stop: Stop = Stop()
+    warmup: Warmup | None = Field(
+        None, description="retry of a trial that fails in its first iterations; by default none"
+    )
+    replicate: Replicate = Replicate()
+    claims: list[DeclaredClaim] = Field(
+        [],
+        max_length=100,
+        description="claims that are declared before the first trial: these alone are tested, "
+        "other differences are exploratory",
+    )
+    final: Final = Final()
+    train: Train = Train()
+    scale: Scale = Scale()
+    budget: Budget = Budget()
+    storage: str = Field(
+        "results",
+        min_length=1,
+        max_length=1000,
+        description="folder or address, such as `s3://bucket/raygan`, that holds all sweeps",
+    )
+    tracking: Tracking = Tracking()
+
+    @pydantic.model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> SweepSpec:
+        if ".." in self.name or self.name in RESERVED:
+            raise ValueError(
+                f"`name` (={self.name!r}) must not contain '..' and must not be one of "
+                f"{', '.join(RESERVED)}"
+            )
+        self.train_config()
+        self.final_config()
+        checks.check(self)
+        if not (info.context or {}).get("known"):
+            self.dataset_config()
+            checks.check_new(self)
+        return self
+
+    def dataset_config(self) -> DatasetConfig:
+        """The images of the sweep."""
+        return DatasetConfig(**self.dataset.model_dump())
+
+    def train_config(self, **changes: Any) -> TrainConfig:
+        """What every trial has in common, with some fields changed."""
+        return TrainConfig(**{**self.train.model_dump(), **changes})
+
+    def final_config(self) -> FinalConfig:
+        """The final test of the replicates."""
+        return FinalConfig(**self.final.model_dump())
+
+    def axes(self) -> dict[str, list[Scalar]]:
+        """The grid's axes, in the order of the training configuration's fields."""
+        return _given(self.grid)
+
+    def space(self) -> dict[str, list[Scalar] | Range]:
+        """The searched fields, in the order of the training configuration's fields."""
+        own = SearchBase.model_fields
+        return {name: value for name, value in _given(self.search).items() if name not in own}
+
+    def stopping(self) -> Stop:
+        """Early stopping, with the rule that is used where the YAML names none."""
+        rule = self.stop.rule or ("median" if self.space() else "none")
+        return self.stop.model_copy(update={"rule": rule})
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that the sweep will use, defaults included, as plain values."""
+        resolved = self.model_dump(mode="json", exclude_none=True)
+        for name in self.axes().keys() | self.space().keys():
+            resolved["train"].pop(name, None)  # it stands where it varies
+        rule = resolved["stop"]["rule"] = self.stopping().rule
+        for name, rules in RULES_OF.items():
+            if rule not in rules:
+                resolved["stop"].pop(name, None)
+        if search_method(self) == "grid":
+            del resolved["search"]["seed"]
+        # an earlier version let them stand in addresses
+        for section, name in ((resolved, "storage"), (resolved["dataset"], "path"),
+                              (resolved["tracking"], "uri")):  # fmt: skip
+            if name in section:
+                section[name] = without_secrets(section[name])
+        return resolved
+
+
+def _given(section: BaseModel) -> dict[str, Any]:
+    return {
+        name: getattr(section, name)
+        for name in section.model_dump(exclude_unset=True)
+        if getattr(section, name) is not None
+    }
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
+    """Read a sweep from ``path``, with ``key=value`` overrides.
+
+    Raises :class:`~raygan.errors.ConfigError`: file, line, what is wrong, the nearest key.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(yaml_loader.MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    document = yaml_loader.parse(text, str(path))
+    for override in overrides:
+        _override(document, override)
+    return validate(document)
+
+
+def validate(document: yaml_loader.Document, *, known: bool = False) -> SweepSpec:
+    """Check parsed YAML; raises :class:`~raygan.errors.ConfigError`.
+
+    ``known``: it was accepted before, perhaps by an earlier version that refused less; what only
+    people who write a YAML have to be told passes.
+    """
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.name}: must be a mapping with at least the key `name`")
+    if not known:  # before anything else: nothing that follows may repeat a secret
+        _check_addresses(document.data, (), document)
+    try:
+        return SweepSpec.model_validate(document.data, context={"known": known})
+    except ValidationError as error:
+        raise ConfigError(explain(document, error, _KEYS)) from error
+
+
+def _check_addresses(data: Any, path: yaml_loader.Path, document: yaml_loader.Document) -> None:
+    """Refuse secrets in all that may be an address, wherever it stands."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            _check_address(str(key), "key", document.where((*path, key)))
+            _check_addresses(value, (*path, key), document)
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            _check_addresses(value, (*path, number), document)
+    elif isinstance(data, str):
+        _check_address(data, shown(".".join(map(str, path))), document.where(path))
+
+
+def _check_address(text: str, name: str, where: str) -> None:
+    try:
+        check_address(text, name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _override(document: yaml_loader.Document, override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = tuple(key.strip().split("."))
+    label = f"--set {shown(key.strip())}=…"
+    if not equals or not all(re.fullmatch(r"[A-Za-z_]+", part) for part in parts):
+        given = shown(without_secrets(override))
+        raise ConfigError(f"--set {given!r}: must be key=value, such as train.features=16")
+    target = document.data
+    if not isinstance(target, dict):
+        return  # validate says so
+    for part in parts[:-1]:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise ConfigError(f"{label}: `{shown(part)}` is not a section")
+    try:
+        value = yaml_loader.parse_value(text)
+    except ConfigError as error:
+        raise ConfigError(f"{label}: {error}") from error
+    document.overrides[parts] = label  # the value may hold a secret
+    _check_addresses(value, parts, document)
+    target[parts[-1]] = value
+    document.overrides[parts] = shown(f"--set {override}")
+
+
+_KEYS: dict[str, list[str]] = {
+    "": list(SweepSpec.model_fields),
+    **{
+        name: list(model.model_fields)
+        for name, model in {
+            "train": Train,
+            "dataset": Dataset,
+            "grid": Grid,
+            "search": Search,
+            "stop": Stop,
+            "warmup": Warmup,
+            "replicate": Replicate,
+            "claims": DeclaredClaim,
+            "final": Final,
+            "scale": Scale,
+            "budget": Budget,
+            "tracking": Tracking,
+        }.items()
+    },
+}
+"""Allowed keys per section, for suggestions."""
+
+
+def smoke(spec: SweepSpec) -> SweepSpec:
+    """The same cells, shrunk to a minute: tiny networks, 20 iterations, one trial and one
+    replicate per cell."""
+    small: dict[str, Any] = {
+        "iterations": 20,
+        "evaluate_every": 10,
+        "reconstruction_steps": 5,
+        "features": 8,
+        "code_size": 16,
+    }
+    varied = spec.axes().keys() | spec.space().keys()
+    data = spec.model_dump(exclude_unset=True)
+    data["name"] = f"{spec.name[:58]}-smoke"
+    data["train"] = {**data.get("train", {}), **{k: v for k, v in small.items() if k not in varied}}
+    data.get("stop", {}).pop("grace", None)
+    if spec.space():
+        search = data.setdefault("search", {})
+        search["trials"] = 1
+        search.pop("repeats", None)
+    if spec.replicate.seeds:
+        data["replicate"] = {"seeds": 1}
+    if spec.final.steps:
+        data["final"] = {"steps": 10, "images": 16, "restarts": 1, "audited": 4}
+    return validate(yaml_loader.Document("--smoke-test", data), known=True)

@@ -1,0 +1,235 @@
+"""One cell of a sweep: its search, its stopping rule, its replicates. Cells never compete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from optuna.storages import BaseStorage
+
+from raygan.errors import RayganError
+from raygan.records import WHOLE, TrialRecord
+from raygan.sweep.spec import plan
+from raygan.sweep.spec.plan import Cell, TrialPlan
+from raygan.sweep.spec.space import longest
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import looks
+from raygan.sweep.study.search import CellSearch
+from raygan.sweep.study.stopping import Never, StopRule, is_exempt, make_rule
+
+_TO_THE_END = Never()
+
+
+def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Those of a cell's ``records`` that replicate its best settings, whatever their outcome; where
+    a setting needs a warm-up, those that have one."""
+    records = list(records)
+    planned = {planned.id for planned in replicates(spec, cell, records, spec.replicate.most)}
+    return [record for record in records if record.id in planned]
+
+
+def attempts(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The same, and the replicates of these settings without the warm-up that they need."""
+    records = list(records)
+    most = spec.replicate.most
+    plain = {p.id.removesuffix(plan.RETRY) for p in replicates(spec, cell, records, most)}
+    return [record for record in records if record.id.removesuffix(plan.RETRY) in plain]
+
+
+def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Those of a sweep's ``records`` that are trained once more with a warm-up, now or later: early
+    failures, and all replicates of a setting of which one has failed early."""
+    known = {record.id: record for record in records}
+    warm = _warm_sources(known.values()) if spec.warmup is not None else set()
+    return [
+        record
+        for record in known.values()
+        if not plan.is_retry(record.id)
+        and (
+            f"{record.id}{plan.RETRY}" in known
+            or (record.kind == "search" and spec.warmup and record.outcome == "early-failure")
+            or (record.kind == "replicate" and _source(record) in warm)
+        )
+    ]
+
+
+def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
+    """Trials of the whole sweep, as far as is known from its ``records``: early failures add those
+    that are trained once more."""
+    records = list(records)
+    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, records)
+    whole = len(plan.cells(spec)) * each + len(trained_twice(spec, records))
+    # an earlier version may have tried some settings twice
+    return max(whole, len(records))
+
+
+def is_to_retry(spec: SweepSpec, record: TrialRecord, records: Mapping[str, TrialRecord]) -> bool:
+    """Whether ``record``, of a search, is yet to be tried once more with a warm-up."""
+    return (
+        spec.warmup is not None
+        and record.kind == "search"
+        and record.outcome == "early-failure"
+        and not plan.is_retry(record.id)
+        and f"{record.id}{plan.RETRY}" not in records
+    )
+
+
+def _source(replicate: TrialRecord) -> str:
+    """The trial whose setting is replicated."""
+    return replicate.id.removesuffix(plan.RETRY).rpartition("-seed")[0]
+
+
+def _warm_sources(records: Iterable[TrialRecord]) -> set[str]:
+    """The trials whose settings need a warm-up, since a replicate without one has failed early."""
+    return {
+        _source(record)
+        for record in records
+        if record.kind == "replicate"
+        and record.outcome == "early-failure"
+        and not plan.is_retry(record.id)
+    }
+
+
+def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The one of a cell's ``records`` that ended lowest, of its verdict if it has one; never one
+    that has collapsed or learned nothing."""
+    records = list(records)
+    searched = [record for record in records if record.kind == "search"]
+    for group in (verdict(spec, cell, records), searched):
+        ranked = [record for record in _ranked(group) if record.outcome in ("ok", "stopped")]
+        if ranked:
+            return ranked[0]
+    return None
+
+
+def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that gave a result: those that ran to their end first, the lowest end loss first.
+
+    Those that have collapsed or learned nothing come last: where all have, one is replicated, to
+    see how often.
+    """
+    usable = [r for r in records if r.outcome in (*WHOLE, "stopped") and r.history]
+    order = ("ok", "stopped", "collapsed", "untrained")
+    return sorted(usable, key=lambda r: (order.index(r.outcome or ""), r.end_loss or 0.0))
+
+
+def replicates(
+    spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord], seeds: int
+) -> Iterator[TrialPlan]:
+    """The trials that replicate the settings which are best now, with so many ``seeds``.
+
+    All seeds of a setting have the same recipe: with a warm-up if the search needed one for it, or
+    if any seed has failed early without one.
+    """
+    records = list(records)
+    warm = _warm_sources(records)
+    top: dict[str, tuple[str, dict[str, Any]]] = {}
+    if not plan.trials_per_cell(spec):
+        top[""] = (cell.name, {})
+    for record in _ranked(record for record in records if record.kind == "search"):
+        # a setting that was drawn twice is one
+        source = record.id.removesuffix(plan.RETRY)
+        if top.setdefault(repr(sorted(record.params.items())), (source, record.params))[0] == (
+            source) and plan.is_retry(record.id):  # fmt: skip
+            warm.add(source)
+    settings = list(top.values())[: spec.replicate.top]
+    for index in range(seeds):
+        for source, params in settings:
+            planned = plan.replicate(spec, cell, index, params, source)
+            warmup = spec.warmup if source in warm else None
+            yield planned if warmup is None else plan.with_warmup(planned, warmup)
+
+
+class CellStudy:
+    """What one cell has tried, and what it is to try next.
+
+    The cell is searched; an early failure is tried once more with a warm-up if the spec says so;
+    when the search is over, the best settings are replicated. ``journal``: Optuna storage to keep
+    the search in.
+    """
+
+    def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
+        self.name = cell.name
+        self.records: dict[str, TrialRecord] = {}
+        self.seeds = spec.replicate.seeds
+        """How many seeds of the best settings are trained, as far as the sweep has looked."""
+        self._spec, self._cell = spec, cell
+        self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
+        self._rule = make_rule(spec.stopping(), longest(spec, cell.values))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials have ended, and no other is to come."""
+        ended = all(record.outcome for record in self.records.values())
+        return ended and not self._search.left and next(self._due(), None) is None
+
+    def next_trial(self) -> TrialPlan | None:
+        """The next trial, or None if none is known now."""
+        if (planned := next(self._due(), None)) is not None:
+            return planned
+        asked = self._search.ask()
+        return None if asked is None else plan.trial(self._spec, self._cell, *asked)
+
+    def heard(self, record: TrialRecord, step: int, loss: float) -> bool:
+        """An evaluation of ``record``; returns whether the rule stops it."""
+        stops = self._rule_of(record).stops(record.id, step, loss)
+        return stops and not is_exempt(record.index)
+
+    def rung(self, record: TrialRecord, step: int) -> int:
+        """The last iteration up to ``step`` at which ``record`` is compared with others."""
+        return self._rule_of(record).rung(step)
+
+    def ended(self, record: TrialRecord, baseline: float | None = None) -> None:
+        """``record`` has its outcome; ``baseline``: loss of the mean training image."""
+        if record.kind == "search" and not is_to_retry(self._spec, record, self.records):
+            outcome = record.outcome or ""
+            self._search.tell(record.index, record.curve, outcome=outcome, baseline=baseline)
+
+    def restore(self, baseline: float | None = None) -> None:
+        """Rebuild search and rule from the records of an earlier run."""
+        searched = [record for record in self.records.values() if record.kind == "search"]
+        for record in searched:
+            if not plan.is_retry(record.id):
+                self._restore_search(record, baseline)
+        # rungs are rebuilt in the order of the iterations, so that no trial is judged by later ones
+        points = [(point, record) for record in searched for point in record.curve]
+        for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
+            self._rule.stops(record.id, step, loss)
+
+    def verdict(self) -> list[TrialRecord]:
+        """The replicates of the settings that are best now: what carries the verdict."""
+        return verdict(self._spec, self._cell, self.records.values())
+
+    def best(self) -> TrialRecord | None:
+        """The trial of the verdict, or else of the search, that ended lowest, if one did."""
+        return best(self._spec, self._cell, self.records.values())
+
+    def _due(self) -> Iterator[TrialPlan]:
+        """Trials that the ended ones call for: retries of the search, and replicates in the end."""
+        if self._spec.warmup is not None:
+            for record in self.records.values():
+                if is_to_retry(self._spec, record, self.records):
+                    yield plan.with_warmup(plan.of_record(record), self._spec.warmup)
+        if self._search.left or any(
+            record.outcome is None for record in self.records.values() if record.kind == "search"
+        ):
+            return
+        for planned in replicates(self._spec, self._cell, self.records.values(), self.seeds):
+            if planned.id not in self.records:
+                yield planned
+
+    def _rule_of(self, record: TrialRecord) -> StopRule:
+        return self._rule if record.kind == "search" else _TO_THE_END
+
+    def _restore_search(self, record: TrialRecord, baseline: float | None) -> None:
+        last = self.records.get(f"{record.id}{plan.RETRY}", record)
+        outcome = None if is_to_retry(self._spec, record, self.records) else last.outcome
+        try:
+            self._search.restore(
+                record.index, record.params, last.curve, outcome=outcome, baseline=baseline
+            )
+        except ValueError as error:
+            raise RayganError(
+                f"trial {record.id}: its settings {record.params} do not belong to this search "
+                f"space ({error}); delete its folder to run it again"
+            ) from error

@@ -1,0 +1,136 @@
+"""From a sweep's plan and records to what its report stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from raygan.records import TrialRecord
+from raygan.report.evidence import Cell, Evidence
+from raygan.report.finals import Found, read_fids, read_finals, read_image_losses
+from raygan.report.ladder import Agreement, agreement
+from raygan.report.make import Report
+from raygan.storage import Storage
+from raygan.sweep.spec import plan
+from raygan.sweep.spec.space import longest, search_method
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import looks, registered
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.cell import attempts, best, expected
+from raygan.sweep.study.stopping import grace, is_exempt
+
+
+def make_report(
+    sweep: Storage,
+    spec: SweepSpec,
+    known: Mapping[str, TrialRecord],
+    data: Mapping[str, Any] | None,
+) -> Report:
+    """The report of the sweep that lies in ``sweep``, running or done.
+
+    ``data``: what is known of its images, or None if none of them has been looked at.
+    """
+    summary = state.summary(sweep)
+    compared = cells(spec, known)
+    finals = _of_one_budget(read_finals(sweep, known.values()), compared, spec)
+    evidence = Evidence(
+        name=spec.name,
+        cells=compared,
+        baseline=data["baseline"] if data else None,
+        expected_trials=expected(spec, known.values()),
+        finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
+        data=_describe(spec, data),
+        versions=summary.get(state.VERSIONS, {}),
+        spent=summary.get("spent", {}),
+        recipe=state.dump(spec),
+        finals=finals,
+        images=_image_losses(sweep, spec, finals),
+        resplit=spec.replicate.resplit,
+        alpha=looks.reached(spec, known)[1],
+        search_method=search_method(spec),
+        claims=registered.claims_of(sweep, spec),
+        plans=registered.history(sweep),
+        rule=check_of_rule(spec, known),
+        fids=read_fids(sweep, known.values()),
+    )
+    return Report.of(sweep, evidence)
+
+
+def _image_losses(sweep: Storage, spec: SweepSpec, finals: Found) -> dict[str, np.ndarray]:
+    """The final images' losses, where all runs were tested on the same few images."""
+    return {} if spec.replicate.resplit else read_image_losses(sweep, finals)
+
+
+def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Found:
+    """Those of ``finals`` that compare: made with the budget that the best generators of all runs
+    of the verdict share, or else with the sweep's own."""
+    runs = [run.id for cell in compared for run in cell.runs.values()]
+    asked = [finals[run]["best"].get("asked") for run in runs if "best" in finals.get(run, {})]
+    shared = bool(asked) and all(budget == asked[0] for budget in asked)
+    budget = asked[0] if shared else asdict(spec.final_config())
+    return {
+        trial: {which: test for which, test in tests.items() if test.get("asked") == budget}
+        for trial, tests in finals.items()
+    }
+
+
+def cells(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> list[Cell]:
+    """The grid's points; those that differ in their seed alone are one, replicated by it."""
+    groups: dict[str, list[plan.Cell]] = {}
+    for cell in plan.cells(spec):
+        rest = {name: value for name, value in cell.values.items() if name != "seed"}
+        groups.setdefault(repr(rest), []).append(cell)
+    return [_cell(spec, group, known) for group in groups.values()]
+
+
+def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialRecord]) -> Cell:
+    values = {name: value for name, value in group[0].values.items() if name != "seed"}
+    records: list[TrialRecord] = []
+    replicates: list[TrialRecord] = []
+    winners: list[TrialRecord] = []
+    repeats: dict[str, int] = {}
+    for cell in group:
+        mine = [record for record in known.values() if record.cell == cell.name]
+        records += mine
+        replicates += (own := attempts(spec, cell, mine))
+        repeats |= {record.id: cell.repeat for record in own if cell.repeat}
+        winner = best(spec, cell, mine)
+        if winner is not None:
+            winners.append(winner)
+        if "seed" in cell.values:
+            # without a winner, any of its trials stands for the seed that gave no result
+            replicates += [winner] if winner is not None else mine[-1:]
+            failed = known.get(replicates[-1].id.removesuffix(plan.RETRY)) if mine else None
+            if failed is not None and failed is not replicates[-1]:
+                replicates.append(failed)
+    lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
+    return Cell(plan.cell_name(spec, values), values, records, replicates, lowest, repeats)
+
+
+def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreement | None:
+    """How well the first rung of early stopping told where trials ended, over those that were
+    exempt from it; None without a rule. A retry stands for the trial that it retries."""
+    stop = spec.stopping()
+    if stop.rule == "none":
+        return None
+    groups: list[list[TrialRecord]] = []
+    for cell in plan.cells(spec):
+        mine = [r for r in known.values() if r.cell == cell.name and r.kind == "search"]
+        mine.sort(key=lambda record: plan.is_retry(record.id))
+        groups.append(list({r.index: r for r in mine if is_exempt(r.index)}.values()))
+    longest_of = {cell.name: longest(spec, cell.values) for cell in plan.cells(spec)}
+    return agreement(groups, lambda record: grace(stop, longest_of[record.cell]))
+
+
+def _describe(spec: SweepSpec, data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the images are, in words."""
+    found: dict[str, Any] = {"images": spec.dataset.name}
+    if spec.dataset.path:
+        found["path"] = spec.dataset.path
+    for key, name in (("shape", "shape"), ("train", "training images"), ("digest", "digest")):
+        if data and key in data:
+            found[name] = data[key]
+    return found

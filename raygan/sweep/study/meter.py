@@ -1,0 +1,118 @@
+"""What a sweep has spent so far, and whether its budget is reached."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from raygan import stored
+from raygan.errors import RayganError
+from raygan.records import TrialRecord
+from raygan.storage import Storage
+from raygan.sweep.spec.sections import Budget
+
+CLOCK_FILE = "clock.json"
+SAVE_SECONDS = 10.0
+
+
+class Clock:
+    """Seconds for which a sweep has run, over all its runs; by the monotonic clock.
+
+    A run that is killed outright may lose the last :data:`SAVE_SECONDS`. Raises
+    :class:`~raygan.errors.RayganError` if what earlier runs took is damaged.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._since: float | None = None
+        self._saved = 0.0
+        try:
+            self._before = storage.read_kept(CLOCK_FILE, _seconds, mend=True) or 0.0
+        except RayganError as error:
+            raise RayganError(
+                f"{error}; restore it, or delete both files; `budget.wall_clock` then starts again "
+                "from 0"
+            ) from error
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
+
+    def run(self) -> None:
+        """From here on, time counts."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def save(self, *, now: bool = False) -> None:
+        """Write it down, unless that was done just before; raises OSError."""
+        if self._since is not None and (now or self.seconds - self._saved >= SAVE_SECONDS):
+            self._storage.write_kept(CLOCK_FILE, json.dumps({"seconds": self.seconds}).encode())
+            self._saved = self.seconds
+
+
+@dataclass(frozen=True)
+class _Saved:
+    __pydantic_config__ = stored.STRICT
+
+    seconds: stored.Seconds
+
+
+_SAVED = TypeAdapter(_Saved)
+
+
+def _seconds(data: bytes) -> float:
+    return stored.parse(_SAVED, data).seconds
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a sweep has used."""
+
+    trials: int
+    """Trials given out, replicates and retries included."""
+    trial_hours: float
+    """Hours that trials have taken, added up."""
+    gpu_hours: float
+    """GPUs × hours that trials have held them."""
+    wall_clock: float
+    """Seconds for which the sweep has run."""
+
+    @classmethod
+    def of(
+        cls, records: Iterable[TrialRecord], running: dict[str, float], gpus: float, seconds: float
+    ) -> Spent:
+        """The sum over ``records``; ``running``: monotonic time since when trials, which hold
+        ``gpus`` GPUs each, have not been counted; not a number if they hold none yet."""
+        now = time.monotonic()
+        since = sum(now - start for start in running.values() if not math.isnan(start))
+        records = list(records)
+        return cls(
+            trials=len(records),
+            trial_hours=(sum(record.seconds for record in records) + since) / 3600,
+            gpu_hours=(sum(record.gpu_seconds for record in records) + since * gpus) / 3600,
+            wall_clock=seconds,
+        )
+
+    def usd(self, budget: Budget) -> float | None:
+        """US dollars, if GPU-hours have a price."""
+        price = budget.usd_per_gpu_hour
+        return None if price is None else self.gpu_hours * price
+
+    def reached(self, budget: Budget) -> str | None:
+        """The first cap of ``budget`` that is reached, in words."""
+        if budget.trials is not None and self.trials >= budget.trials:
+            return f"{self.trials} of {budget.trials} trials"
+        if budget.gpu_hours is not None and self.gpu_hours >= budget.gpu_hours:
+            return f"{self.gpu_hours:.2f} of {budget.gpu_hours:g} GPU-hours"
+        usd = self.usd(budget)
+        if budget.usd is not None and usd is not None and usd >= budget.usd:
+            return f"${usd:.2f} of ${budget.usd:g}"
+        if budget.seconds is not None and self.wall_clock >= budget.seconds:
+            return f"{self.wall_clock:.0f}s of {budget.wall_clock}"
+        return None

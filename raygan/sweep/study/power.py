@@ -1,0 +1,87 @@
+"""Which differences a sweep will find, in words for ``--dry-run``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+
+from raygan.errors import ConfigError
+from raygan.records import TrialRecord
+from raygan.report.compare import LEAST, geometric_mean
+from raygan.report.family import Values, compare
+from raygan.report.planning import detectable, seeds_needed
+from raygan.report.words import percent, times
+from raygan.shown import shown
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import looks
+from raygan.sweep.study.gather import cells
+
+USUAL_SD = 0.03
+"""Standard deviation of ln(loss) that is assumed where none is known: docs/cifar10-rates has 1.4%
+to 4.9%."""
+ASKED = (2.0, 5.0, 10.0)
+"""Differences, in per cent, whose seeds are named."""
+
+
+def parse_sd(text: str) -> float:
+    """3% or 0.03; raises :class:`~raygan.errors.ConfigError`."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(%?)", text.strip())
+    sd = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < sd <= 1:
+        raise ConfigError(
+            f"--sd (={shown(text)}) must be the spread of the loss between seeds as a share of it, "
+            "above 0 and at most 100%, such as 3%"
+        )
+    return sd
+
+
+def say_power(
+    spec: SweepSpec, known: Iterable[TrialRecord], sd: float | None, tell: Callable[[str], None]
+) -> None:
+    """Which difference the sweep will find, and what others take; nothing without replicates."""
+    seeds, level = looks.looks(spec)[-1]
+    most = "at most " if spec.replicate.until and not spec.search.repeats else ""
+    unit = "repeat" if spec.search.repeats else "seed"
+    seeds = spec.search.repeats or seeds or len(spec.axes().get("seed", []))
+    comparisons = count_comparisons(spec)
+    if not seeds or not comparisons:
+        return
+    where = "--sd"
+    if sd is None:
+        sd, where = _seen(spec, known), "seen in this sweep"
+    if sd is None:
+        sd, where = USUAL_SD, "assumed; --sd sets it"
+    found = detectable(sd, seeds, comparisons, level=level)
+    with_seeds = f"with {most}{times(seeds, unit)}"
+    text = (
+        f"{with_seeds}, a difference of {percent(found)} between two cells would be found in 80% "
+        "of sweeps"
+        if found is not None
+        else f"{with_seeds}, nothing can be claimed; at least {LEAST} are needed"
+    )
+    needed = [(asked, seeds_needed(sd, asked, comparisons, level=level)) for asked in ASKED]
+    takes = [f"{asked:g}% takes {times(n, unit)}" for asked, n in needed if n is not None]
+    tell(f"power:      {text}; {', '.join(takes)}")
+    tell(
+        f"            ({times(comparisons, 'comparison')}; spread of the loss between seeds "
+        f"{percent(100 * sd)}, {where})"
+    )
+
+
+def count_comparisons(spec: SweepSpec) -> int:
+    """How many differences the report will look at; of declared claims, these."""
+    points = {cell.name: cell.values for cell in cells(spec, {})}
+    dummies = [Values(name, [0.0] * LEAST) for name in points]
+    return len(spec.claims) or len(compare(points, dummies, 0.05).comparisons)
+
+
+def _seen(spec: SweepSpec, known: Iterable[TrialRecord]) -> float | None:
+    """Spread of the end losses of the replicates that have ended, pooled over the cells."""
+    variances = []
+    for cell in cells(spec, {record.id: record for record in known}):
+        ends = [r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss]
+        mean = geometric_mean(ends)
+        if mean is not None and mean.sd:
+            variances.append(mean.sd**2)
+    return math.sqrt(sum(variances) / len(variances)) if variances else None

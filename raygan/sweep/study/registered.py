@@ -1,0 +1,144 @@
+"""The plan of a sweep, written down before its first trial, and its later changes.
+
+``plan.json`` in the sweep's folder holds an entry for the plan and one for each change: the time,
+the trials planned by then, the content, and the SHA-256 of the content's canonical JSON (keys
+sorted, no spaces, UTF-8). The content is the resolved YAML without the keys that say where the
+sweep runs, the claims, the images' digest, and the commit of the code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from raygan import stored
+from raygan.report.claims import Claim, PlanEntry
+from raygan.storage import Storage
+from raygan.sweep.spec import claims
+from raygan.sweep.spec.sections import DeclaredClaim
+from raygan.sweep.spec.sweep_spec import SweepSpec
+
+PLAN_FILE = "plan.json"
+NOT_IN_IT = ("storage", "scale", "budget", "tracking")
+"""Keys of the YAML that say where a sweep runs, which is no part of its plan."""
+
+
+class _Content(BaseModel):
+    model_config = stored.STRICT
+
+    sweep: dict[str, Any]
+    claims: list[DeclaredClaim]
+    images: stored.Word
+    code: Annotated[str, Field(max_length=200)]
+
+
+class Entry(BaseModel):
+    """The plan at one time."""
+
+    model_config = stored.STRICT
+
+    time: Annotated[str, Field(pattern=r"^[0-9TZ:.+-]{10,40}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    trials: stored.Count
+    content: _Content
+
+
+_ENTRIES = TypeAdapter(list[Entry])
+
+
+def content(spec: SweepSpec, images: str, code: str) -> dict[str, Any]:
+    """What the plan says: ``images`` is their digest, ``code`` the commit or version."""
+    sweep = {key: value for key, value in spec.resolved().items() if key not in NOT_IN_IT}
+    return {"sweep": sweep, "claims": sweep.pop("claims"), "images": images, "code": code}
+
+
+def sha256(content: dict[str, Any]) -> str:
+    """SHA-256 of a plan's canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def entries(sweep: Storage, *, mend: bool = False) -> list[Entry]:
+    """The plan of ``sweep`` and its changes; empty if an earlier version began it.
+
+    Raises :class:`~raygan.errors.RayganError` if the file is damaged.
+    """
+    return sweep.read_kept(PLAN_FILE, _parse, mend=mend) or []
+
+
+def register(sweep: Storage, spec: SweepSpec, images: str, code: str, trials: int) -> list[Entry]:
+    """Write down the plan, or what has changed of it; ``trials``: those planned so far."""
+    known, now = entries(sweep, mend=True), content(spec, images, code)
+    if known and known[-1].sha256 == sha256(now):
+        return known
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    new = {"time": time, "sha256": sha256(now), "trials": trials, "content": now}
+    text = json.dumps([*map(_dump, known), new], indent=1)
+    for _ in range(2):  # the first copy becomes the backup of the second
+        sweep.write_kept(PLAN_FILE, text.encode())
+    return _parse(text.encode())
+
+
+def code_of(tags: dict[str, str]) -> str:
+    """The code of a run with these tags, in a word: its commit, or else its version."""
+    return tags.get("git_commit") or f"raygan {tags.get('version.raygan', '?')}"
+
+
+def history(sweep: Storage) -> tuple[PlanEntry, ...]:
+    """The plan of ``sweep`` and its changes, in words."""
+    found, before = [], None
+    for entry in entries(sweep):
+        flat = _flat(_dump(entry)["content"])
+        changed = "" if before is None else _difference(before, flat)
+        found.append(PlanEntry(entry.time, entry.sha256, changed, entry.trials))
+        before = flat
+    return tuple(found)
+
+
+def claims_of(sweep: Storage, spec: SweepSpec) -> tuple[Claim, ...]:
+    """The claims of ``sweep``: those that were declared before its first trial, which stay even if
+    the YAML has lost them, and later ones."""
+    before = [entry for entry in entries(sweep) if not entry.trials]
+    declared = spec.model_copy(update={"claims": before[-1].content.claims if before else []})
+    first = claims.of_spec(declared)
+    later = [Claim(c.kind, c.cell, c.other, c.margin, declared=False)
+             for c in claims.of_spec(spec) if c not in first]  # fmt: skip
+    return (*first, *later)
+
+
+def _parse(data: bytes) -> list[Entry]:
+    found = stored.parse(_ENTRIES, data)
+    for entry in found:
+        if sha256(_dump(entry)["content"]) != entry.sha256:
+            raise ValueError(f"the plan of {entry.time} is not the one that its hash is of")
+    return found
+
+
+def _dump(entry: Entry) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude_none=True)
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_flat(inner, f"{name}.{key}" if name else key) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    words = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if key == "claims":
+            words.append("the claims")
+        elif key == "code":
+            words.append(f"the code from {str(old)[:12]} to {str(new)[:12]}")
+        else:
+            words.append(f"`{key.removeprefix('sweep.')}` from {old} to {new}")
+    return ", ".join(words)

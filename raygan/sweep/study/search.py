@@ -1,0 +1,275 @@
+"""Which settings a cell tries: one Optuna study per cell, so that cells never compete."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from raygan.gan.sampling import derive_seed
+from raygan.records import end_loss
+from raygan.sweep.spec import space
+from raygan.sweep.spec.sections import Range, Scalar
+from raygan.sweep.spec.space import search_method
+from raygan.sweep.spec.sweep_spec import SweepSpec
+
+logger = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Curve = list[tuple[int, float]]
+"""Iteration and reconstruction loss of each evaluation."""
+
+Distributions = dict[str, BaseDistribution]
+PENALTY = 10.0
+"""Times the loss of the mean image: what a trial without a result is told to have ended at."""
+FAILURES = ("diverged", "collapsed", "early-failure", "untrained")
+"""Outcomes without a result that the settings are to blame for."""
+REDRAWS = 30
+"""How often a setting is drawn again that has been tried, before another one is taken."""
+
+
+class CellSearch:
+    """The search within one cell: ask for settings, tell how they did.
+
+    What is drawn for trial ``index`` depends on the search's seed, on ``index``, on the points
+    drawn before and, for tpe, on the trials told before, not on the cell: every cell is offered
+    the same random points, and a resumed search draws what it would have drawn. Where there are
+    finitely many points, none is drawn twice. A ``repeat`` of the search draws other points.
+
+    A trial without a result is told as the worst of all, with a loss of :data:`PENALTY` times the
+    ``baseline``, that of the mean training image (infinity, if that is not known): Optuna would
+    ignore a failed trial, and draw settings that fail again. Only a process that failed, as when
+    its node was lost, says nothing of its settings, and is told as failed.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        cell: str = "all",
+        storage: BaseStorage | None = None,
+        *,
+        repeat: int = 0,
+    ) -> None:
+        self._spec, self._repeat = spec, repeat
+        self._count = space.trials_per_cell(spec)
+        self._space = spec.space()
+        self._tried: set[tuple[Scalar, ...]] = set()
+        self._distributions = {name: _distribution(name, v) for name, v in self._space.items()}
+        self._study = optuna.create_study(study_name=cell, storage=storage, direction="minimize")
+        self._asked: dict[int, optuna.Trial] = {}
+        self._given: set[int] = set()
+        self._planned = list(itertools.islice(self._planned_points(), self._count))
+
+    @property
+    def left(self) -> int:
+        """How many trials are yet to be asked for."""
+        return self._count - sum(index < self._count for index in self._given)
+
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """The next trial's index and settings, or None when the cell has had all its trials."""
+        if not self.left:
+            return None
+        index = next(i for i in range(self._count) if i not in self._given)
+        planned = self._planned[index] if index < len(self._planned) else None
+        return index, self._ask(index, planned)
+
+    def tell(
+        self, index: int, curve: Curve, *, outcome: str, baseline: float | None = None
+    ) -> None:
+        """The result of trial ``index``: complete, stopped early, or without a usable loss."""
+        if (asked := self._asked.pop(index, None)) is not None:
+            state, value, losses = _result(curve, outcome, baseline)
+            for step, loss in losses.items():
+                asked.report(loss, step)
+            self._study.tell(asked, value, state=state)
+
+    def restore(
+        self,
+        index: int,
+        params: dict[str, Any],
+        curve: Curve,
+        *,
+        outcome: str | None,
+        baseline: float | None = None,
+    ) -> None:
+        """Trial ``index`` of an earlier run of the same sweep; without an outcome, it goes on."""
+        if outcome is None:
+            self._ask(index, params)
+            return
+        self._given.add(index)
+        self._tried.add(tuple(params[name] for name in self._space if name in params))
+        state, value, losses = _result(curve, outcome, baseline)
+        trial = optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params=params,
+            distributions=self._distributions,
+            intermediate_values=losses,
+        )
+        self._study.add_trial(trial)
+
+    def _ask(self, index: int, point: dict[str, Any] | None) -> dict[str, Any]:
+        self._given.add(index)
+        if point is not None:
+            self._study.enqueue_trial(point)
+        self._study.sampler = self._sampler(index)
+        asked = self._asked[index] = self._study.ask(self._distributions)
+        self._tried.add(tuple(asked.params[name] for name in self._space))
+        return dict(asked.params)
+
+    def _planned_points(self) -> Iterable[dict[str, Scalar]]:
+        first = list(self._spec.search.try_first)
+        yield from first
+        values = space.finite(self._space)
+        if search_method(self._spec) == "grid" and values is not None:
+            points = (space.setting(values, k) for k in range(space.size(self._space) or 0))
+            yield from (point for point in points if point not in first)
+
+    def _sampler(self, index: int) -> BaseSampler:
+        seed = derive_seed(self._spec.search.seed, index, self._repeat) % 2**32
+        sampler: BaseSampler = RandomSampler(seed=seed)
+        if search_method(self._spec) == "tpe":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                # constant_liar: trials that run at once are kept apart
+                sampler = TPESampler(seed=seed, constant_liar=True)
+        if (values := space.finite(self._space)) is None:
+            return sampler
+        return _Untried(sampler, self._distributions, values, self._tried)
+
+
+class _Untried(BaseSampler):
+    """Draws from a finite space by another sampler, again where the point has been tried.
+
+    After :data:`REDRAWS` draws it takes the first point in the order of the product that has not.
+    """
+
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        distributions: Distributions,
+        values: Mapping[str, Sequence[Scalar]],
+        tried: set[tuple[Scalar, ...]],
+    ) -> None:
+        self._sampler, self._distributions = sampler, distributions
+        self._values, self._tried = values, tried
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:  # noqa: ARG002
+        """All fields: they are drawn together."""
+        return self._distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Distributions
+    ) -> dict[str, Any]:
+        """A point that has not been tried, as long as there is one."""
+        for _ in range(REDRAWS):
+            point = self._draw(study, trial, search_space)
+            if tuple(point.values()) not in self._tried:
+                return point
+        numbers = range(math.prod(map(len, self._values.values())))
+        points = (space.setting(self._values, number) for number in numbers)
+        return next((p for p in points if tuple(p.values()) not in self._tried), point)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Never asked for: :meth:`sample_relative` draws all fields."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _draw(self, study: Study, trial: FrozenTrial, fields: Distributions) -> dict[str, Any]:
+        related = self._sampler.infer_relative_search_space(study, trial)
+        drawn = self._sampler.sample_relative(study, trial, related)
+        for name, field in fields.items():
+            if field.single():
+                drawn[name] = self._values[name][0]
+            elif name not in drawn:
+                drawn[name] = self._sampler.sample_independent(study, trial, name, field)
+        return {name: drawn[name] for name in fields}
+
+
+def _losses_so_far(curve: Curve) -> dict[int, float]:
+    """What the trial would have been ranked by if it had ended at each evaluation; by the last of
+    them, tpe compares trials that were stopped early."""
+    return {step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)}
+
+
+def _result(
+    curve: Curve, outcome: str, baseline: float | None
+) -> tuple[TrialState, float | None, dict[int, float]]:
+    """State, value and losses so far of a trial, as Optuna is to see it."""
+    if outcome in FAILURES:
+        # tpe ranks pruned trials below complete ones, and those pruned first below the others
+        penalty = math.inf if baseline is None else PENALTY * baseline
+        return TrialState.PRUNED, None, {0: penalty}
+    losses = _losses_so_far(curve)
+    if not curve or outcome not in ("ok", "stopped"):
+        return TrialState.FAIL, None, losses
+    if outcome == "stopped":
+        return TrialState.PRUNED, None, losses
+    return TrialState.COMPLETE, end_loss(curve), losses
+
+
+class Journal(BaseJournalBackend):
+    """Optuna's operations in memory, written to ``path`` for optuna-dashboard as long as it can be.
+
+    What an earlier run left there is replaced: its trials come back from their records. Nothing
+    depends on the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logs: list[dict[str, Any]] = []
+        self._readable = True
+        self._append(b"", mode="wb")
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The operations from number ``log_number_from`` on."""
+        return iter(self._logs[log_number_from:])
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """More operations."""
+        self._logs += logs
+        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+        self._append("".join(lines).encode(), mode="ab")
+
+    def _append(self, data: bytes, *, mode: str) -> None:
+        if not self._readable:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(mode) as file:
+                file.write(data)
+        except OSError as error:  # with a hole in it, it would be of no use any more
+            self._readable = False
+            logger.warning("%s is no longer kept for optuna-dashboard: %s", self.path, error)
+
+
+def _distribution(name: str, values: list[Scalar] | Range) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    log = values.scale == "log"
+    if name in space.integer_fields():
+        return IntDistribution(int(values.min), int(values.max), log=log)
+    return FloatDistribution(values.min, values.max, log=log)

@@ -1,0 +1,240 @@
+"""What a sweep's folder says of its earlier runs, and whether this YAML may go on with them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
+
+from raygan import records, stored
+from raygan.errors import ConfigError, RayganError
+from raygan.records import TrialRecord
+from raygan.report.tables import SUMMARY
+from raygan.shown import shown
+from raygan.storage import Storage
+from raygan.sweep.spec import plan, yaml_loader
+from raygan.sweep.spec.sweep_spec import SweepSpec, validate
+
+logger = logging.getLogger(__name__)
+
+SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
+VERSIONS = "versions"
+"""Key of ``result.json``: the versions of the code that trained last."""
+_END = "...\n"
+"""YAML's end of a document: half of one is often valid, too."""
+MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final", "claims")
+"""Keys of the YAML that change how and where a sweep runs, or what follows its trials, but none of
+these."""
+MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed")
+"""Keys of the YAML of which more extends a sweep."""
+
+
+_MOST_YAML = 4 * yaml_loader.MAX_BYTES
+"""Bytes of the stored YAML: lists take a line per item there, and defaults are written out."""
+_Text = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class _Data(BaseModel):
+    """What is known of a sweep's images."""
+
+    model_config = stored.STRICT
+
+    id: stored.Word
+    """The sweep's, in MLflow."""
+    digest: stored.Word
+    baseline: Annotated[float, Field(ge=0, le=1e6)]
+    folder: _Text = ""
+    shape: _Text = ""
+    train: stored.Count = 0
+
+
+class _Summary(BaseModel):
+    """What is read of ``result.json``."""
+
+    model_config = stored.STRICT
+
+    finished: bool = False
+    versions: dict[_Text, _Text] = {}
+    spent: dict[_Text, stored.Seconds] = {}
+
+
+_DATA, _SUMMARY = TypeAdapter(_Data), TypeAdapter(_Summary)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what :mod:`raygan.sweep.spec.yaml_loader` reads: no aliases, and words that look like
+    its numbers in quotes."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if yaml_loader.is_text(text) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump(spec: SweepSpec) -> str:
+    """The fully resolved YAML."""
+    return yaml.dump(spec.resolved(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
+    """The YAML that the sweep has begun with; None if it has not begun.
+
+    Raises :class:`~raygan.errors.RayganError` if it has, but its YAML is damaged or lost.
+    """
+    try:
+        found = sweep.read_kept(SPEC_FILE, _parse_spec, mend=mend)
+    except RayganError as error:
+        raise RayganError(f"{error}; {_advice(sweep)}") from error
+    if found is None and _has_begun(sweep):
+        raise RayganError(f"{sweep.uri}/{SPEC_FILE} is missing, but the sweep has begun: "
+                          f"{_advice(sweep)}")  # fmt: skip
+    return found
+
+
+def stored_data(sweep: Storage, *, mend: bool = False) -> dict[str, Any] | None:
+    """What is known of the sweep's images; None if it has not begun.
+
+    Raises :class:`~raygan.errors.RayganError` if it has, but this is damaged or lost.
+    """
+    try:
+        found = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
+    except RayganError as error:
+        raise RayganError(f"{error}; {_advice(sweep)}") from error
+    if found is None and sweep.folders("trials"):
+        raise RayganError(f"{sweep.uri}/{DATA_FILE} is missing, but the sweep has begun: "
+                          f"{_advice(sweep)}")  # fmt: skip
+    return found
+
+
+def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
+    """Write down what the sweep is, twice: nothing of it may be lost."""
+    for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, json.dumps(data))):
+        for _ in range(2):  # the first copy becomes the backup of the second
+            sweep.write_kept(name, content.encode())
+
+
+def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
+    """All records of a sweep, by id; raises :class:`~raygan.errors.RayganError` naming one that is
+    damaged, or not of the sweep ``spec``."""
+    known, searched = records.load_all(sweep), spec.space().keys()
+    cells = {cell.name: cell.values for cell in plan.cells(spec)}
+    for record in known.values():
+        values = cells.get(record.cell, {})
+        fits = all(record.config[name] == value for name, value in values.items())
+        if record.cell in cells and not (fits and record.params.keys() == searched):
+            raise RayganError(
+                f"{sweep.uri}/trials/{record.id} does not belong to the sweep {spec.name!r}: its "
+                f"settings are {shown(record.params)}; restore it, or delete this folder"
+            )
+    return known
+
+
+def summary(sweep: Storage) -> dict[str, Any]:
+    """What the last run of the sweep wrote in its end; empty if that is damaged or yet to come."""
+    data = sweep.read(SUMMARY, stored.MOST_BYTES + 1)
+    if data is None:
+        return {}
+    try:
+        return stored.parse(_SUMMARY, data).model_dump(exclude_unset=True)
+    except ValueError as error:
+        logger.warning("%s/%s is damaged (%s) and ignored; the sweep's command writes it "
+                       "again", sweep.uri, SUMMARY, error)  # fmt: skip
+        return {}
+
+
+def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:
+    """How ``spec`` extends the sweep that began as ``before``, in words.
+
+    Raises :class:`~raygan.errors.ConfigError` with the difference if it changes anything else.
+    """
+    old, new = before.resolved(), spec.resolved()
+    # how many seeds a sweep takes `until` it is settled follows from what it claims
+    fixed = ("claims",) if before.replicate.until is not None else ()
+    for key in MAY_CHANGE:
+        if key not in fixed:
+            old.pop(key, None), new.pop(key, None)
+    if "split" not in old["dataset"]:
+        # earlier versions read all splits; the images' digest tells whether these are the same
+        new["dataset"].pop("split", None)
+    grown = [words for key in MAY_GROW if (words := _grow(key, old, new))]
+    if old == new:
+        return grown
+    diff = difflib.unified_diff(
+        yaml.safe_dump(old, sort_keys=False).splitlines(),
+        yaml.safe_dump(new, sort_keys=False).splitlines(),
+        "the sweep's YAML",
+        "the YAML now",
+        lineterm="",
+        n=1,
+    )
+    raise ConfigError(
+        f"the sweep {spec.name!r} in {sweep.uri} has begun with another YAML:\n"
+        + "\n".join(diff)
+        + "\nrestore the YAML, or start a new sweep with the changed one (--fresh, or --set "
+        "name=…); "
+        f"only {', '.join(MAY_GROW)} may be extended, and {', '.join(MAY_CHANGE)} may change"
+        + (" (but not claims, since the sweep has `replicate.until`)" if fixed else "")
+    )
+
+
+def with_rule_of(spec: SweepSpec, before: SweepSpec) -> SweepSpec:
+    """``spec``, whose sweep began as ``before``, with its stopping rule where the YAML names none:
+    an earlier version stopped no trial by default, and what was begun so is resumed so."""
+    if spec.stop.rule is not None or before.stop.rule != "none":
+        return spec
+    return spec.model_copy(update={"stop": spec.stop.model_copy(update={"rule": "none"})})
+
+
+def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
+    """``spec`` under a name that no sweep in ``storage`` has yet: its own, or name-2, name-3, …"""
+    number, name = 1, spec.name
+    while _has_begun(storage / name) or (storage / name).read(SPEC_FILE) is not None:
+        number += 1
+        name = f"{spec.name[:60]}-{number}"
+    return spec.model_copy(update={"name": name})
+
+
+def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Let ``key`` be in ``old`` what it is in ``new``, if that is more."""
+    section, name = key.split(".")
+    before, now = old.get(section, {}).get(name), new.get(section, {}).get(name)
+    if before is None or now is None or before == now:
+        return None
+    more = set(before) <= set(now) if isinstance(before, list) else before < now
+    if not more:
+        return None
+    old[section][name] = now
+    return f"`{key}` from {before} to {now}"
+
+
+def _has_begun(sweep: Storage) -> bool:
+    return bool(sweep.folders("trials")) or any(
+        sweep.read(name) is not None for name in (DATA_FILE, SUMMARY)
+    )
+
+
+def _parse_spec(text: bytes) -> SweepSpec:
+    if not text.endswith(_END.encode()):
+        raise ValueError("its end is missing")
+    return validate(yaml_loader.parse(text, SPEC_FILE, most=_MOST_YAML), known=True)
+
+
+def _parse_data(data: bytes) -> dict[str, Any]:
+    return stored.parse(_DATA, data).model_dump(exclude_unset=True)
+
+
+def _advice(sweep: Storage) -> str:
+    return (
+        f"restore it, start a new sweep (--fresh), or delete {sweep.uri} if its results are not "
+        "needed"
+    )

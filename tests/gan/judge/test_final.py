@@ -1,0 +1,199 @@
+"""The final test."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from raygan.errors import ConfigError, RayganError
+from raygan.gan.judge.final import FinalTest, final_test
+from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.sampling import RESTARTS, codes
+
+SHAPE, CODE = (1, 4, 3), 6
+
+
+class Affine(nn.Module):
+    """An invertible generator: A z + b."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(CODE, 12)
+        nn.init.orthogonal_(self.linear.weight)
+
+    def forward(self, codes):
+        return self.linear(codes).view(-1, *SHAPE)
+
+
+class Folded(Affine):
+    """G(z) = G(−z), flat at z = 0: a search that begins there stays there."""
+
+    def forward(self, codes):
+        return super().forward(codes.square())
+
+
+@pytest.fixture
+def toy():
+    """Make a generator, and bytes of images that it can produce."""
+
+    def make(kind: type[nn.Module], count: int = 7):
+        torch.manual_seed(0)
+        generator = kind()
+        with torch.no_grad():
+            images = generator(torch.rand(count, CODE))
+            # within what bytes hold
+            low, high = images.min(), images.max()
+            generator.linear.weight.div_(high - low)
+            generator.linear.bias.sub_(low).div_(high - low)
+            images = (images - low) / (high - low)
+        return generator, images.mul(255).round().byte()
+
+    return make
+
+
+def run(generator, pixels, *, seed=3, batch_size=100, **fields) -> FinalTest:
+    config = FinalConfig(**{"steps": 200, "restarts": 0, **fields})
+    return final_test(generator, CODE, pixels, config, seed=seed, batch_size=batch_size)
+
+
+def test_finds_the_codes_of_images_that_the_generator_can_make(toy):
+    generator, images = toy(Affine)
+    test = run(generator, images)
+    # of what bytes leave: less than half a level
+    assert test.losses.max() < (0.5 / 255) ** 2 + 1e-5
+    assert run(generator, images, steps=0).loss > 100 * test.loss
+    assert (test.found.int() - images.int()).abs().max() <= 3  # RMSProp goes on circling
+
+
+def test_restarts_find_what_the_search_from_zero_cannot(toy):
+    generator, images = toy(Folded)
+    test = run(generator, images, restarts=2)
+    assert test.restarts_loss < 0.1 * test.loss
+    assert (test.winners > 0).all()
+
+
+def test_restarts_never_raise_the_lowest_loss(toy):
+    generator, images = toy(Affine)
+    losses = [run(generator, images, restarts=n, steps=20).restarts_loss for n in (1, 2, 3)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] <= run(generator, images, steps=20).loss
+
+
+def test_only_as_many_images_as_asked_for_are_searched_and_audited(toy):
+    generator, images = toy(Affine)
+    test = run(generator, images, steps=5, images=5, restarts=2, audited=3)
+    assert (len(test.losses), test.restarts.shape, test.audited) == (5, (2, 3), 3)
+    assert len(test.winners) == 3
+    assert test.audited_loss == pytest.approx(test.losses[:3].mean().item())
+    fewer = run(generator, images, steps=5, images=2, restarts=2, audited=3)
+    torch.testing.assert_close(fewer.restarts, test.restarts[:, :2])
+
+
+def test_says_how_much_of_the_search_is_done(toy):
+    generator, pixels = toy(Affine)
+    config, heard = FinalConfig(steps=1, restarts=2, audited=3), []
+    final_test(generator, CODE, pixels, config, seed=1, batch_size=5, progress=heard.append)
+    # 7 images in batches of 5 and 2, then 3 twice: 13 searches
+    assert heard == pytest.approx([5 / 13, 7 / 13, 10 / 13, 1.0])
+
+
+@pytest.mark.parametrize("fields", [{"restarts": 0}, {"restarts": 2, "audited": 0}])
+def test_without_an_audit_there_is_no_audited_loss(toy, fields):
+    test = run(*toy(Affine), steps=2, **fields)
+    assert (test.audited, test.audited_loss, test.restarts_loss) == (0, None, None)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_independent_of_the_batch_size(toy, batch_size):
+    generator, images = toy(Folded)
+    whole = run(generator, images, steps=20, restarts=2)
+    parts = run(generator, images, steps=20, restarts=2, batch_size=batch_size)
+    torch.testing.assert_close(parts.losses, whole.losses)
+    torch.testing.assert_close(parts.restarts, whole.restarts)
+    assert torch.equal(parts.found, whole.found)
+
+
+def test_the_seed_decides_where_searches_begin_again(toy):
+    generator, images = toy(Affine)
+    one, same, other = (run(generator, images, steps=2, restarts=1, seed=s) for s in (1, 1, 2))
+    assert torch.equal(one.restarts, same.restarts)
+    assert not torch.equal(one.restarts, other.restarts)
+    assert torch.equal(one.losses, other.losses)
+
+
+def test_codes_are_normal_and_each_has_its_own():
+    drawn = codes(1, RESTARTS, 0, 400, 50)
+    assert abs(drawn.mean()) < 0.03
+    assert abs(drawn.std() - 1) < 0.03
+    assert torch.equal(codes(1, RESTARTS, 0, 3, 50), drawn[:3])
+    both = torch.cat((drawn, codes(1, RESTARTS, 1, 400, 50)))
+    assert len({tuple(code) for code in both.tolist()}) == 800
+
+
+def test_the_hardest_and_the_easiest_come_in_order():
+    losses = torch.tensor([0.3, 0.1, 0.5, 0.2])
+    test = FinalTest(losses, torch.empty(0, 0), torch.empty(0))
+    assert test.hardest(3).tolist() == [2, 0, 3]
+    assert test.easiest(9).tolist() == [1, 3, 0, 2]
+
+
+def test_the_generator_is_left_as_it_was(fresh, images):
+    generator = fresh(norm="bn").generator
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    config = FinalConfig(steps=2, restarts=1)
+    final_test(generator, CODE, images.take(images.final), config, seed=1)
+    assert generator.training
+    assert all(p.requires_grad and p.grad is None for p in generator.parameters())
+    assert all(torch.equal(now, before[name]) for name, now in generator.state_dict().items())
+
+
+class Fragile(Affine):
+    """No number for codes longer than ``limit``; notes how convolutions are computed."""
+
+    limit, tf32 = float("inf"), None
+
+    def forward(self, codes):
+        self.tf32 = torch.backends.cudnn.allow_tf32
+        found = super().forward(codes)
+        long = codes.norm(dim=1) > self.limit
+        return torch.where(long[:, None, None, None], float("nan"), found)
+
+
+def test_restart_that_diverges_has_no_result(toy):
+    generator, images = toy(Fragile)
+    generator.limit = 2.0
+    test = run(generator, images, steps=2, restarts=2)
+    assert test.restarts.isnan().any()
+    assert test.restarts_loss <= test.loss
+    assert (test.winners == 0).any()
+
+
+def test_search_from_zero_that_diverges_is_no_result(toy):
+    generator, images = toy(Fragile)
+    generator.limit = 0.2
+    with pytest.raises(RayganError, match="of 7 of 7 images diverged"):
+        run(generator, images)
+
+
+def test_final_test_is_in_full_precision(toy, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    generator, images = toy(Fragile)
+    run(generator, images, steps=1)
+    assert generator.tf32 is False
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"steps": -1}, r"`final.steps` \(=-1\)"),
+        ({"images": 0}, r"`final.images` \(=0\) must be a whole number, at least 1"),
+        ({"restarts": 1.5}, "`final.restarts`"),
+        ({"audited": True}, "`final.audited`"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(fields, says):
+    with pytest.raises(ConfigError, match=says):
+        FinalConfig(**fields)

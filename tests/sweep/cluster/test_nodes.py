@@ -1,0 +1,150 @@
+"""What is said of trials that wait for resources, and how a Ray that fails is told."""
+
+import math
+import os
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from raygan.errors import ResourceError
+from raygan.records import LOSS
+from raygan.storage import Storage
+from raygan.sweep.cluster import nodes, ray_quirks, tune
+from raygan.sweep.cluster.ray_quirks import Scaling
+from raygan.sweep.session.progress import Progress
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.sections import Scale
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study.study import Study
+
+ONE_GPU = (("CPU", 2.0), ("GPU", 1.0))
+ASKED = "2 of 3 trials wait for resources, 1 workers of 2 CPUs and 1 GPUs each; "
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """What is said of three trials, two of which wait, on a cluster that tells this."""
+    monkeypatch.setattr(nodes, "PATIENCE_SECONDS", 0.0)
+    said: list[str] = []
+    study = SimpleNamespace(running={"a": math.nan, "b": 5.0, "c": math.nan}, spec=None)
+    watch = nodes.Watch(study, said.append)
+
+    def look(*, autoscaling: bool = True, **told) -> list[str]:
+        scale = Scale(
+            cpus_per_worker=2, gpus_per_worker=1, max_concurrent=3, autoscaling=autoscaling
+        )
+        study.spec = SimpleNamespace(scale=scale)
+        groups = told.pop("groups", 2)
+        waiting = tuple((str(index), (ONE_GPU,)) for index in range(groups))
+        monkeypatch.setattr(ray_quirks, "scaling", lambda: Scaling(**told, waiting=waiting))
+        said.clear()
+        watch.look()
+        return list(said)
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"alive": True, "coming": ("gpu", "gpu")}, "the autoscaler has asked for 2 × gpu"),
+        (
+            {"alive": True, "failures": ("gpu: no\x1b capacity",)},
+            "the autoscaler cannot start nodes (gpu: no\\x1b capacity) and tries again",
+        ),
+        ({"alive": True}, "the autoscaler has started none yet"),
+        ({}, "no autoscaler is running on this cluster"),
+        ({"autoscaling": False}, "all are taken now"),
+    ],
+)
+def test_trials_that_wait_are_told_with_the_reason(look, told, why):
+    assert look(**told) == [ASKED + why]
+    assert look(**told) == []  # once is enough, for a while
+
+
+def test_what_is_unchanged_is_told_again_with_its_time(look, monkeypatch):
+    monkeypatch.setattr(nodes, "AGAIN_SECONDS", 0.0)
+    why = "the autoscaler has asked for 1 × gpu"
+    assert look(alive=True, coming=("gpu",)) == [ASKED + why]
+    assert look(alive=True, coming=("gpu",)) == [f"{ASKED}{why} (for 0s)"]
+
+
+def test_workers_that_are_only_slow_to_start_are_not_told(look):
+    assert look(alive=True, groups=0) == []
+
+
+def test_trial_has_started_when_its_workers_have_spoken(tmp_path):
+    text = "{name: a, train: {iterations: 20, evaluate_every: 10}}"
+    study = Study(spec.validate(parse(text, "x")), Storage(str(tmp_path / "a")))
+    said = StringIO()
+    with Progress(study, Console(file=said, width=160)):
+        trial = study.next_trial().id
+        study.started(trial)
+        assert f"waiting for resources (trial {trial})" in said.getvalue()
+        assert "started" not in said.getvalue()
+        study.heard(trial, {"step": 0})
+        assert f"started (trial {trial};" in said.getvalue()
+        study.heard(trial, {"step": 10, LOSS: 0.5, "perf/images_per_second": 1.0})
+    assert said.getvalue().count("started") == said.getvalue().count("waiting") == 1
+
+
+@pytest.fixture
+def broken_ray(monkeypatch, tmp_path):
+    """A Ray that fails like this."""
+    monkeypatch.setattr(ray_quirks, "make_private_token", lambda: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # connect() sets some of Ray's
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tune, "MOST_OF_A_PATH", 1000)
+
+    def fail(error: Exception) -> None:
+        def init(**_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(tune.ray, "init", init)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("The current node timed out during startup. This could happen"),
+        OSError(28, "No space left on device"),
+        RuntimeError("the raylet\x1b died"),
+        Exception("\nthe dashboard's last lines"),
+        Exception(),
+    ],
+)
+@pytest.mark.parametrize("local", [True, False])
+def test_ray_that_fails_is_an_error_that_says_what_to_do(broken_ray, error, local):
+    broken_ray(error)
+    with pytest.raises(ResourceError) as caught:
+        tune.connect(None if local else "ray.example:nowhere", verbose=False)
+    said = str(caught.value)
+    if local:
+        assert "Ray could not be started on this machine: " in said
+        assert "try again" in said
+    else:
+        assert "no Ray cluster can be used at 'ray.example:nowhere'" in said
+        assert "check --address" in said
+    assert (str(error).strip() or "Exception").replace("\x1b", "\\x1b") in said
+    assert "\x1b" not in said
+
+
+def test_the_iteration_that_a_trial_resumes_from_is_that_of_its_workers(tmp_path):
+    study = Study(
+        spec.validate(parse("name: a\ntrain: {iterations: 900}", "x")), Storage(str(tmp_path))
+    )
+    trial = study.next_trial().id
+    study.heard(trial, {"step": 800, "val/reconstruction_loss": 0.1})
+    said = StringIO()
+    with Progress(study, Console(file=said, width=200)):
+        study.started(trial)
+        note = "the checkpoint after iteration 800 is damaged; resumed after iteration 600"
+        study.heard(trial, {"step": 600, "history": [], "notes": [note]})
+    assert "resumed after iteration 600" in said.getvalue().splitlines()[1]
+    assert note in said.getvalue()
+    assert study.records[trial].notes == [note]

@@ -1,0 +1,217 @@
+"""Storage that is full or away: nothing starts, what is known waits, and the user is told."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from raygan.records import load_all
+from raygan.storage import Storage
+from raygan.sweep.cluster import checkpoints
+from raygan.sweep.cluster.outage import Outage
+from raygan.sweep.cluster.worker import _show
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study.study import Study
+
+SWEEP = """
+name: a
+grid: {norm: [bn, wn]}
+train: {iterations: 20, evaluate_every: 10}
+"""
+
+
+class Fragile(Storage):
+    """Storage that can be full."""
+
+    full = False
+
+    def write(self, name: str, data: bytes, *, durable: bool = False) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().write(name, data, durable=durable)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(spec.validate(parse(SWEEP, "x")), Fragile(str(tmp_path)))
+
+
+def test_the_begin_and_the_end_are_told_once(study: Study) -> None:
+    said: list[str] = []
+    outage = Outage(study, said.append)
+    outage.look()
+    assert said == []
+    study.storage.full = True  # type: ignore[attr-defined]
+    outage.look()
+    outage.look()
+    (begin,) = said
+    assert "cannot be written" in begin
+    assert "No space left on device" in begin
+    study.storage.full = False  # type: ignore[attr-defined]
+    outage.look()
+    outage.look()
+    assert said[1:] == ["The storage can be written again; the sweep continues."]
+
+
+class FullOutput(io.StringIO):
+    """As a log on a full disk."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_what_cannot_be_said_is_said_at_the_next_look(study: Study) -> None:
+    said: list[str] = []
+    full = [FullOutput(), FullOutput()]
+
+    def say(line: str) -> None:
+        if full:
+            full.pop().write(line)
+        said.append(line)
+
+    outage = Outage(study, say)
+    study.storage.full = True  # type: ignore[attr-defined]
+    for _ in range(4):
+        outage.look()
+        assert study.storage_error is not None
+    assert len(said) == 1
+    full.append(FullOutput())
+    study.storage.full = False  # type: ignore[attr-defined]
+    for _ in range(3):
+        outage.look()
+        assert study.storage_error is None
+    assert len(said) == 2
+
+
+def test_a_log_on_the_same_disk_keeps_nobody_from_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError("away")] * 3
+
+    def work() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    monkeypatch.setattr(sys, "stdout", FullOutput())
+    assert checkpoints.patiently(work, "x", sleep=lambda _: None) == "done"
+    evaluation = SimpleNamespace(step=1, samples=torch.zeros(1, 1, 4, 4))
+    storage = Fragile(str(tmp_path))
+    storage.full = True
+    _show(evaluation, storage)  # type: ignore[arg-type]
+
+
+def test_a_disk_with_less_room_than_a_checkpoint_is_full(study: Study) -> None:
+    said: list[str] = []
+    study.checkpoint_bytes = 10**15
+    Outage(study, said.append).look()
+    assert "a checkpoint takes more" in said[0]
+
+
+def test_nothing_starts_meanwhile_and_what_is_known_is_saved_later(study: Study) -> None:
+    planned = study.next_trial()
+    assert planned is not None
+    study.storage.full = True  # type: ignore[attr-defined]
+    study.heard(planned.id, {"step": 10, "val/reconstruction_loss": 0.5, "checkpoint_bytes": 7})
+    assert study.storage_error is not None
+    assert study.checkpoint_bytes == 7
+    assert study.next_trial() is None
+    assert study.waiting, "the sweep would end without its other trials"
+    study.heard(planned.id, {"step": 20, "val/reconstruction_loss": 0.4})
+    study.storage.full = False  # type: ignore[attr-defined]
+    study.tick()
+    assert load_all(study.storage)[planned.id].history == []
+    Outage(study, lambda _: None).look()
+    study.tick()
+    assert len(load_all(study.storage)[planned.id].history) == 2
+    assert study.next_trial() is not None
+
+
+def test_a_trial_whose_record_cannot_be_written_starts_later(study: Study) -> None:
+    study.storage.full = True  # type: ignore[attr-defined]
+    assert study.next_trial() is None
+    study.storage.full = False  # type: ignore[attr-defined]
+    Outage(study, lambda _: None).look()
+    planned = [study.next_trial(), study.next_trial(), study.next_trial()]
+    assert [trial and trial.id for trial in planned] == ["bn-000", "wn-000", None]
+
+
+def test_the_last_trial_is_not_forgotten_when_it_ends_meanwhile(study: Study) -> None:
+    trials = [study.next_trial(), study.next_trial()]
+    study.storage.full = True  # type: ignore[attr-defined]
+    for planned in trials:
+        assert planned is not None
+        study.heard(planned.id, {"step": 20, "val/reconstruction_loss": 0.4})
+        study.ended(planned.id)
+    assert study.complete
+    assert study.waiting, "the sweep would end without having written what it knows"
+    study.storage.full = False  # type: ignore[attr-defined]
+    Outage(study, lambda _: None).look()
+    study.tick()
+    assert not study.waiting
+    assert {record.outcome for record in load_all(study.storage).values()} == {"ok"}
+
+
+def test_work_on_the_storage_is_tried_again_until_it_succeeds() -> None:
+    failures, waits = [OSError("away")] * 7, []
+
+    def work() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert checkpoints.patiently(work, "x", sleep=waits.append) == "done"
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_work_on_the_storage_is_given_up_after_a_day() -> None:
+    waits: list[float] = []
+
+    def work() -> None:
+        raise OSError("away")
+
+    with pytest.raises(OSError, match="away"):
+        checkpoints.patiently(work, "x", sleep=waits.append)
+    assert sum(waits) >= checkpoints.GIVEN_UP
+    assert sum(waits[:-1]) < checkpoints.GIVEN_UP
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_checkpoint_is_written_under_the_trial(tmp_path: Path, local: bool) -> None:
+    trial = Storage(str(tmp_path))
+    trial.is_local = local
+    name, size = checkpoints.save({"step": 10}, trial, 10)
+    assert checkpoints.load_newest(trial) == ({"step": 10}, [])
+    assert size == (tmp_path / name / "step-000000010.pt").stat().st_size
+
+
+def test_failures_do_not_count_while_the_storage_is_away() -> None:
+    from raygan.sweep.cluster.trial import _until_it_fails
+
+    calls, away = [], [True] * 9 + [False] * 4
+
+    def fit() -> None:
+        calls.append(1)
+        raise RuntimeError("x")
+
+    assert _until_it_fails(fit, lambda: 0, RuntimeError, lambda: away.pop(0)) is not None
+    assert len(calls) == 13
+
+
+def test_an_error_of_any_kind_is_no_failure_while_the_storage_is_away() -> None:
+    from raygan.sweep.cluster.trial import _until_it_fails
+
+    raised: list[Exception] = [KeyError("a"), OSError("storage"), RuntimeError("the actor died")]
+
+    def fit() -> None:
+        if raised:
+            raise raised.pop()
+
+    assert _until_it_fails(fit, lambda: 0, LookupError, lambda: True) is None
+    assert not raised

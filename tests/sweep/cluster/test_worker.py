@@ -1,0 +1,114 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray.train
+
+from raygan.data import DatasetConfig, load, prepare
+from raygan.gan import checkpoint
+from raygan.gan.config import TrainConfig
+from raygan.gan.state import TrainState
+from raygan.gan.train import train
+from raygan.storage import Storage
+from raygan.sweep.cluster.worker import _newest, load_images, train_worker
+
+
+@pytest.fixture
+def reports(monkeypatch) -> list[dict]:
+    """What a worker tells Ray Train."""
+    heard: list[dict] = []
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "report", lambda metrics, **_: heard.append(metrics))
+    return heard
+
+
+def job(tmp_path: Path, **changes) -> dict:
+    folder = prepare(DatasetConfig(name="digits", size=16, running=8), tmp_path / "data")
+    config = TrainConfig(
+        features=4, code_size=4, batch_size=8, iterations=4, evaluate_every=2,
+        reconstruction_steps=1,
+    )  # fmt: skip
+    job = {
+        "config": config.to_dict(),
+        "dataset": {},
+        "prepared": str(folder),
+        "digest": load(folder).digest,
+        "folder": str(tmp_path / "trial"),
+        "gpus": 0,
+        "gpu_share": 0,
+    }
+    return {**job, **changes}
+
+
+def test_last_report_says_nothing_since_ray_may_lose_it(tmp_path, reports):
+    train_worker(job(tmp_path))
+    assert [report["step"] for report in reports[:-1]] == [0, 2, 4]
+    assert reports[-1] == {"step": 0}
+
+
+def test_a_trial_with_its_own_split_trains_and_is_tested_on_it(tmp_path):
+    made = job(tmp_path)
+    whole, own = load_images(made), load_images({**made, "split_seed": 3})
+    assert own.digest == whole.digest
+    assert own.final.tolist() == whole.resplit(3).final.tolist() != whole.final.tolist()
+
+
+def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
+    train_worker(job(tmp_path, digest="another"))
+    assert reports[0]["outcome"] == "failed"
+    assert "not the images that the sweep began with" in reports[0]["reason"]
+    assert reports[1:] == [{"step": 0}]
+
+
+def test_a_worker_resumes_from_the_newest_whole_checkpoint_and_says_so(tmp_path, reports):
+    cut = job(tmp_path)
+    home = tmp_path / "trial"
+    config, images = TrainConfig(**cut["config"]), load(Path(cut["prepared"]))
+    state = TrainState.create(config, images.shape)
+    for evaluation in train(config, images, state):
+        folder = home / f"checkpoint_{evaluation.step}"
+        path = checkpoint.save(state.state_dict(), folder, evaluation.step)
+    expected = [point["val/reconstruction_loss"] for point in state.history]
+    path.write_bytes(path.read_bytes()[:-1])
+
+    train_worker(cut)
+    first, *others = reports
+    assert first["step"] == 2
+    assert "after iteration 4 is damaged" in first["notes"][0]
+    assert first["notes"][0].endswith("resumed after iteration 2")
+    told = [*first["history"], others[0]]
+    assert [point["val/reconstruction_loss"] for point in told] == expected
+
+
+def test_a_checkpoint_without_networks_fails_the_trial_with_the_reason(tmp_path, reports):
+    cut = job(tmp_path)
+    state = {"config": cut["config"], "shape": [1, 16, 16], "step": 2}
+    checkpoint.save(state, tmp_path / "trial" / "checkpoint_2", 2)
+    train_worker(cut)
+    assert reports[0]["outcome"] == "failed"
+    assert "does not hold all of its parts" in reports[0]["reason"]
+
+
+def test_checkpoints_that_cannot_be_reached_are_not_taken_for_damaged(tmp_path, monkeypatch):
+    home = Storage(str(tmp_path / "trial"))
+    place = home.local / "checkpoint_2"
+    checkpoint.save({"step": 2}, place, 2)
+    aside = tmp_path / "aside"
+    whole = Storage.files
+
+    def files(self, name=""):
+        """The folder is lost just after it was listed."""
+        found = whole(self, name)
+        if name == place.name:
+            home.local.rename(aside)
+            home.local.write_text("")
+        return found
+
+    with monkeypatch.context() as lost:
+        lost.setattr(Storage, "files", files)
+        with pytest.raises(OSError, match="trial"):
+            _newest(home)
+    home.local.unlink()
+    aside.rename(home.local)
+    assert _newest(home) == ({"step": 2}, [])

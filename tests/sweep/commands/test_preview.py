@@ -1,0 +1,149 @@
+import json
+from dataclasses import asdict
+
+import pytest
+from rich.console import Console
+
+from raygan.errors import ConfigError
+from raygan.gan.rate import Rate
+from raygan.storage import Storage
+from raygan.sweep.commands import preview
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.power import parse_sd, say_power
+from raygan.sweep.study.study import Study
+
+SWEEP = """
+name: norms
+grid: {norm: [bn, wn]}
+search: {method: random, trials: 9, lr: {min: 1.0e-5, max: 1.0e-3, scale: log}}
+stop: {rule: asha, grace: 1000, reduction: 3}
+replicate: {seeds: 3}
+train: {iterations: 9000, evaluate_every: 1000, batch_size: 32}
+scale: {gpus_per_worker: 0.5, max_concurrent: 4}
+budget: {gpu_hours: 40, usd_per_gpu_hour: 2.5}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path) -> spec.SweepSpec:
+    return spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+
+
+@pytest.fixture
+def shown(sweep, monkeypatch):
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+
+    def shown() -> str:
+        console = Console(width=160, record=True, quiet=False)
+        with console.capture() as capture:
+            preview.show_plan(sweep, console, None, calibrate=False)
+        return capture.get()
+
+    return shown
+
+
+def test_plan_counts_what_will_run(shown):
+    output = shown()
+    assert "2 cells × (9 trials + 3 replicates) = 24 trials" in output
+    assert "each trial: 1 workers × (1 CPUs, 0.5 GPUs); at once: 2" in output
+    assert "iterations: at most 216,000; about " in output
+    assert "time, GPU-hours and cost: unknown; --calibrate measures" in output
+    assert "budget:     gpu_hours 40" in output
+    assert (
+        "final tests: at most 12 generators, on up to 2000 images; each takes as long as about 520 "
+        "evaluations\n"
+    ) in output
+    assert "name: norms" in output
+
+
+def test_measured_rates_give_time_and_money(shown, sweep):
+    rates = {cell: asdict(Rate(100.0, 2.0)) for cell in ("bn", "wn")}
+    Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
+    output = shown()
+    # 24 trials × (9000 / 100 + 9 × 2 + 8) seconds
+    hours = 24 * 116 / 3600
+    assert f"at most:    23m, {hours:.2f} trial-hours, {hours / 2:.2f} GPU-hours, $0.97" in output
+    assert "3200" in output  # images per second
+    assert f"evaluations; in addition, {12 * 520 * 2 / 3600:.2f} worker-hours" in output
+
+
+def test_final_test_has_one_worker(sweep, monkeypatch, capsys):
+    spread = sweep.model_copy(update={"scale": sweep.scale.model_copy(update={"workers": 4})})
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    rates = {cell: asdict(Rate(100.0, 0.5)) for cell in ("bn", "wn")}  # four together
+    Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
+    preview.show_plan(spread, Console(width=160), None, calibrate=False)
+    assert f"{12 * 520 * 2 / 3600:.2f} worker-hours" in capsys.readouterr().out
+
+
+def test_trials_that_have_run_are_what_is_believed(shown, sweep):
+    study = Study(sweep, Storage(f"{sweep.storage}/norms"))
+    for planned in (study.next_trial(), study.next_trial()):
+        study.heard(planned.id, {"step": 9000, "val/reconstruction_loss": 0.1})
+        study.records[planned.id].seconds = 98.0
+        study.ended(planned.id)
+    output = shown()
+    assert f"≤ {12 * 98 / 3600:.2f}" in output
+    assert "about 520 evaluations\n" in output  # which are not known by themselves
+
+
+def test_the_plan_says_which_difference_will_be_found(shown, sweep):
+    assert (
+        "power:      with 3 seeds, a difference of 9.7% between two cells would be found in 80% of "
+        "sweeps; 2% takes 38 seeds, 5% takes 8 seeds, 10% takes 3 seeds\n            (1 comparison; "
+        "spread of the loss between seeds 3.0%, assumed; --sd sets it)" in shown()
+    )
+    study = Study(sweep, Storage(f"{sweep.storage}/norms"))
+    for losses in ([0.1] * 18, [0.1, 0.2, 0.3] * 2):
+        for loss in losses:
+            if (planned := study.next_trial()) is not None:
+                study.heard(planned.id, {"step": 9000, "val/reconstruction_loss": loss})
+                study.ended(planned.id)
+    assert "seen in this sweep)" in shown()
+
+
+@pytest.mark.parametrize("text", ["3x", "0", "-1%", "200%", ""])
+def test_a_spread_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="such as 3%"):
+        parse_sd(text)
+
+
+def test_nothing_is_written(shown, tmp_path):
+    shown()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_words_are_shown_and_a_path_is_no_markup(tmp_path, monkeypatch, capsys):
+    text = "name: a\nsearch: {norm: [bn, wn]}\ndataset: {name: folder, path: '/[red]x', size: 32}\n"
+    words = spec.validate(parse(f"{text}storage: {tmp_path}", "x"))
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    preview.show_plan(words, Console(width=160), None, calibrate=False)
+    output = capsys.readouterr().out
+    assert "grid: norm [bn, wn]" in output
+    assert "path: /[red]x" in output
+
+
+def test_plan_refuses_unfair_early_stopping_unless_an_earlier_version_began_so(shown, sweep):
+    stop = sweep.stop.model_copy(update={"grace": 100})
+    object.__setattr__(sweep, "stop", stop)
+    with pytest.raises(ConfigError, match="is below 5%"):
+        shown()
+    data = {"id": "1", "digest": "d", "baseline": 0.1}
+    state.store(Storage(sweep.storage) / sweep.name, sweep, data)
+    assert "early stopping: asha" in shown()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{seeds: 3}", "{seeds: 3, until: 5}", "with at most 5 seeds, a difference of 7.2%"),
+        ("trials: 9", "trials: 9, repeats: 5", "with 5 repeats, a difference of 6.3%"),
+    ],
+)
+def test_power_is_that_of_the_last_look_or_of_the_repeats(tmp_path, old, new, words):
+    text = SWEEP.replace(old, new) + f"storage: {tmp_path}"
+    lines: list[str] = []
+    say_power(spec.validate(parse(text, "x")), [], 0.03, lines.append)
+    assert words in lines[0]

@@ -1,0 +1,550 @@
+"""The final tests of a sweep: which are due, what they leave, and the command that makes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from ray.exceptions import RayTaskError
+from rich.console import Console
+
+from raygan.cli import main
+from raygan.data import DatasetConfig, load, prepare
+from raygan.errors import CheckpointError
+from raygan.gan import checkpoint
+from raygan.gan.judge.final import FinalTest
+from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.state import TrainState
+from raygan.records import LOSS
+from raygan.report import finals
+from raygan.storage import Storage
+from raygan.sweep.cluster import checkpoints
+from raygan.sweep.cluster.trial import WORKER_FAILURES, job_of
+from raygan.sweep.commands import watch
+from raygan.sweep.session import final_tests as final
+from raygan.sweep.session.lock import Lock
+from raygan.sweep.session.progress import FinalProgress
+from raygan.sweep.spec import plan
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.gather import make_report
+from raygan.sweep.study.study import Study
+
+SWEEP = """
+name: a
+dataset: {name: digits, size: 16, running: 8, final: 20}
+grid: {norm: [bn, wn]}
+replicate: {seeds: 1}
+train: {features: 4, code_size: 4, batch_size: 8, iterations: 20, evaluate_every: 10}
+final: {steps: 2, images: 18, restarts: 2, audited: 5}
+"""
+CONFIG = FinalConfig(steps=2, images=18, restarts=2, audited=5)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    config = DatasetConfig(name="digits", size=16, running=8, final=20)
+    return prepare(config, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def study(tmp_path, prepared) -> Study:
+    """A sweep whose two replicates have ended: bn's best generator is not its last one."""
+    (tmp_path / "data").symlink_to(prepared.parent)
+    read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+    images = load(prepared)
+    made = Study(read, Storage(str(tmp_path)) / "a")
+    state.store(made.storage, read, {"id": "1", "folder": str(prepared), "digest": images.digest,
+                                     "baseline": images.baseline})  # fmt: skip
+    while (planned := made.next_trial()) is not None:
+        made.started(planned.id)
+        for step in (10, 20):
+            loss = step if planned.cell == "bn" else 1 / step
+            made.heard(planned.id, {"step": step, LOSS: float(loss)})
+            saved = TrainState.create(planned.config, images.shape)
+            saved.step = step
+            folder = made.storage.local / "trials" / planned.id / f"checkpoint_{step}"
+            checkpoint.save(saved.state_dict(), folder, step)
+        made.ended(planned.id)
+    return made
+
+
+@pytest.fixture
+def jobs(study):
+    """What is due, ready to be run."""
+
+    def jobs(config: FinalConfig = CONFIG, **options) -> list[final.Job]:
+        data = state.stored_data(study.storage)
+        return [
+            job_of(plan.of_record(study.records[job["trial"]]), study.spec, study.storage, data)
+            | job
+            for job in final.due(study.storage, final.tested(study), config, **options)
+        ]
+
+    return jobs
+
+
+def run_all(jobs: list[final.Job]) -> list[str]:
+    lines: list[str] = []
+    assert final.run(jobs, final.Here(), 1, lines.append) == 0
+    return lines
+
+
+def test_every_checkpoint_is_tested_once(jobs):
+    found = [(job["trial"], job["checkpoint"], job["which"]) for job in jobs()]
+    assert found == [
+        ("bn-seed1", "checkpoint_10", ["best"]),
+        ("bn-seed1", "checkpoint_20", ["last"]),
+        ("wn-seed1", "checkpoint_20", ["best", "last"]),
+    ]
+    assert jobs(FinalConfig(steps=0)) == []
+    assert [job["which"] for job in jobs(which=("last",))] == [["last"], ["last"]]
+
+
+def test_nothing_is_tested_before_all_trials_have_ended(tmp_path):
+    begun = Study(spec.validate(parse(SWEEP, "x")), Storage(str(tmp_path / "b")))
+    assert final.tested(begun) == []
+
+
+def test_only_trials_with_a_result_are_tested(study):
+    study.records["bn-seed1"].outcome = "diverged"
+    study.records["wn-seed1"].outcome = "collapsed"
+    assert [record.id for record in final.tested(study)] == ["wn-seed1"]
+
+
+def test_a_test_leaves_numbers_a_table_and_pictures(study, jobs):
+    lines = run_all(jobs())
+    assert len(lines) == 3
+    assert lines[2].startswith("final test 3/3, wn s1, best and last: loss 0.")
+    folder = study.storage.local / "trials" / "bn-seed1" / "final"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{which}{end}"
+        for which in ("best", "last")
+        for end in (".json", ".parquet", "-hardest.png", "-easiest.png")
+    )
+    found = json.loads((folder / "best.json").read_text())
+    asked = {name: found[name] for name in ("step", "images", "steps", "restarts", "audited")}
+    assert asked == {"step": 10, "images": 18, "steps": 2, "restarts": 2, "audited": 5}
+    rows = pq.read_table(folder / "best.parquet").to_pylist()
+    assert [row["index"] for row in rows] == list(range(18))
+    assert found["loss"] == pytest.approx(sum(row["loss"] for row in rows) / 18)
+    for row in rows[:5]:
+        searches = [row["loss"], row["restart_1"], row["restart_2"]]
+        assert row["winner"] == searches.index(min(searches))
+    lowest = [min(row["loss"], row["restart_1"], row["restart_2"]) for row in rows[:5]]
+    assert found["restarts_loss"] == pytest.approx(sum(lowest) / 5)
+    assert {row["winner"] for row in rows[5:]} == {row["restart_1"] for row in rows[5:]} == {None}
+    with Image.open(folder / "best-hardest.png") as picture:
+        assert picture.width / picture.height == pytest.approx(2, rel=0.1)  # 4 rows of 4 pairs
+
+
+def test_what_is_done_is_done_unless_the_budget_or_the_checkpoint_changes(study, jobs):
+    run_all(jobs())
+    assert jobs() == []
+    assert len(jobs(replace(CONFIG, steps=3))) == 3
+    study.storage.write("trials/bn-seed1/final/last.json", b"{")
+    assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
+    run_all(jobs())
+    for other in (b"[1]", b"{}"):  # not of ours
+        study.storage.write("trials/bn-seed1/final/last.json", other)
+        assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
+    run_all(jobs())
+    study.storage.write("trials/wn-seed1/checkpoint_10/step-000000020.pt", b"")
+    study.storage.delete("trials/wn-seed1/checkpoint_20/step-000000020.pt")
+    assert [job["trial"] for job in jobs()] == ["wn-seed1"]
+
+
+def test_crash_while_a_test_is_written_again_leaves_no_old_number(study, jobs, monkeypatch):
+    run_all(jobs())
+    (job,) = [job for job in jobs(replace(CONFIG, steps=3)) if job["which"] == ["last"]]
+    monkeypatch.setattr("raygan.gan.picture_grid.grid_png", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        final.run_job(job)
+    assert final.read(study.storage / "trials" / "bn-seed1", "last") is None
+
+
+def test_table_holds_only_finite_losses():
+    losses, nan = torch.tensor([0.3, 0.1]), float("nan")
+    test = FinalTest(losses, torch.tensor([[nan], [0.2]]), torch.empty(0))
+    columns = final._columns(test)
+    assert columns["restart_1"] == [None, None]
+    assert columns["restart_2"] == [pytest.approx(0.2), None]
+    assert columns["winner"] == [2, None]
+
+
+@pytest.mark.cluster  # takes seconds
+def test_report_compares_tests_of_one_budget(evaluate, study, jobs):
+    def measure() -> str:
+        made = make_report(study.storage, study.spec, study.records, None)
+        return made.verdict
+
+    run_all(jobs())
+    assert "final test's loss" in measure()
+    evaluate("a/wn-seed1", "--steps", "1")
+    assert "end loss of the running test" in measure()
+    evaluate("a/bn-seed1", "--steps", "1")
+    assert "final test's loss" in measure()
+
+
+def test_the_same_test_gives_the_same_numbers(jobs):
+    job = jobs()[0]
+    first, again = final.run_job(job), final.run_job(job)
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_checkpoints_are_read_from_addresses(study):
+    trial = study.storage / "trials" / "bn-seed1"
+    here = checkpoints.load(trial, "checkpoint_10")
+    trial.is_local = False
+    there = checkpoints.load(trial, "checkpoint_10")
+    assert here["step"] == there["step"] == 10
+    assert all((there["generator"][k] == v).all() for k, v in here["generator"].items())
+
+
+class Played:
+    """A runner that ends tests out of order, and some of them badly."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.stopped: list[str] = []
+        self.most = 0
+
+    def start(self, job):
+        self.started.append(job["title"])
+        return job
+
+    def ended(self, running):
+        self.most = max(self.most, len(running))
+        return running[-1:]
+
+    def result(self, running):
+        if running["title"] == "bad":
+            raise RuntimeError("out of memory\nand more")
+        return {"loss": 0.5, "images": 1, "steps": 2, "audited": 0, "replaced": ""}
+
+    def stop(self, running):
+        self.stopped.append(running["title"])
+
+
+@pytest.fixture
+def played(tmp_path):
+    def played(*titles: str) -> list[final.Job]:
+        return [
+            {
+                "title": title,
+                "which": ["best"],
+                "trial": title,
+                "folder": f"{tmp_path}/trials/{title}",
+            }
+            for title in titles
+        ]
+
+    return played
+
+
+def test_one_that_fails_is_told_and_the_others_are_made(played):
+    runner, lines = Played(), []
+    assert final.run(played("one", "bad", "two"), runner, 2, lines.append) == 1
+    assert runner.started == ["one", "bad", "two"]
+    assert runner.most == 2
+    assert [line.partition(", ")[2] for line in lines] == [
+        "bad, best: failed (out of memory)",
+        "two, best: loss 0.50000 (1 images)",
+        "one, best: loss 0.50000 (1 images)",
+    ]
+    assert [line.split(",")[0] for line in lines] == [f"final test {n}/3" for n in (1, 2, 3)]
+
+
+def test_sweep_that_stops_gives_up_what_runs(played):
+    runner, lines = Played(), []
+    final.run(played("one", "two", "three"), runner, 2, lines.append, lambda: bool(lines))
+    assert len(lines) == 1
+    assert runner.started == ["one", "two"]
+    assert runner.stopped == ["one"]
+
+
+def statuses(sweep: Storage, jobs: list[final.Job]) -> list[tuple[str, float]]:
+    found = [final.status(sweep, job) for job in jobs]
+    return [(status.state, status.done) for status in found]
+
+
+def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
+    monkeypatch.setattr(final, "PROGRESS_SECONDS", 0.0)
+    all_jobs, seen = jobs(), []
+    note = final._note
+
+    def noted(*arguments) -> None:
+        note(*arguments)
+        seen.append(statuses(study.storage, all_jobs)[0])
+
+    monkeypatch.setattr(final, "_note", noted)
+    final.run_job(all_jobs[0])
+    # 18 images from z = 0, and twice 5 audited ones
+    shares = [0.0, 18 / 28, 23 / 28, 1.0]
+    assert seen == [*(("running", pytest.approx(share)) for share in shares), ("done", 1.0)]
+    assert statuses(study.storage, all_jobs)[1:] == [("waiting", 0.0)] * 2
+
+
+def test_progress_is_written_now_and_then_only(study, jobs, monkeypatch):
+    written = []
+    monkeypatch.setattr(final, "_note", lambda *arguments: written.append(arguments[2]))
+    monkeypatch.setattr(final, "PROGRESS_SECONDS", 1e9)
+    final.run_job(jobs()[0])
+    assert [progress and progress.done for progress in written] == [0.0, None]
+
+
+def test_progress_that_cannot_be_written_fails_no_test(study, jobs, monkeypatch):
+    write = Storage.write
+
+    def full(self, name, data):
+        if "progress" in name:
+            raise OSError(28, "No space left on device")
+        write(self, name, data)
+
+    monkeypatch.setattr(Storage, "write", full)
+    assert final.run_job(jobs()[0])["loss"] > 0
+
+
+def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch):
+    monkeypatch.setattr(final, "run_job", lambda _: 1 / 0)
+    assert final.run(jobs()[:1], final.Here(), 1, lambda _: None) == 1
+    assert statuses(study.storage, jobs())[0] == ("failed", 0.0)
+    monkeypatch.undo()
+    made, all_jobs = jobs()[:1], jobs()
+    run_all(made)
+    assert statuses(study.storage, all_jobs)[0] == ("done", 1.0)
+
+
+def test_stopped_test_waits_again(study, jobs):
+    all_jobs, lines = jobs(), []
+    final._Notes(all_jobs[1])(0.5)
+    assert statuses(study.storage, all_jobs)[1] == ("running", 0.5)
+    final.run(all_jobs[:2], Played(), 2, lines.append, lambda: True)
+    final.run(all_jobs[:2], Played(), 2, lines.append, lambda: bool(lines))
+    assert statuses(study.storage, all_jobs)[0][0] == "waiting"
+
+
+def test_watch_shows_final_tests(study, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.session.lock.SETTLE_SECONDS", 0.0)
+    all_jobs = jobs()
+    run_all(all_jobs[:1])
+    final._Notes(all_jobs[1])(0.25)
+    with Lock(study.storage, stop=lambda: None, lost=lambda _: None):
+        done = CliRunner().invoke(main, ["watch", "a", "--storage", str(tmp_path)])
+    lines = done.output.splitlines()
+    assert lines[0].startswith(
+        "a: 2 of 2 trials done; 1 of 3 final tests done, 1 running, 1 waiting"
+    )
+    rows = [line.split() for line in lines if line.startswith(("bn s1 ", "wn s1 "))]
+    assert rows[0][:5] == ["bn", "s1", "last", "25%", "running"]
+    assert rows[1] == ["wn", "s1", "best", "and", "last", "waiting"]
+    assert rows[2][:5] == ["bn", "s1", "best", "100%", "ok"]
+    now = CliRunner().invoke(main, ["watch", "a", "--storage", str(tmp_path)]).output
+    assert "1 of 3 final tests done, 1 interrupted, 1 waiting\n" in now
+
+
+def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
+    """One of two settings fails, so that there is one replicate instead of two."""
+    text = "{name: b, search: {lr: [0.1, 0.2]}, replicate: {seeds: 1, top: 2}, train: {iterations: 20, evaluate_every: 10}}"
+    made = Study(spec.validate(parse(text, "x")), Storage(str(tmp_path / "b")))
+    shown = []
+    while (planned := made.next_trial()) is not None:
+        made.started(planned.id)
+        if made.records.keys() != {planned.id}:  # the first one fails
+            for step in (10, 20):
+                made.heard(planned.id, {"step": step, LOSS: 1 / step})
+                name = f"trials/{planned.id}/checkpoint_{step}/{checkpoint.file_name(step)}"
+                made.storage.write(name, b"x")
+        made.ended(planned.id)
+        found = watch._tests(made.storage, made.spec, list(made.records.values()))
+        shown.append([job["which"] for job in found])
+    assert made.complete
+    assert shown == [[], [], [["best", "last"]]]
+    picture = watch.picture(made.storage, made.spec)
+    assert picture.head.startswith("b: 3 of 3 trials done; 0 of 1 final tests done, 1 waiting")
+
+
+def test_log_says_now_and_then_how_far_final_tests_are(study, jobs, monkeypatch):
+    all_jobs, said = jobs(), io.StringIO()
+    run_all(all_jobs[:1])
+    final._Notes(all_jobs[1])(0.25)
+    told = FinalProgress(study.spec, study.storage, [], all_jobs, Console(file=said, width=160))
+    told.look()
+    assert said.getvalue() == ""  # not yet
+    monkeypatch.setattr("raygan.sweep.session.progress.SAY_SECONDS", 0.0)
+    told.look()
+    (line,) = said.getvalue().splitlines()
+    assert " final tests: 1 of 3 done, 1 running (25%), about " in line
+
+
+def test_terminal_shows_final_tests_while_they_run(study, jobs, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.session.progress.LOOK_SECONDS", 0.001)
+    all_jobs, said = jobs(), io.StringIO()
+    final._Notes(all_jobs[0])(0.25)
+    console = Console(file=said, width=80, height=24, force_terminal=True)
+    looked = threading.Event()
+    status = final.status
+    monkeypatch.setattr(final, "status", lambda *a: looked.set() or status(*a))
+    with FinalProgress(study.spec, study.storage, [], all_jobs, console):
+        assert looked.wait(30)
+    assert "0 of 3 final tests done" in said.getvalue()
+    assert "25%" in said.getvalue()
+
+
+def test_tasks_take_a_workers_resources_and_raise_what_was_raised(monkeypatch):
+    asked: dict = {}
+
+    def remote(**options):
+        asked.update(options)
+        return lambda function: SimpleNamespace(remote=lambda job: (function, job))
+
+    def get(reference):
+        raise RayTaskError("run_job", "traceback", CheckpointError("it is damaged"))
+
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(ray, "get", get)
+    runner, job = final.OnRay(), {"cpus": 2.0, "gpus": 0.5}
+    assert runner.start(job) == (final.run_job, job)
+    assert asked == {"num_cpus": 2.0, "num_gpus": 0.5, "max_retries": WORKER_FAILURES}
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        runner.result("reference")
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    def evaluate(*arguments: str, code: int = 0) -> str:
+        command = ["evaluate", *arguments, "--storage", str(tmp_path), "--device", "cpu"]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    return evaluate
+
+
+def test_command_tests_the_replicates_of_a_sweep(evaluate, study, jobs):
+    output = evaluate("a")
+    assert output.count("final test ") == 3
+    assert jobs() == []
+    table = [line.split() for line in output.splitlines() if " s1 " in line and "test" not in line]
+    assert [row[2:4] for row in table] == [["best", "10"], ["last", "20"], ["best", "20"], ["last", "20"]]  # fmt: skip
+    assert "final test" not in evaluate("a")
+
+
+def test_command_tests_one_trial_with_another_budget(evaluate, study):
+    output = evaluate("a/wn-seed1", "--steps", "1", "--restarts", "0", "--which", "last")
+    assert output.count("final test") == 1
+    found = final.read(study.storage / "trials" / "wn-seed1", "last")
+    assert (found["steps"], found["restarts"], found["restarts_loss"]) == (1, 0, None)
+    assert final.read(study.storage / "trials" / "wn-seed1", "best") is None
+
+
+def test_command_tests_the_best_trial_of_a_cell_without_replicates(evaluate, study):
+    for record in study.records.values():
+        record.kind = "search"
+        record.save(study.storage)
+    read = study.spec.model_dump(exclude_unset=True) | {"replicate": {"seeds": 0}}
+    data = state.stored_data(study.storage)
+    state.store(study.storage, spec.SweepSpec.model_validate(read), data)
+    assert evaluate("a", "--steps", "1").count("final test") == 3
+
+
+def test_fid_is_written_beside_the_final_test(evaluate, study, monkeypatch, tmp_path):
+    found = {"fid": 12.5, "kid": 0.01, "kid_std": 0.001, "n": 40}
+    monkeypatch.setattr("raygan.gan.judge.fid.check", lambda path: path)
+    monkeypatch.setattr("raygan.gan.judge.fid.fid", lambda *_, **__: found)
+    output = evaluate("a/bn-seed1", "--fid", "--fid-weights", "w.pth", "--which", "last")
+    assert "bn s1, last: FID 12.500, KID 0.01000" in output
+    written = study.storage.read("trials/bn-seed1/final/last-fid.json")
+    assert json.loads(written) == {**found, "step": 20, "checkpoint": "checkpoint_20"}
+
+
+def test_damaged_checkpoint_keeps_no_other_from_its_fid(evaluate, study, jobs, monkeypatch):
+    run_all(jobs())
+    damage(study, 10, 20)
+    found = {"fid": 12.5, "kid": 0.01, "kid_std": 0.001, "n": 40}
+    monkeypatch.setattr("raygan.gan.judge.fid.check", lambda path: path)
+    monkeypatch.setattr("raygan.gan.judge.fid.fid", lambda *_, **__: found)
+    output = evaluate("a", "--fid", "--fid-weights", "w.pth", code=3)
+    assert "bn s1: no FID (no checkpoint is complete" in output
+    assert output.count("FID 12.500") == 1
+
+
+def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, study, monkeypatch):
+    monkeypatch.setattr("raygan.gan.judge.fid.find_spec", lambda _: None)
+    assert "pip install 'raygan[fid]'" in evaluate("a", "--fid", code=2)
+    assert study.storage.files("trials/bn-seed1/final") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["b"], "there is no sweep 'b'"),
+        (["a/vanilla"], "there is no trial 'vanilla'"),
+        (["a/vanilla"], "trials there: bn-seed1, wn-seed1"),
+        (["a/../a"], "there is no trial '../a'"),
+        (["a", "--fid-weights", "w.pth"], "--fid-weights (='w.pth') needs --fid"),
+        (["a", "--steps", "0"], "so there is no final test"),
+        (["a", "--images", "-1"], "`final.images` (=-1)"),
+    ],
+)
+def test_mistakes_are_named(evaluate, study, arguments, says):
+    assert says in evaluate(*arguments, code=2)
+
+
+def test_trial_without_a_checkpoint_is_named(evaluate, study):
+    for file in (study.storage.local / "trials" / "bn-seed1").glob("*/step-*"):
+        file.unlink()
+    assert "no checkpoint of the best and the last generator" in evaluate("a/bn-seed1", code=2)
+
+
+def damage(study, *steps: int) -> None:
+    for step in steps:
+        trial = study.storage.local / "trials" / "bn-seed1"
+        (trial / f"checkpoint_{step}" / f"step-{step:09d}.pt").write_bytes(b"x")
+
+
+def test_damaged_checkpoint_is_named_and_another_one_is_tested(evaluate, study):
+    damage(study, 10)
+    output = evaluate("a")
+    assert output.count("the checkpoint after iteration 20 is used instead") == 2  # and in the end
+    assert output.count(": loss 0.") == 3
+    again = evaluate("a")
+    assert "bn s1, best: the checkpoint after iteration 20 is used instead" in again
+    found = finals.read_final(study.storage / "trials" / "bn-seed1", "best")
+    assert found is not None
+    assert "iteration 20 is used instead" in found["replaced"]
+
+
+def test_trial_with_damaged_checkpoints_only_is_named_and_the_others_are_tested(evaluate, study):
+    damage(study, 10, 20)
+    output = evaluate("a", code=3)
+    assert "bn s1, best: failed (no checkpoint is complete" in output
+    assert output.count(": loss 0.") == 1
+
+
+def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):
+    read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path)) / "a", read, {"id": "1", "digest": "d", "baseline": 0.1})
+    assert "no trial of 'a' has a result yet" in evaluate("a", code=2)
+
+
+@pytest.mark.parametrize("lost", ["generator", "optimizer_g", "history", "config"])
+def test_checkpoint_that_lacks_a_part_is_named(study, jobs, lost):
+    folder = study.storage.local / "trials" / "wn-seed1" / "checkpoint_20"
+    saved = checkpoint.load(folder / checkpoint.file_name(20))
+    saved[lost] = None
+    checkpoint.save(saved, folder, 20)
+    job = next(job for job in jobs() if job["trial"] == "wn-seed1")
+    with pytest.raises(CheckpointError, match=r"the checkpoint (is of another|does not hold)"):
+        final.load_generator(job)

@@ -1,0 +1,420 @@
+"""A sweep from its start to its end, its trials trained by nobody: what is opened, closed, said."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from rich.console import Console
+
+from raygan import __version__
+from raygan.errors import ConfigError, LockedError, RayganError
+from raygan.storage import Storage
+from raygan.sweep.commands.sweep import main
+from raygan.sweep.session import run as running
+from raygan.sweep.session.lock import Lock
+from raygan.sweep.session.run import Options, run
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import registered
+from raygan.sweep.study import stored_sweep as state
+
+SWEEP = """
+name: norms
+grid: {norm: [bn, wn]}
+train: {iterations: 20, evaluate_every: 10}
+"""
+DATA = {"folder": "f", "digest": "d", "baseline": 0.1, "shape": "1×8×8", "train": 9}
+
+pytestmark = pytest.mark.cluster  # whole sweeps with a database of MLflow: they take seconds
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory) -> Path:
+    """An empty MLflow database: to make one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, database):
+    """Run a sweep whose trials are played by a function; its exit code and what it printed."""
+    shutil.copy(database, tmp_path)
+    # drawn in tests of its own
+    monkeypatch.setattr("raygan.sweep.session.conclude.overview_png", lambda *_: b"")
+    monkeypatch.setattr("raygan.report.make.drawings", lambda _: [])
+    monkeypatch.setattr("raygan.sweep.session.lock.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 20.0)
+    monkeypatch.setattr(running, "_start", lambda *_: 1)
+    monkeypatch.setattr(running.trial, "prepare_on_cluster", lambda *_: dict(DATA))
+
+    def start(play, more: str = "", **options) -> tuple[int, str]:
+        monkeypatch.setattr(running.tune, "run", lambda study, job, at_once: play(study))
+        read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}\n{more}", "x"))
+        console = Console(width=160)
+        with console.capture() as capture:
+            code = run(read, console, Options(**options))
+        return code, capture.get()
+
+    return start
+
+
+@pytest.fixture
+def statuses(tmp_path):
+    """Each MLflow run's status, by the trial or, for the parent, the sweep."""
+
+    def statuses() -> dict[str, str]:
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        return {
+            run.data.tags.get("trial", run.data.tags["sweep"]): run.info.status for run in found
+        }
+
+    return statuses
+
+
+def train(study, trial: str, *, to: int = 20) -> None:
+    study.started(trial)
+    for step in range(10, to + 1, 10):
+        point = {"step": step, "val/reconstruction_loss": 1 / step, "perf/images_per_second": 1.0}
+        study.heard(trial, point)
+    if to == 20:
+        study.ended(trial)
+
+
+def train_all(study) -> None:
+    while (planned := study.next_trial()) is not None:
+        train(study, planned.id)
+
+
+def train_one(study) -> None:
+    train(study, study.next_trial().id)
+    train(study, study.next_trial().id, to=10)
+
+
+def test_whole_sweep_is_finished(sweep, statuses):
+    code, output = sweep(train_all)
+    assert code == 0
+    assert statuses() == dict.fromkeys(("norms", "bn-000", "wn-000"), "FINISHED")
+    assert "Results: " in output
+
+
+def test_whole_sweep_has_a_report_with_what_trained(sweep, tmp_path):
+    _, output = sweep(train_all)
+    assert f"Report:  {tmp_path}/norms/report.html" in output
+    text = (tmp_path / "norms" / "report.md").read_text()
+    assert "2 of 2 trials ended, finished." in text
+    assert f"raygan: {__version__}" in text
+    (tmp_path / "norms" / "report.md").unlink()
+    sweep(train_all)  # shown again, with the versions that trained
+    assert (tmp_path / "norms" / "report.md").read_text() == text
+
+
+def test_report_that_cannot_be_made_fails_no_sweep(sweep, monkeypatch, caplog):
+    monkeypatch.setattr("raygan.report.make.drawings", lambda _: 1 / 0)
+    code, output = sweep(train_all)
+    assert code == 0
+    assert "Report:" not in output
+    assert re.search(r"run `raygan report norms --storage \S+` to see the error", caplog.text)
+
+
+def test_one_that_ended_too_soon_is_no_success_and_goes_on(sweep, statuses):
+    code, output = sweep(train_one)
+    assert code == 143
+    assert statuses() == {"norms": "KILLED", "bn-000": "FINISHED", "wn-000": "KILLED"}
+    assert "Interrupted; the same command resumes the sweep." in output
+    code, _ = sweep(train_all)
+    assert code == 0
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+def test_signal_is_an_interruption(sweep, statuses):
+    def interrupted(study) -> None:
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)  # Tune's handler
+        train_one(study)
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, before)
+
+    code, output = sweep(interrupted, fresh=True)
+    assert code == 143
+    assert statuses()["wn-000"] == "KILLED"
+    assert "the same command, with `--set name=norms` for --fresh, resumes the sweep" in output
+
+
+def test_whatever_is_raised_leaves_no_run_running(sweep, statuses):
+    def broken(study) -> None:
+        train_one(study)
+        raise RuntimeError("Ray is gone")
+
+    with pytest.raises(RuntimeError, match="Ray is gone"):
+        sweep(broken)
+    assert statuses() == {"norms": "FAILED", "bn-000": "FINISHED", "wn-000": "KILLED"}
+
+
+def test_budget_has_its_exit_code_and_the_way_on(sweep, statuses):
+    code, output = sweep(train_all, "budget: {trials: 1}")
+    assert code == 4
+    assert statuses() == {"norms": "KILLED", "bn-000": "FINISHED"}
+    assert "The budget is reached (1 of 1 trials)" in output
+    code, _ = sweep(lambda study: pytest.fail("nothing is left to run"), "budget: {trials: 1}")
+    assert code == 4
+    code, _ = sweep(train_all, "budget: {trials: 2}")
+    assert code == 0
+
+
+def test_finished_sweep_is_shown_though_mlflow_is_away(sweep, monkeypatch):
+    sweep(train_all)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "tracking: {uri: 'http://127.0.0.1:9'}"
+    code, output = sweep(lambda study: pytest.fail("it is done"), uri)
+    assert code == 0
+    assert "bn-000" not in output
+    assert "MLflow at http://127.0.0.1:9 cannot be used" in output
+
+
+def test_showing_a_finished_sweep_again_adds_nothing_to_mlflow(sweep, tmp_path):
+    sweep(train_all)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def points() -> int:
+        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        return sum(
+            len(client.get_metric_history(run.info.run_id, key))
+            for run in runs
+            for key in run.data.metrics
+        )
+
+    before = points()
+    code, _ = sweep(lambda study: pytest.fail("it is done"))
+    assert code == 0
+    assert points() == before
+
+
+def test_tables_that_cannot_be_written_do_not_hide_the_rest(sweep, statuses, monkeypatch):
+    whole = Storage.write
+
+    def full(self, name, data, **options) -> None:
+        if name.endswith((".parquet", ".png")):
+            raise OSError(28, "No space left on device")
+        whole(self, name, data, **options)
+
+    monkeypatch.setattr(Storage, "write", full)
+    code, output = sweep(train_all)
+    assert code == 0
+    assert "The tables cannot be written" in output
+    assert statuses()["norms"] == "FINISHED"
+
+
+def test_every_trial_that_fails_is_no_verdict(sweep, statuses):
+    def failing(study) -> None:
+        while (planned := study.next_trial()) is not None:
+            study.ended(planned.id, error="out of memory")
+
+    code, output = sweep(failing)
+    assert code == 3
+    assert "2 × failed: out of memory" in output
+    assert set(statuses().values()) == {"FAILED"}
+    code, _ = sweep(train_all, retry_failed=True)
+    assert code == 0
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+def test_journal_that_cannot_be_written_ends_no_sweep(sweep, tmp_path, caplog):
+    (tmp_path / "norms" / "optuna.log").mkdir(parents=True)
+    code, _ = sweep(train_all)
+    assert code == 0
+    assert "is no longer kept for optuna-dashboard" in caplog.text
+
+
+REPLICATES = "replicate: {seeds: 1}\nfinal: {steps: 7}"
+
+
+def train_and_save(study) -> None:
+    train_all(study)
+    for trial in study.records:
+        study.storage.write(f"trials/{trial}/checkpoint_20/step-000000020.pt", b"")
+
+
+class Runner:
+    """Makes final tests in Ray's place; at the ``stops``-th, the sweep is stopped."""
+
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, stops: int | None = None) -> None:
+        self._stops = stops
+
+    def start(self, job):
+        return job
+
+    def ended(self, running):
+        return running[:1]
+
+    def result(self, running):
+        self.made.append(running["title"])
+        result = {"loss": 0.5, "images": 1, "steps": 7, "audited": 0, "asked": running["final"],
+                  "replaced": ""}  # fmt: skip
+        written = json.dumps({**result, "checkpoint": running["checkpoint"]}).encode()
+        for which in running["which"]:
+            Storage(running["folder"]).write(f"final/{which}.json", written)
+        if len(self.made) == self._stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    def stop(self, running):
+        pass
+
+
+@pytest.fixture
+def tester(monkeypatch):
+    monkeypatch.setattr(Runner, "made", [])
+
+    def make(stops: int | None = None) -> None:
+        monkeypatch.setattr(running.final, "OnRay", lambda: Runner(stops))
+
+    make()
+    return make
+
+
+def test_final_tests_follow_the_replicates_and_are_made_once(sweep, tester, statuses):
+    code, output = sweep(train_and_save, REPLICATES)
+    assert code == 0
+    assert "final test 2/2, wn s1, best and last: loss 0.50000" in output
+    assert Runner.made == ["bn s1", "wn s1"]
+    code, output = sweep(lambda study: pytest.fail("nothing is left to run"), REPLICATES)
+    assert (code, len(Runner.made)) == (0, 2)
+    assert "final test" not in output
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+def test_mlflow_hears_of_final_tests_that_were_made_later(sweep, tester, tmp_path):
+    def wn() -> tuple[float, str]:
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        by_name = {run.info.run_name: run.data for run in found}
+        return by_name["wn s1"].metrics["final/best"], by_name["norms"].tags["mlflow.note.content"]
+
+    sweep(train_and_save, REPLICATES)
+    assert wn()[0] == 0.5
+    for path in (tmp_path / "norms" / "trials").glob("wn*/final/best.json"):
+        path.write_text(path.read_text().replace("0.5", "0.25"))
+    code, _ = sweep(lambda study: pytest.fail("nothing is left to run"), REPLICATES)
+    loss, note = wn()
+    assert (code, loss) == (0, 0.25)
+    assert "wn has the lowest" in note
+
+
+def test_changed_budget_of_the_final_test_makes_it_again(sweep, tester):
+    sweep(train_and_save, REPLICATES)
+    again = REPLICATES.replace("7", "8")
+    code, _ = sweep(lambda study: pytest.fail("no trial is left to run"), again)
+    assert (code, len(Runner.made)) == (0, 4)
+    off = REPLICATES.replace("7", "0")
+    sweep(lambda study: pytest.fail("no trial is left to run"), off)
+    assert len(Runner.made) == 4
+
+
+def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep, tester, statuses):
+    tester(stops=1)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)  # Tune's handler stays
+    try:
+        code, output = sweep(train_and_save, REPLICATES)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (code, Runner.made) == (143, ["bn s1"])
+    assert "Interrupted; the same command resumes the sweep." in output
+    assert statuses()["norms"] == "KILLED"
+    tester()
+    code, output = sweep(lambda study: pytest.fail("no trial is left to run"), REPLICATES)
+    assert (code, Runner.made) == (0, ["bn s1", "wn s1"])
+    assert "final test 1/1, wn s1" in output
+    assert statuses()["norms"] == "FINISHED"
+
+
+def test_no_final_test_where_the_budget_has_ended_the_sweep(sweep, tester):
+    code, _ = sweep(train_and_save, f"{REPLICATES}\nbudget: {{trials: 1}}")
+    assert (code, Runner.made) == (4, [])
+
+
+@contextmanager
+def held(sweep: Storage):
+    with Lock(sweep, lambda: None, print):
+        yield
+
+
+def test_sweep_that_another_runs_is_not_touched(sweep, tmp_path):
+    folder = Storage(str(tmp_path / "norms"))
+    with held(folder), pytest.raises(LockedError):
+        sweep(train_all)
+    assert folder.files() == []
+
+
+def test_full_disk_is_one_line_before_anything_starts(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{SWEEP}storage: {tmp_path / 'results'}\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        done = CliRunner().invoke(main, [str(path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.exit_code == 2
+    assert "cannot be written or read ([Errno 27] File too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["norms/optuna.log", "norms/report", "norms/trials", "mlflow.db"])
+def test_no_sweep_writes_through_a_link(sweep, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside / "new" if "." in name else outside)
+    with pytest.raises(RayganError, match="is a symbolic link"):
+        sweep(train_all)
+    assert list(outside.iterdir()) == []
+
+
+def test_sweep_that_an_earlier_version_began_is_resumed_with_its_early_stopping(sweep, tmp_path):
+    search = "search: {lr: [1e-3, 1e-4]}\n"
+    before = spec.validate(parse(f"{SWEEP}{search}stop: {{rule: none}}\nstorage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
+    code, _ = sweep(train_all, search)
+    assert code == 0
+    assert state.stored_spec(Storage(str(tmp_path / "norms"))).stop.rule == "none"
+
+
+def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.spec.checks.LEAST_GRACE", 0.1)
+    more = "search: {lr: [1e-3, 1e-4]}\nstop: {rule: asha, grace: 1}\n"
+    with pytest.raises(ConfigError, match="is below 10%"):
+        sweep(lambda study: pytest.fail("it is refused"), more)
+    before = spec.validate(parse(f"{SWEEP}{more}storage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
+    assert sweep(train_all, more)[0] == 0
+
+
+def test_claims_that_are_added_to_a_finished_sweep_are_written_down(sweep, tmp_path, database):
+    storage = Storage(str(tmp_path / "norms"))
+    sweep(train_all)
+    shutil.copy(database, tmp_path)  # so that MLflow lacks all of it
+    sweep(lambda study: pytest.fail("it is done"), "claims: [{lower: wn, than: bn}]\n")
+    first, last = registered.entries(storage)
+    assert (first.trials, last.trials) == (0, 2)
+    assert state.stored_spec(storage).claims == last.content.claims
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    tags = [run.data.tags for run in runs if "raygan.plan" in run.data.tags]
+    assert [(found["raygan.plan"], found["raygan.plan.latest"]) for found in tags] == [
+        (first.sha256, last.sha256)
+    ]

@@ -1,0 +1,353 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raygan.errors import ConfigError
+from raygan.gan.config import FIELDS, TrainConfig
+from raygan.storage import Storage
+from raygan.sweep.commands.sweep import main
+from raygan.sweep.spec import checks
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stored_sweep as state
+
+SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
+
+
+def read(text: str) -> spec.SweepSpec:
+    return spec.validate(parse(text, "sweep.yaml"))
+
+
+def test_defaults_are_those_of_the_training_configuration():
+    assert read("name: a").train_config() == TrainConfig()
+
+
+def test_every_training_field_may_stand_in_all_three_places():
+    for name in FIELDS:
+        assert name in spec.Train.model_fields
+        assert name in spec.Grid.model_fields
+        assert name in spec.Search.model_fields  # `seed` is the search's own there
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "says"),
+    [
+        ("name: a\ntrain:\n  featurs: 8", "sweep.yaml:3", "unknown key `train.featurs`; did you mean `features`?"),
+        ("name: a\nfeatures: 8", "sweep.yaml:2", "did you mean `train.features`?"),
+        ("name: a\nzzz: 8", "sweep.yaml:2", "allowed here: name"),
+        ("name: a\ntrain:\n  features: eight", "sweep.yaml:3", "valid integer"),
+        ("name: a\ntrain:\n  features: '8'", "sweep.yaml:3", "valid integer"),
+        ("name: a\ntrain: {norm: batch}", "sweep.yaml:2", "'vanilla', 'bn', 'wn', 'wn-affine', 'sn', 'ln' or 'gn'"),
+        ("name: a\ngrid: {norm: [wn, bn], loss: [log, wgan-gp]}", "sweep.yaml:2", "cannot be used with `norm: bn`"),
+        ("name: a\ngrid: {norm: [wn, bn]}\nsearch: {loss: [log, wgan-gp]}", "sweep.yaml:3", "cannot be used with `norm: bn`"),
+        ("name: a\nsearch:\n  norm: [wn, bn]\n  loss: [log, wgan-gp]", "sweep.yaml:4", "cannot be used with `norm: bn`"),
+        ("name: a\nsearch:\n  trials: 4\n  update: [simultaneous, alternating]\n  d_steps: {min: 1, max: 3}", "sweep.yaml", "needs `update: alternating`"),
+        ("name: a\nsearch:\n  d_steps: [1, 2]\n  update: [alternating, simultaneous]", "sweep.yaml", "needs `update: alternating`"),
+        ("name: a\ngrid: {blocks: [1, 2]}", "sweep.yaml", "`blocks` applies to `architecture: resnet` only"),
+        ("name: a\ngrid: {architecture: [resnet, dcgan]}\nsearch: {blocks: [1, 2]}", "sweep.yaml", "`blocks` applies to `architecture: resnet` only"),
+        ("name: a\ntrain:\n  update: simultaneous\n  d_steps: 2", "sweep.yaml:4", "needs `update: alternating`"),
+        ("name: a\ntrain:\n  lr: -1", "sweep.yaml:3", "`lr` (=-1.0) must be a positive number"),
+        ("name: a\ntrain: {lr: inf}", "sweep.yaml:2", "valid number"),
+        ("train: {}", "sweep.yaml", "`name` is missing"),
+        ("name: ../up", "sweep.yaml:1", "`name` (='../up')"),
+        ("name: a..b", "sweep.yaml:1", "must not contain '..'"),
+        ('name: "a\\0b"', "sweep.yaml:1", "`name`"),
+        ("name: " + "n" * 300, "sweep.yaml:1", "`name`"),
+        ("name: a\ngrid:\n  norm: bn", "sweep.yaml:3", "valid list"),
+        ("name: a\ngrid:\n  norm: [bn, bm]", "sweep.yaml:3", "`grid.norm`"),
+        ("name: a\ngrid:\n  norm: [bn, bn]", "sweep.yaml:3", "holds a value twice"),
+        ("name: a\nsearch: {lr: {min: 1, max: 0.1}}", "sweep.yaml:2", "must be below"),
+        ("name: a\nsearch: {lr: {min: 0, max: 0.1, scale: log}}", "sweep.yaml:2", "positive on a log scale"),
+        ("name: a\nsearch: {lr: {min: 0.01, max: 0.1}}", "sweep.yaml", "`search.trials` is missing"),
+        ("name: a\nsearch: {method: grid, lr: {min: 0.01, max: 0.1}}", "sweep.yaml", "needs lists"),
+        ("name: a\nsearch: {lr: [1e-3], try_first: [{norm: bn}]}", "sweep.yaml", "must name the searched fields"),
+        ("name: a\ngrid: {lr: [1e-3]}\nsearch: {lr: [1e-3]}", "sweep.yaml", "both `grid` and `search`"),
+        ("name: a\ntrain: {lr: 1e-3}\nsearch: {lr: [1e-3]}", "sweep.yaml", "and also under `grid` or `search`"),
+        ("name: a\nscale: {workers: 3}", "sweep.yaml", "must be divisible by"),
+        ("name: a\nscale: {max_concurrent: none}", "sweep.yaml:2", "'auto'"),
+        ("name: a\nscale: {gpus_per_worker: 1.5}", "sweep.yaml:2", "must be a whole number"),
+        ("name: a\ndataset: {name: parquet}", "sweep.yaml", "`dataset.path` is missing"),
+        ("name: a\ndataset: {name: imagenet}", "sweep.yaml:2", "'digits', 'cifar10', 'celeba', 'lsun', 'folder' or 'parquet'"),
+        ("name: a\ndataset: {size: 31}", "sweep.yaml", "must be even"),
+        ("name: a\nstop: {rule: hyperband}", "sweep.yaml:2", "'asha', 'median', 'patience' or 'none'"),
+        ("name: data", "sweep.yaml:1", "must not be one of data"),
+        ("name: a\ntrain: {features: 99999999999999}", "sweep.yaml:2", "whole number from 1 to"),
+        ("name: a\ntrain: {batch_size: 33}\nscale: {workers: 2}", "sweep.yaml:2", "must be divisible by"),
+        ("name: a\ngrid: {batch_size: [32, 33]}\nscale: {workers: 2}", "sweep.yaml:2", "must be divisible by"),
+        ("name: a\nscale: {workers: 2, gpus_per_worker: 0.25}", "sweep.yaml:2", "cannot share a GPU"),
+        ("name: a\ngrid: {lr: [1, 1.0]}", "sweep.yaml:2", "holds a value twice"),
+        ("name: a\nsearch: {trials: 3}", "sweep.yaml", "has no field to search"),
+        ("name: a\nsearch: {lr: [1e-3], try_first: [{lr: 1e-2}]}", "sweep.yaml", "is outside `search.lr`"),
+        ("name: a\nsearch: {trials: 2, lr: {min: 1e-4, max: 1e-2}, try_first: [{lr: 1}]}", "sweep.yaml", "is outside"),
+        ("name: a\nsearch: {lr: [1, 2], try_first: [{lr: 1}, {lr: 1}]}", "sweep.yaml", "twice"),
+        (f"name: a\ngrid: {{seed: {list(range(200))}, features: {list(range(1, 200))}}}", "sweep.yaml", "10000 are allowed"),
+        ("name: a\nsearch:\n  trials: 2\n  levels: {min: 2, max: 9}", "sweep.yaml:4", "`levels` (=9) is too many for images of 32×32 pixels: they cannot be halved again after level 4; lower `levels` to at most 5"),
+        ("name: a\ngrid: {levels: [2, 5, 6]}", "sweep.yaml:2", "`levels` (=6) is too many"),
+        ("name: a\ntrain: {levels: 5}\ndataset: {size: 16}", "sweep.yaml:2", "`levels` (=5) is too many for images of 16×16"),
+        ("name: a\nsearch:\n  trials: 2\n  batch_size: {min: 8, max: 32}\nscale: {workers: 2}", "sweep.yaml:4", "not divisible by `scale.workers` (=2); list the values to try, such as [8, 16, 32]"),
+        ("name: a\nsearch:\n  trials: 2\n  features: {min: 4, max: 8}\n  try_first: [{features: 4.5}]", "sweep.yaml:5", "valid integer"),
+        ("name: a\ngrid: {norm: [wn, bn]}\nsearch: {batch_size: [1, 8], levels: [2, 5]}", "sweep.yaml:3", "`batch_size` (=1) is too small for `norm: bn`"),
+        ("name: a\ntrain: {norm: sn, levels: 5, batch_size: 1}", "sweep.yaml:2", "`batch_size` (=1) is too small for `norm: sn`"),
+        ("name: a\nstop:\n  rule: asha\n  patience: 9", "sweep.yaml:4", "`stop.patience` applies to `rule: patience`, but `stop.rule` is asha"),
+        ("name: a\nstop: {rule: median, reduction: 4}", "sweep.yaml:2", "`stop.reduction` applies to `rule: asha`, but `stop.rule` is median"),
+        ("name: a\nstop: {rule: patience, reduction: 4}", "sweep.yaml:2", "`stop.reduction` applies to `rule: asha`"),
+        ("name: a\nstop:\n  grace: 500", "sweep.yaml:3", "`stop.grace` has no effect without `stop.rule`"),
+        ("name: a\nreplicate: {top: 2}", "sweep.yaml:2", "`replicate.top` has no effect without `replicate.seeds`"),
+        ("name: a\ntrain: {warmup_factor: 0.2}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
+        ("name: a\ngrid: {warmup_factor: [0.1, 0.2]}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
+        ("name: a\ntrain: {blocks: 3}", "sweep.yaml:2", "`blocks` has no effect without `train.architecture`"),
+        ("name: a\ndataset: {path: images}", "sweep.yaml:2", "`dataset.path` has no effect without `dataset.name`"),
+        ("name: a\nsearch: {lr: [1e-3, 1e-4], seed: 3}", "sweep.yaml:2", "`search.seed` applies to `method: random or tpe`"),
+        ("name: a\nsearch: {seed: 3}", "sweep.yaml", "has no field to search"),
+        ("name: a\nsearch: {method: tpe}", "sweep.yaml", "has no field to search"),
+        ("name: a\nstop:\n  rule: asha\n  grace: 600\ntrain: {iterations: 600}", "sweep.yaml:4", "`rule: asha` stops trials at iteration 1000 at the earliest, but they end at 600"),
+        ("name: a\nstop: {rule: median, grace: 1000}\ntrain: {iterations: 1000}", "sweep.yaml:2", "`stop.grace` (=1000) is too large"),
+        ("name: a\nstop: {rule: patience}\ntrain: {iterations: 5000}", "sweep.yaml:2", "`stop.patience` (=5000) is too large: `rule: patience` stops trials at iteration 6000 at"),
+        ("name: a\nstop: {rule: asha, grace: 90}\ntrain:\n  iterations: 800\n  evaluate_every: 800", "sweep.yaml:5", "`evaluate_every` (=800) is too large: `rule: asha` stops trials at iteration 800"),
+        ("name: a\nstop: {rule: asha, grace: 950}\ngrid: {iterations: [500, 900]}", "sweep.yaml:2", "they end at 900"),
+        ("name: a\nsearch: {lr: [1e-3, 1e-4]}\nstop: {grace: 20000}", "sweep.yaml:3", "`stop.grace` (=20000) is too large: `rule: median` stops"),
+        ("name: a\nsearch: {lr: [1e-3, 1e-4], repeats: 2}", "sweep.yaml:2", "greater than or equal to 3"),
+        ("name: a\nsearch: {repeats: 3}", "sweep.yaml", "has no field to search"),
+        ("name: a\ngrid: {seed: [1, 2]}\nsearch: {lr: [1e-3, 1e-4], repeats: 3}", "sweep.yaml", "remove `grid.seed`, or `search.repeats`"),
+        ("name: a\nsearch: {method: random, lr: {min: 1, max: 2}, trials: 4000, repeats: 3}", "sweep.yaml", "define 12000 trials"),
+        ("- a", "sweep.yaml", "must be a mapping"),
+        ("", "sweep.yaml", "must be a mapping"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_line_and_the_remedy(text, where, says):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(where)
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        read("name: a\ntrain: {featurs: 1, levls: 2}\nstop: {rul: asha}")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_axes_and_space_are_in_the_order_of_the_configuration():
+    found = read(
+        "name: a\ngrid: {update: [simultaneous], norm: [wn, bn]}\nsearch: {lr: [1e-3], features: [4]}"
+    )
+    assert list(found.axes()) == ["norm", "update"]
+    assert list(found.space()) == ["features", "lr"]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_every_shipped_sweep_is_valid_and_can_be_planned(path):
+    result = CliRunner().invoke(main, [str(path), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    loaded = spec.load(path)
+    assert loaded.name in result.output
+    assert f"{math.prod(map(len, loaded.axes().values()))} cells" in result.output
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_resolved_yaml_means_the_same_sweep(path):
+    loaded = spec.load(path)
+    again = read(yaml.safe_dump(loaded.resolved(), sort_keys=False))
+    assert again.resolved() == loaded.resolved()
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_smoke_keeps_the_cells(path):
+    loaded = spec.load(path)
+    small = spec.smoke(loaded)
+    assert small.axes() == loaded.axes()
+    assert small.train.iterations == 20
+    assert small.name != loaded.name
+
+
+def test_overrides():
+    path = SWEEPS[0]
+    changed = spec.load(path, ["train.features=4", "search.lr=[1e-2]", "name=other"])
+    assert (changed.train.features, changed.space(), changed.name) == (4, {"lr": [0.01]}, "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.features", "must be key=value"),
+        ("train..x=1", "must be key=value"),
+        ("name.x=1", "is not a section"),
+        ("train.featurs=1", "--set train.featurs=1: unknown key `train.featurs`"),
+        ("train.features=[", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides_are_named(override, says):
+    with pytest.raises(ConfigError) as caught:
+        spec.load(SWEEPS[0], [override])
+    assert says in str(caught.value)
+
+
+def test_wrong_yaml_exits_2_before_ray_is_even_imported(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: a\ntrain:\n  featurs: 3\n")
+    result = CliRunner().invoke(main, [str(path)])
+    assert result.exit_code == 2
+    assert f"{path}:3: unknown key `train.featurs`" in result.output
+    assert not (tmp_path / "results").exists()
+
+
+def test_schema_lists_every_key():
+    schema = json.loads(CliRunner().invoke(main, ["--schema"]).output)
+    assert set(schema["properties"]) == set(spec.SweepSpec.model_fields)
+    assert set(schema["$defs"]["Train"]["properties"]) == set(FIELDS)
+    assert "description" in schema["$defs"]["Train"]["properties"]["norm"]
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 2**70), st.floats(), st.text(max_size=5),
+    st.lists(st.one_of(st.integers(), st.sampled_from(["bn", "wn"])), max_size=3),
+    st.dictionaries(st.sampled_from(["lr", "norm", "min", "max", "scale", "rule"]),
+                    st.one_of(st.floats(), st.lists(st.floats(), max_size=2)), max_size=3),
+)  # fmt: skip
+sections = st.one_of(
+    values, st.dictionaries(st.sampled_from([*FIELDS, "path", "workers"]), values, max_size=4)
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from([*spec.SweepSpec.model_fields, "other"]), sections, max_size=4)
+)
+def test_any_mapping_is_accepted_or_refused_in_our_own_words(data):
+    try:
+        spec.validate(parse(yaml.safe_dump({"name": "a", **data}), "fuzz.yaml"))
+    except ConfigError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stop: {rule: none, grace: 9, reduction: 2}",  # switched off, perhaps by --set stop.rule=none
+        "replicate: {seeds: 0, top: 2}",
+        "final: {steps: 9}",  # of `raygan evaluate`
+        "search: {lr: [1e-3, 1e-4], repeats: 3}\nstop: {grace: 500}",
+        "stop: {rule: asha, grace: 1000, patience: 5000}",  # as an earlier version stored it
+        "search: {lr: [1e-3, 1e-4], seed: 0}",
+        "train: {architecture: dcgan, blocks: 3, warmup: 0, warmup_factor: 0.2}",
+        "search: {batch_size: [8, 16], levels: [2, 5], norm: [wn, bn]}\nscale: {workers: 2}",
+        "search: {trials: 3, levels: {min: 1, max: 5}}",
+        "search: {trials: 3, batch_size: {min: 8, max: 32}}",
+        "stop: {rule: asha}\ngrid: {iterations: [500, 1001]}\ntrain: {evaluate_every: 100}",
+        "stop: {rule: patience}\ntrain: {iterations: 6001}",
+        "dataset: {name: folder, path: images}\ntrain: {levels: 9}",  # their size is not known yet
+    ],
+)
+def test_what_is_no_mistake_is_accepted_and_so_is_what_is_stored_of_it(text):
+    found = read(f"name: a\n{text}")
+    again = read(yaml.safe_dump(found.resolved(), sort_keys=False))
+    assert again.resolved() == found.resolved()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stop: {rule: asha, patience: 9}",
+        "stop: {rule: asha, grace: 900}\ntrain: {iterations: 600}",
+        "search: {trials: 3, levels: {min: 2, max: 9}}",
+        "search: {trials: 3, batch_size: {min: 8, max: 32}}\nscale: {workers: 2}",
+        "search: {lr: [1e-3, 1e-4], seed: 3}",
+        "dataset: {name: folder, path: 's3://key:secret@bucket/images'}",
+        "tracking: {uri: 'http://user:secret@host'}",
+    ],
+)
+def test_sweep_that_an_earlier_version_began_is_still_read(text, tmp_path):
+    with pytest.raises(ConfigError):
+        read(f"name: a\n{text}")
+    old = spec.validate(parse(f"name: a\n{text}", "sweep.yaml"), known=True)
+    sweep = Storage(str(tmp_path))
+    state.store(sweep, old, {"id": "1", "digest": "d", "baseline": 0.1})
+    assert state.stored_spec(sweep).resolved() == old.resolved()
+    assert "secret" not in state.dump(old)
+
+
+SECRET = [
+    "storage: &",
+    "dataset: {name: folder, path: &}",
+    "tracking: {uri: &}",
+    "tracking: &",
+    "storage: [&]",
+    "trackign: {uri: &}",
+    "train: {lr: &}",
+    "search: {lr: [1, &]}",
+    "search: {lr: {min: &, max: 1}}",
+    "name: &",
+    "dataset: {?&: 1}",
+    "?&: 1",
+]
+ADDRESSES = [
+    "http://user:hunter2@host:5000",
+    "postgresql://user:hunter2@host/mlflow",
+    "s3://key:hunter2@bucket/images",
+    "abfs://container@account/x?sig=hunter2",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("line", SECRET)
+def test_secret_in_an_address_is_refused_wherever_it_stands_and_not_repeated(line, address):
+    text = line.replace("?&", f'"{address}"').replace("&", f'"{address}"')
+    with pytest.raises(
+        ConfigError, match=r"^sweep.yaml:\d.*holds a user, a password or a key"
+    ) as caught:
+        read(f"name: a\n{text}" if not line.startswith("name") else text)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize(
+    "override",
+    ["storage={}", "tracking.uri='{}'", "train.lr={}", "dataset.path=[s3://a/b, '{}']", "storage=['{}",
+     "storage='{}' #", "tracking={{uri: '{}'}}", "{}", "name.x={}"],
+)  # fmt: skip
+def test_secret_in_an_option_is_not_repeated(override, address):
+    with pytest.raises(ConfigError) as caught:
+        spec.load(SWEEPS[0], [override.format(address)])
+    assert str(caught.value).startswith("--set ")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_more_trials_than_settings_are_planned_as_what_they_are(tmp_path):
+    text = "search: {{method: random, trials: {}, norm: [wn, bn], features: {{min: 4, max: 6}}}}\n"
+    path, runner = tmp_path / "a.yaml", CliRunner()
+    path.write_text("name: a\n" + text.format(7) + "grid: {seed: [0, 1]}\n")
+    output = runner.invoke(main, [str(path), "--dry-run"]).output
+    assert "2 cells × (6 trials + 0 replicates) = 12 trials" in output
+    assert "`search.trials` (=7) is more than there are settings: each cell tries all 6" in output
+    path.write_text("name: a\n" + text.format(5))
+    output = runner.invoke(main, [str(path), "--dry-run"]).output
+    assert "1 cells × (5 trials + 0 replicates) = 5 trials" in output
+    assert "more than there are settings" not in output
+
+
+def test_every_shape_of_trial_is_tried_on_the_images_before_any_starts():
+    found = read(
+        "name: a\ndataset: {name: folder, path: x}\ngrid: {norm: [wn, bn], seed: [0, 1]}\n"
+        "search: {trials: 2, batch_size: {min: 1, max: 64}, levels: {min: 2, max: 9}}"
+    )
+    shapes = {(c.norm, c.batch_size, c.levels) for c in checks.extremes(found)}
+    assert shapes == {(n, b, v) for n in ("wn", "bn") for b in (1, 64) for v in (2, 9)}
+
+
+@pytest.mark.parametrize("rule", ["asha", "median", "patience", "none"])
+def test_smoke_test_of_any_rule_is_valid(rule):
+    assert spec.smoke(read(f"name: a\nstop: {{rule: {rule}}}")).stop.rule == rule
+
+
+def test_early_stopping_that_is_not_fair_is_refused_before_a_sweep_begins():
+    words = r"`stop.grace` \(=999\) is below 5% of `iterations` \(=20000\).* raise it to 2000"
+    with pytest.raises(ConfigError, match=words):
+        checks.check_fair(read("name: a\nstop: {rule: asha, grace: 999}"))
+    checks.check_fair(read("name: a\nstop: {rule: asha, grace: 1000}"))
+    checks.check_fair(spec.smoke(read("name: a\ngrid: {iterations: [20000]}\nstop: {rule: asha}")))

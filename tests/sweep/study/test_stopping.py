@@ -1,0 +1,158 @@
+import pytest
+
+from raygan.records import LOSS
+from raygan.storage import Storage
+from raygan.sweep.spec import plan, space
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import stopping
+from raygan.sweep.study.stopping import Asha, Median, Never, Patience, first_stop, make_rule
+from raygan.sweep.study.study import Study
+
+
+def test_asha_keeps_the_best_of_each_rung():
+    rule = Asha(grace=10, reduction=2)
+    assert not rule.stops("a", 5, 9.0)  # before the first rung
+    assert not rule.stops("a", 10, 0.5)  # alone
+    assert rule.stops("b", 10, 0.6)  # worse than the only other
+    assert not rule.stops("c", 10, 0.4)  # better
+    assert not rule.stops("a", 15, 5.0)  # a trial is judged once per rung
+    assert not rule.stops("c", 20, 0.3)  # next rung
+    assert rule.stops("a", 20, 0.4)
+
+
+def test_asha_passes_one_in_so_many():
+    rule = Asha(grace=10, reduction=3)
+    losses = [0.1, 0.2, 0.3, 0.4, 0.5, 0.15]
+    stopped = [rule.stops(str(i), 10, loss) for i, loss in enumerate(losses)]
+    assert stopped == [False, True, True, True, True, False]  # the sixth is second of six
+
+
+def test_asha_judges_by_the_lowest_loss_so_far():
+    rule = Asha(grace=20, reduction=2)
+    rule.stops("a", 20, 0.5)
+    rule.stops("b", 10, 0.1)
+    assert not rule.stops("b", 20, 0.9)
+
+
+def test_asha_judges_at_the_highest_rung_reached():
+    rule = Asha(grace=10, reduction=2)
+    rule.stops("a", 40, 0.1)
+    assert not rule.stops("b", 10, 0.9)  # alone at rung 10
+    assert rule.stops("b", 45, 0.9)
+
+
+def test_patience_counts_iterations_since_the_last_new_low():
+    rule = Patience(grace=0, patience=30)
+    assert [rule.stops("a", s, loss) for s, loss in [(10, 1.0), (20, 0.5), (30, 0.6), (40, 0.5), (50, 0.7)]] == [
+        False, False, False, False, True
+    ]  # fmt: skip
+
+
+def test_patience_leaves_trials_alone_before_grace():
+    rule = Patience(grace=100, patience=10)
+    rule.stops("a", 10, 1.0)
+    assert not rule.stops("a", 90, 2.0)
+    assert rule.stops("a", 100, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"), [("asha", Asha), ("patience", Patience), ("none", Never)]
+)
+def test_rule_by_name(rule, kind):
+    assert isinstance(make_rule(Stop(rule=rule), 1000), kind)
+
+
+@pytest.mark.parametrize(("iterations", "grace"), [(1000, 100), (1001, 101), (5, 1)])
+def test_grace_is_a_tenth_of_the_iterations_unless_given(iterations, grace):
+    assert stopping.grace(Stop(rule="asha"), iterations) == grace
+    assert stopping.grace(Stop(rule="asha", grace=7), iterations) == 7
+    rule = make_rule(Stop(rule="asha"), iterations)
+    assert (rule.rung(grace - 1), rule.rung(grace)) == (0, grace)
+
+
+def read(text: str) -> spec.SweepSpec:
+    return spec.validate(parse(f"name: a\n{text}", "sweep.yaml"))
+
+
+def test_a_search_is_stopped_by_the_median_rule_unless_said_otherwise():
+    searched = read("search: {lr: [1e-3, 1e-4]}")
+    assert searched.stopping().rule == searched.resolved()["stop"]["rule"] == "median"
+    assert read("search: {lr: [1e-3, 1e-4]}\nstop: {rule: none}").stopping().rule == "none"
+    assert read("grid: {lr: [1e-3, 1e-4]}").stopping().rule == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ("train: {iterations: 50}", [50]),
+        ("grid: {iterations: [50, 70]}", [50, 70]),
+        ("search: {iterations: [50, 70]}", [70]),
+        ("search: {trials: 3, iterations: {min: 50, max: 90}}", [90]),
+    ],
+)
+def test_grace_is_a_share_of_the_longest_trial_of_the_cell(text, longest):
+    found = read(text)
+    assert [space.longest(found, cell.values) for cell in plan.cells(found)] == longest
+
+
+def test_every_fifth_trial_of_a_cell_runs_to_its_end():
+    found = read("grid: {norm: [bn, wn]}\nsearch: {method: random, trials: 10, "
+                 "lr: {min: 1e-5, max: 1e-3}}\nstop: {rule: asha, grace: 10}\n"
+                 "train: {iterations: 40, evaluate_every: 10}")  # fmt: skip
+    study = Study(found, Storage("mock:///exempt"))
+    while (planned := study.next_trial()) is not None:
+        study.started(planned.id)
+        for step in (10, 20, 30, 40):  # each is worse than those before
+            if study.heard(planned.id, {"step": step, LOSS: 1.0 + planned.index}):
+                break
+        study.ended(planned.id)
+    for cell in study.cells.values():
+        whole = [r.index for r in cell.records.values() if r.outcome == "ok"]
+        assert whole == [0, 4, 9]  # the first had nothing to be compared with
+
+
+def test_median_stops_what_is_worse_than_the_usual_trial():
+    rule = Median(grace=20)
+    for number, level in enumerate((0.1, 0.2, 0.3)):
+        for step in (10, 20, 30):
+            assert not rule.stops(f"t{number}", step, level)
+    assert not rule.stops("bad", 10, 0.9)  # below the grace
+    assert rule.stops("bad", 20, 0.9)
+    assert not rule.stops("fair", 20, 0.19)  # its lowest is below the median of means, 0.2
+    assert not rule.stops("fair", 30, 5.0)
+
+
+def test_median_needs_others_that_have_come_as_far():
+    rule = Median(grace=10)
+    for number in range(Median.LEAST):
+        rule.stops(f"t{number}", 10, 0.1)
+    assert not rule.stops("bad", 20, 0.9)
+    for number in range(Median.LEAST):
+        rule.stops(f"t{number}", 20, 0.1)
+    assert rule.stops("bad", 30, 0.9) is False  # nobody is at 30 yet
+    assert rule.stops("worse", 20, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("step", "rung"), [(0, 0), (9, 0), (10, 10), (29, 10), (30, 30), (100, 90), (10_000, 7290)]
+)
+def test_rungs_of_the_ladder(step, rung):
+    assert Asha(10, 3).rung(step) == rung
+    assert Never().rung(step) == Patience(1, 1).rung(step) == step
+
+
+@pytest.mark.parametrize("every", [7, 10, 100])
+@pytest.mark.parametrize("patience", [1, 10, 95])
+@pytest.mark.parametrize("grace", [1, 10, 55, 100])
+@pytest.mark.parametrize("kind", ["asha", "median", "patience"])
+def test_no_rule_stops_a_trial_before_the_first_stop(kind, grace, patience, every):
+    stop = Stop(rule=kind, grace=grace, patience=patience)
+    rule = make_rule(stop, 1000)
+    steps = range(every, 250, every)
+    for number in range(Median.LEAST):
+        for step in steps:
+            rule.stops(f"good{number}", step, 0.1)
+    first = next(step for step in steps if rule.stops("bad", step, 0.9))
+    assert first == first_stop(stop, every, 1000)
