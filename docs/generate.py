@@ -15,7 +15,7 @@ import click
 
 from raygan.cli import main as command
 from raygan.sweep.commands.prepare import main as data_command
-from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.sweep_spec import spec_class
 
 FOLDER = Path(__file__).parent / "reference"
 _INTRO = {
@@ -43,7 +43,7 @@ def pages() -> dict[str, str]:
 
 
 def _yaml() -> str:
-    schema = SweepSpec.model_json_schema()
+    schema = spec_class().model_json_schema()
     sections = schema["$defs"]
     top = {
         name: {"description": _first(sections, _section(field)), **field}

@@ -147,6 +147,14 @@ def _own_attribute_docs(owner: type) -> dict[str, str]:
     }
 
 
+_revision = 0
+
+
+def revision() -> int:
+    """A number that changes whenever a table does, for what is derived from the tables."""
+    return _revision
+
+
 class Table(Generic[R]):
     """All recipes of one kind, by name."""
 
@@ -155,7 +163,6 @@ class Table(Generic[R]):
         self.kind, self.key, self.base = kind, key, base
         base.table = self
         self._recipes: dict[str, type[R]] = {}
-        self._reserved: frozenset[str] = frozenset()
         for recipe in recipes:
             self.add(recipe)
 
@@ -218,10 +225,17 @@ class Table(Generic[R]):
                         f"{other}; rename it, or use the same type"
                     )
         self._recipes[recipe.name] = recipe
+        _changed()
 
     def remove(self, name: str) -> None:
         """Take out the recipe ``name``."""
         del self._recipes[name]
+        _changed()
+
+
+def _changed() -> None:
+    global _revision
+    _revision += 1
 
 
 def _is_word(text: object) -> bool:

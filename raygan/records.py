@@ -22,7 +22,7 @@ from pydantic import AfterValidator, FailFast, Field, StringConstraints, TypeAda
 
 from raygan import stored
 from raygan.errors import RayganError
-from raygan.gan.config import FIELDS, TrainConfig
+from raygan.gan.config import TrainConfig, fields
 from raygan.shown import shown
 from raygan.storage import Storage
 
@@ -178,10 +178,10 @@ def _parse(folder: str, data: bytes) -> TrialRecord:
     record = stored.parse(_RECORD, data)
     if record.id != folder:
         raise ValueError(f"it is the record of {record.id!r}")
-    if unknown := (record.params.keys() | record.config.keys()) - set(FIELDS):
+    if unknown := (record.params.keys() | record.config.keys()) - set(fields()):
         raise ValueError(f"this version of raygan does not know {shown(sorted(unknown))}")
     # fields that are younger than the record had the effect of their defaults
-    record.config = TrainConfig(**record.config).to_dict()
+    record.config = TrainConfig.of(**record.config).to_dict()
     for name, value in record.params.items():
         if record.config[name] != value:
             raise ValueError(f"its {name} is both {value!r} and {record.config[name]!r}")

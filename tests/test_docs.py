@@ -214,10 +214,14 @@ def test_every_key_and_option_has_a_meaning(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_named)
 def test_keys_and_code_that_a_page_names_exist(page: Path) -> None:
-    sections = spec.SweepSpec.model_fields
+    sections = spec.spec_class().model_fields
     for span in _spans(page):
         if (key := re.match(r"(\w+)\.(\w+)\b", span)) is not None and key[1] in sections:
-            owner = sections[key[1]].annotation
+            owner = (
+                type(sections[key[1]].default)
+                if key[1] in ("train", "grid", "search")
+                else sections[key[1]].annotation
+            )
             options = [owner, *get_args(owner)]
             fields = [name for one in options for name in getattr(one, "model_fields", ())]
             assert key[2] in fields, f"{_named(page)}: {span}"

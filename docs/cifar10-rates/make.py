@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from raygan.gan.config import FIELDS, TrainConfig
+from raygan.gan.config import TrainConfig, fields
 from raygan.records import STEP, TrialRecord
 from raygan.report import tables
 from raygan.report.finals import LOSSES, WHICH
@@ -76,7 +76,7 @@ def main() -> None:
 def record(row: Mapping[str, Any], points: list[dict[str, Any]]) -> TrialRecord:
     """A trial as it was, from its row and its evaluations."""
     id = row["trial"]
-    config = TrainConfig(**{name: row[name] for name in FIELDS if name in row}).to_dict()
+    config = TrainConfig.of(**{name: row[name] for name in fields() if name in row}).to_dict()
     index = int(row["seed"]) - 1 if row["kind"] == "replicate" else int(id.rpartition("-")[2])
     history = [
         {key: float(value) for key, value in point.items()

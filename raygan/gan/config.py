@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from raygan.errors import ConfigError
+from raygan.recipe import Scalar, Table
 
-Norm = Literal["vanilla", "bn", "wn", "wn-affine", "sn", "ln", "gn"]
-Architecture = Literal["dcgan", "resnet"]
+if TYPE_CHECKING:
+    from raygan.gan.part import Part
+
 Update = Literal["alternating", "simultaneous"]
-LossName = Literal["log", "least-squares", "hinge", "wgan-gp"]
-OptimizerName = Literal["rmsprop", "adam"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
@@ -21,32 +22,32 @@ Precision = Literal["fp32", "tf32", "bf16"]
 class TrainConfig:
     """What one GAN is and how it is trained (Xiang & Li 2017, arXiv 1704.03971, section 5).
 
-    The defaults are the paper's. Raises :class:`~raygan.errors.ConfigError` for a value that
-    cannot be trained.
+    The defaults are the paper's. Norm, architecture, loss and optimizer are recipes
+    (:mod:`raygan.recipe`), whose own parameters stand in :attr:`parameters`; :meth:`of` takes all
+    by name. Raises :class:`~raygan.errors.ConfigError` for a value that cannot be trained.
     """
 
-    norm: Norm = "wn"
-    """Normalisation of generator and discriminator; sn: spectral norm in D, batch norm in G."""
-    architecture: Architecture = "dcgan"
-    """``dcgan``: strided convolutions; ``resnet``: residual blocks."""
+    norm: str = "wn"
+    """Normalisation of generator and discriminator."""
+    architecture: str = "dcgan"
+    """Architecture of generator and discriminator."""
     features: int = 64
     """Channels of the level next to the image; they double per level (dcgan) or are 1, 2, 4, 6,
     8, … times as many (resnet)."""
     levels: int | None = None
     """Stride-2 levels; by default as many as bring the longer side below 8."""
-    blocks: int = 2
-    """Residual blocks per level; ``resnet`` only."""
     code_size: int = 128
     """Dimensions of the latent code z ~ N(0, 1)."""
-    loss: LossName = "log"
-    """``log``: non-saturating log loss; ``least-squares``: Mao et al. 2017; ``hinge``: Lim & Ye
-    2017; ``wgan-gp``: Gulrajani et al. 2017, with a penalty of 10."""
+    loss: str = "log"
+    """Adversarial loss."""
     update: Update = "alternating"
     """``alternating``: D, then G on fresh noise; ``simultaneous``: one fake batch serves both."""
     d_steps: int = 1
     """Updates of D per iteration, each on its own real images and noise."""
-    optimizer: OptimizerName = "rmsprop"
-    """``rmsprop``: smoothing 0.9, ε 1e-6; ``adam``: β₁ 0.5, β₂ 0.999."""
+    optimizer: str = "rmsprop"
+    """Optimizer of both networks."""
+    weight_decay: float = 0.0
+    """Factor of an L2 penalty on the weights of both networks, in the gradient."""
     lr: float = 1e-4
     """Learning rate of both networks."""
     lr_d: float | None = None
@@ -76,9 +77,22 @@ class TrainConfig:
     """Whether ``torch.compile`` compiles the training steps."""
     seed: int = 0
     """Random seed of the initialisation, the noise and the order of the images."""
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    """Parameters of the recipes that are named above: all of them, with their defaults."""
+
+    @classmethod
+    def of(cls, **values: Any) -> TrainConfig:
+        """The configuration with these fields and parameters of recipes, by name.
+
+        Parameters of recipes that it does not name have no effect. Raises
+        :class:`~raygan.errors.ConfigError` for a name that no field and no recipe has.
+        """
+        own = {name: values.pop(name) for name in CORE if name in values}
+        own["parameters"] = {**own.get("parameters", {}), **values}
+        return cls(**own)
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
+        for name, allowed in WORDS.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
                     f"`{name}` (={getattr(self, name)!r}) must be one of {', '.join(allowed)}"
@@ -102,58 +116,103 @@ class TrainConfig:
                 raise ConfigError(f"`{name}` (={value!r}) must be a positive number")
         if self.warmup_factor > 1:
             raise ConfigError(f"`warmup_factor` (={self.warmup_factor!r}) must be at most 1")
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(f"`weight_decay` (={self.weight_decay!r}) must be a number from 0 on")
         if not (_is_number(self.ema) and 0 <= self.ema < 1):
             raise ConfigError(f"`ema` (={self.ema!r}) must be a number from 0 to below 1")
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
+        parts = self._parts()
         if self.update == "simultaneous" and self.d_steps > 1:
             raise ConfigError(
                 f"`d_steps` (={self.d_steps}) needs `update: alternating`: simultaneously, one "
                 "fake batch serves one update of each network"
             )
-        if self.loss != "wgan-gp":
-            return
-        if self.norm == "bn":
+        for part in parts:
+            part.check(self)
+
+    def _parts(self) -> list[Part]:
+        """The recipes that are named; completes :attr:`parameters` by their defaults."""
+        tables = recipe_tables()
+        if unknown := self.parameters.keys() - set(fields()):
             raise ConfigError(
-                "`loss: wgan-gp` cannot be used with `norm: bn`: the penalty is on the gradient of "
-                "each image by itself, which batch norm in D mixes with the others' (Gulrajani et "
-                "al. 2017, section 4); use ln or gn, or another loss"
+                f"`{min(unknown)}` is neither a field of the training configuration nor a "
+                "parameter of a recipe"
             )
-        if self.update == "simultaneous":
-            raise ConfigError(
-                "`loss: wgan-gp` needs `update: alternating`: D's penalty has a gradient that G's "
-                "update cannot share"
-            )
-        if self.compile:
-            raise ConfigError(
-                "`loss: wgan-gp` cannot be used with `compile: true`: torch.compile does not "
-                "differentiate a gradient once more, as the penalty asks"
-            )
+        parts = [table.make(getattr(self, name), self.parameters) for name, table in tables.items()]
+        complete = {
+            each.name: getattr(part, each.name)
+            for part in parts
+            for each in dataclasses.fields(part)
+        }
+        object.__setattr__(self, "parameters", complete)
+        return parts
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field by name, as plain JSON values."""
-        return dataclasses.asdict(self)
+        """Every field and every parameter of a recipe by name, as plain values; see :meth:`of`."""
+        return {name: getattr(self, name) for name in CORE} | dict(self.parameters)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(TrainConfig))
-"""Names of all fields, in order."""
+CORE: tuple[str, ...] = tuple(
+    each.name for each in dataclasses.fields(TrainConfig) if each.name != "parameters"
+)
+"""Names of the fields that every configuration has, in order."""
 
-CHOICES: dict[str, tuple[str, ...]] = {
+WORDS: dict[str, tuple[str, ...]] = {
     name: get_args(hint)
     for name, hint in get_type_hints(TrainConfig).items()
     if get_args(hint) and all(isinstance(value, str) for value in get_args(hint))
 }
 """The fields that are one of a few words, with these words."""
 
+
+def recipe_tables() -> dict[str, Table[Part]]:
+    """The fields that name a recipe, each with the table of its kind."""
+    # PyTorch is loaded here and not by whoever reads a configuration's fields
+    from raygan.gan.losses import LOSSES
+    from raygan.gan.nets.architectures import ARCHITECTURES
+    from raygan.gan.nets.norms import NORMS
+    from raygan.gan.optimizers import OPTIMIZERS
+
+    tables: dict[str, Table[Any]] = {
+        "norm": NORMS,
+        "architecture": ARCHITECTURES,
+        "loss": LOSSES,
+        "optimizer": OPTIMIZERS,
+    }
+    return tables
+
+
+def fields() -> tuple[str, ...]:
+    """Names of all fields and of all parameters of recipes."""
+    tables = recipe_tables().values()
+    return tuple(dict.fromkeys((*CORE, *(name for t in tables for name in t.parameters()))))
+
+
+def check_names() -> None:
+    """Each parameter of a recipe has a name of its own.
+
+    Raises :class:`~raygan.errors.ConfigError` if a field, or a recipe of another kind, has it.
+    """
+    known = dict.fromkeys((*CORE, "parameters"), "a field of the training configuration")
+    for table in recipe_tables().values():
+        for name, owners in table.parameters().items():
+            owner = f"a parameter of the {table.kind} {' and '.join(owners)}"
+            if name in known:
+                raise ConfigError(f"`{name}` is {owner} and {known[name]}; rename one")
+            known[name] = owner
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """The fields that are one of a few words or name a recipe, with what they may be."""
+    return {name: table.names for name, table in recipe_tables().items()} | WORDS
+
+
 _BOUNDS = {
     "features": (1, 2**20),
     "levels": (1, 16),
-    "blocks": (1, 64),
     "code_size": (1, 2**20),
     "warmup": (0, 2**40),
     "d_steps": (1, 1000),

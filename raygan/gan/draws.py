@@ -41,7 +41,7 @@ class Draws:
         self._feed = Feed(images, lambda place: images.train.at(order(place)), device)
         self._flips = sampling.Flips(*stream, device) if config.flip else None
         self._noise = sampling.Noise(config.seed, config.batch_size, config.code_size, part, device)
-        self._mixes = LOSSES[config.loss].penalty > 0
+        self._mixes = LOSSES.make(config.loss, config.parameters).gradient_penalty > 0
         self._d_steps = config.d_steps
 
     def __call__(self, step: int) -> Draw:

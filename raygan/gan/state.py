@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import Optimizer
 
 from raygan.errors import CheckpointError
 from raygan.gan import sampling
 from raygan.gan.averaging import Average
-from raygan.gan.config import TrainConfig
+from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.gan.losses import LOSSES
 from raygan.gan.nets.architectures import build
 from raygan.gan.nets.levels import Shape
+from raygan.gan.optimizers import OPTIMIZERS
 from raygan.gan.steps import Game, Player
 from raygan.gan.workers import Workers, synchronize_batch_norm
 
@@ -92,7 +94,7 @@ class TrainState:
         return Game(
             generator=self._player(self.generator, self.optimizer_g),
             discriminator=self._player(self.discriminator, self.optimizer_d),
-            loss=self.config.loss,
+            loss=LOSSES.make(self.config.loss, self.config.parameters),
             workers=workers,
             d_steps=self.config.d_steps,
         )
@@ -137,7 +139,7 @@ class TrainState:
         """
         own = {**self.config.to_dict(), "shape": list(self.shape)}
         # fields that are younger than the checkpoint had the effect of their defaults
-        defaults = TrainConfig().to_dict()
+        defaults = TrainConfig.of(**{name: own[name] for name in recipe_tables()}).to_dict()
         other = {**defaults, **(saved.get("config") or {}), "shape": saved.get("shape")}
         changed = [
             f"{name} was {other.get(name)!r}, is {value!r}"
@@ -170,13 +172,8 @@ class TrainState:
 
 
 def _optimizer(config: TrainConfig, network: nn.Module, lr: float) -> Optimizer:
-    parameters = list(network.parameters())
-    on_gpu = parameters[0].is_cuda
-    if config.optimizer == "adam":
-        # β₁ = 0.5: Radford et al. 2016, arXiv 1511.06434, section 3
-        betas = (0.5, 0.999)
-        return Adam(parameters, lr=lr, betas=betas, capturable=on_gpu, fused=on_gpu or None)
-    return RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-6, capturable=on_gpu)
+    recipe = OPTIMIZERS.make(config.optimizer, config.parameters)
+    return recipe.make(list(network.parameters()), lr, config.weight_decay)
 
 
 def _restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:

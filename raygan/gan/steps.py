@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from raygan.gan.losses import LOSSES, Loss, gradient_penalty
+from raygan.gan.losses.loss import Loss
 from raygan.gan.nets.layers import constant, held_weights
 from raygan.gan.nets.rectifiers import clamp_slopes, clamped_slopes
+from raygan.gan.penalties import gradient_penalty
 from raygan.gan.workers import Workers
 
 _MOST_PROGRAMS = 256
@@ -107,7 +108,7 @@ class Game:
 
     generator: Player
     discriminator: Player
-    loss: str
+    loss: Loss
     workers: Workers
     d_steps: int = 1
 
@@ -121,7 +122,7 @@ class Game:
         where the gradient penalty is taken, if the loss has one. n is this worker's share of the
         global batch. Returns the sums :data:`STATISTICS`, on the device.
         """
-        loss = LOSSES[self.loss]
+        loss = self.loss
         batch = len(noise_g) * self.workers.count
         g, d = self.generator, self.discriminator
         mixes = [None] * self.d_steps if mix is None else mix.chunk(self.d_steps)
@@ -151,7 +152,7 @@ class Game:
             logits_real, logits_fake = self._judge(real, fake, together=not d.batch_statistics)
             total = loss.real(logits_real).sum() + loss.fake(logits_fake).sum()
             if mix is not None:
-                total = total + loss.penalty * gradient_penalty(d, real, fake, mix).sum()
+                total = total + loss.gradient_penalty * gradient_penalty(d, real, fake, mix).sum()
             loss_d = total / batch
             gradients = torch.autograd.grad(loss_d, d.parameters)
         self.workers.sum_(*gradients)
@@ -181,12 +182,12 @@ class Game:
         pass through D serves both. That factor is unbounded for least squares, where D(G(z))
         may be 0 at any time: two passes there, as for batch norm.
         """
-        loss = LOSSES[self.loss]
+        loss = self.loss
         batch = len(real) * self.workers.count
         g, d = self.generator, self.discriminator
         fake = g(noise)
         judged = fake.detach().requires_grad_()
-        shared = self.loss == "log" and not d.batch_statistics
+        shared = loss.logistic and not d.batch_statistics
         with d.held():
             logits_real, logits_fake = self._judge(real, judged, together=shared)
             loss_g = loss.generator(logits_fake).sum() / batch

@@ -17,8 +17,8 @@ from raygan.data import load, prepare
 from raygan.data.dataset import DatasetConfig
 from raygan.errors import RayganError
 from raygan.gan import checkpoint
-from raygan.gan.config import CHOICES, TrainConfig
-from raygan.gan.nets.levels import check_size
+from raygan.gan.config import TrainConfig, choices, recipe_tables
+from raygan.gan.nets.architectures import check_size
 from raygan.gan.picture_grid import grid_png
 from raygan.gan.state import TrainState
 from raygan.gan.train import Evaluation, train
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     if distributed:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        _run(TrainConfig(**given), DatasetConfig(**data), out)
+        _run(TrainConfig.of(**given), DatasetConfig(**data), out)
     except _DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
@@ -98,16 +98,29 @@ def _parser() -> argparse.ArgumentParser:
         "The same command resumes from the last checkpoint in --out.",
     )
     parser.add_argument("--out", default="out", help="folder of checkpoints and pictures")
+    words = choices()
     for owner, prefix in ((TrainConfig, ""), (DatasetConfig, "data-")):
         for field in fields(owner):
+            if field.name == "parameters":
+                continue
             option: dict[str, Any] = {"type": _type(str(field.type)), "default": None}
             if field.type == "bool":
                 option = {"action": argparse.BooleanOptionalAction, "default": None}
-            if not prefix and field.name in CHOICES:
-                option["choices"] = CHOICES[field.name]
+            if not prefix and field.name in words:
+                option["choices"] = words[field.name]
             default = None if field.default is MISSING else field.default
             name = f"--{prefix}{field.name.replace('_', '-')}"
             parser.add_argument(name, help=f"default: {default}", **option)
+    for table in recipe_tables().values():
+        for name, owners in table.parameters().items():
+            kind = next(iter(owners.values())).type
+            default = ", ".join(f"{p.default} of {owner}" for owner, p in owners.items())
+            option = {"type": kind if kind in (int, float) else str, "default": None}
+            if kind is bool:
+                option = {"action": argparse.BooleanOptionalAction, "default": None}
+            flag = f"--{name.replace('_', '-')}"
+            if flag not in parser._option_string_actions:  # several kinds have it
+                parser.add_argument(flag, help=f"default: {default}", **option)
     return parser
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from step import hardware, matrix_product, ratio
 
-from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.config import TrainConfig, choices
 from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.state import TrainState
 from tests.gan import textbook
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--norm", choices=CHOICES["norm"], default="wn")
+    parser.add_argument("--norm", choices=choices()["norm"], default="wn")
     parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--code-size", type=int, default=128)

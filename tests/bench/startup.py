@@ -185,7 +185,7 @@ def plain(job: dict[str, Any]) -> None:
     from raygan.gan.state import TrainState
     from raygan.gan.train import train
 
-    config = TrainConfig(**job["config"])
+    config = TrainConfig.of(**job["config"])
     images = load(Path(job["prepared"]))
     state = TrainState.create(config, images.shape)
     noted(job, "images")

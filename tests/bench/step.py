@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.gan.arithmetic import arithmetic
-from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.config import TrainConfig, choices
 from raygan.gan.state import TrainState
 from raygan.gan.steps import Game
 from raygan.gan.workers import Workers
@@ -100,7 +100,7 @@ def build(norm: str, options: argparse.Namespace, device: torch.device) -> dict[
             scaling=options.scaling,
         )
         contenders[f"{norm} textbook"] = lambda: plain.step(real, *noise)
-    for update in CHOICES["update"]:
+    for update in choices()["update"]:
         contenders[f"{norm} {update}"] = loop(update)
     for precision in options.precisions:
         contenders[f"{norm} alternating {precision}"] = loop("alternating", precision)
@@ -224,12 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--norms", nargs="+", default=list(CHOICES["norm"]), metavar="NORM")
+    parser.add_argument("--norms", nargs="+", default=list(choices()["norm"]), metavar="NORM")
     parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
-    parser.add_argument("--architecture", choices=CHOICES["architecture"], default="dcgan")
+    parser.add_argument("--architecture", choices=choices()["architecture"], default="dcgan")
     parser.add_argument("--blocks", type=int, default=2, help="of the ResNet, per level")
     parser.add_argument(
-        "--precisions", nargs="*", default=[], choices=CHOICES["precision"], help="besides fp32"
+        "--precisions", nargs="*", default=[], choices=choices()["precision"], help="besides fp32"
     )
     parser.add_argument("--compile", action="store_true", help="compiled networks, too")
     parser.add_argument("--features", type=int, default=64)

@@ -37,7 +37,7 @@ def small() -> Callable[..., TrainConfig]:
             "reconstruction_steps": 3,
             "seed": 11,
         }
-        return TrainConfig(**{**defaults, **fields})  # type: ignore[arg-type]
+        return TrainConfig.of(**{**defaults, **fields})  # type: ignore[arg-type]
 
     return make
 

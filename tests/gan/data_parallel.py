@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from raygan.data.images import ImageSet  # noqa: E402
 from raygan.errors import ConfigError  # noqa: E402
-from raygan.gan.config import CHOICES, TrainConfig  # noqa: E402
+from raygan.gan.config import TrainConfig, choices  # noqa: E402
 from raygan.gan.judge.reconstruction import reconstruct  # noqa: E402
 from raygan.gan.state import TrainState  # noqa: E402
 from raygan.gan.train import train  # noqa: E402
@@ -30,7 +30,7 @@ from raygan.gan.workers import Workers  # noqa: E402
 
 SHAPE, BATCH, CODE, STEPS = (1, 16, 12), 8, 6, 3
 GAMES: dict[str, dict[str, Any]] = {
-    **{f"{norm} alternating": {"norm": norm} for norm in CHOICES["norm"]},
+    **{f"{norm} alternating": {"norm": norm} for norm in choices()["norm"]},
     **{
         f"{norm} simultaneous": {"norm": norm, "update": "simultaneous"}
         for norm in ("vanilla", "bn", "wn", "sn")

@@ -18,7 +18,7 @@ from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan import checkpoint, recorded
 from raygan.gan.arithmetic import arithmetic
-from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.config import TrainConfig, choices
 from raygan.gan.judge.final import final_test
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.gan.judge.reconstruction import reconstruct
@@ -43,10 +43,10 @@ all, as a share of their mean size; two to four times the largest that was seen 
 
 def combinations() -> Iterator[dict[str, str]]:
     names = ("norm", "architecture", "loss", "update", "precision")
-    for values in itertools.product(*(CHOICES[name] for name in names)):
+    for values in itertools.product(*(choices()[name] for name in names)):
         fields = dict(zip(names, values, strict=True))
         try:
-            TrainConfig(**fields)
+            TrainConfig.of(**fields)
         except ConfigError:  # a combination that is refused
             continue
         yield fields
@@ -73,7 +73,7 @@ def config(**fields: Any) -> TrainConfig:
         "reconstruction_steps": 12,
         "seed": 3,
     }
-    return TrainConfig(**{**defaults, **fields})
+    return TrainConfig.of(**{**defaults, **fields})
 
 
 def curve(game: Game, update: str, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -90,7 +90,7 @@ def curve(game: Game, update: str, device: torch.device, dtype: torch.dtype) -> 
     for _ in range(ITERATIONS):
         real = torch.rand(16, *SHAPE, generator=rng).contiguous(memory_format=torch.channels_last)
         draw = real, *torch.randn(2, 16, 16, generator=rng), torch.rand(16, generator=rng)
-        penalty = game.loss == "wgan-gp"
+        penalty = game.loss.name == "wgan-gp"
         given = [each.to(device, dtype) for each in draw[: 4 if penalty else 3]]
         iterate(*given, *([] if penalty else [None]))
         losses.append(found[:2].tolist())
@@ -193,7 +193,7 @@ def test_several_at_once_have_the_numbers_of_each_alone(pictures: ImageSet):
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("kept", [True, False], ids=["resident", "fed"])
-@pytest.mark.parametrize("loss", CHOICES["loss"])
+@pytest.mark.parametrize("loss", choices()["loss"])
 def test_an_iteration_does_not_wait_for_the_device(loss: str, kept: bool, pictures: ImageSet):
     chosen = config(loss=loss, ema=0.9, flip=True, warmup=8)
     state = TrainState.create(chosen, pictures.shape, GPU)
@@ -212,7 +212,7 @@ def test_an_iteration_does_not_wait_for_the_device(loss: str, kept: bool, pictur
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
+@pytest.mark.parametrize("optimizer", choices()["optimizer"])
 def test_a_checkpoint_of_a_cpu_is_trained_on_by_a_gpu_and_back(optimizer, pictures, tmp_path):
     chosen = config(optimizer=optimizer, iterations=12, evaluate_every=4)
     devices = [torch.device("cpu"), GPU, torch.device("cpu")]
@@ -233,7 +233,7 @@ def test_a_checkpoint_of_a_cpu_is_trained_on_by_a_gpu_and_back(optimizer, pictur
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("norm", CHOICES["norm"])
+@pytest.mark.parametrize("norm", choices()["norm"])
 def test_reconstruction_finds_what_a_cpu_finds_in_float64(norm: str, pictures: ImageSet):
     state = TrainState.create(config(norm=norm), pictures.shape)
     for _ in train(config(norm=norm), pictures, state):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from raygan.gan.losses import LOSSES, gradient_penalty
-from raygan.gan.nets import convolution
-from raygan.gan.nets.rectifiers import _RectifyCPU
+from raygan.gan.losses import LOSSES
+from raygan.gan.nets import kernels, layers
+from raygan.gan.nets.kernels import RectifyCPU
+from raygan.gan.penalties import gradient_penalty
 
 pytestmark = pytest.mark.usefixtures("float64")
 LOGITS = [-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0]
@@ -23,13 +24,13 @@ LOGITS = [-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0]
     ],
 )  # fmt: skip
 def test_losses_are_those_of_their_papers(loss, real, fake, generator):
-    ours = LOSSES[loss]
+    ours = LOSSES[loss]()
     for function, formula in ((ours.real, real), (ours.fake, fake), (ours.generator, generator)):
         assert function(torch.tensor(LOGITS)).tolist() == [formula(d) for d in LOGITS]
 
 
 def test_only_a_wasserstein_critic_has_no_boundary_and_a_penalty():
-    assert {name: (loss.boundary, loss.penalty) for name, loss in LOSSES.items()} == {
+    assert {loss.name: (loss.boundary, loss().gradient_penalty) for loss in LOSSES} == {
         "log": (0.0, 0.0),
         "least-squares": (0.5, 0.0),
         "hinge": (0.0, 0.0),
@@ -69,23 +70,23 @@ def apart(*shape: int) -> Tensor:
 def test_the_rectifier_can_be_differentiated_twice(shifted):
     shift = torch.randn(2, requires_grad=True) if shifted else None
     given = (apart(1, 2, 2, 2), torch.rand(2, requires_grad=True), shift)
-    assert torch.autograd.gradgradcheck(_RectifyCPU.apply, given)
+    assert torch.autograd.gradgradcheck(RectifyCPU.apply, given)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (1, 1)])
 def test_the_convolution_of_an_image_can_be_differentiated_twice(kernel, stride):
     given = apart(1, 1, 4, 4), apart(2, 1, kernel, kernel), apart(2)
-    assert convolution._spreads(given[0], given[1], stride)
+    assert kernels._spreads(given[0], given[1], stride)
     pads = (kernel // 4, kernel // 4)
     assert torch.autograd.gradgradcheck(
-        lambda x, w, b: convolution.conv2d(x, w, b, stride, pads), given
+        lambda x, w, b: kernels.conv2d(x, w, b, stride, pads), given
     )
 
 
 def test_the_gradient_to_an_image_is_the_same_whether_or_not_it_is_differentiated_again():
-    layer, slope = convolution.Conv2d(1, 3, (4, 4), 2, (1, 1)), torch.rand(3)
+    layer, slope = layers.Conv2d(1, 3, (4, 4), 2, (1, 1)), torch.rand(3)
     x, probe = torch.randn(2, 1, 6, 6, requires_grad=True), torch.randn(2, 3, 3, 3)
-    y = _RectifyCPU.apply(layer(x), slope, None)
+    y = RectifyCPU.apply(layer(x), slope, None)
     (once,) = torch.autograd.grad(y, x, probe, retain_graph=True)
     (again,) = torch.autograd.grad(y, x, probe, create_graph=True)
     torch.testing.assert_close(once, again.detach())

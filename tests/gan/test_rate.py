@@ -12,7 +12,7 @@ import torch
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan import rate
-from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.config import TrainConfig, choices
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize("norm", ["vanilla", "bn", "wn"])
-@pytest.mark.parametrize("update", CHOICES["update"])
+@pytest.mark.parametrize("update", choices()["update"])
 def test_every_configuration_has_a_rate(small, images, norm, update):
     measured = rate.measure(small(norm=norm, update=update), images, CPU, 0.0)
     assert 0 < measured.iterations_per_second < math.inf

@@ -11,20 +11,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from raygan.gan.config import CHOICES
-from raygan.gan.losses import LOSSES
+from raygan.gan.config import choices
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
 from tests.bench import step as bench
 from tests.gan import textbook
 
-NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+NORMS = pytest.mark.parametrize("norm", choices()["norm"])
 # a textbook holds no weights for several calls, and so has other power iterations; gn of so few
 # channels is ln
-PLAIN = sorted({*CHOICES["norm"]} - {"sn", "gn"})
+PLAIN = sorted({*choices()["norm"]} - {"sn", "gn"})
 PLAIN_NORMS = pytest.mark.parametrize("norm", PLAIN)
 SIMULTANEOUS_LOSS = pytest.mark.parametrize(
-    "loss", [loss for loss in CHOICES["loss"] if loss != "wgan-gp"]
+    "loss", [loss for loss in choices()["loss"] if loss != "wgan-gp"]
 )
 
 BATCH, CODE, SHAPE = 8, 6, (1, 16, 12)  # as in conftest.py
@@ -66,8 +65,8 @@ def mixture(step: int, loss: str) -> list[Tensor]:
     ("norm", "loss", "optimizer"),
     [
         (norm, loss, optimizer)
-        for norm, loss in product(PLAIN, CHOICES["loss"])
-        for optimizer in (CHOICES["optimizer"] if loss == "log" else ("rmsprop",))
+        for norm, loss in product(PLAIN, choices()["loss"])
+        for optimizer in (choices()["optimizer"] if loss == "log" else ("rmsprop",))
         if (norm, loss) != ("bn", "wgan-gp")
     ],
 )
@@ -176,7 +175,7 @@ Gradients = tuple[list[Tensor], list[Tensor]]
 
 def separate_gradients(game: Game, real: Tensor, noise: Tensor) -> tuple[Gradients, Tensor]:
     """The gradients of D's and of G's loss, each by a backward pass of its own."""
-    loss = LOSSES[game.loss]
+    loss = game.loss
     g, d = networks(game)
     fake = g(noise)
     loss_d = (loss.real(d(real)) + loss.fake(d(fake.detach()))).sum() / len(real)
@@ -330,4 +329,4 @@ def test_the_benchmark_plays_every_norm(norm, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["step.py", *arguments, "--rounds", "1", "--steps", "1"])
     bench.main()
     printed = capsys.readouterr().out
-    assert all(f"{norm} {update} " in printed for update in CHOICES["update"])
+    assert all(f"{norm} {update} " in printed for update in choices()["update"])

@@ -13,7 +13,7 @@ from PIL import Image
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan import checkpoint, sampling
-from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.config import TrainConfig, choices
 from raygan.gan.draws import Draws
 from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.picture_grid import GAP, grid_png
@@ -22,11 +22,11 @@ from raygan.gan.steps import Game
 from raygan.gan.train import Evaluation, Stack, sample, train
 from raygan.gan.workers import Workers
 
-NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+NORMS = pytest.mark.parametrize("norm", choices()["norm"])
 ARMS = pytest.mark.parametrize(
     ("norm", "update"),
     [
-        *((norm, "alternating") for norm in CHOICES["norm"]),
+        *((norm, "alternating") for norm in choices()["norm"]),
         *((norm, "simultaneous") for norm in ("vanilla", "bn", "wn")),
     ],
 )
@@ -160,10 +160,10 @@ def test_a_resumed_recipe_has_the_curve_of_the_uninterrupted_one(
     )
 
 
-@pytest.mark.parametrize("architecture", CHOICES["architecture"])
-@pytest.mark.parametrize("norm", CHOICES["norm"])
+@pytest.mark.parametrize("architecture", choices()["architecture"])
+@pytest.mark.parametrize("norm", choices()["norm"])
 def test_every_arm_trains_with_every_loss(fresh, run, architecture, norm):
-    for loss in CHOICES["loss"] if architecture == "dcgan" else ("log", "wgan-gp"):
+    for loss in choices()["loss"] if architecture == "dcgan" else ("log", "wgan-gp"):
         if (norm, loss) != ("bn", "wgan-gp"):
             fields = {"architecture": architecture, "norm": norm, "loss": loss, "blocks": 1}
             (evaluation,) = run(fresh(**fields, iterations=3, evaluate_every=3))
@@ -481,7 +481,7 @@ def test_a_healthy_run_is_not_evaluated_early(fresh, run, monkeypatch):
 
 def test_a_checkpoint_from_before_a_field_existed_has_its_default(fresh):
     saved = fresh().state_dict()
-    for name in ("warmup", "lr_d", "blocks", "d_steps", "ema", "precision", "compile"):
+    for name in ("warmup", "lr_d", "d_steps", "ema", "precision", "compile", "smoothing"):
         del saved["config"][name]
     fresh().load_state_dict(saved)
 

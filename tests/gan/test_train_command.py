@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from raygan.gan import checkpoint
-from raygan.gan.config import FIELDS
+from raygan.gan.config import fields
 from raygan.gan.train_command import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,4 +193,4 @@ def test_help_names_every_field(capsys):
         main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in text for name in FIELDS)
+    assert all(f"--{name.replace('_', '-')}" in text for name in fields())

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raygan.gan.nets import convolution, layers, rectifiers
+from raygan.gan.nets import layers, rectifiers
 
 EPSILON = 1e-12
 
@@ -92,7 +92,7 @@ class Generator(nn.Module):
 def _plain(layer: nn.Module, scaling: str) -> nn.Module:
     if isinstance(layer, layers._WeightNormalized):
         return WeightNorm(layer, scaling)
-    if isinstance(layer, (convolution.Conv2d, convolution.ConvTranspose2d)):
+    if isinstance(layer, (layers.Conv2d, layers.ConvTranspose2d)):
         layer.__class__ = type(layer).__base__  # PyTorch's own
     return Rectify(layer) if isinstance(layer, rectifiers.PReLU) else layer
 

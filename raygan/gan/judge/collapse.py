@@ -17,6 +17,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from raygan.gan.losses import LOSSES
+
 VARIETY = "val/variety"
 LAST, EARLIEST = 3, 500
 """Evaluations at the end that are judged, and iterations; fewer say nothing."""
@@ -27,8 +29,6 @@ MOST_LOSS = 0.95
 """Share of the mean training image's loss that the lowest loss of a run must not exceed."""
 
 _LOSS_G, _LOSS = "train/loss_g", "val/reconstruction_loss"
-_SATURATED = {"log": CERTAIN, "least-squares": (CERTAIN + 1) ** 2 / 2, "hinge": CERTAIN}
-"""G's loss where D's logit is −CERTAIN, by ``loss``; a critic without a scale is not judged."""
 
 History = Sequence[Mapping[str, float]]
 
@@ -41,7 +41,7 @@ def find_collapse(history: History, loss: str = "log") -> str | None:
     """
     if len(history) < LAST or history[-1]["step"] < EARLIEST:
         return None
-    loss_g, most = _level(history, _LOSS_G), _SATURATED.get(loss)
+    loss_g, most = _level(history, _LOSS_G), LOSSES[loss]().saturated(CERTAIN)
     if loss_g is not None and most is not None and loss_g > most:
         return f"D is saturated: G's loss is {loss_g:.3g}, above {most:g}"
     variety = _level(history, VARIETY)

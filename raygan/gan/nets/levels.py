@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from raygan.errors import ConfigError
-from raygan.gan.config import TrainConfig
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
@@ -51,22 +50,6 @@ def plan_levels(height: int, width: int, levels: int | None) -> list[Level]:
         size = halved
         planned.append(Level((1 + extra[0], 1 + extra[1]), size))
     return planned
-
-
-def check_size(config: TrainConfig, height: int, width: int) -> None:
-    """Refuse, with :class:`~raygan.errors.ConfigError`, images of a size that ``config`` cannot be
-    trained on.
-
-    The more levels and the smaller the batch, the more is refused.
-    """
-    levels = plan_levels(height, width, config.levels)
-    rows, columns = levels[-1].size
-    if config.norm in ("bn", "sn") and config.batch_size * rows * columns == 1:
-        raise ConfigError(
-            f"`batch_size` (=1) is too small for `norm: {config.norm}`: {len(levels)} levels halve "
-            f"images of {height}×{width} pixels down to one pixel, and batch norm needs more than "
-            "one value per channel; raise `batch_size`, or lower `levels`"
-        )
 
 
 def _default_levels(side: int) -> int:

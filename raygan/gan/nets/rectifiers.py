@@ -2,44 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class _RectifyCPU(torch.autograd.Function):
-    """PReLU_λ(t) + α on a CPU, where PyTorch's own PReLU backward is not vectorised.
-
-    Branch-free and in few passes over the activation: 3.7 times as fast as the backward of
-    ``F.prelu`` (torch 2.15, AVX-512). Where the gradient is to be differentiated once more, it is
-    composed of operations for which that is known.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, t: Tensor, slope: Tensor, shift: Tensor | None) -> Tensor:
-        ctx.save_for_backward(t, slope)
-        y = F.prelu(t, slope)
-        return y if shift is None else y.add_(shift.view(1, -1, 1, 1))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        t, slope = ctx.saved_tensors
-        _, needs_slope, needs_shift = ctx.needs_input_grad
-        if torch.is_grad_enabled():
-            grad_t = torch.where(t > 0, grad, grad * slope.view(1, -1, 1, 1))
-        else:
-            passed = torch.ops.aten.threshold_backward(grad, t, 0.0)  # grad where t > 0, else 0
-            grad_t = passed.lerp_(grad, slope.view(1, -1, 1, 1))
-        grad_slope = t.clamp_max(0).mul_(grad).sum((0, 2, 3)) if needs_slope else None
-        grad_shift = grad.sum((0, 2, 3)) if needs_shift else None
-        return grad_t, grad_slope, grad_shift
-
-
-def _by_hand(x: Tensor) -> bool:
-    """Whether :class:`_RectifyCPU` is faster; a compiler fuses the passes by itself."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+from raygan.gan.nets.kernels import RectifyCPU, rectifies_by_hand
 
 
 class PReLU(nn.Module):
@@ -51,8 +18,8 @@ class PReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.slope.to(x.dtype)
-        if _by_hand(x):
-            rectified: Tensor = _RectifyCPU.apply(x, slope, None)
+        if rectifies_by_hand(x):
+            rectified: Tensor = RectifyCPU.apply(x, slope, None)
             return rectified
         return F.prelu(x, slope)
 
@@ -75,8 +42,8 @@ class TPReLU(PReLU):
         slope, shift = self.slope.to(x.dtype), self.shift.to(x.dtype)
         column = shift.view(1, -1, 1, 1)
         t = x if self.translated else x - column
-        if _by_hand(x):
-            rectified: Tensor = _RectifyCPU.apply(t, slope, shift)
+        if rectifies_by_hand(x):
+            rectified: Tensor = RectifyCPU.apply(t, slope, shift)
             return rectified
         return F.prelu(t, slope) + column
 

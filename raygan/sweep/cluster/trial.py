@@ -84,7 +84,7 @@ def prepare_images(
     from raygan.data import DatasetConfig, files, load, prepare
     from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
-    from raygan.gan.nets.levels import check_size
+    from raygan.gan.nets.architectures import check_size
 
     prepared = prepare(DatasetConfig(**dataset), folder, **options)
     if not files.is_address(prepared):
@@ -92,7 +92,7 @@ def prepare_images(
     manifest = read_manifest(prepared)
     count, height, width, channels = manifest["shape"]
     for values in configs:
-        check_size(TrainConfig(**values), height, width)
+        check_size(TrainConfig.of(**values), height, width)
     return {
         "folder": prepared,
         "digest": manifest["digest"],
@@ -168,7 +168,7 @@ def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
     from raygan.sweep.cluster.worker import load_images
 
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
-    config = TrainConfig(**job["config"])
+    config = TrainConfig.of(**job["config"])
     return measure(config, load_images(job), device, seconds, gpu_share=job["gpu_share"])
 
 

@@ -57,7 +57,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     from raygan.storage import Storage
     from raygan.sweep.cluster import checkpoints
 
-    config = TrainConfig(**job["config"])
+    config = TrainConfig.of(**job["config"])
     images = load_images(job)
     device = torch.device("cpu")
     if job["gpus"] > 0:

@@ -11,7 +11,7 @@ import click
 
 import raygan
 from raygan.errors import ConfigError, RayganError
-from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, load
+from raygan.sweep.spec.sweep_spec import NAME, load, spec_class
 
 SCHEMA_FILE = "raygan.schema.json"
 SHIPPED = ("quickstart", "cifar10", "cifar10-rates", "full")
@@ -68,7 +68,7 @@ def write(name: str, source: str, folder: Path) -> Path:
     try:
         with path.open("x") as file:
             file.write(f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}")
-        schema = json.dumps(SweepSpec.model_json_schema(), indent=1)
+        schema = json.dumps(spec_class().model_json_schema(), indent=1)
         (folder / SCHEMA_FILE).write_text(schema)
         load(path)
     except FileExistsError as error:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from raygan.errors import ConfigError, RayganError
 from raygan.shown import say
-from raygan.sweep.spec.sweep_spec import SweepSpec, load, smoke
+from raygan.sweep.spec.sweep_spec import load, smoke, spec_class
 
 _SET_HELP = "Override a key of the YAML, such as train.features=16; may be repeated."
 _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else this machine."
@@ -58,7 +58,7 @@ def main(
     4 budget reached, 130/143 interrupted (the same command resumes).
     """
     if schema:
-        click.echo(json.dumps(SweepSpec.model_json_schema(), indent=1))
+        click.echo(json.dumps(spec_class().model_json_schema(), indent=1))
         return
     if file is None:
         raise click.UsageError("name the sweep's YAML file, such as sweeps/quickstart.yaml")

@@ -254,7 +254,7 @@ def load_generator(job: Job) -> tuple[TrainState, ImageSet, str]:
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
     home = Storage(job["folder"])
     saved, replaced = load_or_other(home, job["checkpoint"], job["which"])
-    state = TrainState.create(TrainConfig(**job["config"]), images.shape, device)
+    state = TrainState.create(TrainConfig.of(**job["config"]), images.shape, device)
     state.load_state_dict(saved)
     return state, images, replaced
 

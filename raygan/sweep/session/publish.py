@@ -102,7 +102,7 @@ def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | No
     if replaced:
         logger.warning("%s: %s", record.title, replaced)
     channels, height, width = saved["shape"]
-    state = TrainState.create(TrainConfig(**record.config), (channels, height, width))
+    state = TrainState.create(TrainConfig.of(**record.config), (channels, height, width))
     state.load_state_dict(saved)
     model = folder / "model"
     save_model(state.judged, state.config.code_size, state.shape, model)

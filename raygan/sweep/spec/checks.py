@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from raygan.errors import ConfigError
-from raygan.gan.config import TrainConfig
-from raygan.gan.nets.levels import check_size
+from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.gan.nets.architectures import check_size
 from raygan.shown import shown
 from raygan.sweep.spec import claims
 from raygan.sweep.spec.mistakes import message
-from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, RULES_OF, Range, Scalar, Stop, Train
+from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, RULES_OF, Range, Scalar, Stop
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
 from raygan.sweep.study.stopping import GRACE, LEAST_GRACE, first_stop, grace
 
@@ -27,7 +27,6 @@ _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("stop", tuple(RULES_OF), "stop.rule"),
     ("replicate", ("top", "until", "resplit"), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
-    ("train", ("blocks",), "train.architecture"),
 )
 """Section and keys that have no effect as long as another key is at its default.
 
@@ -79,6 +78,7 @@ def check_new(spec: SweepSpec) -> None:
     Each value of a range can be trained, and no key is without effect.
     """
     _check_effect(spec)
+    _check_heeded(spec)
     _check_stop(spec)
     batch, workers = spec.space().get("batch_size"), spec.scale.workers
     if isinstance(batch, Range) and workers > 1:
@@ -129,14 +129,7 @@ def _values(spec: SweepSpec, name: str) -> list[Any]:
 
 def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -> None:
     """Values that can be trained each by itself may exclude each other, two by two."""
-    architectures = {*axes.get("architecture", []), *ends(space.get("architecture", []))}
-    if "blocks" in axes.keys() | space.keys() and (
-        "dcgan" in (architectures or {spec.train.architecture})
-    ):
-        raise ValueError(
-            "`blocks` applies to `architecture: resnet` only: trials of dcgan that differ in it "
-            "would be the same; fix `blocks`, or leave out dcgan"
-        )
+    _check_varied(spec, axes.keys() | space.keys())
     searched = [(name, value) for name, values in space.items() for value in ends(values)]
     for point in itertools.product(*axes.values()):
         cell = dict(zip(axes, point, strict=True))
@@ -147,6 +140,40 @@ def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -
         for (name, value), (other, second) in itertools.combinations(searched, 2):
             if name != other:
                 _check_point(spec, {**cell, name: value, other: second}, f"search.{other}")
+
+
+def possible(spec: SweepSpec, name: str) -> list[str]:
+    """The recipes that trials may use under the key ``name`` of the training configuration."""
+    varied = spec.axes().get(name) or spec.space().get(name)
+    return [getattr(spec.train, name)] if not isinstance(varied, list) else list(map(str, varied))
+
+
+def _check_varied(spec: SweepSpec, varied: Collection[str]) -> None:
+    """Trials that differ in a recipe's parameter use that recipe."""
+    for key, table in recipe_tables().items():
+        for name in table.parameters().keys() & varied:
+            without = [used for used in possible(spec, key) if used not in table.heed(name)]
+            if without:
+                raise ValueError(
+                    f"`{name}` applies to `{key}: {' or '.join(table.heed(name))}` only: trials "
+                    f"of {without[0]} that differ in it would be the same; fix `{name}`, or leave "
+                    f"out {without[0]}"
+                )
+
+
+def _check_heeded(spec: SweepSpec) -> None:
+    """A recipe's parameter that the YAML gives belongs to a recipe that trials use."""
+    for key, table in recipe_tables().items():
+        used = possible(spec, key)
+        for name, owners in table.parameters().items():
+            given = getattr(spec.train, name)
+            defaults = {parameter.default for parameter in owners.values()}
+            if given is None or given in defaults or set(used) & owners.keys():
+                continue
+            raise ValueError(
+                f"`{name}` applies to `{key}: {' or '.join(owners)}`, but `{key}` is "
+                f"{' or '.join(used)}; remove `{name}`, or change `{key}`"
+            )
 
 
 def _check_search(spec: SweepSpec, space: Space) -> None:
@@ -277,7 +304,9 @@ def _check_stop(spec: SweepSpec) -> None:
 
 def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
     try:
-        config = spec.train_config(**Train.model_validate(values).model_dump(exclude_unset=True))
+        config = spec.train_config(
+            **type(spec.train).model_validate(values).model_dump(exclude_unset=True)
+        )
     except ValidationError as error:
         raise ValueError(f"`{where}`: {message(error.errors()[0])}") from error
     except ConfigError as error:

@@ -45,7 +45,7 @@ def _most_telling(error: ValidationError) -> list[Any]:
 
 def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
     path = problem["loc"]
-    if not path and (named := re.search(r"`([a-z_.]+)`", problem["msg"])):
+    if not path and (named := re.search(r"`([a-z0-9_.]+)`", problem["msg"])):
         path = tuple(named[1].split("."))
         path = next((known for known in document.lines if known[-len(path) :] == path), path)
         return f"{document.where(path)}: {message(problem)}"
@@ -72,12 +72,12 @@ def _lower(text: str) -> str:
 def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
     section = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
     allowed = keys.get(section, [])
-    near = difflib.get_close_matches(str(path[-1])[:MOST_VALUE], allowed, n=1, cutoff=0.5)
+    key = str(path[-1])[:MOST_VALUE]
+    very_near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
     elsewhere = [
         f"{section}.{path[-1]}" for section, names in keys.items() if section and path[-1] in names
     ]
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    if elsewhere:
-        return f"; did you mean `{elsewhere[0]}`?"
+    if likely := very_near or elsewhere or near:
+        return f"; did you mean `{likely[0]}`?"
     return f"; allowed here: {', '.join(allowed)}" if allowed else ""

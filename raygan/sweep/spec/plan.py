@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raygan.gan.config import CHOICES, TrainConfig
+from raygan.gan.config import TrainConfig, choices
 from raygan.records import Kind, TrialRecord
 from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
 from raygan.sweep.spec.space import trials_per_cell
@@ -53,7 +53,7 @@ def cell_name(spec: SweepSpec, values: dict[str, Scalar]) -> str:
 
 
 def _word(name: str, value: Scalar) -> str:
-    if name in CHOICES:
+    if name in choices():
         return str(value)
     # as exact as it takes: two cells never share a name
     short = format_value(value)
@@ -153,7 +153,7 @@ def is_retry(id: str) -> bool:
 
 def of_record(record: TrialRecord) -> TrialPlan:
     """The plan that ``record`` came from."""
-    config = TrainConfig(**record.config)
+    config = TrainConfig.of(**record.config)
     return TrialPlan(
         record.id, record.cell, record.index, record.params, config, record.kind, record.title
     )

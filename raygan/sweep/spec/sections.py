@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import fields as dataclass_fields
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import pydantic
@@ -21,12 +19,11 @@ from pydantic import (
 )
 
 from raygan.data.dataset import DatasetConfig
-from raygan.gan.config import FIELDS, TrainConfig
+from raygan.gan.config import TrainConfig, fields, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
+from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.sweep.spec.claims import SECOND, margin
 from raygan.sweep.spec.mistakes import LIST, RANGE
-
-Scalar = bool | int | float | str
 
 RESERVED = ("data", "mlartifacts", "mlflow.db")
 """What lies beside the sweeps in a storage folder."""
@@ -58,26 +55,13 @@ class Range(Section):
 
 def _section_of(owner: type, name: str) -> type[Section]:
     """The fields of a configuration dataclass, with its types, defaults and docstrings."""
-    hints, docs = get_type_hints(owner), _attribute_docs(owner)
+    hints, docs = get_type_hints(owner), attribute_docs(owner)
     fields: dict[str, Any] = {
         field.name: (hints[field.name], Field(field.default, description=docs.get(field.name)))
         for field in dataclass_fields(owner)
+        if field.name != "parameters"
     }
     return create_model(name, __base__=Section, __doc__=inspect.getdoc(owner), **fields)
-
-
-def _attribute_docs(owner: type) -> dict[str, str]:
-    (definition,) = ast.parse(inspect.getsource(owner)).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        statement.target.id: " ".join(doc.value.value.split())
-        for statement, doc in pairwise(definition.body)
-        if isinstance(statement, ast.AnnAssign)
-        and isinstance(statement.target, ast.Name)
-        and isinstance(doc, ast.Expr)
-        and isinstance(doc.value, ast.Constant)
-        and isinstance(doc.value.value, str)
-    }
 
 
 def _per_field(annotation: Any, what: str, names: Iterable[str]) -> dict[str, Any]:
@@ -122,25 +106,66 @@ else:
     Train = _section_of(TrainConfig, "Train")
     Dataset = _section_of(DatasetConfig, "Dataset")
     Final = _section_of(FinalConfig, "Final")
-    Grid = create_model(
-        "Grid",
-        __base__=Section,
-        __doc__="Lists of values; each combination of them is a cell.",
-        **_per_field(Values, "Values of", FIELDS),
-    )
-    Search = create_model(
-        "Search",
-        __base__=SearchBase,
-        __doc__="The search space of each cell: fields of the training configuration.",
-        **_per_field(
-            Annotated[
-                Annotated[Values, Tag(LIST)] | Annotated[Range, Tag(RANGE)],
-                Discriminator(lambda value: RANGE if isinstance(value, dict | Range) else LIST),
-            ],
-            "List or range of",
-            (name for name in FIELDS if name != "seed"),
-        ),
-    )
+
+    class Grid(Section):
+        """Lists of values; each combination of them is a cell."""
+
+    class Search(SearchBase):
+        """The search space of each cell: fields of the training configuration."""
+
+
+_LIST_OR_RANGE: Any = Annotated[
+    Annotated[Values, Tag(LIST)] | Annotated[Range, Tag(RANGE)],
+    Discriminator(lambda value: RANGE if isinstance(value, dict | Range) else LIST),
+]
+
+
+def train_sections() -> dict[str, type[Section]]:
+    """The sections ``train``, ``grid`` and ``search`` with all recipes and their parameters."""
+    tables = recipe_tables()
+    named = {
+        name: _named(table, Train.model_fields[name].default, Train.model_fields[name].description)
+        for name, table in tables.items()
+    }
+    own: dict[str, Any] = {}
+    for table in tables.values():
+        own |= _own_parameters(table)
+    searched = (name for name in fields() if name != "seed")
+    made: dict[str, Any] = {
+        "train": (Train, {**named, **own}),
+        "grid": (Grid, _per_field(Values, "Values of", fields())),
+        "search": (Search, _per_field(_LIST_OR_RANGE, "List or range of", searched)),
+    }
+    return {
+        key: create_model(base.__name__, __base__=base, __doc__=base.__doc__, **added)
+        for key, (base, added) in made.items()
+    }
+
+
+def _named(table: Table[Any], default: str, what: str | None) -> Any:
+    """The field that names a recipe of ``table``."""
+    each = "; ".join(f"`{recipe.name}`: {_in_short(recipe)}" for recipe in table)
+    text = f"{(what or '').rstrip('.')}: {each}."
+    return Literal[table.names], Field(default, description=text)
+
+
+def _in_short(recipe: type) -> str:
+    """What a recipe is, from the first paragraph of its docstring."""
+    first = (inspect.getdoc(recipe) or "").split("\n\n")[0]
+    return " ".join(first.split()).rstrip(".")
+
+
+def _own_parameters(table: Table[Any]) -> dict[str, Any]:
+    """The parameters of all recipes of ``table``; None: the recipe's default."""
+    made: dict[str, Any] = {}
+    for name, owners in table.parameters().items():
+        kind = next(iter(owners.values())).type
+        docs = "; ".join(
+            f"`{table.key}: {owner}`: {p.doc.rstrip('.')} (default {p.default})"
+            for owner, p in owners.items()
+        )
+        made[name] = (kind | None, Field(None, description=docs))
+    return made
 
 
 RULES_OF = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, get_type_hints
 
-from raygan.gan.config import TrainConfig
+from raygan import recipe
+from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.sweep.spec.sections import Range, Scalar
 
 if TYPE_CHECKING:
@@ -24,12 +25,18 @@ def search_method(spec: SweepSpec) -> str:
     return "grid" if all_lists else "tpe"
 
 
-@cache
 def integer_fields() -> frozenset[str]:
-    """Fields of the training configuration that are whole numbers."""
-    return frozenset(
-        name for name, hint in get_type_hints(TrainConfig).items() if hint in (int, int | None)
-    )
+    """Fields of the training configuration and parameters of recipes that are whole numbers."""
+    return _integer_fields(recipe.revision())
+
+
+@lru_cache(maxsize=8)
+def _integer_fields(_: int) -> frozenset[str]:
+    hints = get_type_hints(TrainConfig)
+    for table in recipe_tables().values():
+        for name, owners in table.parameters().items():
+            hints[name] = next(iter(owners.values())).type
+    return frozenset(name for name, hint in hints.items() if hint in (int, int | None))
 
 
 def finite(space: Space) -> dict[str, Sequence[Scalar]] | None:

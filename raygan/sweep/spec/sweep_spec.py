@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
 )
 
+from raygan import recipe
 from raygan.addresses import check_address, without_secrets
 from raygan.data.dataset import DatasetConfig
 from raygan.errors import ConfigError
-from raygan.gan.config import TrainConfig
+from raygan.gan.config import CORE, TrainConfig, check_names, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.shown import shown
 from raygan.sweep.spec import checks, yaml_loader
@@ -42,6 +45,7 @@ from raygan.sweep.spec.sections import (
     Tracking,
     Train,
     Warmup,
+    train_sections,
 )
 from raygan.sweep.spec.space import search_method
 
@@ -54,6 +58,12 @@ class SweepSpec(Section):
     name: str = Field(
         pattern=NAME,
         description="name of the sweep, its folder and its runs: letters, digits, '.', '_' and '-'",
+    )
+    recipes: list[str] = Field(
+        [],
+        max_length=100,
+        description="files with recipes of your own, such as `my_norm.py`; paths are relative to "
+        "this file",
     )
     dataset: Dataset = Dataset()
     grid: Grid = Grid()
@@ -102,7 +112,9 @@ class SweepSpec(Section):
 
     def train_config(self, **changes: Any) -> TrainConfig:
         """What every trial has in common, with some fields changed."""
-        return TrainConfig(**{**self.train.model_dump(), **changes})
+        given = self.train.model_dump()
+        values = {name: value for name, value in given.items() if name in CORE or value is not None}
+        return TrainConfig.of(**{**values, **changes})
 
     def final_config(self) -> FinalConfig:
         """The final test of the replicates."""
@@ -127,6 +139,11 @@ class SweepSpec(Section):
         resolved = self.model_dump(mode="json", exclude_none=True)
         for name in self.axes().keys() | self.space().keys():
             resolved["train"].pop(name, None)  # it stands where it varies
+        resolved["train"] = self._with_parameters(resolved["train"])
+        if self.recipes:
+            resolved["recipes"] = [Path(path).name for path in self.recipes]
+        else:
+            del resolved["recipes"]
         rule = resolved["stop"]["rule"] = self.stopping().rule
         for name, rules in RULES_OF.items():
             if rule not in rules:
@@ -139,6 +156,30 @@ class SweepSpec(Section):
             if name in section:
                 section[name] = without_secrets(section[name])
         return resolved
+
+    def _with_parameters(self, train: dict[str, Any]) -> dict[str, Any]:
+        """``train`` with the parameters of the recipes that the sweep may use, and no others."""
+        varied = self.axes().keys() | self.space().keys()
+        for key, table in recipe_tables().items():
+            used = checks.possible(self, key)
+            for name, owners in table.parameters().items():
+                defaults = {p.default for owner, p in owners.items() if owner in used}
+                if not defaults:
+                    train.pop(name, None)
+                elif len(defaults) == 1 and name not in varied:
+                    train.setdefault(name, defaults.pop())
+        return train
+
+
+def spec_class() -> type[SweepSpec]:
+    """:class:`SweepSpec` with the recipes that are in the tables, and their parameters."""
+    return _spec_class(recipe.revision())
+
+
+@lru_cache(maxsize=8)
+def _spec_class(_: int) -> type[SweepSpec]:
+    sections: dict[str, Any] = {name: (made, made()) for name, made in train_sections().items()}
+    return create_model("SweepSpec", __base__=SweepSpec, __doc__=SweepSpec.__doc__, **sections)
 
 
 def _given(section: BaseModel) -> dict[str, Any]:
@@ -162,7 +203,30 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
     document = yaml_loader.parse(text, str(path))
     for override in overrides:
         _override(document, override)
+    recipe.use(_recipe_files(document, path.parent))
+    check_names()
     return validate(document)
+
+
+def _recipe_files(document: yaml_loader.Document, folder: Path) -> list[recipe.RecipeFile]:
+    """The files that the YAML names under ``recipes``; raises ConfigError."""
+    paths = document.data.get("recipes") if isinstance(document.data, dict) else None
+    if not isinstance(paths, list):
+        return []  # validate says what is wrong
+    files: dict[str, recipe.RecipeFile] = {}
+    for number, path in enumerate(paths):
+        where = document.where(("recipes", number))
+        if not isinstance(path, str):
+            continue
+        try:
+            check_address(path, "recipes")
+            file = recipe.read(folder / Path(path).expanduser())
+        except (ConfigError, RuntimeError) as error:
+            raise ConfigError(f"{where}: {error}") from error
+        if file.name in files:
+            raise ConfigError(f"{where}: two files are called {file.name}; rename one")
+        files[file.name] = file
+    return list(files.values())
 
 
 def validate(document: yaml_loader.Document, *, known: bool = False) -> SweepSpec:
@@ -176,9 +240,9 @@ def validate(document: yaml_loader.Document, *, known: bool = False) -> SweepSpe
     if not known:  # before anything else: nothing that follows may repeat a secret
         _check_addresses(document.data, (), document)
     try:
-        return SweepSpec.model_validate(document.data, context={"known": known})
+        return spec_class().model_validate(document.data, context={"known": known})
     except ValidationError as error:
-        raise ConfigError(explain(document, error, _KEYS)) from error
+        raise ConfigError(explain(document, error, _keys())) from error
 
 
 def _check_addresses(data: Any, path: yaml_loader.Path, document: yaml_loader.Document) -> None:
@@ -227,27 +291,15 @@ def _override(document: yaml_loader.Document, override: str) -> None:
     document.overrides[parts] = shown(f"--set {override}")
 
 
-_KEYS: dict[str, list[str]] = {
-    "": list(SweepSpec.model_fields),
-    **{
-        name: list(model.model_fields)
-        for name, model in {
-            "train": Train,
-            "dataset": Dataset,
-            "grid": Grid,
-            "search": Search,
-            "stop": Stop,
-            "warmup": Warmup,
-            "replicate": Replicate,
-            "claims": DeclaredClaim,
-            "final": Final,
-            "scale": Scale,
-            "budget": Budget,
-            "tracking": Tracking,
-        }.items()
-    },
-}
-"""Allowed keys per section, for suggestions."""
+def _keys() -> dict[str, list[str]]:
+    """Allowed keys per section, for suggestions; the top level is the section ''."""
+    top = spec_class().model_fields
+    sections: dict[str, type[Section]] = {"train": Train}  # suggested before grid and search
+    sections |= {"warmup": Warmup, "claims": DeclaredClaim}
+    for name, field in top.items():
+        if isinstance(field.default, Section):
+            sections[name] = type(field.default)
+    return {"": list(top), **{name: list(made.model_fields) for name, made in sections.items()}}
 
 
 def smoke(spec: SweepSpec) -> SweepSpec:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from raygan.gan.config import CHOICES
+from raygan.gan.config import choices
 from raygan.gan.judge.reconstruction import as_float, reconstruct
 from raygan.gan.workers import Workers
 
 SHAPE, CODE = (1, 16, 12), 6
-NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+NORMS = pytest.mark.parametrize("norm", choices()["norm"])
 
 
 @pytest.fixture

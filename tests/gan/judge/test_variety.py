@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raygan.data.distances import distances, effective_number, mean_distance
 from raygan.data.images import REFERENCE, ImageSet
-from raygan.gan.config import CHOICES
+from raygan.gan.config import choices
 from raygan.gan.judge.collapse import CERTAIN, LAST, VARIETY, find_collapse, find_untrained
 from raygan.gan.judge.variety import variety
 
@@ -199,5 +199,5 @@ def test_saturation_is_the_same_logit_for_every_loss():
     assert find_collapse(curve, "least-squares")
     assert not find_collapse(history(loss_g=[CERTAIN + 2] * LAST), "least-squares")
     assert find_collapse(history(loss_g=[CERTAIN + 2] * LAST), "log")
-    assert not find_collapse(curve, "a critic without a scale")
-    assert find_collapse([], CHOICES["loss"][0]) is None
+    assert not find_collapse(curve, "wgan-gp")
+    assert find_collapse([], choices()["loss"][0]) is None

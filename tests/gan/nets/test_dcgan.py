@@ -8,13 +8,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raygan.errors import ConfigError
-from raygan.gan.config import CHOICES, TrainConfig
-from raygan.gan.nets.dcgan import Discriminator, Generator
+from raygan.gan.config import TrainConfig, choices
+from raygan.gan.nets.architectures import build
 from raygan.gan.nets.layers import WeightNormLinear
 from raygan.gan.nets.levels import plan_levels
 from raygan.gan.nets.rectifiers import PReLU, TPReLU
 
-NORMS = pytest.mark.parametrize("norm", CHOICES["norm"])
+NORMS = pytest.mark.parametrize("norm", choices()["norm"])
+
+
+def generator_of(config: TrainConfig, shape: tuple[int, int, int]) -> torch.nn.Module:
+    return build(config, shape)[0]
+
+
+def discriminator_of(config: TrainConfig, shape: tuple[int, int, int]) -> torch.nn.Module:
+    return build(config, shape)[1]
+
+
 EVEN = st.integers(1, 40).map(lambda half: 2 * half)
 
 
@@ -29,20 +39,20 @@ EVEN = st.integers(1, 40).map(lambda half: 2 * half)
 def test_parameter_counts_at_160_pixels(norm, generator, discriminator):
     config = TrainConfig(norm=norm, code_size=256)
     with torch.device("meta"):
-        built = Generator(config, (3, 160, 160)), Discriminator(config, (3, 160, 160))
+        built = generator_of(config, (3, 160, 160)), discriminator_of(config, (3, 160, 160))
     counts = [sum(p.numel() for p in network.parameters()) for network in built]
     assert counts == [generator, discriminator]
     assert len(plan_levels(160, 160, None)) == 5
 
 
-@given(st.sampled_from(CHOICES["norm"]), EVEN, EVEN, st.sampled_from([1, 3]))
+@given(st.sampled_from(choices()["norm"]), EVEN, EVEN, st.sampled_from([1, 3]))
 def test_any_even_width_and_height(norm, height, width, channels):
     config = TrainConfig(norm=norm, features=2, code_size=3)
     shape = (channels, height, width)
-    images = Generator(config, shape).eval()(torch.randn(2, 3))
+    images = generator_of(config, shape).eval()(torch.randn(2, 3))
     assert images.shape == (2, *shape)
     assert ((images >= 0) & (images <= 1)).all()
-    logits = Discriminator(config, shape).eval()(images)
+    logits = discriminator_of(config, shape).eval()(images)
     assert logits.shape == (2,)
 
 
@@ -60,9 +70,9 @@ def test_any_number_of_levels_that_fits(height, width, levels):
             plan_levels(height, width, levels)
         return
     assert len(plan_levels(height, width, levels)) == levels
-    images = Generator(config, (1, height, width))(torch.randn(2, 3))
+    images = generator_of(config, (1, height, width))(torch.randn(2, 3))
     assert images.shape == (2, 1, height, width)
-    assert Discriminator(config, (1, height, width))(images).shape == (2,)
+    assert discriminator_of(config, (1, height, width))(images).shape == (2,)
 
 
 def test_levels_bring_the_longer_side_below_eight():
@@ -80,7 +90,7 @@ def test_odd_sizes_are_refused_with_the_remedy(height, width):
 def test_too_many_levels_are_refused_with_the_most_that_fit():
     message = r"`levels` \(=9\) is too many for images of 32×32 pixels.*lower `levels` to at most 5"
     with pytest.raises(ConfigError, match=message):
-        Discriminator(TrainConfig(levels=9), (3, 32, 32))
+        discriminator_of(TrainConfig(levels=9), (3, 32, 32))
     assert plan_levels(32, 32, 5)[-1].size == (1, 1)
 
 
@@ -88,8 +98,8 @@ def test_too_many_levels_are_refused_with_the_most_that_fit():
 def test_normalisation_stands_where_the_paper_puts_it(norm):
     config = TrainConfig(norm=norm, features=2)
     generator, discriminator = (
-        [type(layer).__name__ for layer in network.layers]
-        for network in (Generator(config, (3, 32, 32)), Discriminator(config, (3, 32, 32)))
+        [type(layer).__name__.removeprefix("Parametrized") for layer in network.layers]
+        for network in (generator_of(config, (3, 32, 32)), discriminator_of(config, (3, 32, 32)))
     )
     wn = norm in ("wn", "wn-affine")
     conv, transposed = (
@@ -107,7 +117,7 @@ def test_normalisation_stands_where_the_paper_puts_it(norm):
 @pytest.mark.parametrize(("norm", "affine"), [("wn", False), ("wn-affine", True)])
 def test_only_the_last_weight_normalised_layers_are_affine_unless_asked(norm, affine):
     config = TrainConfig(norm=norm, features=2)
-    for network in (Generator(config, (3, 32, 32)), Discriminator(config, (3, 32, 32))):
+    for network in (generator_of(config, (3, 32, 32)), discriminator_of(config, (3, 32, 32))):
         *inner, last = [m for m in network.modules() if hasattr(m, "effective_weight")]
         assert last.scale is not None
         assert last.bias is not None
@@ -117,14 +127,14 @@ def test_only_the_last_weight_normalised_layers_are_affine_unless_asked(norm, af
 
 
 def test_rectifiers_start_at_a_quarter_and_unshifted():
-    network = Discriminator(TrainConfig(norm="wn", features=2), (3, 32, 32))
+    network = discriminator_of(TrainConfig(norm="wn", features=2), (3, 32, 32))
     rectifiers = [m for m in network.modules() if isinstance(m, PReLU)]
     assert all(isinstance(m, TPReLU) for m in rectifiers)
     assert all((m.slope == 0.25).all() and (m.shift == 0).all() for m in rectifiers)
 
 
 def test_generator_of_the_wn_arm_starts_its_linear_layer_at_a_hundredth():
-    generator = Generator(TrainConfig(norm="wn", features=8, code_size=100), (3, 32, 32))
+    generator = generator_of(TrainConfig(norm="wn", features=8, code_size=100), (3, 32, 32))
     assert isinstance(generator.linear, WeightNormLinear)
     largest = generator.linear.weight.abs().max().item()
     assert 0.0009 < largest <= 0.001  # 1/100 of 1/√100

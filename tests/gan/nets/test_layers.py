@@ -13,17 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from raygan.gan.nets import convolution, layers
+from raygan.gan.nets import kernels, layers
 from raygan.gan.nets.layers import (
     WeightNormConv2d,
     WeightNormConvTranspose2d,
     WeightNormLinear,
-    _Normalize,
     frozen,
     held_weights,
     subtract_shifts,
 )
-from raygan.gan.nets.rectifiers import PReLU, TPReLU, _RectifyCPU, clamp_slopes, clamped_slopes
+from raygan.gan.nets.rectifiers import PReLU, RectifyCPU, TPReLU, clamp_slopes, clamped_slopes
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -127,7 +126,7 @@ def test_a_smaller_initial_gain_changes_no_output():
 @pytest.mark.parametrize("share", [1, 4])
 def test_normalisation_has_the_gradient_of_its_values(dims, share):
     weight = torch.randn(3, 4, 2, 2, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: _Normalize.apply(w, dims, share), weight)
+    assert torch.autograd.gradcheck(lambda w: kernels._Normalize.apply(w, dims, share), weight)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (3, 1), (6, 3), (3, 2)])
@@ -136,8 +135,8 @@ def test_normalisation_has_the_gradient_of_its_values(dims, share):
 def test_convolutions_to_and_from_images_are_those_of_pytorch(kernel, stride, padding, channels):
     weight = torch.randn(6, channels, kernel, kernel + stride)
     for ours, theirs, inputs, outputs in (
-        (convolution.conv_transpose2d, F.conv_transpose2d, 6, channels),
-        (convolution.conv2d, F.conv2d, channels, 6),
+        (kernels.conv_transpose2d, F.conv_transpose2d, 6, channels),
+        (kernels.conv2d, F.conv2d, channels, 6),
     ):
         given = (torch.randn(2, inputs, 9, 11), weight, torch.randn(outputs))
         one, other = ([t.clone().requires_grad_() for t in given] for _ in range(2))
@@ -158,7 +157,7 @@ def rectifier_inputs(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("shifted", [False, True])
 def test_rectifier_has_the_gradient_of_its_values(shifted):
     x, slope, shift = rectifier_inputs()
-    assert torch.autograd.gradcheck(_RectifyCPU.apply, (x, slope, shift if shifted else None))
+    assert torch.autograd.gradcheck(RectifyCPU.apply, (x, slope, shift if shifted else None))
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
@@ -190,7 +189,7 @@ def test_prelu_equals_that_of_pytorch():
 def test_rectifier_does_not_change_its_input():
     x, slope, shift = rectifier_inputs()
     before = x.detach().clone()
-    _RectifyCPU.apply(x, slope, shift).sum().backward()
+    RectifyCPU.apply(x, slope, shift).sum().backward()
     assert torch.equal(x, before)
 
 
@@ -223,7 +222,7 @@ def test_held_weights_are_computed_once_and_have_the_same_gradients():
     held, plain = network(), network()
     batches = torch.randn(3, 2, 3, 8, 8)
     with mock.patch.object(
-        layers._Normalize, "apply", side_effect=layers._Normalize.apply
+        kernels._Normalize, "apply", side_effect=kernels._Normalize.apply
     ) as normalise:
         with held_weights(held):
             sum(held(batch).square().sum() for batch in batches).backward()
@@ -311,10 +310,10 @@ def test_a_fourth_channel_of_zeros_changes_nothing(monkeypatch, float64, transpo
     weight = torch.randn(5, 3, 4, 4, generator=rng, requires_grad=True)
     bias = torch.randn(3 if transposed else 5, generator=rng)
     x = torch.randn(2, 5 if transposed else 3, 8, 6, generator=rng, requires_grad=True)
-    layer = convolution.conv_transpose2d if transposed else convolution.conv2d
-    monkeypatch.setattr(convolution, "_spreads", lambda *_: False)
+    layer = kernels.conv_transpose2d if transposed else kernels.conv2d
+    monkeypatch.setattr(kernels, "_spreads", lambda *_: False)
     expected = layer(x, weight, bias, 2, (1, 1))
-    monkeypatch.setattr(convolution, "_is_padded", lambda *_: True)
+    monkeypatch.setattr(kernels, "_is_padded", lambda *_: True)
     found = layer(x, weight, bias, 2, (1, 1))
     torch.testing.assert_close(found, expected)
     given = torch.randn(expected.shape, generator=rng)

@@ -64,7 +64,7 @@ def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
 def test_a_worker_resumes_from_the_newest_whole_checkpoint_and_says_so(tmp_path, reports):
     cut = job(tmp_path)
     home = tmp_path / "trial"
-    config, images = TrainConfig(**cut["config"]), load(Path(cut["prepared"]))
+    config, images = TrainConfig.of(**cut["config"]), load(Path(cut["prepared"]))
     state = TrainState.create(config, images.shape)
     for evaluation in train(config, images, state):
         folder = home / f"checkpoint_{evaluation.step}"

@@ -455,7 +455,7 @@ def test_command_tests_the_best_trial_of_a_cell_without_replicates(evaluate, stu
         record.save(study.storage)
     read = study.spec.model_dump(exclude_unset=True) | {"replicate": {"seeds": 0}}
     data = state.stored_data(study.storage)
-    state.store(study.storage, spec.SweepSpec.model_validate(read), data)
+    state.store(study.storage, spec.spec_class().model_validate(read), data)
     assert evaluate("a", "--steps", "1").count("final test") == 3
 
 

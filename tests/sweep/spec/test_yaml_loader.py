@@ -162,7 +162,7 @@ def test_plain_data_survives(data):
 
 
 keys = st.sampled_from(
-    [*spec.SweepSpec.model_fields, *TrainConfig().to_dict(), "method", "trials", "try_first", "min",
+    [*spec.spec_class().model_fields, *TrainConfig().to_dict(), "method", "trials", "try_first", "min",
      "max", "scale", "rule", "grace", "seeds", "top", "usd", "wall_clock", "path", "size", "x"]
 )  # fmt: skip
 values = st.one_of(

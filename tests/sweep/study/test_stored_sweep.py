@@ -3,7 +3,7 @@ import pytest
 from raygan.errors import ConfigError, RayganError
 from raygan.storage import Storage
 from raygan.sweep.spec import sweep_spec as spec
-from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.sweep_spec import SweepSpec, spec_class
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 
@@ -171,7 +171,7 @@ def test_warmup_survives_being_stored(sweep):
 def test_words_that_look_like_numbers_are_stored_as_words(sweep, word):
     given = read().model_dump(exclude_unset=True) | {"storage": word or "x"}
     given["dataset"] = {"name": "parquet", "path": word or "x"}
-    text = SweepSpec.model_validate(given)
+    text = spec_class().model_validate(given)
     state.store(sweep, text, DATA)
     assert state.stored_spec(sweep).resolved() == text.resolved()
 
