@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raygan.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
     from raygan.sweep.commands.results import Results
-
-__version__ = "0.1.0"
 
 
 def results(sweep: str) -> pd.DataFrame:
@@ -21,19 +21,9 @@ def results(sweep: str) -> pd.DataFrame:
     stability, final tests and cost of each trial, running ones included. Raises
     :class:`~raygan.errors.ConfigError` if there is no trial.
     """
-    from raygan.errors import ConfigError
-    from raygan.records import load_all
-    from raygan.report.tables import results_table
-    from raygan.storage import Storage
+    from raygan.sweep.commands.results import frame_of
 
-    storage = Storage(sweep)
-    records = load_all(storage)
-    if not records:
-        raise ConfigError(
-            f"there is no trial of a sweep in {sweep!r}; give a sweep's own folder, such as "
-            "results/quickstart"
-        )
-    return results_table(storage, records.values()).to_pandas()
+    return frame_of(sweep)
 
 
 def run(sweep: str | Path, **options: Any) -> Results:

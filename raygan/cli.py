@@ -2,13 +2,13 @@
 
 import click
 
-from raygan import __version__
 from raygan.sweep.commands import look as commands
 from raygan.sweep.commands.evaluate import evaluate
 from raygan.sweep.commands.starter import init
 from raygan.sweep.commands.sweep import main as sweep
 from raygan.sweep.commands.ui import ui
 from raygan.sweep.commands.watch import watch
+from raygan.version import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

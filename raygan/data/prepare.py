@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from raygan import __version__
 from raygan.data import files, making
 from raygan.data.dataset import FINAL, RUNNING, DatasetConfig
 from raygan.data.decode import DECODING, UnusableError
@@ -36,6 +35,7 @@ from raygan.data.sources import find as sources
 from raygan.data.sources.find import Source
 from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
+from raygan.version import __version__
 
 SHARD_BYTES = 64 * 2**20
 MAX_SHARDS = 2**20

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from raygan import __version__
 from raygan.report import picture_rows as pictures
 from raygan.report import words
 from raygan.report.drawing import Drawing
@@ -27,6 +26,7 @@ from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
 from raygan.report.verdict import choice, verdict
 from raygan.shown import shown
 from raygan.storage import Storage
+from raygan.version import __version__
 
 HTML, MARKDOWN, FOLDER = "report.html", "report.md", "report"
 EARLIER = ("losses.png", "drawup.png")

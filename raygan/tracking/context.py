@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from raygan import __version__
 from raygan.addresses import check_address
 from raygan.errors import TrackingError
 from raygan.storage import Storage
 from raygan.tracking.database import address_of
+from raygan.version import __version__
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 

@@ -53,15 +53,32 @@ class Results:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per trial: configuration, outcome, losses, stability, final tests, cost."""
-        import raygan
-
-        return raygan.results(self.folder)
+        return frame_of(self.folder)
 
     def _repr_html_(self) -> str:
         curves = next((drawing.svg for drawing in self.report.drawings), "")
         path = escape(f"{self.folder}/report.html")
         verdict = "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines() if line)
         return f"{verdict}<div>{curves}</div><p>Report: <code>{path}</code></p>"
+
+
+def frame_of(sweep: str) -> pd.DataFrame:
+    """A row per trial of the sweep that lies in the folder or at the address ``sweep``.
+
+    Raises :class:`~raygan.errors.ConfigError` if there is no trial.
+    """
+    from raygan.records import load_all
+    from raygan.report.tables import results_table
+    from raygan.storage import Storage
+
+    storage = Storage(sweep)
+    records = load_all(storage)
+    if not records:
+        raise ConfigError(
+            f"there is no trial of a sweep in {sweep!r}; give a sweep's own folder, such as "
+            "results/quickstart"
+        )
+    return results_table(storage, records.values()).to_pandas()
 
 
 def run(

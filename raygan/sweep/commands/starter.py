@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-import raygan
 from raygan.errors import ConfigError, RayganError
 from raygan.sweep.spec.sweep_spec import NAME, load, spec_class
 
@@ -20,7 +19,7 @@ SHIPPED = ("quickstart", "cifar10", "cifar10-rates", "full")
 def shipped(name: str) -> str:
     """The text of the sweep ``name`` that comes with raygan."""
     # a wheel holds the sweeps in the package; a checkout beside it
-    package = Path(raygan.__file__).parent
+    package = Path(__file__).resolve().parents[2]
     for folder in (package / "sweeps", package.parent / "sweeps"):
         if (path := folder / f"{name}.yaml").is_file():
             return path.read_text()
