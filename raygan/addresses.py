@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
 from raygan.errors import ConfigError
@@ -18,6 +19,10 @@ _SECRET = re.compile(
 """Names of options that hold a secret."""
 _SECRET_INSIDE = re.compile(r"(secret|token|password|pwd|key)\s*=", re.IGNORECASE)
 """In the value of an option: ``odbc_connect=…;PWD=…``."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+"""One within a text."""
+_MOST = 300
+"""Characters of another program's message that are shown."""
 _PORT = re.compile(r"[^/@:]*:\d+(/|$)")
 _ENVIRONMENT = "the environment variables "
 _INSTEAD = {
@@ -85,3 +90,15 @@ def without_secrets(address: str) -> str:
         return found + mark + options
     kept = (f"{k}=***" if hide else f"{k}={v}" for (k, v), hide in zip(given, hidden, strict=True))
     return found + mark + "&".join(kept)
+
+
+def first_line(error: BaseException, hidden: Iterable[str | None] = ()) -> str:
+    """What an error of another program says, in short, without the secrets of its addresses.
+
+    ``hidden``: other secrets that it may repeat. An error without a word is named by its type.
+    """
+    lines = str(error).strip().splitlines()
+    text = _ADDRESS.sub(lambda found: without_secrets(found[0]), lines[0] if lines else "")
+    for secret in filter(None, hidden):
+        text = text.replace(secret, "***")
+    return shown(text or type(error).__name__, _MOST)

@@ -54,6 +54,19 @@ def cell(text: object, most: int = MOST, style: str = "") -> Text:
     return Text(shown(text, most), style)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45s, 12m, 3h05m, 2d07h."""
+    if seconds < 90:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes}m"
+    hours = round(seconds / 3600)
+    return (
+        f"{minutes // 60}h{minutes % 60:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
+    )
+
+
 def say(console: Console, text: object, style: str = "", *, most: int = MOST_MESSAGE) -> None:
     """Print a message of one or more lines, without markup and without breaking its lines."""
     message = Text(shown(text, most, lines=True), style)

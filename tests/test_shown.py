@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from raygan.shown import say, shown
+from raygan.shown import duration, say, shown
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,11 @@ def test_a_message_is_printed_as_it_is() -> None:
     with console.capture() as capture:
         say(console, f"[red]a\x1b[2J :smile: {'x' * 40}\nb")
     assert capture.get() == f"[red]a\\x1b[2J :smile: {'x' * 40}\nb\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0s"), (89, "89s"), (91, "2m"), (7500, "2h05m"), (11100, "3h05m"), (198000, "2d07h")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

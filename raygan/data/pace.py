@@ -7,6 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from raygan.shown import duration
+
 _WINDOW = 60.0
 """Seconds over which the rate is taken."""
 
@@ -42,11 +44,3 @@ class Pace:
         if 0 < done < total and rate > 0:
             line += f" · {duration((total - done) / rate)} left"
         self._say(line)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from raygan.addresses import without_secrets
-from raygan.shown import shown
+from raygan.addresses import first_line, without_secrets
 from raygan.tracking.database import file_of, is_database
 
 USERNAME, PASSWORD, TOKEN = (
     "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
 )  # fmt: skip
 _VARIABLES = f"{USERNAME} and {PASSWORD} (or {TOKEN})"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-_MOST = 300
-"""Characters of another program's message that are shown."""
 _CORRECT = "correct `tracking.uri` or MLFLOW_TRACKING_URI"
 _OF_FILES = {
     "locked": "is locked by another process: close what uses it, such as a database browser or a "
@@ -36,14 +31,9 @@ _OF_FILES = {
 """By a part of SQLite's message, what is wrong with the file and what to do."""
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in short, without the secrets that it may repeat."""
-    lines = str(error).strip().splitlines()
-    text = _ADDRESS.sub(lambda found: without_secrets(found[0]), lines[0] if lines else "")
-    for name in (PASSWORD, TOKEN):
-        if value := os.environ.get(name):
-            text = text.replace(value, "***")
-    return shown(text or type(error).__name__, _MOST)
+def in_short(error: BaseException) -> str:
+    """What an error of MLflow or its client says, without the secrets that it may repeat."""
+    return first_line(error, map(os.environ.get, (PASSWORD, TOKEN)))
 
 
 def explain(error: BaseException, uri: str) -> str:
@@ -53,11 +43,11 @@ def explain(error: BaseException, uri: str) -> str:
         if isinstance(cause, sqlite3.Error):
             return _of_file(cause, uri)
         if isinstance(cause, ModuleNotFoundError):
-            return f"{first_line(cause)}: install this Python package here, or {_CORRECT}"
+            return f"{in_short(cause)}: install this Python package here, or {_CORRECT}"
     found = _of_version(error) or _of_connection(causes) or _of_answer(error)
     if found is None and is_database(uri):
-        return f"{first_line(error)}; see that the database runs, or {_CORRECT}"
-    return found or first_line(error)
+        return f"{in_short(error)}; see that the database runs, or {_CORRECT}"
+    return found or in_short(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -72,12 +62,12 @@ def _of_file(error: sqlite3.Error, uri: str) -> str:
     file: Path | str = file_of(uri) or without_secrets(uri)
     words = next((_OF_FILES[key] for key in _OF_FILES if key in str(error)), None)
     if words is None:
-        return f"its database {file} reports: {first_line(error)}; {_CORRECT}"
-    return f"its database {file} {words} ({first_line(error)})"
+        return f"its database {file} reports: {in_short(error)}; {_CORRECT}"
+    return f"its database {file} {words} ({in_short(error)})"
 
 
 def _of_version(error: BaseException) -> str | None:
-    text = first_line(error)
+    text = in_short(error)
     if "database schema" not in text and "Can't locate revision" not in text:
         return None
     return (
@@ -93,7 +83,7 @@ def _of_answer(error: BaseException) -> str | None:
 
     if not isinstance(error, MlflowException):
         return None
-    text, code = first_line(error), error.error_code
+    text, code = in_short(error), error.error_code
     said = text.partition("Response body: ")[2] or text
     if code == "PERMISSION_DENIED" and "Host header" in said:
         return (
@@ -134,7 +124,7 @@ def _of_connection(causes: list[BaseException]) -> str | None:
     """Why there was no answer; None if that was not the problem."""
     from requests import exceptions
 
-    reason = first_line(causes[-1])
+    reason = in_short(causes[-1])
     for cause in causes:
         if isinstance(cause, exceptions.SSLError):
             return (

@@ -18,7 +18,7 @@ from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking.champion import Champion, register
 from raygan.tracking.context import NO_PARAMS, PARAMS, STATUS_OF, Status
-from raygan.tracking.problems import first_line
+from raygan.tracking.problems import in_short
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -138,7 +138,7 @@ class Runs:
         try:
             register(self._client, self._experiment, self.parent, name, self._id, champion)
         except Exception as error:  # a registry that may not be used must not keep a run open
-            reason = first_line(error)
+            reason = in_short(error)
             logger.warning("the best generator is not registered as %s: %s", name, reason)
 
     def copy(self, record: TrialRecord, ended: bool, summary: Mapping[str, float]) -> bool:

@@ -140,7 +140,7 @@ def test_password_in_an_address_is_refused_and_not_repeated(tmp_path, monkeypatc
 def test_secrets_in_messages_of_others_are_hidden(monkeypatch):
     monkeypatch.setenv(TOKEN, "t0ken")
     error = MlflowException("GET https://user:hunter2@example.org/x?token=abc failed, t0ken\nmore")
-    text = problems.first_line(error)
+    text = problems.in_short(error)
     assert text == "GET https://***@example.org/x?token=*** failed, ***"
 
 

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from raygan.errors import ResourceError
-from raygan.shown import shown
+from raygan.shown import duration, shown
 from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.cluster.ray_quirks import Scaling
-from raygan.sweep.session.live import duration
 from raygan.sweep.spec.sections import Scale
 from raygan.sweep.study.study import Study
 

@@ -19,10 +19,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from raygan.addresses import check_address, is_address
+from raygan.addresses import check_address, first_line, is_address
 from raygan.errors import ResourceError
 from raygan.records import STEP
-from raygan.shown import shown
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.ray_quirks import free_leftovers
 from raygan.sweep.cluster.trial import RETRY, cause_of, run_trial
@@ -79,7 +78,7 @@ def connect(address: str | None, *, verbose: bool) -> bool:
             options["_temp_dir"] = _private_folder(keep=verbose)
         ray.init(address=address, log_to_driver=verbose, **options)
     except Exception as error:  # for much that may go wrong, Ray raises no more special one
-        raise ResourceError(_refusal(address, shown(_first_line(error)), local=local)) from error
+        raise ResourceError(_refusal(address, first_line(error), local=local)) from error
     if not verbose:  # the tables name each failure with its reason
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -173,10 +172,6 @@ def _refusal(address: str, reason: str, *, local: bool) -> str:
         f"no Ray cluster can be used at {address!r} ({reason}); check --address and RAY_ADDRESS, "
         "and the cluster's token"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(filter(str.strip, str(error).splitlines()), type(error).__name__)
 
 
 def asks(scale: Scale) -> str:

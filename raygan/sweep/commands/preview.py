@@ -20,9 +20,8 @@ from raygan.records import TrialRecord
 from raygan.report.tables import text_table
 from raygan.report.words import listed
 from raygan.shown import cell as text_cell
-from raygan.shown import say
+from raygan.shown import duration, say
 from raygan.storage import Storage
-from raygan.sweep.session.live import duration
 from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec

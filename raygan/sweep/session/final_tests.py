@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from pydantic import Field, TypeAdapter
 
 from raygan import records, stored
+from raygan.addresses import first_line
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
@@ -29,7 +30,6 @@ from raygan.storage import Storage
 from raygan.sweep.cluster.checkpoints import load_or_other
 from raygan.sweep.cluster.trial import WORKER_FAILURES
 from raygan.sweep.cluster.worker import load_images
-from raygan.tracking.problems import first_line
 
 if TYPE_CHECKING:
     from raygan.data.images import ImageSet

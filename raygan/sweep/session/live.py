@@ -13,12 +13,11 @@ from rich.text import Text
 
 from raygan.records import TrialRecord
 from raygan.report.tables import outcome_cell, text_table
-from raygan.shown import cell, shown
+from raygan.shown import cell, duration, shown
 from raygan.sweep.session.final_tests import JobStatus
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks
-from raygan.sweep.study.cell import expected
 from raygan.sweep.study.estimate import STARTUP_SECONDS
 
 MOST_TITLE = 80
@@ -54,7 +53,7 @@ class Picture:
         """How far the sweep is, how much is running and waiting, and the time left."""
         most = len(self.records)
         if not self.tests:  # with them, no trial is to come: some cells may have fewer
-            most = max(expected(self.spec, self.records), most)
+            most = max(looks.expected(self.spec, self.records), most)
         ended = sum(record.outcome is not None for record in self.records)
         trials = f"{shown(self.spec.name)}: {ended} of {most} trials done"
         states = list(self.states.values())
@@ -202,7 +201,7 @@ def trials_left(spec: SweepSpec, known: Sequence[TrialRecord]) -> float | None:
     share = sum(ended) / len(ended) if ended else 1.0
     replicates = len(plan.cells(spec)) * looks.replicates_per_cell(spec, known)
     to_replicate = replicates - sum(r.kind == "replicate" for r in known)
-    to_come = max(0, expected(spec, known) - len(known))
+    to_come = max(0, looks.expected(spec, known) - len(known))
     to_search = max(0, to_come - max(0, to_replicate))
     iterations = spec.train.iterations * (to_search * share + to_come - to_search)
     lefts = [
@@ -232,16 +231,3 @@ def spread(running: Sequence[float], to_come: float) -> float:
     later, added up. As many tasks run at once as now.
     """
     return max([*running, (sum(running) + to_come) / len(running)])
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 12m, 3h05m, 2d07h."""
-    if seconds < 90:
-        return f"{seconds:.0f}s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes}m"
-    hours = round(seconds / 3600)
-    return (
-        f"{minutes // 60}h{minutes % 60:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
-    )

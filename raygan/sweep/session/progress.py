@@ -15,13 +15,12 @@ from rich.text import Text
 from raygan.errors import RayganError
 from raygan.records import TrialRecord
 from raygan.report.tables import REASON
-from raygan.shown import MOST_MESSAGE, cell, say, shown
+from raygan.shown import MOST_MESSAGE, cell, duration, say, shown
 from raygan.storage import Storage
 from raygan.sweep.session import final_tests as final
 from raygan.sweep.session.live import (
     MOST_TITLE,
     Picture,
-    duration,
     speed,
     tests_left,
     trial_left,

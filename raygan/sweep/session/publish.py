@@ -15,7 +15,7 @@ from raygan.report.sections import target
 from raygan.report.words import loss
 from raygan.storage import Storage
 from raygan.tracking.champion import ALIAS, Champion
-from raygan.tracking.problems import first_line
+from raygan.tracking.problems import in_short
 from raygan.tracking.runs import cut, model_name
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | Non
     try:
         return _champion(sweep, evidence, folder)
     except Exception as error:  # whatever it is, the sweep has its results
-        reason = first_line(error)
+        reason = in_short(error)
         logger.warning("the best generator cannot be registered as a model: %s", reason)
         return None
 

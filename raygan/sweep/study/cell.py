@@ -13,7 +13,6 @@ from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell, TrialPlan
 from raygan.sweep.spec.space import longest
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.study import looks
 from raygan.sweep.study.search import CellSearch
 from raygan.sweep.study.stopping import Never, StopRule, is_exempt, make_rule
 
@@ -51,16 +50,6 @@ def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[Trial
             or (record.kind == "replicate" and _source(record) in warm)
         )
     ]
-
-
-def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
-    """Trials of the whole sweep, as far as is known from its ``records``: early failures add those
-    that are trained once more."""
-    records = list(records)
-    each = plan.trials_per_cell(spec) + looks.replicates_per_cell(spec, records)
-    whole = len(plan.cells(spec)) * each + len(trained_twice(spec, records))
-    # an earlier version may have tried some settings twice
-    return max(whole, len(records))
 
 
 def is_to_retry(spec: SweepSpec, record: TrialRecord, records: Mapping[str, TrialRecord]) -> bool:

@@ -19,7 +19,7 @@ from raygan.sweep.spec.space import longest, search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks, registered
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.cell import attempts, best, expected
+from raygan.sweep.study.compared import cells
 from raygan.sweep.study.stopping import grace, is_exempt
 
 
@@ -40,7 +40,7 @@ def make_report(
         name=spec.name,
         cells=compared,
         baseline=data["baseline"] if data else None,
-        expected_trials=expected(spec, known.values()),
+        expected_trials=looks.expected(spec, known.values()),
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
         data=_describe(spec, data),
         versions=summary.get(state.VERSIONS, {}),
@@ -75,39 +75,6 @@ def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Foun
         trial: {which: test for which, test in tests.items() if test.get("asked") == budget}
         for trial, tests in finals.items()
     }
-
-
-def cells(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> list[Cell]:
-    """The grid's points; those that differ in their seed alone are one, replicated by it."""
-    groups: dict[str, list[plan.Cell]] = {}
-    for cell in plan.cells(spec):
-        rest = {name: value for name, value in cell.values.items() if name != "seed"}
-        groups.setdefault(repr(rest), []).append(cell)
-    return [_cell(spec, group, known) for group in groups.values()]
-
-
-def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialRecord]) -> Cell:
-    values = {name: value for name, value in group[0].values.items() if name != "seed"}
-    records: list[TrialRecord] = []
-    replicates: list[TrialRecord] = []
-    winners: list[TrialRecord] = []
-    repeats: dict[str, int] = {}
-    for cell in group:
-        mine = [record for record in known.values() if record.cell == cell.name]
-        records += mine
-        replicates += (own := attempts(spec, cell, mine))
-        repeats |= {record.id: cell.repeat for record in own if cell.repeat}
-        winner = best(spec, cell, mine)
-        if winner is not None:
-            winners.append(winner)
-        if "seed" in cell.values:
-            # without a winner, any of its trials stands for the seed that gave no result
-            replicates += [winner] if winner is not None else mine[-1:]
-            failed = known.get(replicates[-1].id.removesuffix(plan.RETRY)) if mine else None
-            if failed is not None and failed is not replicates[-1]:
-                replicates.append(failed)
-    lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
-    return Cell(plan.cell_name(spec, values), values, records, replicates, lowest, repeats)
 
 
 def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreement | None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from raygan.records import TrialRecord
+from raygan.sweep.spec import plan
+from raygan.sweep.study.cell import is_to_retry, replicates, trained_twice
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -51,19 +53,24 @@ def reached(spec: SweepSpec, records: Mapping[str, TrialRecord]) -> tuple[int, f
 
 def replicates_per_cell(spec: SweepSpec, known: Iterable[TrialRecord]) -> int:
     """How many replicates each cell takes, as far as the sweep has looked."""
-    from raygan.sweep.spec import plan
-
     if spec.replicate.until is None:
         return plan.replicates_per_cell(spec)
     seeds, _ = reached(spec, {record.id: record for record in known})
     return plan.replicates_per_cell(spec, seeds)
 
 
+def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
+    """Trials of the whole sweep, as far as is known from its ``records``: early failures add those
+    that are trained once more."""
+    records = list(records)
+    each = plan.trials_per_cell(spec) + replicates_per_cell(spec, records)
+    whole = len(plan.cells(spec)) * each + len(trained_twice(spec, records))
+    # an earlier version may have tried some settings twice
+    return max(whole, len(records))
+
+
 def _is_over(spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int) -> bool:
     """Whether all replicates of a look have ended."""
-    from raygan.sweep.spec import plan
-    from raygan.sweep.study.cell import is_to_retry, replicates
-
     for cell in plan.cells(spec):
         mine = [record for record in records.values() if record.cell == cell.name]
         planned = [one.id for one in replicates(spec, cell, mine, seeds)]
@@ -87,7 +94,7 @@ def _is_settled(
     from raygan.report.evidence import Evidence
     from raygan.report.family import of_losses
     from raygan.sweep.spec import claims
-    from raygan.sweep.study.gather import cells
+    from raygan.sweep.study.compared import cells
 
     first = {
         id: record

@@ -15,7 +15,7 @@ from raygan.report.words import percent, times
 from raygan.shown import shown
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks
-from raygan.sweep.study.gather import cells
+from raygan.sweep.study.compared import cells
 
 USUAL_SD = 0.03
 """Standard deviation of ln(loss) that is assumed where none is known: docs/cifar10-rates has 1.4%

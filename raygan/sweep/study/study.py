@@ -24,7 +24,7 @@ from raygan.sweep.spec.plan import TrialPlan
 from raygan.sweep.spec.sections import Budget
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks
-from raygan.sweep.study.cell import CellStudy, expected
+from raygan.sweep.study.cell import CellStudy
 from raygan.sweep.study.meter import Clock, Spent
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Study:
     @property
     def trial_count(self) -> int:
         """How many trials the sweep takes as far as is known: early failures add theirs."""
-        return expected(self.spec, list(self.records.values()))
+        return looks.expected(self.spec, list(self.records.values()))
 
     @property
     def complete(self) -> bool:

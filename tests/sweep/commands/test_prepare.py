@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from raygan.data.pace import Pace, duration
+from raygan.data.pace import Pace
 from raygan.sweep.cluster.trial import dataset_of, prepare_images, prepare_on_ray
 from raygan.sweep.commands.prepare import main
 from raygan.sweep.spec.sweep_spec import load as load_spec
@@ -175,13 +175,6 @@ def test_pace_tells_rate_and_time_left():
     for step in range(1, 11):
         now += 6
         pace(1000 * step, 10_000, (10, 10, 3))
-    assert said[0] == "2,000 of 10,000 images · 167 images/s · 0.1 MB/s · 48 s left"
+    assert said[0] == "2,000 of 10,000 images · 167 images/s · 0.1 MB/s · 48s left"
     assert said[-1] == "10,000 of 10,000 images · 167 images/s · 0.1 MB/s"
     assert len(said) == 5
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -18,7 +18,7 @@ from raygan.report.evidence import Evidence
 from raygan.report.sections import sections
 from raygan.sweep.commands import starter
 from raygan.sweep.spec.sweep_spec import load
-from raygan.sweep.study.gather import cells
+from raygan.sweep.study.compared import cells
 from tests.sweep import simulated
 
 ROOT = Path(__file__).parents[3]

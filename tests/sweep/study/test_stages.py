@@ -17,7 +17,7 @@ from raygan.sweep.spec.sections import Stop
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import gather as evidence
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.gather import cells
+from raygan.sweep.study.compared import cells
 from raygan.sweep.study.study import Study
 
 SWEEP = """
