@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import Counter
@@ -142,8 +141,8 @@ class Watch:
     def look(self) -> None:
         """Say it if it is so."""
         now = time.monotonic()
-        running = dict(self._study.running)
-        waiting = [trial for trial, since in running.items() if math.isnan(since)]
+        counted = dict(self._study.counted_until)
+        waiting = [trial for trial, until in counted.items() if until is None]
         self._since = {trial: self._since.get(trial, now) for trial in waiting}
         late = [t for t, since in self._since.items() if now - since >= PATIENCE_SECONDS]
         if not late:
@@ -155,5 +154,5 @@ class Watch:
         if not count:  # its workers are starting, however slowly
             self._words.stop()
             return
-        what = f"{count} of {len(running)} trials wait for resources, {tune.asks(scale)} each"
+        what = f"{count} of {len(counted)} trials wait for resources, {tune.asks(scale)} each"
         self._words.say(what, _answer(told) if scale.autoscaling else "all are taken now")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -112,9 +111,9 @@ class Progress:
     def _render(self) -> Picture:
         study = self._study
         # the study changes meanwhile on another thread: copies
-        records, since = list(study.records.values()), dict(study.running)
+        records, counted = list(study.records.values()), dict(study.counted_until)
         states = {
-            trial: "pending" if math.isnan(start) else "running" for trial, start in since.items()
+            trial: "pending" if until is None else "running" for trial, until in counted.items()
         }
         open_ones = {record.id for record in records if record.outcome is None}
         lines = [Text(f"Spent: {describe_spent(study)}", style="dim")]

@@ -1,11 +1,10 @@
-"""What a sweep has spent so far, and whether its budget is reached."""
+"""What a sweep has spent so far, and which cap of its budget is reached."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -23,8 +22,8 @@ SAVE_SECONDS = 10.0
 class Clock:
     """Seconds for which a sweep has run, over all its runs; by the monotonic clock.
 
-    A run that is killed outright may lose the last :data:`SAVE_SECONDS`. Raises
-    :class:`~raygan.errors.RayganError` if what earlier runs took is damaged.
+    A run that is killed loses at most its last :data:`SAVE_SECONDS`. Raises
+    :class:`~raygan.errors.RayganError` if the stored seconds of earlier runs are damaged.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -45,12 +44,12 @@ class Clock:
         return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def run(self) -> None:
-        """From here on, time counts."""
+        """Start counting time, unless it is counted already."""
         if self._since is None:
             self._since = time.monotonic()
 
     def save(self, *, now: bool = False) -> None:
-        """Write it down, unless that was done just before; raises OSError."""
+        """Store the seconds, at most every :data:`SAVE_SECONDS` unless ``now``; raises OSError."""
         if self._since is not None and (now or self.seconds - self._saved >= SAVE_SECONDS):
             self._storage.write_kept(CLOCK_FILE, json.dumps({"seconds": self.seconds}).encode())
             self._saved = self.seconds
@@ -75,9 +74,9 @@ class Spent:
     """What a sweep has used."""
 
     trials: int
-    """Trials given out, replicates and retries included."""
+    """Trials that were started, replicates and retries included."""
     trial_hours: float
-    """Hours that trials have taken, added up."""
+    """Sum of the hours that trials have taken."""
     gpu_hours: float
     """GPUs × hours that trials have held them."""
     wall_clock: float
@@ -85,12 +84,20 @@ class Spent:
 
     @classmethod
     def of(
-        cls, records: Iterable[TrialRecord], running: dict[str, float], gpus: float, seconds: float
+        cls,
+        records: Iterable[TrialRecord],
+        counted_until: Mapping[str, float | None],
+        gpus: float,
+        seconds: float,
     ) -> Spent:
-        """The sum over ``records``; ``running``: monotonic time since when trials, which hold
-        ``gpus`` GPUs each, have not been counted; not a number if they hold none yet."""
+        """What ``records`` add up to, and the time of running trials that they do not hold yet.
+
+        ``counted_until``: by running trial, the monotonic time up to which its record counts; None
+        until its workers report. ``gpus``: GPUs that each trial holds. ``seconds``: for which the
+        sweep has run.
+        """
         now = time.monotonic()
-        since = sum(now - start for start in running.values() if not math.isnan(start))
+        since = sum(now - until for until in counted_until.values() if until is not None)
         records = list(records)
         return cls(
             trials=len(records),

@@ -1,7 +1,9 @@
-"""A sweep's decisions and memory, without Ray: what to try next, what to stop, what is known.
+"""A sweep's decisions and records, without Ray: what to try next, what to stop, what is known.
 
-Ray Tune runs the trials and calls the three methods :meth:`Study.next_trial`,
-:meth:`Study.heard` and :meth:`Study.ended`; anything else that can train could call them too.
+Whatever runs the trials, such as :mod:`raygan.sweep.cluster.tune`, asks for the next one
+(:meth:`Study.next_trial`) and says when it starts (:meth:`Study.started`), reports
+(:meth:`Study.heard`) and ends (:meth:`Study.ended`). It calls :meth:`Study.tick` often and
+:meth:`Study.close` at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 Event = Literal["waiting", "started", "noted", "evaluated", "ended", "paused"]
 Listener = Callable[[Event, TrialRecord], None]
-"""Told of every change of a record; must neither block nor raise."""
+"""Called at every change of a record. A listener must neither block nor raise."""
 
 HISTORY, OUTCOME, REASON, NOTES = "history", "outcome", "reason", "notes"
 """Keys of a worker's report beside its metrics."""
@@ -39,20 +41,20 @@ SIZE = "checkpoint_bytes"
 
 TICK_SECONDS = 60.0
 LINGER_SECONDS = 60.0
-"""How long a trial's processes may take to end after its last evaluation; usually some seconds."""
+"""How long a trial's processes may take to end after its last evaluation. Usually they take some
+seconds."""
 METRIC_GROUPS = ("train/", "val/", "perf/")
 
 
 class Study:
-    """One sweep: its cells, its trials' records, and what they have spent.
+    """One sweep: its cells, the records of its trials, and what they have spent.
 
-    All of it follows from the records: opened on the storage of an earlier run of the same sweep,
-    a study goes on from there, and offers the trials that have not ended first.
+    Everything follows from the records. A study that is opened on the storage of an earlier run
+    resumes that run: :meth:`next_trial` first returns the trials that have not ended.
 
-    ``journal`` is an empty Optuna storage to keep the searches in, beside the records;
-    ``retry_failed`` takes back the outcome ``failed``: these trials go on, too; ``baseline`` is the
-    loss of the mean training image, as far as it is known: without it, it is not judged whether a
-    trial has learned anything.
+    ``journal``: empty Optuna storage that the searches are kept in, besides the records.
+    ``retry_failed``: trials with the outcome ``failed`` are resumed, too. ``baseline``: loss of the
+    mean training image; without it, no trial is judged ``untrained``.
     """
 
     def __init__(
@@ -67,20 +69,19 @@ class Study:
         self.spec, self.storage, self.baseline = spec, storage, baseline
         self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
         self.records: dict[str, TrialRecord] = {}
-        self.running: dict[str, float] = {}
-        """Trials that have been started, with the monotonic time up to which that of their workers
-        is counted; not a number until these have said their first word."""
+        self.counted_until: dict[str, float | None] = {}
+        """By started trial, the monotonic time up to which its time is counted; None until its
+        workers report."""
         self.resumed: dict[str, int] = {}
-        """Iteration of the checkpoint that the workers of each started trial began from; 0: none.
-        """
+        """By started trial, the iteration of the checkpoint that its workers loaded; 0: none."""
         self.listeners: list[Listener] = []
         self.storage_error: str | None = None
-        """Why the storage cannot be written at the moment, if it cannot: nothing is started then,
-        and what is to be saved waits."""
+        """Why the storage cannot be written now, or None. Meanwhile no trial is started, and
+        records wait to be saved."""
         self.checkpoint_bytes = 0
-        """Size of the largest checkpoint that a worker has told of."""
+        """Size of the largest checkpoint that a worker has reported."""
         self.look = looks.looks(spec)[0]
-        """How many seeds of the best settings are trained, and the level of claims with so many."""
+        """The current look: seeds of each of the best settings, and the level of its claims."""
         self.clock = Clock(storage)
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
@@ -96,19 +97,19 @@ class Study:
 
     @property
     def complete(self) -> bool:
-        """Whether all trials have ended, and no other is to come."""
+        """Whether all trials have ended and no further one is due."""
         return all(cell.complete for cell in self.cells.values())
 
     @property
     def runnable(self) -> bool:
-        """Whether there is something to run, and something left to run it with."""
+        """Whether a trial is left to run and the budget lets it run."""
         if self._unfinished:
             return not self._overspent
         return not (self.complete or self.exhausted)
 
     @property
     def waiting(self) -> bool:
-        """Whether there may be trials later that are not known, or may not start, yet."""
+        """Whether there may be trials later that are not known yet, or cannot start yet."""
         if self.storage_error is not None:
             return self.runnable or bool(self._unsaved)
         if self.exhausted:
@@ -123,17 +124,17 @@ class Study:
     @property
     def spent(self) -> Spent:
         """What the sweep has used."""
-        # copies: asked from the thread that draws the table, too
-        known, running = list(self.records.values()), dict(self.running)
-        return Spent.of(known, running, self._gpus, self.clock.seconds)
+        # copies: the thread that draws the table reads this, too
+        known, counted = list(self.records.values()), dict(self.counted_until)
+        return Spent.of(known, counted, self._gpus, self.clock.seconds)
 
     @property
     def exhausted(self) -> str | None:
-        """The cap of the budget that lets no trial start any more, in words."""
+        """The cap of the budget that is reached, in words: no new trial starts. None if none is."""
         return self._reached(self.spec.budget)
 
     def next_trial(self) -> TrialPlan | None:
-        """The next trial, or None if none is known now; a cell that has had fewer goes first."""
+        """The next trial, or None if none is due. The cell with the fewest trials is first."""
         self.clock.run()
         if self.storage_error is not None:
             return None
@@ -152,23 +153,23 @@ class Study:
         return None
 
     def started(self, trial: str) -> None:
-        """``trial`` asks for its workers, perhaps again after a failure."""
+        """``trial`` waits for its workers, for the first time or again after a failure."""
         self._count_time(trial)
-        self.running[trial] = math.nan
+        self.counted_until[trial] = None
         self._tell("waiting", self.records[trial])
 
     def heard(self, trial: str, report: dict[str, Any]) -> bool:
-        """Take in a worker's report; returns whether the trial is to stop now.
+        """Take in a worker's report; returns whether the trial must stop now.
 
-        A report that is not newer than what is known changes nothing: after a failure, a trial
-        repeats itself from its last checkpoint.
+        Evaluations that the record already has are ignored: a trial that is resumed from its last
+        checkpoint reports some of them again.
         """
         record = self.records[trial]
         self._heard[trial] = time.monotonic()
         self._count_time(trial)
-        if trial in self.running:
-            first = math.isnan(self.running[trial])
-            self.running[trial] = time.monotonic()
+        if trial in self.counted_until:
+            first = self.counted_until[trial] is None
+            self.counted_until[trial] = time.monotonic()
             if first:
                 self.resumed[trial] = int(report.get(STEP, 0))
                 self._tell("started", record)
@@ -199,17 +200,21 @@ class Study:
         return stop
 
     def lingers(self, trial: str) -> bool:
-        """Whether the processes of ``trial`` have not ended long after its last evaluation."""
+        """Whether the processes of ``trial`` still run :data:`LINGER_SECONDS` after its last
+        evaluation."""
         record = self.records[trial]
         if record.step < record.config["iterations"]:
             return False
         return time.monotonic() - self._heard.get(trial, math.inf) > LINGER_SECONDS
 
     def ended(self, trial: str, error: str | None = None) -> None:
-        """``trial`` holds no resources any more and will not come back in this run."""
+        """``trial`` holds no resources any more and is not resumed in this run.
+
+        ``error``: why it ended before its last iteration, if that is known.
+        """
         record = self.records[trial]
         self._count_time(trial)
-        self.running.pop(trial, None)
+        self.counted_until.pop(trial, None)
         if record.outcome is None and trial in self._paused:
             self._save(record)
             self._tell("paused", record)
@@ -228,33 +233,33 @@ class Study:
         self._tell("ended", record)
 
     def tick(self) -> None:
-        """To be called often: what waits is saved, and now and then what the sweep has spent."""
+        """Save what waits, and every :data:`TICK_SECONDS` the time spent; to be called often."""
         if self._unsaved and self.storage_error is None:
             self._save_waiting()
         if time.monotonic() - self._ticked >= TICK_SECONDS:
             self._ticked = time.monotonic()
-            for trial, since in self.running.items():
-                if not math.isnan(since):
+            for trial, counted_until in self.counted_until.items():
+                if counted_until is not None:
                     self._count_time(trial)
                     self._save(self.records[trial])
             if self.storage_error is None:
                 self._save_clock()
 
     def close(self) -> None:
-        """No trial runs any more: note the time that the last ones have taken, save what waits."""
-        for trial in list(self.running):
+        """Count the time of the last trials and save what waits. No trial may run any more."""
+        for trial in list(self.counted_until):
             self._count_time(trial)
             self._save(self.records[trial])
-        self.running.clear()
+        self.counted_until.clear()
         self._save_waiting()
         self._save_clock(now=True)
 
     def best(self, cell: str) -> TrialRecord | None:
-        """The trial of ``cell`` that ended lowest, of the verdict if there are replicates."""
+        """The trial of ``cell`` with the lowest end loss; a replicate if there is one."""
         return self.cells[cell].best()
 
     def _pauses(self, record: TrialRecord, before: int) -> bool:
-        """Whether the budget is overspent and ``record`` has reached another rung since."""
+        """Whether the budget is overspent and ``record`` has reached a rung since ``before``."""
         if record.step >= record.config["iterations"] or not self._overspent:
             return False
         cell = self.cells[record.cell]
@@ -262,11 +267,11 @@ class Study:
 
     @property
     def _overspent(self) -> str | None:
-        """The cap of the budget that running trials have to heed, too."""
+        """The cap of the budget that ends running trials, too: any but the number of trials."""
         return self._reached(self.spec.budget.model_copy(update={"trials": None}))
 
     def _reached(self, budget: Budget) -> str | None:
-        # asked at every evaluation: nothing is added up where nothing is capped
+        # called at every evaluation: add nothing up if nothing is capped
         return self.spent.reached(budget) if budget.caps else None
 
     @property
@@ -296,16 +301,16 @@ class Study:
         )
 
     def _look(self) -> None:
-        """Train more seeds if those that have ended do not settle it."""
+        """Go to the next look if the comparisons of this one are not settled."""
         self.look = looks.reached(self.spec, self.records)
         for cell in self.cells.values():
             cell.seeds = self.look[0]
 
     def _judge(self, record: TrialRecord) -> None:
-        """Whether ``record``, which ran to its end, has learned nothing or collapsed.
+        """Set the outcome of ``record``, which ran to its end, if it collapsed or learned nothing.
 
-        A generator that has never learned anything makes few different images, too: it is
-        untrained, and the reason has both.
+        A generator that has learned nothing makes few different images, too. Its outcome is
+        ``untrained``, and its reason names both.
         """
         collapse = find_collapse(record.history, record.config["loss"])
         nothing = find_untrained(record.history, self.baseline) if self.baseline else None
@@ -320,10 +325,10 @@ class Study:
             logger.warning("checkpoints of %s cannot be listed: %s", record.id, problem)
 
     def _count_time(self, trial: str) -> None:
-        if not math.isnan(since := self.running.get(trial, math.nan)):
-            self.running[trial] = now = time.monotonic()
-            self.records[trial].seconds += now - since
-            self.records[trial].gpu_seconds += (now - since) * self._gpus
+        if (counted_until := self.counted_until.get(trial)) is not None:
+            self.counted_until[trial] = now = time.monotonic()
+            self.records[trial].seconds += now - counted_until
+            self.records[trial].gpu_seconds += (now - counted_until) * self._gpus
 
     def _save_clock(self, *, now: bool = False) -> None:
         try:
@@ -332,7 +337,7 @@ class Study:
             logger.warning("the time spent cannot be written: %s", error)
 
     def _save(self, record: TrialRecord) -> None:
-        # storage may be away for a while: what waits is saved with the next change
+        # if the storage cannot be written, the record is saved with the next change
         self._unsaved[record.id] = record
         if self.storage_error is None:
             self._save_waiting()
@@ -352,7 +357,7 @@ class Study:
         for listener in self.listeners:
             try:
                 listener(event, record)
-            except Exception:  # a table that cannot be drawn must not end a sweep
+            except Exception:  # a listener that fails must not end a sweep
                 logger.exception("%s of %s could not be shown", event, record.id)
 
 
@@ -372,7 +377,7 @@ def _record(planned: TrialPlan) -> TrialRecord:
 def _point(report: dict[str, Any]) -> list[dict[str, float]]:
     if LOSS not in report:
         return []
-    # Tune adds keys of its own to what was reported
+    # Ray Tune adds keys of its own to the report
     metrics = {key: float(report[key]) for key in report if key.startswith(METRIC_GROUPS)}
     return [{STEP: float(report[STEP]), **metrics}]
 
@@ -382,7 +387,7 @@ def _finite(point: dict[str, float]) -> bool:
 
 
 def outcomes(study: Study) -> dict[Outcome, int]:
-    """How many trials ended how."""
+    """How many trials ended with each outcome."""
     counts: dict[Outcome, int] = {}
     for record in study.records.values():
         if record.outcome is not None:

@@ -1,6 +1,5 @@
 """What is said of trials that wait for resources, and how a Ray that fails is told."""
 
-import math
 import os
 from io import StringIO
 from types import SimpleNamespace
@@ -28,7 +27,7 @@ def look(monkeypatch):
     """What is said of three trials, two of which wait, on a cluster that tells this."""
     monkeypatch.setattr(nodes, "PATIENCE_SECONDS", 0.0)
     said: list[str] = []
-    study = SimpleNamespace(running={"a": math.nan, "b": 5.0, "c": math.nan}, spec=None)
+    study = SimpleNamespace(counted_until={"a": None, "b": 5.0, "c": None}, spec=None)
     watch = nodes.Watch(study, said.append)
 
     def look(*, autoscaling: bool = True, **told) -> list[str]:

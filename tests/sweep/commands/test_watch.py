@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from pathlib import Path
 
 import pytest
@@ -79,7 +78,7 @@ def test_the_sweeps_own_terminal_shows_the_same_table(
     second = _train(study, [0.4, 0.2])
     study.records[second].seconds = 10.0
     study.records[second].save(study.storage)
-    study.running |= {first: math.nan, second: 0.0}
+    study.counted_until |= {first: None, second: 0.0}
     with Lock(study.storage, stop=lambda: None, lost=lambda _: None):
         elsewhere = watch.picture(study.storage, study.spec)
     here = Progress(study, Console(file=io.StringIO()))._render()
