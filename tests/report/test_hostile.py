@@ -211,7 +211,7 @@ def test_many_reasons_of_failures_are_counted(console, study, records):
 
 def test_table_of_final_tests_shows_the_text_itself(study, records, capsys, monkeypatch):
     found = {"step": 1, "loss": 0.1, "images": 1, "steps": 1, "audited": 0}
-    monkeypatch.setattr(evaluate.final, "read", lambda folder, which: found)
+    monkeypatch.setattr(evaluate.final_tests, "read", lambda folder, which: found)
     evaluate._show(study.storage, records[:1], ["best"])
     text = capsys.readouterr().out
     assert is_plain(text)

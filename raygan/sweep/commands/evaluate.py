@@ -1,4 +1,4 @@
-"""``raygan evaluate``: final tests of a sweep's or a trial's generators, in this process."""
+"""``raygan evaluate``: final tests of the generators of a sweep or a trial, in this process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from raygan.shown import cell as text_cell
 from raygan.storage import Storage
 from raygan.sweep.cluster import trial
 from raygan.sweep.commands.look import open_sweep
-from raygan.sweep.session import final_tests as final
+from raygan.sweep.session import final_tests
 from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import NAME, SweepSpec
-from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.cell import best, verdict
+from raygan.sweep.study import stored_sweep
+from raygan.sweep.study.cell import best, verdict_records
 
 
 @click.command()
@@ -42,7 +42,9 @@ from raygan.sweep.study.cell import best, verdict
 @click.option("--images", type=int, help="How many of the final images; by default the sweep's.")
 @click.option("--restarts", type=int, help="Searches from random codes for each audited image.")
 @click.option("--audited", type=int, help="How many images are searched from random codes, too.")
-@click.option("--which", type=click.Choice(final.WHICH), help="Which generator; by default both.")
+@click.option(
+    "--which", type=click.Choice(final_tests.WHICH), help="Which generator; by default both."
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -103,66 +105,68 @@ def _evaluate(
     budget: dict[str, int | None],
     weights: Path | None,
 ) -> int:
-    """Returns how many tests could not be made."""
+    """Make the tests; returns how many failed."""
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
     sweep, spec = open_sweep(name, storage)
-    data, known = state.stored_data(sweep), state.stored_records(sweep, spec)
+    data, known = stored_sweep.stored_data(sweep), stored_sweep.stored_records(sweep, spec)
     tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
     if data is None or not tested:
         raise ConfigError(f"no trial of {spec.name!r} has a result yet; run the sweep first")
     config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
     if config.steps == 0:
         raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
-    names = final.WHICH if which is None else (which,)
+    names = final_tests.WHICH if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
     data = {**data, "folder": _prepared(sweep, data)}
     gpus = _gpus(device)
 
-    def whole(job: final.Job) -> final.Job:
+    def whole(job: final_tests.Job) -> final_tests.Job:
         planned = plan.of_record(known[job["trial"]])
         return trial.job_of(planned, spec, sweep, data) | job | {"gpus": gpus}
 
-    jobs = [whole(job) for job in final.due(sweep, tested, config, names)]
+    jobs = [whole(job) for job in final_tests.due(sweep, tested, config, names)]
     console = Console(width=None if sys.stdout.isatty() else 160)
     if jobs:
         say(console, f"Final tests of {len(jobs)} generators, {config.steps} steps per image")
     with FinalProgress(spec, sweep, list(known.values()), jobs, console):
-        failed = final.run(jobs, final.Here(), 1, lambda line: say(console, shown(line)))
+        failed = final_tests.run(
+            jobs, final_tests.Here(), 1, lambda line: say(console, shown(line))
+        )
     _show(sweep, tested, names)
     if weights is not None:
-        for job in final.checkpoints(sweep, tested, names):
+        for job in final_tests.checkpoints(sweep, tested, names):
             try:
                 _fid(whole(job), weights)
-            except CheckpointError as error:  # the others can be judged all the same
+            except CheckpointError as error:  # the other generators are tested nevertheless
                 click.echo(shown(f"{job['title']}: no FID ({error})"))
                 failed += 1
     return failed
 
 
-def _fid(job: final.Job, weights: Path) -> None:
+def _fid(job: final_tests.Job, weights: Path) -> None:
     """Compute and write one generator's FID, beside its final test."""
     from raygan.gan.judge.fid import fid
 
-    state, images, replaced = final.load_generator(job)
+    state, images, replaced = final_tests.load_generator(job)
     if replaced:
         click.echo(shown(f"{job['title']}: {replaced}"))
     config = state.config
-    found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
-    written = json.dumps({**found, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
+    scores = fid(state.judged, config.code_size, images, weights, seed=config.seed)
+    written = json.dumps({**scores, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
     for which in job["which"]:
         Storage(job["folder"]).write(f"final/{which}-fid.json", written.encode())
     click.echo(
-        f"{shown(job['title'])}, {' and '.join(job['which'])}: FID {found['fid']:.3f}, KID "
-        f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
+        f"{shown(job['title'])}, {' and '.join(job['which'])}: FID {scores['fid']:.3f}, KID "
+        f"{scores['kid']:.5f} ± {scores['kid_std']:.5f} ({scores['n']} samples against as many "
         "training images)"
     )
 
 
 def _prepared(sweep: Storage, data: dict[str, Any]) -> str:
-    """Where the sweep's prepared images lie: below the storage in which the sweep lies now.
+    """The folder of the sweep's prepared images, below the storage that holds the sweep now.
 
-    The place that is stored is another one if the sweep was moved, or may be anywhere at all if
-    the sweep is somebody else's; of it, the set's own name counts alone.
+    Only the last part of the stored path is used. The rest is wrong if the sweep was moved, and is
+    not trusted, since the sweep may be somebody else's.
     """
     from raygan.data.manifest import is_prepared
 
@@ -184,11 +188,11 @@ def _trial(wanted: str, known: dict[str, TrialRecord], sweep: Storage) -> TrialR
 
 
 def _of_sweep(spec: SweepSpec, known: dict[str, TrialRecord]) -> list[TrialRecord]:
-    """The replicates of each cell that ran to their end, or else its best trial."""
+    """By cell, the replicates that ran to their end, or its best trial if there are none."""
     tested = []
     for cell in plan.cells(spec):
         mine = [record for record in known.values() if record.cell == cell.name]
-        whole = [record for record in verdict(spec, cell, mine) if record.outcome in WHOLE]
+        whole = [record for record in verdict_records(spec, cell, mine) if record.outcome in WHOLE]
         lowest = best(spec, cell, mine)
         tested += whole or ([lowest] if lowest else [])
     return tested
@@ -222,23 +226,25 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
     replaced = []
     for record in tested:
         for name in which:
-            if (found := final.read(sweep / "trials" / record.id, name)) is not None:
-                table.add_row(text_cell(record.title), name, *_cells(found))
-                if text := found.get("replaced"):
+            if (result := final_tests.read(sweep / "trials" / record.id, name)) is not None:
+                table.add_row(text_cell(record.title), name, *_cells(result))
+                if text := result.get("replaced"):
                     replaced.append(f"{record.title}, {name}: {text}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for line in replaced:
         say(console, line)
     console.print(
-        "Loss: mean squared error per pixel in [0, 1], search from z = 0. Audit: how much lower "
-        "the mean loss of the audited images is with restarts.",
+        "Loss: mean squared error per pixel in [0, 1], search from z = 0. Audit: by how much "
+        "restarts lower the mean loss of the audited images.",
         style="dim",
     )
     say(console, f"Results: {sweep.uri}/trials/TRIAL/final")
 
 
-def _cells(found: dict[str, Any]) -> list[str]:
-    gain = f"{1 - found['restarts_loss'] / found['audited_loss']:.2%}" if found["audited"] else ""
-    numbers = (str(found[name]) for name in ("images", "steps"))
-    return [str(found["step"]), f"{found['loss']:.5f}", *numbers, gain]
+def _cells(result: dict[str, Any]) -> list[str]:
+    gain = (
+        f"{1 - result['restarts_loss'] / result['audited_loss']:.2%}" if result["audited"] else ""
+    )
+    numbers = (str(result[name]) for name in ("images", "steps"))
+    return [str(result["step"]), f"{result['loss']:.5f}", *numbers, gain]

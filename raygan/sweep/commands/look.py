@@ -1,4 +1,5 @@
-"""``raygan status``, ``stop``, ``results``, ``report``: a sweep from another shell or machine."""
+"""``raygan status``, ``stop``, ``results`` and ``report``: for a sweep that runs elsewhere or has
+ended."""
 
 from __future__ import annotations
 
@@ -27,9 +28,8 @@ from raygan.sweep.session.lock import Holder
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell
 from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, load
-from raygan.sweep.study import looks
-from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.cell import best, trained_twice, verdict
+from raygan.sweep.study import looks, stored_sweep
+from raygan.sweep.study.cell import best, trained_twice, verdict_records
 
 STOP_SECONDS = 120.0
 """How long ``raygan stop`` waits until the sweep has stopped."""
@@ -37,13 +37,13 @@ STOP_SECONDS = 120.0
 FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
     "parquet": parquet_bytes, "csv": csv_bytes, "json": json_bytes,
 }  # fmt: skip
-"""What rows can be written as."""
+"""By name, the formats that trials can be written in."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def of_a_sweep(command: Command) -> Command:
-    """Options and errors that all commands on a sweep share."""
+    """Add the argument, the option and the error messages that all commands on a sweep share."""
 
     @click.argument("name")
     @click.option(
@@ -67,7 +67,10 @@ def of_a_sweep(command: Command) -> Command:
 
 
 def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
-    """The sweep ``name`` in ``storage``, or that of a YAML file; raises ConfigError without one."""
+    """The sweep ``name`` in ``storage``, or that of the YAML file ``name``.
+
+    Raises :class:`~raygan.errors.ConfigError` if there is none.
+    """
     if name.endswith((".yaml", ".yml")):
         spec = load(Path(name))
         name, storage = spec.name, spec.storage
@@ -78,16 +81,16 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
     check_address(storage, "--storage")
     root = Storage(storage)
     sweep = root / name
-    found = state.stored_spec(sweep)
-    if found is None:
+    stored = stored_sweep.stored_spec(sweep)
+    if stored is None:
         others = shown(", ".join(filter(partial(_is_sweep, root), root.folders())) or "none")
         raise ConfigError(f"there is no sweep {name!r} in {root.uri} (sweeps there: {others})")
-    return sweep, found
+    return sweep, stored
 
 
 def _is_sweep(root: Storage, name: str) -> bool:
     try:
-        return state.SPEC_FILE in (root / name).files()
+        return stored_sweep.SPEC_FILE in (root / name).files()
     except (OSError, RayganError):
         return False
 
@@ -97,7 +100,7 @@ def _is_sweep(root: Storage, name: str) -> bool:
 def status(sweep: Storage, spec: SweepSpec) -> None:
     """Print who runs the sweep NAME, its progress, and its results so far."""
     console = _console()
-    known = state.stored_records(sweep, spec)
+    known = stored_sweep.stored_records(sweep, spec)
     holder = lock.read(sweep)
     alive = holder is not None and _is_alive(sweep, holder)
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
@@ -107,7 +110,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     replicates = looks.replicates_per_cell(spec, known.values())
     for cell in plan.cells(spec):
         mine = _of(cell, known)
-        # what is trained once more with a warm-up is no trial of its own
+        # a trial and its retry with a warm-up count once
         again = {record.id for record in trained_twice(spec, mine)}
         ended = [r for r in mine if r.outcome is not None and r.id not in again]
         failed = sum(r.outcome not in (*WHOLE, "stopped") for r in ended)
@@ -125,9 +128,9 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     for record in known.values():
         if record.outcome is None:
             loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
-            state_of = "running" if alive else "interrupted"
+            state = "running" if alive else "interrupted"
             console.print(
-                f"{shown(record.title)}: {state_of}, iteration "
+                f"{shown(record.title)}: {state}, iteration "
                 f"{record.step}/{record.config['iterations']}{loss}",
                 highlight=False,
                 markup=False,
@@ -182,7 +185,7 @@ def results(sweep: Storage, spec: SweepSpec, kind: str | None, out: Path | None)
             endings = ", ".join(f".{name}" for name in FORMATS)
             raise ConfigError(f"--out (={str(out)!r}) must end in one of {endings}; or give "
                               "--format, too")  # fmt: skip
-    known = state.stored_records(sweep, spec)
+    known = stored_sweep.stored_records(sweep, spec)
     if kind is not None:
         _write_rows(FORMATS[kind](tables.results_table(sweep, known.values())), kind, out)
     if kind is None or out is not None:
@@ -206,13 +209,13 @@ def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
 
 
 def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> None:
-    data = state.stored_data(sweep)
+    data = stored_sweep.stored_data(sweep)
     console = _console()
     cells = [cell.name for cell in plan.cells(spec)]
     tables.show(console, known.values(), cells, data["baseline"] if data else None)
     tables.show_replicates(
         console,
-        {c.name: verdict(spec, c, _of(c, known)) for c in plan.cells(spec)},
+        {c.name: verdict_records(spec, c, _of(c, known)) for c in plan.cells(spec)},
     )
 
 
@@ -221,24 +224,25 @@ def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> Non
 @click.option(
     "--out",
     metavar="FOLDER",
-    help="Where to write it; by default into the sweep's own folder.",
+    help="Folder or address to write to; by default the sweep's own folder.",
 )
 def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
     """Write report.html and report.md of the sweep NAME, running or done."""
     from raygan.report.make import HTML
     from raygan.sweep.study.gather import make_report
 
-    found = make_report(sweep, spec, state.stored_records(sweep, spec), state.stored_data(sweep))
+    records, data = stored_sweep.stored_records(sweep, spec), stored_sweep.stored_data(sweep)
+    made = make_report(sweep, spec, records, data)
     if out is not None:
         check_address(out, "--out")
     target = sweep if out is None else Storage(out)
     try:
-        found.write(target)
+        made.write(target)
     except OSError as error:
         raise ConfigError(
             f"{target.uri} cannot be written ({error}); give another place with --out"
         ) from error
-    click.echo(found.verdict)
+    click.echo(made.verdict)
     click.echo(f"\nReport: {shown(target.uri)}/{HTML}")
 
 
@@ -260,7 +264,7 @@ def _who(holder: Holder | None, alive: bool, done: bool) -> str:
 
 def _is_done(sweep: Storage, known: dict[str, TrialRecord]) -> bool:
     ended = all(record.outcome is not None for record in known.values())
-    return bool(ended and state.summary(sweep).get("finished"))
+    return bool(ended and stored_sweep.summary(sweep).get("finished"))
 
 
 def _of(cell: Cell, known: dict[str, TrialRecord]) -> list[TrialRecord]:

@@ -13,17 +13,15 @@ from raygan.records import WHOLE, TrialRecord
 from raygan.shown import cell
 from raygan.storage import Storage
 from raygan.sweep.commands.look import of_a_sweep
-from raygan.sweep.session import final_tests as final
-from raygan.sweep.session import lock
+from raygan.sweep.session import final_tests, lock
 from raygan.sweep.session.live import Picture
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.study import looks
-from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.cell import replicates, verdict
+from raygan.sweep.study import looks, stored_sweep
+from raygan.sweep.study.cell import replicates, verdict_records
 
 REFRESH_SECONDS, REFRESH_SECONDS_REMOTE = 2.0, 10.0
-"""Between two looks at a sweep, on a file system and on object storage."""
+"""Seconds between two updates of the table, on a file system and on object storage."""
 
 
 @click.command()
@@ -47,9 +45,9 @@ def watch(sweep: Storage, spec: SweepSpec, once: bool) -> None:
 
 def picture(sweep: Storage, spec: SweepSpec) -> Picture:
     """The sweep as it is stored now."""
-    known = list(state.stored_records(sweep, spec).values())
+    known = list(stored_sweep.stored_records(sweep, spec).values())
     holder = lock.read(sweep)
-    # a sign of life from another host takes a while: `raygan status` waits for it
+    # whether a process of another host is alive takes seconds to tell; only `raygan status` waits
     alive = holder is not None and (
         not lock.is_of_this_host(holder) or lock.is_alive(sweep, holder)
     )
@@ -59,16 +57,16 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         for record in known
         if record.outcome is None
     }
-    tests = [final.status(sweep, job, running=alive) for job in _tests(sweep, spec, known)]
+    tests = [final_tests.status(sweep, job, running=alive) for job in _tests(sweep, spec, known)]
     if not alive:
         tested = all(test.state == "done" for test in tests)
-        is_done = tested and not states and bool(state.summary(sweep).get("finished"))
+        is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
     return Picture(spec, known, states, tests, [cell(who, style="dim")])
 
 
-def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[final.Job]:
-    """The final tests of the sweep, once all of its trials have ended."""
+def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[final_tests.Job]:
+    """The final tests of the sweep; empty until all of its trials have ended."""
     if any(record.outcome is None for record in known):
         return []
     ids, tested = {record.id for record in known}, []
@@ -78,6 +76,8 @@ def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[fi
         searched = sum(r.kind == "search" and not plan.is_retry(r.id) for r in mine)
         planned = {planned.id for planned in replicates(spec, point, mine, seeds)}
         if searched < plan.trials_per_cell(spec) or not planned <= ids:
-            return []  # between two trials
-        tested += [record for record in verdict(spec, point, mine) if record.outcome in WHOLE]
-    return final.asked(sweep, tested, spec.final_config())
+            return []  # more trials will follow
+        tested += [
+            record for record in verdict_records(spec, point, mine) if record.outcome in WHOLE
+        ]
+    return final_tests.asked(sweep, tested, spec.final_config())

@@ -153,7 +153,7 @@ def catch_up(study: Study, tracker: Tracker) -> None:
 
 def _show(study: Study, data: dict[str, Any], console: Console) -> None:
     tables.show(console, study.records.values(), list(study.cells), data["baseline"])
-    tables.show_replicates(console, {n: cell.verdict() for n, cell in study.cells.items()})
+    tables.show_replicates(console, {n: cell.verdict_records() for n, cell in study.cells.items()})
 
 
 def _say_what_is_left(study: Study, code: int, again: str, console: Console) -> None:
@@ -185,7 +185,9 @@ def _write(
         state.VERSIONS: versions,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},
-        "replicates": {n: [r.id for r in cell.verdict()] for n, cell in study.cells.items()},
+        "replicates": {
+            n: [r.id for r in cell.verdict_records()] for n, cell in study.cells.items()
+        },
         "spent": {key.removeprefix("spent/"): spent[key] for key in spent if key != STEP},
     }
     tables.write(study.storage, records, summary)
@@ -263,7 +265,7 @@ def _exit_code(study: Study) -> int:
     results = WHOLE if replicates else (*WHOLE, "stopped")
     without = []
     for name, cell in study.cells.items():
-        carries = cell.verdict() if replicates else cell.records.values()
+        carries = cell.verdict_records() if replicates else cell.records.values()
         if not any(record.outcome in results for record in carries):
             without.append(name)
     # a cell without any result, or a sweep that lost half of its trials, carries no verdict

@@ -65,7 +65,7 @@ def tested(study: Study) -> list[TrialRecord]:
     replicates that carry the verdict."""
     if not study.complete:
         return []
-    verdicts = (record for cell in study.cells.values() for record in cell.verdict())
+    verdicts = (record for cell in study.cells.values() for record in cell.verdict_records())
     return [record for record in verdicts if record.outcome in WHOLE]
 
 

@@ -1,4 +1,7 @@
-"""One cell of a sweep: its search, its stopping rule, its replicates. Cells never compete."""
+"""One cell of a sweep: its search, its stopping rule, its replicates.
+
+Cells never compete: the trials of one cell have no effect on those of another.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,21 @@ from raygan.sweep.study.stopping import Never, StopRule, is_exempt, make_rule
 _TO_THE_END = Never()
 
 
-def verdict(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Those of a cell's ``records`` that replicate its best settings, whatever their outcome; where
-    a setting needs a warm-up, those that have one."""
+def verdict_records(
+    spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]
+) -> list[TrialRecord]:
+    """The replicates of a cell's best settings, whatever their outcome: what the verdict rests on.
+
+    ``records``: all records of the cell. If a setting needs a warm-up, only the replicates with a
+    warm-up are returned; :func:`attempts` returns the others, too.
+    """
     records = list(records)
     planned = {planned.id for planned in replicates(spec, cell, records, spec.replicate.most)}
     return [record for record in records if record.id in planned]
 
 
 def attempts(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The same, and the replicates of these settings without the warm-up that they need."""
+    """:func:`verdict_records`, and the replicates of the same settings without a warm-up."""
     records = list(records)
     most = spec.replicate.most
     plain = {p.id.removesuffix(plan.RETRY) for p in replicates(spec, cell, records, most)}
@@ -36,8 +44,11 @@ def attempts(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> lis
 
 
 def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Those of a sweep's ``records`` that are trained once more with a warm-up, now or later: early
-    failures, and all replicates of a setting of which one has failed early."""
+    """The records whose trial is trained a second time, with a warm-up, now or later.
+
+    These are the early failures of the search, and all replicates of a setting of which one
+    replicate has failed early.
+    """
     known = {record.id: record for record in records}
     warm = _warm_sources(known.values()) if spec.warmup is not None else set()
     return [
@@ -53,7 +64,8 @@ def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[Trial
 
 
 def is_to_retry(spec: SweepSpec, record: TrialRecord, records: Mapping[str, TrialRecord]) -> bool:
-    """Whether ``record``, of a search, is yet to be tried once more with a warm-up."""
+    """Whether ``record`` is an early failure of a search whose retry with a warm-up is not among
+    ``records`` yet."""
     return (
         spec.warmup is not None
         and record.kind == "search"
@@ -64,12 +76,13 @@ def is_to_retry(spec: SweepSpec, record: TrialRecord, records: Mapping[str, Tria
 
 
 def _source(replicate: TrialRecord) -> str:
-    """The trial whose setting is replicated."""
+    """Id of the search trial whose setting is replicated."""
     return replicate.id.removesuffix(plan.RETRY).rpartition("-seed")[0]
 
 
 def _warm_sources(records: Iterable[TrialRecord]) -> set[str]:
-    """The trials whose settings need a warm-up, since a replicate without one has failed early."""
+    """Ids of the search trials whose setting needs a warm-up: a replicate of it has failed early
+    without one."""
     return {
         _source(record)
         for record in records
@@ -80,11 +93,13 @@ def _warm_sources(records: Iterable[TrialRecord]) -> set[str]:
 
 
 def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The one of a cell's ``records`` that ended lowest, of its verdict if it has one; never one
-    that has collapsed or learned nothing."""
+    """The record with the lowest end loss: of the replicates, or of the search without replicates.
+
+    Trials that have collapsed or learned nothing do not count. None if no other trial is left.
+    """
     records = list(records)
     searched = [record for record in records if record.kind == "search"]
-    for group in (verdict(spec, cell, records), searched):
+    for group in (verdict_records(spec, cell, records), searched):
         ranked = [record for record in _ranked(group) if record.outcome in ("ok", "stopped")]
         if ranked:
             return ranked[0]
@@ -92,10 +107,10 @@ def best(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> TrialRe
 
 
 def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials that gave a result: those that ran to their end first, the lowest end loss first.
+    """Trials with a result, ordered by outcome (ok, stopped, collapsed, untrained), then end loss.
 
-    Those that have collapsed or learned nothing come last: where all have, one is replicated, to
-    see how often.
+    Collapsed and untrained trials are kept: if a cell has no others, the best of them is
+    replicated, which shows how often the setting fails.
     """
     usable = [r for r in records if r.outcome in (*WHOLE, "stopped") and r.history]
     order = ("ok", "stopped", "collapsed", "untrained")
@@ -105,10 +120,10 @@ def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 def replicates(
     spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord], seeds: int
 ) -> Iterator[TrialPlan]:
-    """The trials that replicate the settings which are best now, with so many ``seeds``.
+    """The trials that replicate the settings that are best now, each with ``seeds`` seeds.
 
-    All seeds of a setting have the same recipe: with a warm-up if the search needed one for it, or
-    if any seed has failed early without one.
+    All seeds of a setting are trained alike: with a warm-up if its search trial needed one, or if
+    any seed has failed early without one.
     """
     records = list(records)
     warm = _warm_sources(records)
@@ -116,7 +131,7 @@ def replicates(
     if not plan.trials_per_cell(spec):
         top[""] = (cell.name, {})
     for record in _ranked(record for record in records if record.kind == "search"):
-        # a setting that was drawn twice is one
+        # a setting that was drawn twice counts once
         source = record.id.removesuffix(plan.RETRY)
         if top.setdefault(repr(sorted(record.params.items())), (source, record.params))[0] == (
             source) and plan.is_retry(record.id):  # fmt: skip
@@ -130,30 +145,30 @@ def replicates(
 
 
 class CellStudy:
-    """What one cell has tried, and what it is to try next.
+    """What one cell has tried, and what it tries next.
 
-    The cell is searched; an early failure is tried once more with a warm-up if the spec says so;
-    when the search is over, the best settings are replicated. ``journal``: Optuna storage to keep
-    the search in.
+    First the cell is searched. If the spec has a warm-up, an early failure is retried with it.
+    When the search is complete, the best settings are replicated. ``journal``: Optuna storage that
+    the search is kept in.
     """
 
     def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
         self.name = cell.name
         self.records: dict[str, TrialRecord] = {}
         self.seeds = spec.replicate.seeds
-        """How many seeds of the best settings are trained, as far as the sweep has looked."""
+        """Seeds of each of the best settings at the current look (:mod:`.looks`)."""
         self._spec, self._cell = spec, cell
         self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
         self._rule = make_rule(spec.stopping(), longest(spec, cell.values))
 
     @property
     def complete(self) -> bool:
-        """Whether all trials have ended, and no other is to come."""
+        """Whether all trials have ended and no further one is due."""
         ended = all(record.outcome for record in self.records.values())
         return ended and not self._search.left and next(self._due(), None) is None
 
     def next_trial(self) -> TrialPlan | None:
-        """The next trial, or None if none is known now."""
+        """The next trial, or None if there is none now; later results may call for more."""
         if (planned := next(self._due(), None)) is not None:
             return planned
         asked = self._search.ask()
@@ -169,32 +184,32 @@ class CellStudy:
         return self._rule_of(record).rung(step)
 
     def ended(self, record: TrialRecord, baseline: float | None = None) -> None:
-        """``record`` has its outcome; ``baseline``: loss of the mean training image."""
+        """Tell the search how ``record`` ended; ``baseline``: loss of the mean training image."""
         if record.kind == "search" and not is_to_retry(self._spec, record, self.records):
             outcome = record.outcome or ""
             self._search.tell(record.index, record.curve, outcome=outcome, baseline=baseline)
 
     def restore(self, baseline: float | None = None) -> None:
-        """Rebuild search and rule from the records of an earlier run."""
+        """Rebuild the search and the stop rule from the records of an earlier run."""
         searched = [record for record in self.records.values() if record.kind == "search"]
         for record in searched:
             if not plan.is_retry(record.id):
                 self._restore_search(record, baseline)
-        # rungs are rebuilt in the order of the iterations, so that no trial is judged by later ones
+        # in the order of the iterations, so that no trial is compared with losses of later ones
         points = [(point, record) for record in searched for point in record.curve]
         for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
             self._rule.stops(record.id, step, loss)
 
-    def verdict(self) -> list[TrialRecord]:
-        """The replicates of the settings that are best now: what carries the verdict."""
-        return verdict(self._spec, self._cell, self.records.values())
+    def verdict_records(self) -> list[TrialRecord]:
+        """The replicates of the settings that are best now: what the verdict rests on."""
+        return verdict_records(self._spec, self._cell, self.records.values())
 
     def best(self) -> TrialRecord | None:
-        """The trial of the verdict, or else of the search, that ended lowest, if one did."""
+        """The replicate with the lowest end loss, or the search trial if there is no replicate."""
         return best(self._spec, self._cell, self.records.values())
 
     def _due(self) -> Iterator[TrialPlan]:
-        """Trials that the ended ones call for: retries of the search, and replicates in the end."""
+        """Trials that follow from ended ones: retries, and replicates after the search."""
         if self._spec.warmup is not None:
             for record in self.records.values():
                 if is_to_retry(self._spec, record, self.records):

@@ -85,7 +85,7 @@ def test_best_setting_of_each_cell_is_replicated_with_the_same_fresh_seeds(stora
     for trial in order[4:]:
         record = study.records[trial]
         assert (record.kind, record.outcome, record.params) == ("replicate", "ok", {"lr": 1e-4})
-    assert [record.config["seed"] for record in study.cells["wn"].verdict()] == [8, 9]
+    assert [record.config["seed"] for record in study.cells["wn"].verdict_records()] == [8, 9]
     assert study.best("wn").id == "wn-001-seed8"  # only replicates carry the verdict
     assert study.complete
     assert not study.waiting
@@ -163,7 +163,7 @@ def test_more_trials_extend_a_search_and_replicate_what_is_best_then(storage):
     run_all(open_study(storage, few), by_rate)
     more = open_study(storage, few.replace("trials: 1", "trials: 2"))
     assert run_all(more, by_rate) == ["bn-001", "wn-001", "bn-001-seed8", "wn-001-seed8"]
-    assert [record.id for record in more.cells["bn"].verdict()] == ["bn-001-seed8"]
+    assert [record.id for record in more.cells["bn"].verdict_records()] == ["bn-001-seed8"]
     assert "bn-000-seed8" in more.records  # of the setting that was best before
 
 
@@ -239,7 +239,7 @@ def test_setting_that_was_drawn_twice_is_one(storage):
     study = open_study(storage, text + "replicate: {seeds: 1, top: 2}\n")
     run_all(study, by_rate)
     for cell in study.cells.values():
-        assert sorted(record.params["lr"] for record in cell.verdict()) == [1e-4, 1e-3]
+        assert sorted(record.params["lr"] for record in cell.verdict_records()) == [1e-4, 1e-3]
 
 
 def test_interrupted_sweep_stays_balanced(storage):
@@ -319,7 +319,7 @@ def test_all_seeds_have_a_warmup_if_one_fails_early_without(storage):
     warm = [f"wn-001-seed{seed}-warmup" for seed in range(8, 13)]
     # those to come are trained with it alone
     assert wn == ["wn-001-seed8", "wn-001-seed9", *warm]
-    assert [record.id for record in study.cells["wn"].verdict()] == warm
+    assert [record.id for record in study.cells["wn"].verdict_records()] == warm
     assert not any(trial.endswith("warmup") for trial in order if trial.startswith("bn"))
     assert study.complete
     assert not study.waiting
@@ -656,7 +656,7 @@ def test_cell_whose_trials_all_collapse_is_replicated_to_see_how_often(storage):
     study = open_study(storage, LONG + "replicate: {seeds: 2}\n")
     for planned in iter(study.next_trial, None):
         play_collapsing(study, planned, 0.1)
-    verdict = study.cells["bn"].verdict()
+    verdict = study.cells["bn"].verdict_records()
     assert [record.outcome for record in verdict] == ["collapsed"] * 2
     assert study.best("bn") is None
     assert _exit_code(study) == 0
