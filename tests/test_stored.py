@@ -85,8 +85,8 @@ def read_fids(sweep: Storage) -> Any:
     return finals.read_fids(sweep, [known])
 
 
-def read_rates(sweep: Storage) -> Any:
-    return sweep.read_kept(preview.RATES_FILE, preview._parse_rates)
+def read_speeds(sweep: Storage) -> Any:
+    return sweep.read_kept(preview.SPEEDS_FILE, preview._parse_speeds)
 
 
 def is_asked(sweep: Storage) -> bool:
@@ -103,7 +103,7 @@ READERS: dict[str, Callable[[Storage], Any]] = {
     lock.LOCK_FILE: lock.read,
     lock.STOP_FILE: is_asked,
     meter.CLOCK_FILE: lambda sweep: meter.Clock(sweep).seconds,
-    preview.RATES_FILE: read_rates,
+    preview.SPEEDS_FILE: read_speeds,
     "trials/bn-000/final/best.json": read_final,
     "trials/bn-000/final/best-fid.json": read_fids,
 }

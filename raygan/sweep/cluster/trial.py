@@ -18,7 +18,7 @@ from raygan.shown import COLORS, shown
 from raygan.sweep.cluster.worker import train_worker
 
 if TYPE_CHECKING:
-    from raygan.gan.rate import Rate
+    from raygan.gan.speed import Speed
     from raygan.storage import Storage
     from raygan.sweep.spec.plan import TrialPlan
     from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -159,12 +159,12 @@ def prepare_on_cluster(
     return said
 
 
-def measure_rate(job: dict[str, Any], seconds: float) -> Rate:
+def measure_speed(job: dict[str, Any], seconds: float) -> Speed:
     """How fast one worker trains ``job``; a Ray task with a worker's resources."""
     import torch
 
     from raygan.gan.config import TrainConfig
-    from raygan.gan.rate import measure
+    from raygan.gan.speed import measure
     from raygan.sweep.cluster.worker import load_images
 
     device = torch.device("cuda" if job["gpus"] > 0 else "cpu")

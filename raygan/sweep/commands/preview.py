@@ -1,4 +1,4 @@
-"""What a sweep will do and take, before it starts: ``--dry-run`` and ``--calibrate``."""
+"""``--dry-run`` and ``--calibrate``: what a sweep will do and cost, before it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from raygan import records, stored
 from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
-from raygan.gan.rate import Rate
+from raygan.gan.speed import Speed
 from raygan.records import TrialRecord
 from raygan.report.tables import text_table
 from raygan.report.words import listed
@@ -25,20 +25,19 @@ from raygan.storage import Storage
 from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.study import looks
-from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study import looks, stored_sweep
 from raygan.sweep.study.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.study.power import parse_sd, say_power
 
 MOST_YAML = 200_000
-"""Characters of the resolved YAML that are shown; the largest one that is read has fewer."""
-RATES_FILE = "rates.json"
+"""Most characters of the resolved YAML that are shown; no YAML that raygan reads has more."""
+SPEEDS_FILE = "rates.json"  # stored sweeps have this name
 CALIBRATION_SECONDS = 5.0
-"""How long each cell is trained to measure its rate."""
+"""Seconds for which each cell is trained to measure its speed."""
 
 
-class _Rate(BaseModel):
-    """A :class:`~raygan.gan.rate.Rate` in :data:`RATES_FILE`."""
+class _Speed(BaseModel):
+    """A :class:`~raygan.gan.speed.Speed` in :data:`SPEEDS_FILE`."""
 
     model_config = stored.STRICT
 
@@ -46,7 +45,7 @@ class _Rate(BaseModel):
     evaluation_seconds: Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
-_RATES = TypeAdapter(dict[str, _Rate])
+_SPEEDS = TypeAdapter(dict[str, _Speed])
 
 
 def show_plan(
@@ -59,7 +58,7 @@ def show_plan(
 ) -> None:
     """Print cells, trials, resources, estimate and power, and the resolved YAML.
 
-    With ``calibrate``, each cell is trained for some seconds first, and its rate is kept. ``sd``:
+    With ``calibrate``, each cell is trained for some seconds first, and its speed is kept. ``sd``:
     spread of the loss between seeds, such as 3%.
     """
     spread = None if sd is None else parse_sd(sd)
@@ -71,25 +70,25 @@ def show_plan(
     else:
         at_once, why_not = _at_once(spec, address)
     try:
-        rates = _rates(spec, sweep)
+        speeds = _speeds(spec, sweep)
     except OSError as error:
         raise ConfigError(f"`storage` (={spec.storage!r}) cannot be used ({error})") from error
     cells = plan.cells(spec)
     searches, replicates = plan.trials_per_cell(spec), plan.replicates_per_cell(spec)
-    works = [_work(spec, cell, rates.get(cell.name)) for cell in cells]
+    works = [_work(spec, cell, speeds.get(cell.name)) for cell in cells]
     names = ("cell", "search", "replicates", "iterations each", "images/s", "trial-hours")
     table = text_table((*names, "searched"), ("cell", "searched"))
     for cell, work in zip(cells, works, strict=True):
         config = spec.train_config(**cell.values)
         cost, _ = _estimate(spec, [work], 1)
         images = config.d_steps * config.batch_size
-        rate = work.rate and work.rate.iterations_per_second * images
+        speed = work.speed and work.speed.iterations_per_second * images
         table.add_row(
             text_cell(cell.name),
             str(searches),
             str(replicates),
             f"{config.iterations:,}",
-            f"{rate:.0f}" if rate else "?",
+            f"{speed:.0f}" if speed else "?",
             f"≤ {cost.trial_hours:.2f}" if cost.trial_hours is not None else "?",
             text_cell(_describe_search(spec), MOST_YAML),
         )
@@ -103,7 +102,7 @@ def show_plan(
     )
     if spec.replicate.until:
         numbers = listed([str(seeds) for seeds, _ in looks.looks(spec)], "or")
-        tell(f"seeds: {numbers}, until every difference is settled")
+        tell(f"seeds: {numbers}, until every comparison is settled")
     if (limited := plan.all_settings(spec)) is not None:
         tell(limited)
     tell(
@@ -121,7 +120,7 @@ def show_plan(
     _say_final_tests(spec, works, tell)
     say_power(spec, _known(sweep), spread, tell)
     console.print()
-    say(console, state.dump(spec).rstrip("\n"), most=MOST_YAML)
+    say(console, stored_sweep.dump(spec).rstrip("\n"), most=MOST_YAML)
 
 
 def _say_cost(
@@ -134,7 +133,7 @@ def _say_cost(
     tell(f"iterations: at most {most.iterations:,.0f}{about}")
     if most.wall_hours is None:
         tell(
-            "time, GPU-hours and cost: unknown; --calibrate measures each cell's rate for some "
+            "time, GPU-hours and cost: unknown; --calibrate measures each cell's speed for some "
             "seconds"
         )
     else:
@@ -150,7 +149,7 @@ def _say_cost(
 
 
 def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], None]) -> None:
-    """What comes on top: a final test takes as long as so many running tests of fewer steps."""
+    """Print the cost of the final tests, in evaluations and, if speeds are known, in hours."""
     final, dataset = spec.final_config(), spec.dataset_config()
     generators = 2 * sum(work.replicates for work in works)
     if not (generators and final.steps):
@@ -160,10 +159,10 @@ def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], N
     running = (dataset.running or RUNNING) * spec.train.reconstruction_steps
     evaluations = searches * final.steps / running
     took = ""
-    # without a calibration, evaluations are known only together with what was trained
-    if all(work.rate is not None and work.rate.evaluation_seconds > 0 for work in works):
-        # a test has one worker, where all of a trial's shared an evaluation
-        each = [2 * work.replicates * work.rate.evaluation_seconds for work in works if work.rate]
+    # a speed without a calibration has evaluations and training in one number
+    if all(work.speed is not None and work.speed.evaluation_seconds > 0 for work in works):
+        # one worker makes a final test, but all workers of a trial share an evaluation
+        each = [2 * work.replicates * work.speed.evaluation_seconds for work in works if work.speed]
         hours = sum(each) * evaluations * spec.scale.workers / 3600
         took = f"; in addition, {hours:.2f} worker-hours"
     tell(
@@ -185,39 +184,39 @@ def _estimate(spec: SweepSpec, works: list[Work], at_once: int) -> tuple[Cost, C
     return estimate(works, spec.stopping(), at_once=at_once, gpus=gpus, usd_per_gpu_hour=price)
 
 
-def _work(spec: SweepSpec, cell: plan.Cell, rate: Rate | None) -> Work:
+def _work(spec: SweepSpec, cell: plan.Cell, speed: Speed | None) -> Work:
     config = spec.train_config(**cell.values)
     return Work(
         trials=plan.trials_per_cell(spec),
         replicates=plan.replicates_per_cell(spec),
         iterations=config.iterations,
         evaluate_every=config.evaluate_every,
-        rate=rate,
+        speed=speed,
     )
 
 
-def _rates(spec: SweepSpec, sweep: Storage) -> dict[str, Rate]:
-    """What is known of each cell's speed: from this sweep's own trials, or else as calibrated."""
+def _speeds(spec: SweepSpec, sweep: Storage) -> dict[str, Speed]:
+    """Speed of each cell: of the sweep's own trials, or else as calibrated."""
     known = _known(sweep)
-    rates = sweep.read_kept(RATES_FILE, _parse_rates) or {}
+    speeds = sweep.read_kept(SPEEDS_FILE, _parse_speeds) or {}
     for cell in plan.cells(spec):
         mine = [r for r in known if r.cell == cell.name and r.outcome in ("ok", "stopped")]
         seconds = sum(max(0.0, record.seconds - STARTUP_SECONDS) for record in mine)
         if seconds > 0:
-            rates[cell.name] = Rate(_steps(mine) / seconds, 0.0)  # evaluations are in it
-    return rates
+            speeds[cell.name] = Speed(_steps(mine) / seconds, 0.0)  # evaluations are in it
+    return speeds
 
 
 def _as_run(spec: SweepSpec, sweep: Storage) -> SweepSpec:
-    """``spec`` as it would be run now."""
+    """``spec`` as the sweep command would run it now."""
     try:
-        before = state.stored_spec(sweep)
+        before = stored_sweep.stored_spec(sweep)
     except (RayganError, OSError):
-        return spec  # whoever resumes the sweep is told
+        return spec  # the sweep command reports the error
     if before is None:
         checks.check_fair(spec)
         return spec
-    return state.with_rule_of(spec, before)
+    return stored_sweep.with_rule_of(spec, before)
 
 
 def _known(sweep: Storage) -> list[TrialRecord]:
@@ -225,19 +224,21 @@ def _known(sweep: Storage) -> list[TrialRecord]:
     try:
         return list(records.load_all(sweep).values())
     except RayganError:
-        return []  # whoever resumes the sweep is told
+        return []  # the sweep command reports the error
 
 
 def _steps(trials: list[TrialRecord]) -> int:
     return sum(record.step for record in trials)
 
 
-def _parse_rates(data: bytes) -> dict[str, Rate]:
-    return {cell: Rate(**rate.model_dump()) for cell, rate in stored.parse(_RATES, data).items()}
+def _parse_speeds(data: bytes) -> dict[str, Speed]:
+    return {
+        cell: Speed(**speed.model_dump()) for cell, speed in stored.parse(_SPEEDS, data).items()
+    }
 
 
 def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:
-    """How many trials the cluster, or this machine, holds at once, and why none."""
+    """How many trials the cluster, or this machine, can run at once; if none, why."""
     from raygan.sweep.cluster import tune
 
     cluster = bool(address or os.environ.get("RAY_ADDRESS"))
@@ -257,7 +258,7 @@ def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:
 
 
 def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
-    """Train each cell for some seconds, as many at once as will be; keep what was measured."""
+    """Train each cell for some seconds and store its speed; returns how many trials fit at once."""
     import ray
 
     from raygan.sweep.cluster import nodes, trial, tune
@@ -268,25 +269,25 @@ def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
         data = trial.prepare_on_cluster(spec, Storage(spec.storage))
         scale = spec.scale
         task = ray.remote(num_cpus=scale.cpus_per_worker, num_gpus=scale.gpus_per_worker)(
-            trial.measure_rate
+            trial.measure_speed
         )
         running: dict[str, Any] = {}
         for cell in plan.cells(spec):
             config = spec.train_config(**cell.values)
-            # one worker's share: what the workers tell each other is not measured
+            # one worker's share; communication between workers is not measured
             share = replace(config, batch_size=config.batch_size // scale.workers)
             job = trial.job_of(plan.trial(spec, cell, 0, {}), spec, sweep, data)
             running[cell.name] = task.remote(
                 {**job, "config": share.to_dict()}, CALIBRATION_SECONDS
             )
-        rates: dict[str, Rate] = {}
-        for name, rate in zip(running, ray.get(list(running.values())), strict=True):
-            evaluation = rate.evaluation_seconds / scale.workers
-            rates[name] = Rate(rate.iterations_per_second, evaluation)
+        speeds: dict[str, Speed] = {}
+        for name, speed in zip(running, ray.get(list(running.values())), strict=True):
+            evaluation = speed.evaluation_seconds / scale.workers
+            speeds[name] = Speed(speed.iterations_per_second, evaluation)
     finally:
         tune.disconnect()
-    content = {cell: asdict(rate) for cell, rate in rates.items()}
-    sweep.write(RATES_FILE, json.dumps(content, indent=1).encode())
+    content = {cell: asdict(speed) for cell, speed in speeds.items()}
+    sweep.write(SPEEDS_FILE, json.dumps(content, indent=1).encode())
     return at_once
 
 

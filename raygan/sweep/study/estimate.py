@@ -1,7 +1,7 @@
-"""What a sweep will take, from counts and rates: iterations, hours and money.
+"""An estimate of what a sweep takes, from counts and speeds: iterations, hours and money.
 
-Left out is what cannot be known beforehand: trials that diverge, are killed or tried again, and
-a cluster that grows, shrinks or is shared with others.
+It does not cover what cannot be known beforehand: trials that diverge, are killed or are retried,
+and a cluster that grows, shrinks or is shared with others.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from raygan.sweep.spec.sections import Stop
 from raygan.sweep.study.stopping import grace, is_exempt
 
 if TYPE_CHECKING:
-    from raygan.gan.rate import Rate
+    from raygan.gan.speed import Speed
 
 STARTUP_SECONDS = 8.0
-"""What a trial takes besides iterations and evaluations: until its processes have started and
-loaded PyTorch; measured on 2 CPU cores."""
+"""Seconds until a trial's processes have started and loaded PyTorch; measured on 2 CPU cores."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +29,29 @@ class Work:
     trials: int
     """Trials of the search, which the stop rule may end early."""
     replicates: int
-    """Trials that follow the search; each runs to its end."""
+    """Trials after the search; each runs to its end."""
     iterations: int
     """Iterations of a trial that runs to its end."""
     evaluate_every: int
-    """Iterations between evaluations; there is one at the end, too."""
-    rate: Rate | None
-    """How fast a trial is, all its workers together; None: not known."""
+    """Iterations between evaluations. The last iteration is evaluated, too."""
+    speed: Speed | None
+    """Speed of a trial, all its workers together; None if it is not known."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one or several cells take; all but ``iterations`` is None if a rate is not known."""
+    """What one or several cells take. All but ``iterations`` is None if a speed is not known."""
 
     iterations: float
     """Of all trials together."""
     trial_hours: float | None
     """Hours of all trials together, start-up and evaluations included."""
     wall_hours: float | None
-    """Hours until these cells are done, if nothing else runs."""
+    """Hours until these cells are complete, if nothing else runs."""
     gpu_hours: float | None
     """GPUs times the hours that trials hold them."""
     usd: float | None
-    """None if there is no price, too."""
+    """US dollars; None also if there is no price."""
 
 
 def estimate(
@@ -63,28 +62,33 @@ def estimate(
     gpus: float,
     usd_per_gpu_hour: float | None = None,
 ) -> tuple[Cost, Cost | None]:
-    """What ``cells`` take together: at most, and what is expected.
+    """What ``cells`` take together: at most, and as expected with early stopping.
 
     ``at_once``: trials that run at the same time, at least 1; ``gpus``: GPUs of one trial, all
-    its workers together, at least 0. At most: no trial is stopped. Expected: what is left by
-    asynchronous successive halving (:func:`passing`) and of trials that are exempt; the same as at
-    most without a stop rule; None for ``median`` and ``patience``, which depend on the course of
-    the losses.
+    its workers together, at least 0.
 
-    Wall-clock time is that of all trials spread evenly over ``at_once``, and no less than that of
-    the longest trial, or of two in a row in a cell whose replicates follow a search.
+    At most: no trial is stopped. Expected, by stop rule:
+
+    ============  ===================================================================
+    ``asha``      trials pass each rung as :func:`passing` says, exempt trials always
+    ``none``      the same as at most
+    other rules   None: they depend on the losses
+    ============  ===================================================================
+
+    Wall-clock time is that of all trials spread evenly over ``at_once``. It is at least that of the
+    longest trial, and of two trials in a row in a cell whose replicates follow a search.
     """
 
     def cost(stop: Stop) -> Cost:
         efforts = [_effort(cell, stop) for cell in cells]
         iterations = sum(effort[0] for effort in efforts)
-        rates = [cell.rate for cell in cells if cell.rate is not None]
-        if len(rates) < len(cells):
+        speeds = [cell.speed for cell in cells if cell.speed is not None]
+        if len(speeds) < len(cells):
             return Cost(iterations, None, None, None, None)
         seconds, longest = 0.0, 0.0
-        for cell, rate, effort in zip(cells, rates, efforts, strict=True):
-            seconds += _seconds(rate, cell.trials + cell.replicates, *effort)
-            one = _seconds(rate, 1, cell.iterations, _evaluations(cell, cell.iterations))
+        for cell, speed, effort in zip(cells, speeds, efforts, strict=True):
+            seconds += _seconds(speed, cell.trials + cell.replicates, *effort)
+            one = _seconds(speed, 1, cell.iterations, _evaluations(cell, cell.iterations))
             longest = max(longest, one * ((cell.trials > 0) + (cell.replicates > 0)))
         hours = seconds / 3600
         price = None if usd_per_gpu_hour is None else hours * gpus * usd_per_gpu_hour
@@ -98,14 +102,13 @@ def estimate(
 def passing(arrivals: float, reduction: int) -> float:
     """How many of ``arrivals`` trials are expected to pass a rung of ASHA.
 
-    They arrive one after another, in random order: the i-th is among the best max(1, i //
-    ``reduction``) of the i so far with probability max(1, i // ``reduction``) / i, and the
-    expectation is the sum of these. Linear between whole numbers of arrivals.
+    They arrive one after another, in random order. Of the first i, the best k = max(1, i //
+    ``reduction``) pass, so the i-th passes with probability k / i. The result is the sum of these
+    probabilities; it is linear between whole numbers of arrivals.
 
-    This takes the ranks at one rung to say nothing about those at the next. If they do, more
-    trials pass the later rungs, since those that pass a rung late are the best of more: simulated
-    with the same ranks at all rungs, searches of 10 to 100 trials took 1.2 to 1.5 times the
-    iterations.
+    Assumption: the ranks at one rung are independent of those at the next. If the ranks stay the
+    same, more trials pass the later rungs. Simulated searches of 10 to 100 trials with the same
+    ranks at all rungs took 1.2 to 1.5 times the iterations that follow from this function.
     """
     whole = int(arrivals)
     return _sums(reduction, 1 << whole.bit_length())[whole] + (arrivals - whole) * max(
@@ -115,13 +118,13 @@ def passing(arrivals: float, reduction: int) -> float:
 
 @cache
 def _sums(reduction: int, most: int) -> list[float]:
-    """The expectation for each whole number of arrivals up to ``most``."""
+    """:func:`passing` of 0, 1, …, ``most`` arrivals."""
     shares = (max(1, i // reduction) / i for i in range(1, most + 1))
     return list(accumulate(shares, initial=0.0))
 
 
 def _effort(cell: Work, stop: Stop) -> tuple[float, float]:
-    """Iterations and evaluations of all trials of ``cell``; at most, unless by ASHA."""
+    """Iterations and evaluations of all trials of ``cell``, of which only ASHA stops any."""
     iterations: float = cell.replicates * cell.iterations
     evaluations: float = cell.replicates * _evaluations(cell, cell.iterations)
     reached = [1.0] * cell.trials
@@ -135,20 +138,22 @@ def _effort(cell: Work, stop: Stop) -> tuple[float, float]:
 
 
 def _pass(reached: Sequence[float], reduction: int) -> list[float]:
-    """With which probability each trial passes a rung that it has reached with the probability
-    ``reached``, in the order of their starts; one that is exempt always does."""
-    found, before, passed = [], 0.0, 0.0
+    """The probability of each trial to pass a rung, in the order of their starts.
+
+    ``reached``: the probability of each trial to reach that rung. An exempt trial always passes.
+    """
+    probabilities, arrivals, passed = [], 0.0, 0.0
     for index, share in enumerate(reached):
-        before += share
-        up_to = passing(before, reduction)
-        found.append(share if is_exempt(index) else up_to - passed)
+        arrivals += share
+        up_to = passing(arrivals, reduction)
+        probabilities.append(share if is_exempt(index) else up_to - passed)
         passed = up_to
-    return found
+    return probabilities
 
 
 def _judgements(cell: Work, stop: Stop) -> list[int]:
-    """Iterations before the last after which ASHA judges a trial: the first evaluation at or
-    after each rung; one that is the first after several rungs judges once."""
+    """Iterations, before the last, at which ASHA judges a trial: the first evaluation at or after
+    each rung. Two rungs with the same first evaluation give one iteration."""
     steps = set()
     rung = grace(stop, cell.iterations)
     while stop.rule == "asha" and rung < cell.iterations:
@@ -158,10 +163,10 @@ def _judgements(cell: Work, stop: Stop) -> list[int]:
 
 
 def _evaluations(cell: Work, step: int) -> int:
-    """Evaluations of a trial that ends at ``step``, where there is one."""
+    """Evaluations of a trial that ends at ``step``, the one at ``step`` included."""
     return -(-step // cell.evaluate_every)
 
 
-def _seconds(rate: Rate, trials: int, iterations: float, evaluations: float) -> float:
-    training = iterations / rate.iterations_per_second
-    return trials * STARTUP_SECONDS + training + evaluations * rate.evaluation_seconds
+def _seconds(speed: Speed, trials: int, iterations: float, evaluations: float) -> float:
+    training = iterations / speed.iterations_per_second
+    return trials * STARTUP_SECONDS + training + evaluations * speed.evaluation_seconds

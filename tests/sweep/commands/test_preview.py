@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from raygan.errors import ConfigError
-from raygan.gan.rate import Rate
+from raygan.gan.speed import Speed
 from raygan.storage import Storage
 from raygan.sweep.commands import preview
 from raygan.sweep.spec import sweep_spec as spec
@@ -59,7 +59,7 @@ def test_plan_counts_what_will_run(shown):
 
 
 def test_measured_rates_give_time_and_money(shown, sweep):
-    rates = {cell: asdict(Rate(100.0, 2.0)) for cell in ("bn", "wn")}
+    rates = {cell: asdict(Speed(100.0, 2.0)) for cell in ("bn", "wn")}
     Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
     output = shown()
     # 24 trials × (9000 / 100 + 9 × 2 + 8) seconds
@@ -72,7 +72,7 @@ def test_measured_rates_give_time_and_money(shown, sweep):
 def test_final_test_has_one_worker(sweep, monkeypatch, capsys):
     spread = sweep.model_copy(update={"scale": sweep.scale.model_copy(update={"workers": 4})})
     monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
-    rates = {cell: asdict(Rate(100.0, 0.5)) for cell in ("bn", "wn")}  # four together
+    rates = {cell: asdict(Speed(100.0, 0.5)) for cell in ("bn", "wn")}  # four together
     Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
     preview.show_plan(spread, Console(width=160), None, calibrate=False)
     assert f"{12 * 520 * 2 / 3600:.2f} worker-hours" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Iterations, hours and money, from counts and rates."""
+"""Iterations, hours and money, from counts and speeds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fractions import Fraction
 
 import pytest
 
-from raygan.gan.rate import Rate
+from raygan.gan.speed import Speed
 from raygan.sweep.spec.sections import Stop
 from raygan.sweep.study.estimate import STARTUP_SECONDS, Work, estimate, passing
 from raygan.sweep.study.stopping import Asha, is_exempt
 
 NONE = Stop(rule="none")
-CELL = Work(trials=6, replicates=2, iterations=1000, evaluate_every=300, rate=Rate(10.0, 3.0))
+CELL = Work(trials=6, replicates=2, iterations=1000, evaluate_every=300, speed=Speed(10.0, 3.0))
 TRIAL = STARTUP_SECONDS + 1000 / 10 + 4 * 3  # 120 s; evaluations at 300, 600, 900 and 1000
 
 
@@ -38,7 +38,7 @@ def test_no_sweep_is_faster_than_its_longest_trials(trials, replicates, trials_i
 
 
 def test_cells_add_up_and_share_the_cluster():
-    slow = replace(CELL, rate=Rate(1.0, 3.0))
+    slow = replace(CELL, speed=Speed(1.0, 3.0))
     apart = [estimate([cell], NONE, at_once=2, gpus=1)[0] for cell in (CELL, slow)]
     together, _ = estimate([CELL, slow], NONE, at_once=2, gpus=1)
     for name in ("iterations", "trial_hours", "wall_hours", "gpu_hours"):
@@ -54,7 +54,7 @@ def test_nothing_takes_nothing():
 
 
 def test_without_all_rates_only_iterations_are_known():
-    unknown = replace(CELL, rate=None)
+    unknown = replace(CELL, speed=None)
     at_most, expected = estimate(
         [CELL, unknown], Stop(rule="asha", grace=100), at_once=1, gpus=1, usd_per_gpu_hour=1.0
     )

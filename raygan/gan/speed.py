@@ -19,7 +19,7 @@ FEWEST, FEWEST_ON_GPU = 3, 50
 
 
 @dataclass(frozen=True)
-class Rate:
+class Speed:
     """How fast one worker trains one configuration."""
 
     iterations_per_second: float
@@ -35,10 +35,10 @@ def measure(
     device: torch.device,
     seconds: float,
     gpu_share: float = 1.0,
-) -> Rate:
+) -> Speed:
     """Train ``config`` from fresh networks for about ``seconds``, then evaluate once.
 
-    The rate is that of the longest stretch of iterations between two waits for the device, about
+    The speed is that of the longest stretch of iterations between two waits for the device, about
     half of all. Building the networks, the fewest iterations and the evaluation may come on top of
     ``seconds``, which may be 0. ``gpu_share`` is the part of the GPU that the worker has. Neither
     ``images`` nor PyTorch's global random state changes.
@@ -54,14 +54,14 @@ def measure(
     _train(quick, few, state, WARM_UP, gpu_share)
     started = time.perf_counter()
     count = FEWEST_ON_GPU if device.type == "cuda" else FEWEST
-    rate = _train(quick, few, state, count, gpu_share)
+    speed = _train(quick, few, state, count, gpu_share)
     # each stretch takes as long as all before it
     while 2 * (time.perf_counter() - started) <= seconds:
         count *= 2
-        rate = _train(quick, few, state, count, gpu_share)
+        speed = _train(quick, few, state, count, gpu_share)
     started = time.perf_counter()
     training = 1 / _train(config, images, state, 1, gpu_share)
-    return Rate(rate, time.perf_counter() - started - training)
+    return Speed(speed, time.perf_counter() - started - training)
 
 
 def _train(

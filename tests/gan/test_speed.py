@@ -11,7 +11,7 @@ import torch
 
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
-from raygan.gan import rate
+from raygan.gan import speed
 from raygan.gan.config import TrainConfig, choices
 
 CPU = torch.device("cpu")
@@ -48,8 +48,8 @@ def machine(monkeypatch):
 
     def make(**seconds: float) -> Machine:
         made = Machine(**seconds)
-        monkeypatch.setattr(rate, "train", made.train)
-        monkeypatch.setattr(rate, "time", made)
+        monkeypatch.setattr(speed, "train", made.train)
+        monkeypatch.setattr(speed, "time", made)
         return made
 
     return make
@@ -57,8 +57,8 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize("norm", ["vanilla", "bn", "wn"])
 @pytest.mark.parametrize("update", choices()["update"])
-def test_every_configuration_has_a_rate(small, images, norm, update):
-    measured = rate.measure(small(norm=norm, update=update), images, CPU, 0.0)
+def test_every_configuration_has_a_speed(small, images, norm, update):
+    measured = speed.measure(small(norm=norm, update=update), images, CPU, 0.0)
     assert 0 < measured.iterations_per_second < math.inf
     assert 0 < measured.evaluation_seconds < math.inf
 
@@ -67,7 +67,7 @@ def test_every_configuration_has_a_rate(small, images, norm, update):
 def test_what_is_measured_is_what_training_and_evaluating_take(small, images, machine, d_steps):
     config = small(reconstruction_steps=50, d_steps=d_steps)
     machine(iteration=0.01, evaluation=0.002)
-    measured = rate.measure(config, images, CPU, 4.0)
+    measured = speed.measure(config, images, CPU, 4.0)
     assert measured.iterations_per_second == pytest.approx(100)
     assert measured.evaluation_seconds == pytest.approx(50 * 13 * 0.002)
 
@@ -76,7 +76,7 @@ def test_what_is_measured_is_what_training_and_evaluating_take(small, images, ma
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 8.0])
 def test_the_time_is_bounded(small, images, machine, iteration, seconds):
     made = machine(iteration=iteration, evaluation=1e-4)
-    measured = rate.measure(small(), images, CPU, seconds)
+    measured = speed.measure(small(), images, CPU, seconds)
     counts = [count for count, *_ in made.calls]
     warm_up, *counted, last = counts
     assert (warm_up, counted[0], last) == (2, 3, 1)
@@ -88,7 +88,7 @@ def test_the_time_is_bounded(small, images, machine, iteration, seconds):
 def test_only_the_last_iteration_is_followed_by_the_whole_evaluation(small, images, machine):
     made = machine(iteration=0.1, evaluation=0.01)
     config = small(lr=3e-3)
-    rate.measure(config, images, CPU, 2.0)
+    speed.measure(config, images, CPU, 2.0)
     *training, (_, last, whole) = made.calls
     assert replace(last, iterations=5, evaluate_every=2) == config
     assert whole.running.tolist() == images.running.tolist()
@@ -99,15 +99,15 @@ def test_only_the_last_iteration_is_followed_by_the_whole_evaluation(small, imag
 
 def test_a_worker_of_half_a_gpu_is_measured_as_one(small, images, machine):
     made = machine(iteration=0.1, evaluation=0.01)
-    rate.measure(small(), images, CPU, 1.0, gpu_share=0.5)
+    speed.measure(small(), images, CPU, 1.0, gpu_share=0.5)
     assert made.gpu_share == 0.5
 
 
-def test_a_configuration_that_diverges_has_a_rate(small, images, monkeypatch):
+def test_a_configuration_that_diverges_has_a_speed(small, images, monkeypatch):
     ticks = iter(range(1000))
-    monkeypatch.setattr(rate, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     config = small(norm="vanilla", lr=1e30)
-    measured = rate.measure(config, images, CPU, 10)  # 191 iterations
+    measured = speed.measure(config, images, CPU, 10)  # 191 iterations
     assert measured.iterations_per_second > 0
 
 
@@ -116,7 +116,7 @@ def test_nothing_else_changes(small, images):
     before = torch.random.get_rng_state()
     everything = torch.arange(len(images))
     pixels, running = images.take(everything), images.running.clone()
-    rate.measure(small(), images, CPU, 0.0)
+    speed.measure(small(), images, CPU, 0.0)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(images.take(everything), pixels)
     assert torch.equal(images.running, running)
@@ -124,11 +124,11 @@ def test_nothing_else_changes(small, images):
 
 def test_networks_that_cannot_be_built_are_refused(small, images):
     with pytest.raises(ConfigError, match="levels"):
-        rate.measure(small(levels=9), images, CPU, 0.0)
+        speed.measure(small(levels=9), images, CPU, 0.0)
 
 
 @pytest.mark.gpu
-def test_a_gpu_has_a_rate(small, images):
-    measured = rate.measure(small(), images, torch.device("cuda"), 0.5)
+def test_a_gpu_has_a_speed(small, images):
+    measured = speed.measure(small(), images, torch.device("cuda"), 0.5)
     assert measured.iterations_per_second > 0
     assert measured.evaluation_seconds > 0
