@@ -26,24 +26,24 @@ class Results:
     folder: str
     """Folder or address of the sweep."""
     exit_code: int
-    """As the command's: 0 done, 3 no verdict, 4 budget reached, 130 and 143 interrupted."""
+    """That of the command: 0 done, 3 no verdict, 4 budget reached, 130 and 143 interrupted."""
 
     @cached_property
     def report(self) -> Report:
         """The report, made from what is stored: ``.verdict``, ``.html()``, ``.sheets``."""
         from raygan import records
         from raygan.storage import Storage
-        from raygan.sweep.study import stored_sweep as state
+        from raygan.sweep.study import stored_sweep
         from raygan.sweep.study.gather import make_report
 
         sweep = Storage(self.folder)
-        spec = state.stored_spec(sweep)
+        spec = stored_sweep.stored_spec(sweep)
         if spec is None:
             raise ConfigError(
                 f"there is no sweep in {self.folder!r}; give the folder of a sweep, such as "
                 "results/quickstart"
             )
-        return make_report(sweep, spec, records.load_all(sweep), state.stored_data(sweep))
+        return make_report(sweep, spec, records.load_all(sweep), stored_sweep.stored_data(sweep))
 
     @property
     def verdict(self) -> str:
@@ -91,30 +91,30 @@ def run(
 ) -> Results:
     """Run the sweep of the YAML file ``sweep``, or resume it; prints its progress.
 
-    ``overrides`` replace keys of the YAML: ``name="other"``, ``train={"features": 16}``. To be
-    called from the main thread, since Ctrl-C stops the sweep in order. ``address``, ``fresh`` and
-    ``retry_failed`` are the command's options. Raises :class:`~raygan.errors.RayganError` for
-    whatever is wrong before the first trial.
+    ``overrides`` replace keys of the YAML: ``name="other"``, ``train={"features": 16}``.
+    ``address``, ``fresh`` and ``retry_failed`` are the command's options. Call it from the main
+    thread, so that Ctrl-C can stop the sweep cleanly. Raises :class:`~raygan.errors.RayganError`
+    for anything that is wrong before the first trial starts.
     """
     from rich.console import Console
 
     from raygan.storage import Storage
     from raygan.sweep.session import run as runner
-    from raygan.sweep.study import stored_sweep as state
+    from raygan.sweep.study import stored_sweep
 
     spec = load(Path(sweep), _flat(overrides))
     storage = Storage(spec.storage)
     if fresh:
-        spec = state.beside(spec, storage)
+        spec = stored_sweep.beside(spec, storage)
     options = runner.Options(address=address, retry_failed=retry_failed)
     return Results((storage / spec.name).uri, runner.run(spec, Console(), options))
 
 
 def _flat(overrides: Mapping[str, Any]) -> list[str]:
-    """Overrides as ``--set`` takes them; JSON is YAML."""
-    found = []
+    """``overrides`` as strings that ``--set`` takes; their values are JSON, which is YAML."""
+    settings = []
     for key, value in overrides.items():
         parts = {f"{key}.{name}": v for name, v in value.items()} if isinstance(
             value, Mapping) else {key: value}  # fmt: skip
-        found += [f"{name}={json.dumps(part)}" for name, part in parts.items()]
-    return found
+        settings += [f"{name}={json.dumps(part)}" for name, part in parts.items()]
+    return settings

@@ -1,4 +1,4 @@
-"""``raygan init``: a commented YAML to begin with, and the schema that editors check it by."""
+"""``raygan init``: a commented YAML to start from, and its schema for editors."""
 
 from __future__ import annotations
 

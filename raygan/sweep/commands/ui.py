@@ -23,7 +23,7 @@ from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.commands.look import of_a_sweep
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study import stored_sweep
 from raygan.tracking.context import default_uri, is_file
 from raygan.tracking.database import address_of, file_of
 from raygan.tracking.mlflow_tracker import Tracker
@@ -47,7 +47,7 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
 
     With MLflow's own database, its server runs until Ctrl-C. With a server, its link is printed.
     """
-    data = state.stored_data(sweep)
+    data = stored_sweep.stored_data(sweep)
     if data is None:
         raise ConfigError(f"{spec.name!r} has no trial yet; run the sweep first")
     uri = spec.tracking.uri or default_uri(Storage(sweep.parent))
@@ -59,7 +59,7 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
     if not is_file(uri):
         click.echo(f"{uri.rstrip('/')}{path}")
         return
-    # as Ctrl-C does, so that MLflow's server ends with this process
+    # end as on Ctrl-C, so that MLflow's server ends, too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _server(uri, port or _free_port()) as address:
         click.echo(f"{address}{path}\nPress Ctrl-C to stop the server.")
@@ -72,7 +72,7 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
 
 @contextlib.contextmanager
 def _server(uri: str, port: int) -> Iterator[str]:
-    """MLflow's server on the database ``uri``; its address. It is ended with the block."""
+    """MLflow's server on the database ``uri``, stopped after the block; yields its address."""
     program = shutil.which("mlflow", path=os.path.dirname(sys.executable)) or "mlflow"  # noqa: PTH120
     if (file := file_of(uri)) is not None:
         uri = address_of(file.absolute())
@@ -81,7 +81,9 @@ def _server(uri: str, port: int) -> Iterator[str]:
         "--workers", "1",
     ]  # fmt: skip
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    folder = tempfile.TemporaryDirectory()  # MLflow makes a folder `mlruns` where it is started
+    folder = (
+        tempfile.TemporaryDirectory()
+    )  # MLflow makes a folder `mlruns` in its working directory
     process = subprocess.Popen(
         command,
         cwd=folder.name,
@@ -106,7 +108,7 @@ def _wait_for(address: str, process: subprocess.Popen[str]) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said = (process.stderr.read() if process.stderr else "").strip().splitlines()
-            why = shown(said[-1]) if said else "no reason"
+            why = shown(said[-1]) if said else "it printed no reason"
             raise TrackingError(f"MLflow's server has ended: {why}")
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"{address}/health", timeout=2).close()  # noqa: S310 - loopback

@@ -1,4 +1,4 @@
-"""From a sweep's plan and records to what its report stands on."""
+"""Collects what a sweep's report needs from its plan and records."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def make_report(
     known: Mapping[str, TrialRecord],
     data: Mapping[str, Any] | None,
 ) -> Report:
-    """The report of the sweep that lies in ``sweep``, running or done.
+    """The report of the sweep in ``sweep``, running or done.
 
-    ``data``: what is known of its images, or None if none of them has been looked at.
+    ``data``: what is known of its images (``data.json``), or None if that is not stored yet.
     """
     summary = state.summary(sweep)
     compared = cells(spec, known)
@@ -60,13 +60,15 @@ def make_report(
 
 
 def _image_losses(sweep: Storage, spec: SweepSpec, finals: Found) -> dict[str, np.ndarray]:
-    """The final images' losses, where all runs were tested on the same few images."""
+    """The loss of each final image; empty if each seed has a split of its own."""
     return {} if spec.replicate.resplit else read_image_losses(sweep, finals)
 
 
 def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Found:
-    """Those of ``finals`` that compare: made with the budget that the best generators of all runs
-    of the verdict share, or else with the sweep's own."""
+    """Those of ``finals`` that were made with one budget, so that they can be compared.
+
+    It is the budget that the tests of all best generators share, or else that of the sweep.
+    """
     runs = [run.id for cell in compared for run in cell.runs.values()]
     asked = [finals[run]["best"].get("asked") for run in runs if "best" in finals.get(run, {})]
     shared = bool(asked) and all(budget == asked[0] for budget in asked)
@@ -78,8 +80,11 @@ def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Foun
 
 
 def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreement | None:
-    """How well the first rung of early stopping told where trials ended, over those that were
-    exempt from it; None without a rule. A retry stands for the trial that it retries."""
+    """How well the losses at the first rung of early stopping agree with the end losses.
+
+    Only trials that are exempt from early stopping count; a retry replaces the trial that it
+    retries. None without a stop rule.
+    """
     stop = spec.stopping()
     if stop.rule == "none":
         return None
@@ -93,11 +98,11 @@ def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreemen
 
 
 def _describe(spec: SweepSpec, data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the images are, in words."""
-    found: dict[str, Any] = {"images": spec.dataset.name}
+    """Where the images come from and what they are, by the names that the report shows."""
+    described: dict[str, Any] = {"images": spec.dataset.name}
     if spec.dataset.path:
-        found["path"] = spec.dataset.path
+        described["path"] = spec.dataset.path
     for key, name in (("shape", "shape"), ("train", "training images"), ("digest", "digest")):
         if data and key in data:
-            found[name] = data[key]
-    return found
+            described[name] = data[key]
+    return described

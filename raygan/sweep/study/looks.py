@@ -1,9 +1,9 @@
-"""Seeds until it is settled: a sweep looks at its replicates, and trains more seeds if it must.
+"""Looks: a sweep compares its replicates, and trains more seeds if the comparisons are not settled.
 
-``replicate: {seeds: 5, until: 12}`` looks at 5, 8 and 12 seeds. Each look may claim a difference at
-its own level; the levels add up to 5%, so that any false claim of the sweep has at most that
-chance, whichever look the verdict stands on and whatever decided to look on (union bound). The
-first look takes little of it: what is clear with few seeds needs no more.
+``replicate: {seeds: 5, until: 12}`` looks at 5, 8 and 12 seeds. Each look claims differences at its
+own level, and the levels add up to 5%. By the union bound, the chance of any false claim of the
+sweep is at most 5%, whichever look is the last and for whatever reason. The first look has a low
+level: a difference that is clear with few seeds does not need a higher one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
 LEVELS = (0.01, 0.015, 0.025)
-"""Chance of any false claim at each look, the last one at ``until`` seeds."""
+"""Chance of any false claim at each look; the last look is at ``until`` seeds."""
 LEVEL = 0.05
-"""The same where there is one look."""
+"""Chance of any false claim if there is only one look."""
 
 
 def looks(spec: SweepSpec) -> list[tuple[int, float]]:
@@ -30,19 +30,19 @@ def looks(spec: SweepSpec) -> list[tuple[int, float]]:
     if until is None:
         return [(seeds, LEVEL)]
     numbers = [seeds, (seeds + until) // 2, until]
-    found: list[tuple[int, float]] = []
+    steps: list[tuple[int, float]] = []
     for number, level in zip(numbers, LEVELS, strict=True):
-        if found and found[-1][0] == number:  # two looks at the same seeds are one
-            level += found.pop()[1]
-        found.append((number, level))
-    return found
+        if steps and steps[-1][0] == number:  # two looks at the same seeds are one
+            level += steps.pop()[1]
+        steps.append((number, level))
+    return steps
 
 
 def reached(spec: SweepSpec, records: Mapping[str, TrialRecord]) -> tuple[int, float]:
-    """The look that the sweep has come to: how many seeds it trains, and its level.
+    """The current look of the sweep: how many seeds it trains, and the level of its claims.
 
-    It follows from the records alone: the next look is due once all replicates of this one have
-    ended and not every comparison of it is settled.
+    It follows from the records alone: the next look is due when all replicates of the look have
+    ended and not every comparison is settled.
     """
     steps = looks(spec)
     for seeds, level in steps[:-1]:
@@ -79,7 +79,7 @@ def _is_over(spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int) ->
             return False
         if any(record.outcome is None or is_to_retry(spec, record, records) for record in searched):
             return False
-        # none is planned where no trial of the search gave a result: other cells do not wait
+        # a cell whose search gave no result has no replicates: the other cells do not wait for it
         if any(id not in records or records[id].outcome is None for id in planned):
             return False
     return True
@@ -88,8 +88,11 @@ def _is_over(spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int) ->
 def _is_settled(
     spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int, level: float
 ) -> bool:
-    """Whether every comparison can be claimed by the end losses of the first ``seeds`` seeds, or
-    there are no two cells to compare; of declared claims, whether all of them hold."""
+    """Whether the end losses of the first ``seeds`` seeds settle the sweep.
+
+    If claims were declared, all of them must hold; otherwise every comparison must be claimed. With
+    fewer than two cells to compare, a sweep is settled.
+    """
     from raygan.report.declared import results
     from raygan.report.evidence import Evidence
     from raygan.report.family import of_losses
@@ -109,4 +112,4 @@ def _is_settled(
     family = of_losses(evidence)
     if evidence.claims:
         return all(result.holds for result in results(evidence, family))
-    return bool(family.comparisons) and all(found.claimed for found in family.comparisons)
+    return bool(family.comparisons) and all(one.claimed for one in family.comparisons)

@@ -1,4 +1,4 @@
-"""Which differences a sweep will find, in words for ``--dry-run``."""
+"""The power of a sweep, in words for ``--dry-run``: which differences it is likely to find."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from raygan.sweep.study import looks
 from raygan.sweep.study.compared import cells
 
 USUAL_SD = 0.03
-"""Standard deviation of ln(loss) that is assumed where none is known: docs/cifar10-rates has 1.4%
-to 4.9%."""
+"""Standard deviation of ln(loss) that is assumed if none is known; docs/cifar10-rates has 1.4% to
+4.9%."""
 ASKED = (2.0, 5.0, 10.0)
-"""Differences, in per cent, whose seeds are named."""
+"""Differences, in per cent, for which the number of seeds is printed."""
 
 
 def parse_sd(text: str) -> float:
-    """3% or 0.03; raises :class:`~raygan.errors.ConfigError`."""
+    """A share such as ``3%`` or ``0.03``; raises :class:`~raygan.errors.ConfigError`."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(%?)", text.strip())
     sd = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < sd <= 1:
@@ -39,7 +39,10 @@ def parse_sd(text: str) -> float:
 def say_power(
     spec: SweepSpec, known: Iterable[TrialRecord], sd: float | None, tell: Callable[[str], None]
 ) -> None:
-    """Which difference the sweep will find, and what others take; nothing without replicates."""
+    """Print which difference the sweep is likely to find, and how many seeds others take.
+
+    Prints nothing without replicates.
+    """
     seeds, level = looks.looks(spec)[-1]
     most = "at most " if spec.replicate.until and not spec.search.repeats else ""
     unit = "repeat" if spec.search.repeats else "seed"
@@ -52,12 +55,12 @@ def say_power(
         sd, where = _seen(spec, known), "seen in this sweep"
     if sd is None:
         sd, where = USUAL_SD, "assumed; --sd sets it"
-    found = detectable(sd, seeds, comparisons, level=level)
+    difference = detectable(sd, seeds, comparisons, level=level)
     with_seeds = f"with {most}{times(seeds, unit)}"
     text = (
-        f"{with_seeds}, a difference of {percent(found)} between two cells would be found in 80% "
-        "of sweeps"
-        if found is not None
+        f"{with_seeds}, a difference of {percent(difference)} between two cells would be found in "
+        "80% of sweeps"
+        if difference is not None
         else f"{with_seeds}, nothing can be claimed; at least {LEAST} are needed"
     )
     needed = [(asked, seeds_needed(sd, asked, comparisons, level=level)) for asked in ASKED]
@@ -70,14 +73,14 @@ def say_power(
 
 
 def count_comparisons(spec: SweepSpec) -> int:
-    """How many differences the report will look at; of declared claims, these."""
+    """How many comparisons the report makes: the declared claims, or else all pairs of cells."""
     points = {cell.name: cell.values for cell in cells(spec, {})}
     dummies = [Values(name, [0.0] * LEAST) for name in points]
     return len(spec.claims) or len(compare(points, dummies, 0.05).comparisons)
 
 
 def _seen(spec: SweepSpec, known: Iterable[TrialRecord]) -> float | None:
-    """Spread of the end losses of the replicates that have ended, pooled over the cells."""
+    """Standard deviation of ln(end loss) of the ended replicates, pooled over the cells."""
     variances = []
     for cell in cells(spec, {record.id: record for record in known}):
         ends = [r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss]

@@ -1,9 +1,9 @@
-"""The plan of a sweep, written down before its first trial, and its later changes.
+"""The registered plan of a sweep, stored before its first trial, and its later changes.
 
-``plan.json`` in the sweep's folder holds an entry for the plan and one for each change: the time,
-the trials planned by then, the content, and the SHA-256 of the content's canonical JSON (keys
-sorted, no spaces, UTF-8). The content is the resolved YAML without the keys that say where the
-sweep runs, the claims, the images' digest, and the commit of the code.
+``plan.json`` in the sweep's folder has an entry for the plan and one for each change: the time, the
+number of trials planned by then, the content, and the SHA-256 of the content's canonical JSON (keys
+sorted, no spaces, UTF-8). The content has four parts: the resolved YAML without the keys
+:data:`NOT_IN_IT`, the claims, the digest of the images, and the commit of the code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from raygan.sweep.spec.sweep_spec import SweepSpec
 
 PLAN_FILE = "plan.json"
 NOT_IN_IT = ("storage", "scale", "budget", "tracking")
-"""Keys of the YAML that say where a sweep runs, which is no part of its plan."""
+"""Keys of the YAML that say where and how a sweep runs; they are not part of its plan."""
 
 
 class _Content(BaseModel):
@@ -37,7 +37,7 @@ class _Content(BaseModel):
 
 
 class Entry(BaseModel):
-    """The plan at one time."""
+    """The plan as it was at one time."""
 
     model_config = stored.STRICT
 
@@ -51,7 +51,7 @@ _ENTRIES = TypeAdapter(list[Entry])
 
 
 def content(spec: SweepSpec, images: str, code: str) -> dict[str, Any]:
-    """What the plan says: ``images`` is their digest, ``code`` the commit or version."""
+    """The content of the plan. ``images``: their digest; ``code``: its commit or version."""
     sweep = {key: value for key, value in spec.resolved().items() if key not in NOT_IN_IT}
     return {"sweep": sweep, "claims": sweep.pop("claims"), "images": images, "code": code}
 
@@ -63,7 +63,7 @@ def sha256(content: dict[str, Any]) -> str:
 
 
 def entries(sweep: Storage, *, mend: bool = False) -> list[Entry]:
-    """The plan of ``sweep`` and its changes; empty if an earlier version began it.
+    """The plan of ``sweep`` and its changes; empty if a version without plans began the sweep.
 
     Raises :class:`~raygan.errors.RayganError` if the file is damaged.
     """
@@ -71,7 +71,7 @@ def entries(sweep: Storage, *, mend: bool = False) -> list[Entry]:
 
 
 def register(sweep: Storage, spec: SweepSpec, images: str, code: str, trials: int) -> list[Entry]:
-    """Write down the plan, or what has changed of it; ``trials``: those planned so far."""
+    """Store the plan, or an entry if it has changed. ``trials``: how many are planned so far."""
     known, now = entries(sweep, mend=True), content(spec, images, code)
     if known and known[-1].sha256 == sha256(now):
         return known
@@ -84,24 +84,26 @@ def register(sweep: Storage, spec: SweepSpec, images: str, code: str, trials: in
 
 
 def code_of(tags: dict[str, str]) -> str:
-    """The code of a run with these tags, in a word: its commit, or else its version."""
+    """The commit of the code that the tags of a run name, or else its version."""
     return tags.get("git_commit") or f"raygan {tags.get('version.raygan', '?')}"
 
 
 def history(sweep: Storage) -> tuple[PlanEntry, ...]:
     """The plan of ``sweep`` and its changes, in words."""
-    found, before = [], None
+    described, before = [], None
     for entry in entries(sweep):
         flat = _flat(_dump(entry)["content"])
         changed = "" if before is None else _difference(before, flat)
-        found.append(PlanEntry(entry.time, entry.sha256, changed, entry.trials))
+        described.append(PlanEntry(entry.time, entry.sha256, changed, entry.trials))
         before = flat
-    return tuple(found)
+    return tuple(described)
 
 
 def claims_of(sweep: Storage, spec: SweepSpec) -> tuple[Claim, ...]:
-    """The claims of ``sweep``: those that were declared before its first trial, which stay even if
-    the YAML has lost them, and later ones."""
+    """The claims of ``sweep``: those declared before its first trial, then later ones.
+
+    A claim that was declared before the first trial counts even if the YAML no longer has it.
+    """
     before = [entry for entry in entries(sweep) if not entry.trials]
     declared = spec.model_copy(update={"claims": before[-1].content.claims if before else []})
     first = claims.of_spec(declared)
@@ -111,11 +113,11 @@ def claims_of(sweep: Storage, spec: SweepSpec) -> tuple[Claim, ...]:
 
 
 def _parse(data: bytes) -> list[Entry]:
-    found = stored.parse(_ENTRIES, data)
-    for entry in found:
+    parsed = stored.parse(_ENTRIES, data)
+    for entry in parsed:
         if sha256(_dump(entry)["content"]) != entry.sha256:
-            raise ValueError(f"the plan of {entry.time} is not the one that its hash is of")
-    return found
+            raise ValueError(f"the SHA-256 of the plan of {entry.time} does not match its content")
+    return parsed
 
 
 def _dump(entry: Entry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which settings a cell tries: one Optuna study per cell, so that cells never compete."""
+"""Which settings a cell tries. Each cell has an Optuna study of its own, so cells never compete."""
 
 from __future__ import annotations
 
@@ -39,25 +39,32 @@ Curve = list[tuple[int, float]]
 
 Distributions = dict[str, BaseDistribution]
 PENALTY = 10.0
-"""Times the loss of the mean image: what a trial without a result is told to have ended at."""
+"""Optuna is told this many times the loss of the mean image for a trial without a result."""
 FAILURES = ("diverged", "collapsed", "early-failure", "untrained")
-"""Outcomes without a result that the settings are to blame for."""
+"""Outcomes without a result whose cause is the settings."""
 REDRAWS = 30
-"""How often a setting is drawn again that has been tried, before another one is taken."""
+"""How often a point that was tried is drawn again, before the first untried one is taken."""
 
 
 class CellSearch:
-    """The search within one cell: ask for settings, tell how they did.
+    """The search within one cell: ask for settings, tell their results.
 
-    What is drawn for trial ``index`` depends on the search's seed, on ``index``, on the points
-    drawn before and, for tpe, on the trials told before, not on the cell: every cell is offered
-    the same random points, and a resumed search draws what it would have drawn. Where there are
-    finitely many points, none is drawn twice. A ``repeat`` of the search draws other points.
+    The point of trial ``index`` depends on the search's seed, on ``index``, on the points drawn
+    before and, for tpe, on the results told before. It does not depend on the cell: a random search
+    draws the same points in every cell, and a resumed search draws the points that it would have
+    drawn. If the space is finite, no point is drawn twice. Each ``repeat`` draws other points.
 
-    A trial without a result is told as the worst of all, with a loss of :data:`PENALTY` times the
-    ``baseline``, that of the mean training image (infinity, if that is not known): Optuna would
-    ignore a failed trial, and draw settings that fail again. Only a process that failed, as when
-    its node was lost, says nothing of its settings, and is told as failed.
+    What Optuna is told, by outcome:
+
+    ====================  ======================================================================
+    ``ok``                complete, with the end loss
+    ``stopped``           pruned, with the losses so far
+    :data:`FAILURES`      pruned, with :data:`PENALTY` times the ``baseline`` (the loss of the
+                          mean training image; infinity if it is not known). As failed, Optuna
+                          would ignore the trial and draw settings that fail again.
+    ``failed``            failed: the process ended, such as with its node. That says nothing
+                          about the settings.
+    ====================  ======================================================================
     """
 
     def __init__(
@@ -80,11 +87,11 @@ class CellSearch:
 
     @property
     def left(self) -> int:
-        """How many trials are yet to be asked for."""
+        """How many trials have not been asked for yet."""
         return self._count - sum(index < self._count for index in self._given)
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
-        """The next trial's index and settings, or None when the cell has had all its trials."""
+        """Index and settings of the next trial, or None if all trials have been asked for."""
         if not self.left:
             return None
         index = next(i for i in range(self._count) if i not in self._given)
@@ -94,7 +101,7 @@ class CellSearch:
     def tell(
         self, index: int, curve: Curve, *, outcome: str, baseline: float | None = None
     ) -> None:
-        """The result of trial ``index``: complete, stopped early, or without a usable loss."""
+        """Tell the result of trial ``index``; see the class for what each ``outcome`` means."""
         if (asked := self._asked.pop(index, None)) is not None:
             state, value, losses = _result(curve, outcome, baseline)
             for step, loss in losses.items():
@@ -110,7 +117,7 @@ class CellSearch:
         outcome: str | None,
         baseline: float | None = None,
     ) -> None:
-        """Trial ``index`` of an earlier run of the same sweep; without an outcome, it goes on."""
+        """Add trial ``index`` of an earlier run. ``outcome``: None if the trial will be resumed."""
         if outcome is None:
             self._ask(index, params)
             return
@@ -149,7 +156,7 @@ class CellSearch:
         if search_method(self._spec) == "tpe":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                # constant_liar: trials that run at once are kept apart
+                # constant_liar: trials that run at the same time get different points
                 sampler = TPESampler(seed=seed, constant_liar=True)
         if (values := space.finite(self._space)) is None:
             return sampler
@@ -157,9 +164,9 @@ class CellSearch:
 
 
 class _Untried(BaseSampler):
-    """Draws from a finite space by another sampler, again where the point has been tried.
+    """Draws points of a finite space by another sampler, until one has not been tried.
 
-    After :data:`REDRAWS` draws it takes the first point in the order of the product that has not.
+    After :data:`REDRAWS` draws, it takes the first untried point in the order of the product.
     """
 
     def __init__(
@@ -179,7 +186,7 @@ class _Untried(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
     ) -> dict[str, Any]:
-        """A point that has not been tried, as long as there is one."""
+        """A point that has not been tried, if there is one."""
         for _ in range(REDRAWS):
             point = self._draw(study, trial, search_space)
             if tuple(point.values()) not in self._tried:
@@ -195,7 +202,7 @@ class _Untried(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Never asked for: :meth:`sample_relative` draws all fields."""
+        """Required by Optuna, but not called: :meth:`sample_relative` draws all fields."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _draw(self, study: Study, trial: FrozenTrial, fields: Distributions) -> dict[str, Any]:
@@ -210,15 +217,17 @@ class _Untried(BaseSampler):
 
 
 def _losses_so_far(curve: Curve) -> dict[int, float]:
-    """What the trial would have been ranked by if it had ended at each evaluation; by the last of
-    them, tpe compares trials that were stopped early."""
+    """By iteration, the end loss of the trial if it had ended there.
+
+    tpe compares trials that were stopped early by the last of these.
+    """
     return {step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)}
 
 
 def _result(
     curve: Curve, outcome: str, baseline: float | None
 ) -> tuple[TrialState, float | None, dict[int, float]]:
-    """State, value and losses so far of a trial, as Optuna is to see it."""
+    """State, value and intermediate values of a trial, as Optuna is told."""
     if outcome in FAILURES:
         # tpe ranks pruned trials below complete ones, and those pruned first below the others
         penalty = math.inf if baseline is None else PENALTY * baseline
@@ -232,10 +241,10 @@ def _result(
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's operations in memory, written to ``path`` for optuna-dashboard as long as it can be.
+    """Optuna's operations, kept in memory and written to ``path`` for optuna-dashboard.
 
-    What an earlier run left there is replaced: its trials come back from their records. Nothing
-    depends on the file.
+    A file of an earlier run is replaced, since its trials are restored from their records. If the
+    file cannot be written, the sweep goes on without it: nothing reads it but optuna-dashboard.
     """
 
     def __init__(self, path: Path) -> None:
@@ -261,9 +270,13 @@ class Journal(BaseJournalBackend):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open(mode) as file:
                 file.write(data)
-        except OSError as error:  # with a hole in it, it would be of no use any more
+        except OSError as error:  # a file with missing operations cannot be read
             self._readable = False
-            logger.warning("%s is no longer kept for optuna-dashboard: %s", self.path, error)
+            logger.warning(
+                "%s cannot be written any more, so optuna-dashboard does not show the rest: %s",
+                self.path,
+                error,
+            )
 
 
 def _distribution(name: str, values: list[Scalar] | Range) -> BaseDistribution:

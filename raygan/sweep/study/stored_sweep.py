@@ -1,4 +1,4 @@
-"""What a sweep's folder says of its earlier runs, and whether this YAML may go on with them."""
+"""What a sweep's folder holds of earlier runs, and whether the YAML of today may resume them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ logger = logging.getLogger(__name__)
 
 SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
 VERSIONS = "versions"
-"""Key of ``result.json``: the versions of the code that trained last."""
+"""Key in ``result.json``: versions of the packages that the last run trained with."""
 _END = "...\n"
-"""YAML's end of a document: half of one is often valid, too."""
+"""YAML's end of a document; a file without it is truncated, which YAML alone often cannot tell."""
 MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final", "claims")
-"""Keys of the YAML that change how and where a sweep runs, or what follows its trials, but none of
-these."""
+"""Keys of the YAML that may change. They say how and where a sweep runs, or what follows its
+trials; they do not change a trial."""
 MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed")
-"""Keys of the YAML of which more extends a sweep."""
+"""Keys of the YAML that may grow, which extends the sweep."""
 
 
 _MOST_YAML = 4 * yaml_loader.MAX_BYTES
-"""Bytes of the stored YAML: lists take a line per item there, and defaults are written out."""
+"""Most bytes of the stored YAML, which has a line per list item and all defaults."""
 _Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
@@ -44,7 +44,7 @@ class _Data(BaseModel):
     model_config = stored.STRICT
 
     id: stored.Word
-    """The sweep's, in MLflow."""
+    """Id of the sweep in MLflow."""
     digest: stored.Word
     baseline: Annotated[float, Field(ge=0, le=1e6)]
     folder: _Text = ""
@@ -53,7 +53,7 @@ class _Data(BaseModel):
 
 
 class _Summary(BaseModel):
-    """What is read of ``result.json``."""
+    """The part of ``result.json`` that is read."""
 
     model_config = stored.STRICT
 
@@ -66,8 +66,8 @@ _DATA, _SUMMARY = TypeAdapter(_Data), TypeAdapter(_Summary)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what :mod:`raygan.sweep.spec.yaml_loader` reads: no aliases, and words that look like
-    its numbers in quotes."""
+    """Writes YAML that :mod:`raygan.sweep.spec.yaml_loader` reads back: without aliases, and with
+    quotes around strings that would be read as numbers."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
@@ -87,45 +87,48 @@ def dump(spec: SweepSpec) -> str:
 
 
 def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
-    """The YAML that the sweep has begun with; None if it has not begun.
+    """The spec that the sweep was started with; None if it has not started.
 
-    Raises :class:`~raygan.errors.RayganError` if it has, but its YAML is damaged or lost.
+    Raises :class:`~raygan.errors.RayganError` if its stored YAML is damaged or missing.
     """
     try:
-        found = sweep.read_kept(SPEC_FILE, _parse_spec, mend=mend)
+        spec = sweep.read_kept(SPEC_FILE, _parse_spec, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
-    if found is None and _has_begun(sweep):
+    if spec is None and _has_begun(sweep):
         raise RayganError(f"{sweep.uri}/{SPEC_FILE} is missing, but the sweep has begun: "
                           f"{_advice(sweep)}")  # fmt: skip
-    return found
+    return spec
 
 
 def stored_data(sweep: Storage, *, mend: bool = False) -> dict[str, Any] | None:
-    """What is known of the sweep's images; None if it has not begun.
+    """What is known of the sweep's images (``data.json``); None if the sweep has not started.
 
-    Raises :class:`~raygan.errors.RayganError` if it has, but this is damaged or lost.
+    Raises :class:`~raygan.errors.RayganError` if the file is damaged or missing.
     """
     try:
-        found = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
+        data = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
-    if found is None and sweep.folders("trials"):
+    if data is None and sweep.folders("trials"):
         raise RayganError(f"{sweep.uri}/{DATA_FILE} is missing, but the sweep has begun: "
                           f"{_advice(sweep)}")  # fmt: skip
-    return found
+    return data
 
 
 def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
-    """Write down what the sweep is, twice: nothing of it may be lost."""
+    """Store the spec and what is known of the images, each with a backup."""
     for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, json.dumps(data))):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
 
 
 def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
-    """All records of a sweep, by id; raises :class:`~raygan.errors.RayganError` naming one that is
-    damaged, or not of the sweep ``spec``."""
+    """All records of a sweep, by id.
+
+    Raises :class:`~raygan.errors.RayganError` for a record that is damaged or that does not belong
+    to ``spec``.
+    """
     known, searched = records.load_all(sweep), spec.space().keys()
     cells = {cell.name: cell.values for cell in plan.cells(spec)}
     for record in known.values():
@@ -140,7 +143,7 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
 
 
 def summary(sweep: Storage) -> dict[str, Any]:
-    """What the last run of the sweep wrote in its end; empty if that is damaged or yet to come."""
+    """``result.json``, which a run writes at its end; empty if it is missing or damaged."""
     data = sweep.read(SUMMARY, stored.MOST_BYTES + 1)
     if data is None:
         return {}
@@ -153,18 +156,18 @@ def summary(sweep: Storage) -> dict[str, Any]:
 
 
 def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:
-    """How ``spec`` extends the sweep that began as ``before``, in words.
+    """How ``spec`` extends the sweep that was started with ``before``, in words.
 
-    Raises :class:`~raygan.errors.ConfigError` with the difference if it changes anything else.
+    Raises :class:`~raygan.errors.ConfigError`, with a diff, if ``spec`` changes anything else.
     """
     old, new = before.resolved(), spec.resolved()
-    # how many seeds a sweep takes `until` it is settled follows from what it claims
+    # with `until`, the claims decide how many seeds are trained
     fixed = ("claims",) if before.replicate.until is not None else ()
     for key in MAY_CHANGE:
         if key not in fixed:
             old.pop(key, None), new.pop(key, None)
     if "split" not in old["dataset"]:
-        # earlier versions read all splits; the images' digest tells whether these are the same
+        # earlier versions read all splits; the images' digest shows whether the images are the same
         new["dataset"].pop("split", None)
     grown = [words for key in MAY_GROW if (words := _grow(key, old, new))]
     if old == new:
@@ -178,7 +181,7 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
         n=1,
     )
     raise ConfigError(
-        f"the sweep {spec.name!r} in {sweep.uri} has begun with another YAML:\n"
+        f"the sweep {spec.name!r} in {sweep.uri} was started with another YAML:\n"
         + "\n".join(diff)
         + "\nrestore the YAML, or start a new sweep with the changed one (--fresh, or --set "
         "name=…); "
@@ -188,15 +191,17 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
 
 
 def with_rule_of(spec: SweepSpec, before: SweepSpec) -> SweepSpec:
-    """``spec``, whose sweep began as ``before``, with its stopping rule where the YAML names none:
-    an earlier version stopped no trial by default, and what was begun so is resumed so."""
+    """``spec`` with the stop rule that the sweep was started with (``before``), if it names none.
+
+    Earlier versions stopped no trial by default. Their sweeps are resumed without a stop rule.
+    """
     if spec.stop.rule is not None or before.stop.rule != "none":
         return spec
     return spec.model_copy(update={"stop": spec.stop.model_copy(update={"rule": "none"})})
 
 
 def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
-    """``spec`` under a name that no sweep in ``storage`` has yet: its own, or name-2, name-3, …"""
+    """``spec`` with a name that no sweep in ``storage`` has: its own, or name-2, name-3, …"""
     number, name = 1, spec.name
     while _has_begun(storage / name) or (storage / name).read(SPEC_FILE) is not None:
         number += 1
@@ -205,7 +210,7 @@ def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
 
 
 def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """Let ``key`` be in ``old`` what it is in ``new``, if that is more."""
+    """Set ``key`` in ``old`` to its value in ``new`` if that is more, and say so in words."""
     section, name = key.split(".")
     before, now = old.get(section, {}).get(name), new.get(section, {}).get(name)
     if before is None or now is None or before == now:

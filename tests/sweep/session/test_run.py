@@ -232,7 +232,7 @@ def test_journal_that_cannot_be_written_ends_no_sweep(sweep, tmp_path, caplog):
     (tmp_path / "norms" / "optuna.log").mkdir(parents=True)
     code, _ = sweep(train_all)
     assert code == 0
-    assert "is no longer kept for optuna-dashboard" in caplog.text
+    assert "cannot be written any more, so optuna-dashboard" in caplog.text
 
 
 REPLICATES = "replicate: {seeds: 1}\nfinal: {steps: 7}"

@@ -130,5 +130,5 @@ def test_a_plan_that_was_altered_is_refused(sweep):
     registered.register(sweep, read(SWEEP + CLAIMS), "d", "c", 0)
     for name in (registered.PLAN_FILE, f"{registered.PLAN_FILE}.bak"):
         sweep.write(name, sweep.read(name).replace(b'"vanilla"', b'"bn"'))
-    with pytest.raises(RayganError, match="is not the one that its hash is of"):
+    with pytest.raises(RayganError, match="does not match its content"):
         registered.entries(sweep)
