@@ -1,4 +1,4 @@
-"""Copies of prepared sets that lie in object storage: one per node, for all of its processes."""
+"""Local copies of prepared sets from object storage: one per node, shared by its processes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from raygan.errors import DataError
 from raygan.shown import shown
 
 CAP_BYTES = 500 * 2**30
-"""Default of what all copies on a node may take."""
+"""Default limit of the bytes of all copies on a node."""
 
 _AT_ONCE = 8
 _CHUNK = 2**23
 _ROOT = 0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-# open as long as this process lives: what it has mapped is in use
+# stays open until this process ends, since the process may have mapped the files
 _in_use: dict[Path, BinaryIO] = {}
 
 
@@ -39,17 +39,17 @@ def localize(
     *,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """The folder under ``cache`` with the files of the folder at ``uri``, copied if need be.
+    """A folder under ``cache`` with a copy of the folder at ``uri``; copied if it is not there.
 
-    The first process of the node copies, under a name of no meaning until all is there and
-    ``check`` has accepted it (or raised); others wait for it. The copy is kept from being evicted
-    until this process ends. To keep ``cache`` below ``cap_bytes``, copies that no process uses are
-    deleted, those first that have not been used for longest.
+    The first process of the node copies; the others wait. The copy gets its name when it is
+    complete and ``check``, which raises if it is wrong, has accepted it. It is not evicted until
+    this process ends. To keep ``cache`` below ``cap_bytes``, copies that no process uses are
+    deleted, the least recently used first.
 
-    ``cache`` must be on a disk of the node: locks hold back processes of one machine. It is made
-    for this user alone, who alone can write to it: checksums are compared when a set is copied,
-    not each time it is used. Raises :class:`~raygan.errors.DataError` if other users can
-    write to it, if the files cannot be read, or for want of room.
+    ``cache`` must be on a disk of the node, since its locks work on one machine only. Only this
+    user may write to it, since checksums are compared when a set is copied, not at each use. Raises
+    :class:`~raygan.errors.DataError` if other users can write to ``cache``, if the files cannot be
+    read, or if there is not enough room.
     """
     _make_private(cache)
     try:
@@ -57,13 +57,13 @@ def localize(
     except DataError:
         if (copied := _last_copy(uri, cache)) is None:
             raise
-        return copied  # of what lay there when it could be reached
+        return copied  # storage cannot be reached: the newest copy will do
     folder = cache / _key(uri, wanted)
     _use(folder)
     if folder.is_dir():
         return folder
-    with _locked(cache / ".lock"):  # one at a time: they would share the network anyway
-        if not folder.is_dir():  # not copied by another while this process waited
+    with _locked(cache / ".lock"):  # one copy at a time: two would share the same network
+        if not folder.is_dir():  # no other process has copied it while this one waited
             _sweep(cache)
             _make_room(cache, sum(file.size for file in wanted), cap_bytes, uri)
             _copy(uri, wanted, folder, check)
@@ -71,7 +71,7 @@ def localize(
 
 
 def release(folder: Path) -> None:
-    """Let a folder that :func:`localize` returned be evicted, though this process lives on."""
+    """Allow a folder that :func:`localize` returned to be evicted before this process ends."""
     marker = _in_use.pop(folder, None)
     if marker is not None:
         marker.close()
@@ -81,7 +81,7 @@ def _make_private(cache: Path) -> None:
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         user, link, folder = os.geteuid(), cache.lstat(), cache.stat()
-        # a link that another user has made could lead anywhere tomorrow
+        # a link of another user could be changed at any time
         owner = folder.st_uid if link.st_uid in (user, _ROOT) else link.st_uid
         if owner == user and not folder.st_mode & stat.S_IWOTH:
             if folder.st_mode & stat.S_IWGRP:
@@ -100,13 +100,13 @@ def _make_private(cache: Path) -> None:
 
 
 def _key(uri: str, wanted: list[files.File]) -> str:
-    """Another one if the files at ``uri`` have changed."""
+    """The name of the copy; it changes with the files at ``uri``."""
     described = repr((uri, [(file.name, file.size, file.stamp) for file in wanted]))
     return f"{_name(uri)}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
 
 
 def _name(uri: str) -> str:
-    """Of copies of what lies there; two addresses whose last parts are alike share none."""
+    """How the names of all copies of ``uri`` start; different for each address."""
     last = uri.rstrip("/").rpartition("/")[2].partition("?")[0]
     return f"{last[:64]}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
@@ -121,7 +121,7 @@ def _last_copy(uri: str, cache: Path) -> Path | None:
 
 
 def _marker(folder: Path) -> Path:
-    """A file that is locked by whoever uses ``folder``, and as old as its last use.
+    """A file that each process locks while it uses ``folder``; its time is that of the last use.
 
     It is never deleted: a process may be about to lock it.
     """
@@ -129,7 +129,7 @@ def _marker(folder: Path) -> Path:
 
 
 def _use(folder: Path) -> None:
-    """Keep ``folder`` from now on, whether it is there already or not."""
+    """Keep ``folder`` from being evicted from now on, even if it does not exist yet."""
     if folder not in _in_use:
         marker = _marker(folder).open("ab")
         fcntl.flock(marker, fcntl.LOCK_SH)  # waits while it is evicted
@@ -146,7 +146,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _sweep(cache: Path) -> None:
-    """Delete what copying or deleting has left behind when it was killed."""
+    """Delete what processes left behind that were killed while copying or deleting."""
     for rest in cache.glob(".*.aside"):
         shutil.rmtree(rest, ignore_errors=True)
 
@@ -160,7 +160,7 @@ def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
         )
     folders = [path for path in cache.iterdir() if path.is_dir() and _marker(path).exists()]
     sizes = {path: _size(path) for path in folders}
-    # no more than the disk holds, either
+    # nor more than the disk holds
     cap_bytes = min(cap_bytes, shutil.disk_usage(cache).free + sum(sizes.values()))
     for folder in sorted(folders, key=lambda path: _marker(path).stat().st_mtime_ns):
         if sum(sizes.values()) + size <= cap_bytes:

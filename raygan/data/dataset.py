@@ -1,4 +1,4 @@
-"""Which images a sweep trains on and how they are cut; the only place of these defaults."""
+"""The configuration of a data set: source, geometry, split. All its defaults are here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNNING, FINAL = 200, 2000
 CELEBA_CROP = 160
 """Side of the centre crop of CelebA's 178×218 images (arXiv 1704.03971, section 5.1)."""
 ALL_SPLITS = "all"
-"""As ``split``: all splits, and the files that belong to none."""
+"""Value of ``split``: use the files of all splits, and those without a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class DatasetConfig:
             )
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that are asked for; empty if the files decide."""
+        """The splits to use; empty if the files decide."""
         if self.split is None:
             cifar10 = ("train", "test") if self.pool else ("train",)
             return {"cifar10": cifar10, "celeba": (ALL_SPLITS,)}.get(self.name, ())
@@ -128,11 +128,11 @@ class DatasetConfig:
             )
 
     def side_of_crop(self) -> int | None:
-        """``crop`` with its default; None: the shorter side if ``size`` is given, else none."""
+        """``crop`` with its default. None: the shorter side if ``size`` is set, else no crop."""
         return CELEBA_CROP if self.name == "celeba" and self.crop is None else self.crop
 
     def shape(self) -> tuple[int, int, int] | None:
-        """Height, width and channels of the images, or None if only the images tell."""
+        """Height, width and channels of the images; None if that depends on the images."""
         if self.name == "digits":
             return (self.size or 32, self.size or 32, 1)
         side = self.size or self.side_of_crop()

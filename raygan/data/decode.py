@@ -1,11 +1,14 @@
-"""One encoded image → pixels: what is decoded, and what becomes of unusual images.
+"""Decodes one image to RGB pixels.
 
-Only PNG, JPEG and WEBP are decoded, whatever a file is called. An image is turned as its EXIF
-orientation says, before it is cropped; damaged EXIF data is ignored. Of an animation the first
-frame is taken; grey and CMYK images become RGB; of 16 bits the upper 8 are kept; transparent
-pixels are laid on white; colour profiles are not applied. An image that cannot be used (damaged, a
-decompression bomb, smaller than the crop) raises :class:`UnusableError`. :data:`DECODING` states
-these rules for machines: whoever changes a rule changes that, too.
+- Only PNG, JPEG and WEBP are decoded, whatever the suffix of the file is.
+- The image is turned by its EXIF orientation before it is cropped. Damaged EXIF data is ignored.
+- The first frame of an animation is used.
+- Grey and CMYK images become RGB. The upper 8 of 16 bits are kept.
+- Transparent pixels are placed on white. Colour profiles are not applied.
+- An image that is damaged, a decompression bomb or smaller than the crop raises
+  :class:`UnusableError`.
+
+:data:`DECODING` states these rules for machines. If you change a rule, change it there, too.
 """
 
 from __future__ import annotations
@@ -36,24 +39,24 @@ DECODING = {
     "background": "white",
     "colour profile": "not applied",
 }
-"""How images become pixels. Prepared sets are named by it, among other things."""
+"""The rules of decoding. They are part of the name of a prepared set."""
 MAX_PIXELS = 64 * 2**20
-"""Images of more pixels are taken for decompression bombs."""
+"""Images with more pixels are refused as decompression bombs."""
 MAX_BYTES = 256 * 2**20
-"""Encoded images of more bytes are not read."""
+"""Encoded images with more bytes are refused."""
 MAX_TEXT = 64 * 2**20
-"""Bytes of the texts, and of the colour profile, of a PNG file, unpacked; more is an error."""
-PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT  # by default 1 MiB, which sound files exceed
+"""Most bytes of the unpacked texts of a PNG file, and of its unpacked colour profile."""
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT  # by default 1 MiB, which some undamaged files exceed
 PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT
 
 _MOST_WHERE = 5000
-"""Characters of a path that are shown: more than a path has."""
+"""Most characters of a path that are shown; no path has more."""
 _DAMAGE = (
     OSError, ValueError, SyntaxError, ArithmeticError, LookupError,
     TypeError, AttributeError, MemoryError, EOFError, struct.error, zlib.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-"""What Pillow raises for damaged files, by experience."""
+"""Exceptions that Pillow is known to raise for damaged files."""
 
 
 _TURNS: dict[object, Image.Transpose] = {
@@ -69,7 +72,7 @@ _TURNS: dict[object, Image.Transpose] = {
 
 
 class UnusableError(DataError):
-    """One image cannot be used; others can. ``where`` it lies and the ``reason``, as shown."""
+    """One image cannot be used, but others can. ``where``: file or row; ``reason``: why not."""
 
     def __init__(self, where: str, reason: str) -> None:
         self.where, self.reason = shown(where, _MOST_WHERE), shown(reason)
@@ -77,8 +80,12 @@ class UnusableError(DataError):
 
 
 def decode(data: bytes, where: str, *, crop: int | None, size: int | None) -> Pixels:
-    """The image's RGB pixels, uint8 [H, W, 3]: cropped at the centre to ``crop`` (None: to the
-    shorter side if there is a ``size``), then resized to ``size``, antialiased."""
+    """The RGB pixels of an encoded image, uint8 [H, W, 3].
+
+    The image is cropped at its centre to ``crop``, then resized to ``size`` with antialiasing. If
+    ``crop`` is None and ``size`` is not, it is cropped to its shorter side. Raises
+    :class:`UnusableError`; ``where`` names the image in its message.
+    """
     if not data:
         raise UnusableError(where, "holds no image bytes")
     try:
@@ -124,7 +131,7 @@ def fit(image: Image.Image, side: int | None, size: int | None) -> Pixels:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey: Pillow would cut off what is above 255
+    if image.mode.startswith("I"):  # 16 bits of grey: Pillow would clip values to 255
         grey = np.asarray(image).astype(np.int64).clip(0, 2**16 - 1) >> 8
         image = Image.fromarray(grey.astype(np.uint8))
     elif image.has_transparency_data:
@@ -135,8 +142,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
-    """``pixels``, made of ``image``, turned as the orientation in the EXIF data says, if any."""
-    try:  # once the image is loaded: the data may follow the pixels
+    """``pixels`` turned by the EXIF orientation of ``image``, if it has one."""
+    try:  # after the image is loaded, since the EXIF data may follow the pixels
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except _DAMAGE:
         return pixels

@@ -14,18 +14,18 @@ from torch import Tensor
 from raygan.data.images import ImageSet
 
 AHEAD = 2
-"""Batches that are on their way to a GPU while it trains on one."""
+"""Batches that are copied to a GPU while it trains on another."""
 
 T = TypeVar("T")
 
 
 class Feed:
-    """The images that ``indices`` names for each step: uint8 [n, C, H, W] on ``device``.
+    """The images at ``indices(step)`` for each step: uint8 [n, C, H, W] on ``device``.
 
-    Images that are where they are trained on are gathered when they are asked for: on a CPU that
-    takes next to none of a step's time, and a thread would want the cores that train. Those of a
-    GPU that does not hold them are gathered and copied :data:`AHEAD` steps ahead by a thread, and
-    neither the GPU nor who trains waits for them, as long as steps are asked for in turn.
+    If the images are on ``device`` already, they are gathered when they are asked for. On a CPU
+    this takes almost no time, and a thread would take cores from the training. If they are not, a
+    thread gathers them and copies them to the GPU, :data:`AHEAD` steps ahead. Then neither the GPU
+    nor the training loop waits, as long as the steps come in order.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Feed:
         batch, arrived = self._ahead(step)
         training = torch.cuda.current_stream(self._device)
         training.wait_event(arrived)
-        # its memory is the other stream's, which must not use it again before it was read
+        # the other stream owns this memory and must not reuse it before the training has read it
         batch.record_stream(training)
         return batch.permute(0, 3, 1, 2)
 
@@ -54,12 +54,12 @@ class Ahead(Generic[T]):
 
     def __init__(self, make: Callable[[int], T], count: int) -> None:
         self._make, self._count = make, count
-        # one thread, so that steps are made in turn; it ends with this object
+        # one thread, so that steps are made in order; it ends with this object
         self._pool = ThreadPoolExecutor(1, "raygan-feed")
         self._made: dict[int, Future[T]] = {}
 
     def __call__(self, step: int) -> T:
-        """What was made of ``step``; its exception, if it raised one."""
+        """The result of ``make(step)``; raises what it raised."""
         wanted = range(step, step + 1 + self._count)
         for other in [other for other in self._made if other not in wanted]:
             self._made.pop(other).cancel()
@@ -78,7 +78,7 @@ class _Sender:
         self._buffers = deque(_Buffer() for _ in range(AHEAD + 1))
 
     def send(self, indices: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-        """Images, uint8 [n, H, W, C] on the GPU, that are there when the event has passed."""
+        """Images, uint8 [n, H, W, C] on the GPU; they are complete once the event has passed."""
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             buffer = self._buffers[0]
             self._buffers.rotate(-1)
@@ -93,14 +93,14 @@ class _Sender:
 
 @dataclass
 class _Buffer:
-    """Memory from which a GPU copies by itself."""
+    """Pinned memory, from which the GPU copies asynchronously."""
 
     pinned: Tensor | None = None
     arrived: torch.cuda.Event | None = None
-    """Passed when the last batch in this buffer is on the GPU."""
+    """Has passed when the last batch of this buffer is on the GPU."""
 
     def ready(self, count: int, shape: tuple[int, int, int]) -> Tensor:
-        """The buffer, uint8 [count, H, W, C], once it may be written to."""
+        """The buffer, uint8 [count, H, W, C]; waits until it may be overwritten."""
         if self.arrived is not None:
             self.arrived.synchronize()
         if self.pinned is None:

@@ -1,4 +1,4 @@
-"""A prepared set of images in memory or memory-mapped, with its splits."""
+"""A prepared set of images, in memory or memory-mapped, and its splits."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor
 from raygan.data.distances import distances, effective_number, mean_distance
 
 REFERENCE = 256
-"""Training images whose distances stand for those of all."""
+"""Most training images whose distances are computed, as a sample of all."""
 _RESPLIT = 1
-"""Tells the random numbers of :meth:`ImageSet.resplit` from those of the prepared split."""
+"""Part of the seed of :meth:`ImageSet.resplit`; the prepared split does not have it."""
 WIDTH = 0.3
-"""Share of the mean distance of training images at which two images begin to be different."""
+"""Distance from which two images count as different, as a share of the mean distance."""
 RESIDENT_SHARE = 0.5
-"""Share of the GPU memory that a trial has which its images may take to be kept there."""
+"""Images are kept on the GPU if they take at most this share of the memory that the trial has."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """The indices 0…``count``−1 without those held out, in order, none of them stored.
+    """The indices 0…``count``−1 without the held-out ones, in order; they are not stored.
 
-    With held-out indices h₀ < h₁ < …, the index of rank r is r plus the number of j with
-    hⱼ − j ≤ r: hⱼ − j is how many are left before hⱼ.
+    With held-out indices h₀ < h₁ < …, hⱼ − j indices are left before hⱼ. So the index of rank r is
+    r plus the number of j with hⱼ − j ≤ r.
     """
 
     count: int
@@ -37,7 +37,7 @@ class Rest:
 
     @classmethod
     def of(cls, count: int, *held_out: Tensor) -> Rest:
-        """All of ``count`` indices but ``held_out``, which must be distinct."""
+        """The indices 0…``count``−1 without ``held_out``, which must be distinct."""
         held = torch.cat(held_out).sort().values
         return cls(count, held - torch.arange(len(held), device=held.device))
 
@@ -51,13 +51,13 @@ class Rest:
 
 @dataclass(frozen=True)
 class Variety:
-    """How varied training images are."""
+    """How varied the training images are."""
 
     count: int
-    """Images that were looked at."""
+    """Images that were compared."""
     width: float
-    """Euclidean distance, pixels in [0, 1], at which two images begin to be different; 0 if the
-    images do not differ."""
+    """Euclidean distance, pixels in [0, 1], from which two images count as different; 0 if all
+    images are the same."""
     effective: float
     """Effective number of different images among them."""
 
@@ -67,7 +67,7 @@ class ImageSet:
     """uint8 images in shards [n, H, W, C], with disjoint ``train``, ``running`` and ``final``."""
 
     shards: Sequence[Tensor]
-    """Images 0, 1, … one shard after another; memory-mapped, or one tensor on the GPU."""
+    """The images in order, shard after shard; memory-mapped, or one tensor on the GPU."""
     train: Rest
     """Indices of the images that are trained on."""
     running: Tensor
@@ -76,8 +76,8 @@ class ImageSet:
     digest: str
     """SHA-256 over the pixels and their shape."""
     baseline: float
-    """Reconstruction loss of answering every running-test image with the mean training image;
-    a generator that scores above it has learned nothing."""
+    """Reconstruction loss if the mean training image is the answer to every running-test image. A
+    generator with a higher loss has learned nothing."""
 
     @classmethod
     def of(
@@ -88,14 +88,14 @@ class ImageSet:
         digest: str,
         baseline: float,
     ) -> ImageSet:
-        """A set that trains on all that is held out neither for ``running`` nor ``final``."""
+        """A set that trains on the images that neither ``running`` nor ``final`` holds out."""
         train = Rest.of(sum(map(len, shards)), running, final)
         return cls(shards, train, running, final, digest, baseline)
 
     def resplit(self, seed: int) -> ImageSet:
-        """The same images with as many held out for each test, drawn anew by ``seed`` (at least 0).
+        """The same images with other held-out images, as many as before, drawn by ``seed`` (≥ 0).
 
-        :attr:`baseline` stays that of the split that was prepared.
+        :attr:`baseline` does not change: it is that of the prepared split.
         """
         drawn = np.random.default_rng([seed, _RESPLIT]).permutation(len(self))
         order = torch.from_numpy(drawn).to(self.running.device)
@@ -119,7 +119,7 @@ class ImageSet:
 
     @property
     def device(self) -> torch.device:
-        """Where the pixels are, and where indices are looked for."""
+        """The device of the pixels; indices must be on it, too."""
         return self.shards[0].device
 
     @cached_property
@@ -132,8 +132,7 @@ class ImageSet:
 
     @cached_property
     def reference(self) -> Variety:
-        """How varied the training images are, from :data:`REFERENCE` of them, or from all if there
-        are fewer, which stand evenly spaced in their order."""
+        """How varied the training images are: of at most :data:`REFERENCE`, evenly spaced."""
         count = min(REFERENCE, len(self.train))
         if count < 2:
             return Variety(count, 0.0, float(count))
@@ -145,7 +144,8 @@ class ImageSet:
     def take(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
         """The images at ``indices``: uint8 [n, C, H, W], channels last in memory.
 
-        ``out``, uint8 [n, H, W, C] on the CPU, is where they are written if given.
+        ``out``: tensor that they are written to, uint8 [n, H, W, C] on the CPU; by default a new
+        one.
         """
         if self.device.type != "cpu":
             return self.shards[0].index_select(0, indices).permute(0, 3, 1, 2)
@@ -155,17 +155,17 @@ class ImageSet:
         return out.permute(0, 3, 1, 2)
 
     def _gather(self, indices: npt.NDArray[np.int64], out: npt.NDArray[np.uint8]) -> None:
-        """One look into each shard that holds any of ``indices``.
+        """Copy the images at ``indices`` to ``out``, with one read of each shard.
 
-        By numpy, in this thread: PyTorch would share it out among threads that may have to wait
-        for a core, and for a batch of 100 kB that wait was up to a thousand times the work.
+        This is done by numpy in this thread. PyTorch would use several threads, which may have to
+        wait for a core: for a batch of 100 kB, up to a thousand times as long as the copy takes.
         """
         if not len(indices):
             return
         if not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)} images")
         if len(self._arrays) == 1:
-            # with the indices checked, "clip" changes none; "raise" would copy twice
+            # the indices are in range, so "clip" changes none; "raise" would copy twice
             self._arrays[0].take(indices, axis=0, out=out, mode="clip")
             return
         which = self._ends.searchsorted(indices, side="right")
@@ -177,10 +177,11 @@ class ImageSet:
             out[part] = self._arrays[shard].take(indices[part] - start, axis=0)
 
     def resident(self, device: torch.device, share: float = 1.0) -> ImageSet:
-        """This set in the memory of ``device``, a GPU, if it fits well, else itself.
+        """This set in the memory of the GPU ``device`` if it fits (:data:`RESIDENT_SHARE`), else
+        itself.
 
-        ``share`` is the part of the GPU that the trial has: several may each keep their images
-        there. On a CPU all trials share the pages of the memory-mapped files.
+        ``share``: the part of the GPU that the trial has, since each trial keeps images of its own
+        there. On a CPU, all trials share the pages of the memory-mapped files.
         """
         if device.type != "cuda" or self.device.type == "cuda":
             return self

@@ -1,4 +1,4 @@
-"""A piece of a source → a shard, on whatever node that is."""
+"""Makes one shard from one piece of a source, on any node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
 
 _FIT = 257
-"""So many bytes add up to 16 bits at most."""
+"""Images whose bytes can be added in uint16 without overflow: 257 · 255 = 2¹⁶ − 1."""
 _MOST_NOTED = 2**28
 _LIBRARIES = ("numpy", "pillow", "pyarrow", "torch")
 
@@ -35,21 +35,23 @@ class Job:
     config: DatasetConfig
     shape: tuple[int, int, int]
     folder: str
-    """The set's, which all who make shards of it see; or an address in object storage."""
+    """Folder of the set, which all nodes see, or its address in object storage."""
     limit: int
-    """So many images may be unusable, in all shards together."""
+    """Most images of the whole set that may be unusable."""
 
 
 @dataclass
 class Made:
-    """A shard that lies in the set's folder, whole; without images there is no file."""
+    """A whole shard in the set's folder. A shard without images has no file."""
 
     index: int
     count: int
     pixels: str
-    """SHA-256 of the pixels; that of the file and where they begin in it:"""
+    """SHA-256 of the pixels."""
     sha256: str = ""
+    """SHA-256 of the file; empty without a file."""
     start: int = 0
+    """Bytes of the file before the pixels."""
     unusable: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -63,20 +65,20 @@ class Made:
 
 
 def shard_name(index: int) -> str:
-    """The file of a set's shard."""
+    """Name of the file of a shard."""
     return f"{index:06}.arrow"
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries on which the pixels depend."""
+    """Versions of the libraries on which the pixels depend."""
     return {name: version(name) for name in _LIBRARIES}
 
 
 def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.int64]]:
-    """Decode a piece into its shard, unless a preparation that was interrupted has left it whole.
+    """Decode a piece into its shard, unless an interrupted preparation has completed that already.
 
-    With it comes the sum of its images, [H, W, C]. Raises :class:`~raygan.errors.DataError` naming
-    the file that cannot be read or written.
+    Returns the shard and the sum of its images, int64 [H, W, C]. Raises
+    :class:`~raygan.errors.DataError` naming the file that cannot be read or written.
     """
     index, piece = numbered
     try:
@@ -85,7 +87,7 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
         images, unusable = files.retrying(lambda: _decode(job, piece), piece.path)
         made, total = Made(index, len(images), _digest(images), unusable=unusable), _sum(images)
         if len(unusable) > job.limit:
-            return made, total  # not whole, and not needed: this is an error
+            return made, total  # the caller refuses the set, so the shard is not written
         if made.seen != piece.count:
             raise DataError(f"{piece.path}: has changed while it was read")
         if made.count:
@@ -100,7 +102,7 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
 
 
 def note_name(index: int) -> str:
-    """The file beside a shard that says it is whole; removed once there is a manifest."""
+    """Name of the file that marks a shard as whole; it is removed once there is a manifest."""
     return f"{index:06}.json"
 
 
@@ -167,6 +169,6 @@ def _digest(images: npt.NDArray[np.uint8]) -> str:
 def _sum(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     total = np.zeros(images.shape[1:], np.int64)
     for start in range(0, len(images), _FIT):
-        # in 16 bits: 40 times as fast as in 64
+        # uint16 is 40 times as fast as int64
         total += np.add.reduce(images[start : start + _FIT], axis=0, dtype=np.uint16)
     return total

@@ -1,4 +1,4 @@
-"""What a prepared set says of itself, and loading it."""
+"""The manifest of a prepared set, and loading the set."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from raygan.shown import shown
 MANIFEST = "manifest.json"
 FORMAT = 2
 _MOST_SAID = 2**28
-"""Bytes of a manifest."""
+"""Most bytes of a manifest."""
 _MOST = 2**40
-"""Images, pixels or channels of a set."""
+"""Most images of a set, and most pixels or channels of an image."""
 _SHARD = re.compile(r"[0-9]{6,12}\.arrow")
 _HELD = ("running", "final")
 _WHY = ("where", "reason")
@@ -33,7 +33,7 @@ _SAID = {
 
 
 def is_prepared(folder: str | Path) -> bool:
-    """Whether a preparation into ``folder`` has come to its end."""
+    """Whether ``folder`` holds a complete prepared set."""
     return files.exists(f"{folder}/{MANIFEST}")
 
 
@@ -50,7 +50,7 @@ def load(folder: Path) -> ImageSet:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """What a prepared set says of itself, checked; raises DataError if it is not whole."""
+    """The manifest of a prepared set, checked; raises DataError if the set is not whole."""
     try:
         manifest: dict[str, Any] = json.loads(files.read(f"{folder}/{MANIFEST}", _MOST_SAID))
         if manifest["format"] != FORMAT:

@@ -1,4 +1,4 @@
-"""How far a preparation is: rate and time left, as a line of text."""
+"""Progress of a preparation, as lines of text: speed and time left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WINDOW = 60.0
 
 
 class Pace:
-    """Turns progress into lines, one in ``every`` seconds at most and one at the end."""
+    """Prints progress: at most one line in ``every`` seconds, and one at the end."""
 
     def __init__(
         self,

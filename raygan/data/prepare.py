@@ -1,8 +1,9 @@
 """Decode a source once into shards that all trials memory-map.
 
-The shards and, when all are whole, the manifest are written into a folder that is named by what
-is in it. Each file is written aside and renamed, and without a manifest nothing is loaded; so an
-interrupted preparation goes on, and of two at once each may write what the other does.
+The folder is named by a digest of what is in it. The shards are written first, the manifest when
+all of them are whole; a set without a manifest is not loaded. Each file is written under another
+name and then renamed. So an interrupted preparation can be resumed, and two preparations may write
+the same set at the same time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ from raygan.data.decode import DECODING, UnusableError
 from raygan.data.decoders import in_turn
 from raygan.data.making import Job, Made, make
 from raygan.data.manifest import FORMAT, MANIFEST, is_prepared, read_manifest
-from raygan.data.sources import find as sources
-from raygan.data.sources.find import Source
+from raygan.data.sources.find import Source, find, images_of
 from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
 from raygan.version import __version__
@@ -40,9 +40,9 @@ from raygan.version import __version__
 SHARD_BYTES = 64 * 2**20
 MAX_SHARDS = 2**20
 _NAMED = 3
-"""Unusable images that an error names."""
+"""Most unusable images that an error names."""
 _LOOKED_AT = 1000
-"""Images that are tried to find out the shape of those without a `size`."""
+"""Most images that are tried to find the shape of the images without a `size`."""
 _READERS = 16
 _ASIDE = re.compile(r"\..+-[0-9a-f]{32}")
 """Names of files that are being written."""
@@ -53,9 +53,9 @@ Summed = tuple[Made, npt.NDArray[np.int64]]
 Map = Callable[
     [Callable[[tuple[int, Piece]], Summed], list[tuple[int, Piece]]], Generator[Summed, None, None]
 ]
-"""Like ``map``, in any order: :mod:`raygan.data.decoders` has some."""
+"""Like ``map``, but results may come in any order; see :mod:`raygan.data.decoders`."""
 Progress = Callable[[int, int, tuple[int, int, int]], None]
-"""Is told the images done, those to do, and their shape."""
+"""Called with the number of images done, the number of all images, and their shape."""
 
 
 Place = TypeVar("Place", Path, str)
@@ -69,13 +69,14 @@ def prepare(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Place:
-    """The folder under ``cache`` with ``config``'s images, which are decoded if it is not there.
+    """The folder under ``cache`` with the prepared images of ``config``; prepares them if needed.
 
-    ``say`` is told, in lines for people, which split is used and which files are left out.
-    ``cache`` may be an address in object storage (a ``str``); so is the folder, then. Raises
-    :class:`~raygan.errors.DataError` naming what is missing, corrupt or too few.
+    ``cache``: a folder, or an address in object storage (a ``str``); then the result is an address,
+    too. ``map``: how shards are made at the same time. ``say`` is called with lines for people:
+    which split is used and which files are left out. Raises :class:`~raygan.errors.DataError`
+    naming what is missing, corrupt or too few.
     """
-    source = sources.find(config)
+    source = find(config)
     if say is not None:
         for line in source.described():
             say(line)
@@ -129,7 +130,7 @@ def _make_folder(folder: Path, size: int) -> None:
 
 
 def _prepared(folder: str) -> dict[str, Any] | None:
-    """The manifest of a whole set; without one, or with shards that lack bytes, it is made anew."""
+    """The manifest of a whole set; None if it is missing or damaged, or a shard is truncated."""
     if not is_prepared(folder):
         return None
     try:
@@ -141,7 +142,7 @@ def _prepared(folder: str) -> dict[str, Any] | None:
                     return None
     except DataError as error:
         if isinstance(error.__cause__, OSError):
-            raise  # not damaged: it cannot be read now
+            raise  # it cannot be read now, which does not mean that it is damaged
         return None
     except FileNotFoundError:  # a shard
         return None
@@ -157,8 +158,10 @@ def _make_all(
     map_: Map,
     progress: Progress | None,
 ) -> tuple[list[Made], npt.NDArray[np.int64]]:
-    """All shards in order, and the sum of all images; raises DataError once too many images are
-    unusable."""
+    """All shards in order, and the sum of all images.
+
+    Raises DataError as soon as too many images are unusable.
+    """
     made: list[Made] = []
     total = np.zeros(job.shape, np.int64)
     unusable: list[dict[str, str]] = []
@@ -229,7 +232,7 @@ def _manifest(
 
 
 def _sizes(config: DatasetConfig, count: int) -> tuple[int, int]:
-    """Images of the running and the final test among ``count``."""
+    """How many of ``count`` images the running and the final test hold out."""
     running = config.running if config.running is not None else min(RUNNING, count // 8)
     final = config.final if config.final is not None else min(FINAL, count // 8)
     train, of = count - running - final, config.path or config.name
@@ -255,7 +258,7 @@ def _images(count: int) -> str:
 def _held_out(
     config: DatasetConfig, count: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Disjoint indices of the running and the final test, drawn by ``split_seed``."""
+    """Disjoint indices of the images of the running and the final test, drawn by ``split_seed``."""
     running, final = _sizes(config, count)
     order: npt.NDArray[np.int64] = np.random.default_rng(config.split_seed).permutation(count)
     return order[:running], order[running : running + final]
@@ -268,8 +271,11 @@ def _baseline(
     running: npt.NDArray[np.int64],
     final: npt.NDArray[np.int64],
 ) -> float:
-    """Mean squared error per pixel in [0, 1] of the mean training image as an answer to each image
-    of the running test; the sums are of whole numbers, so that their order does not matter."""
+    """Mean squared error per pixel in [0, 1] between the mean training image and the images of the
+    running test.
+
+    The sums are of integers, so that the result does not depend on their order.
+    """
     ends = list(accumulate(shard.count for shard in shards))
     size = math.prod(job.shape)
 
@@ -307,7 +313,7 @@ def _bytes(path: str, start: int, size: int) -> bytes:
 def _shape_of_first(source: Source, config: DatasetConfig) -> tuple[int, int, int]:
     first: UnusableError | None = None
     for piece in _some(source.cut(32), _LOOKED_AT // 32):
-        for image in sources.images_of(piece, config):
+        for image in images_of(piece, config):
             if not isinstance(image, UnusableError):
                 height, width, channels = image.shape
                 return height, width, channels
@@ -321,7 +327,7 @@ def _some(pieces: Iterable[Piece], count: int) -> Iterator[Piece]:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Better now than after hours."""
+    """Raise DataError now if the disk is too small, not after hours of work."""
     there = sum(file.stat().st_size for file in folder.glob("*.arrow"))
     free = shutil.disk_usage(folder).free
     if size - there > free:
@@ -336,8 +342,8 @@ def _bytes_of(size: int) -> str:
 
 
 def _key(config: DatasetConfig, source: Source) -> str:
-    """Changes whenever the prepared files would: the source's files, how images are
-    decoded, the geometry, the split."""
+    """Name of the set's folder. It changes with all that changes the prepared files: the files of
+    the source, the decoding, the geometry, the split."""
     described = {
         "format": FORMAT,
         "decoding": DECODING,

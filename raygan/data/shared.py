@@ -11,13 +11,13 @@ from raygan.data.manifest import read_manifest
 from raygan.errors import ConfigError, DataError
 
 HOME = "RAYGAN_CACHE"
-"""Environment variable: the folder of a node for copies; by default ~/.cache/raygan/data."""
+"""Environment variable: folder for the copies on a node; by default ~/.cache/raygan/data."""
 CAP = "RAYGAN_CACHE_GB"
-"""Environment variable: gigabytes (10⁹ bytes) that the copies may take together."""
+"""Environment variable: most gigabytes (10⁹ bytes) of all copies on a node."""
 
 
 def fetch(address: str) -> Path:
-    """The folder of this node with a copy of the set at ``address``, copied if need be.
+    """A folder on this node with a copy of the set at ``address``; copied if it is not there.
 
     Raises :class:`~raygan.errors.DataError` if it cannot be copied or is damaged.
     """
@@ -37,9 +37,9 @@ def _cap() -> int:
 
 
 def verify(folder: Path, name: str | None = None) -> None:
-    """Compare the checksums of all shards; raises DataError naming one that is not right.
+    """Compare the checksums of all shards; raises DataError naming the first that is wrong.
 
-    ``name``: where the set is from, if ``folder`` is a copy.
+    ``name``: address of the set in messages, if ``folder`` is a copy of it.
     """
     name = name or str(folder)
     for shard in read_manifest(folder)["shards"]:

@@ -23,7 +23,7 @@ _ENCRYPTED = 1
 
 
 class Entry(NamedTuple):
-    """What a zip archive's table of contents says of a file."""
+    """One file in the table of contents of a zip archive."""
 
     name: str
     start: int
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ZipPiece:
-    """Entries of a zip archive; each is found without the table of contents of all."""
+    """Entries of a zip archive, which are read without its table of contents."""
 
     path: str
     entries: tuple[Entry, ...]
@@ -73,8 +73,9 @@ class ZipPiece:
 
 
 def zip_entries(path: str, suffixes: tuple[str, ...]) -> tuple[list[Entry], list[str]]:
-    """The archive's images, in the order of their names, and the names of its other files; hidden
-    ones are in neither.
+    """The archive's images, in the order of their names, and the names of its other files.
+
+    Hidden files are in neither.
 
     Raises :class:`~raygan.errors.DataError` if it cannot be read or needs a password.
     """
@@ -122,13 +123,13 @@ class LmdbPiece:
     def read(self) -> Iterator[Item]:
         with open_lmdb(self.path) as transaction:
             cursor = transaction.cursor()
-            found = cursor.set_range(self.first)
+            has_entry = cursor.set_range(self.first)
             for _ in range(self.count):
-                if not found:
+                if not has_entry:
                     raise DataError(f"{self.path}: has changed while it was read")
                 name = cursor.key().decode(errors="backslashreplace")
                 yield f"{self.path}, {name}", cursor.value()
-                found = cursor.next()
+                has_entry = cursor.next()
 
 
 def lmdb_keys(path: str, size: int) -> Iterator[tuple[bytes, int]]:
@@ -158,17 +159,17 @@ def open_lmdb(path: str) -> Iterator[Any]:
         file = Path(path) / LMDB_FILE
         stat = file.stat()
         stamp = (stat.st_size, stat.st_mtime_ns, os.getpid())
-        # one process may open a folder once; it stays open for the next piece
+        # a process may open a folder only once, so it stays open for the next piece
         with _lock:
             known, env = _open_lmdb.get(path, (None, None))
             if env is None or known != stamp:
                 if env is not None:
                     env.close()
-                # no lock file: the folder may be read-only, and nobody writes
+                # without a lock file: the folder may be read-only, and no process writes to it
                 env = lmdb.open(path, readonly=True, lock=False, readahead=False)
                 _open_lmdb[path] = stamp, env
         pages, size = env.info()["last_pgno"] + 1, env.stat()["psize"]
-        if stat.st_size < pages * size:  # reading what is missing would kill the process
+        if stat.st_size < pages * size:  # reading beyond the end would kill the process
             raise DataError(
                 f"{path}: {LMDB_FILE} is truncated, {stat.st_size:,} bytes of {pages * size:,}"
             )

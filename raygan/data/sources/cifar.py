@@ -1,8 +1,9 @@
-"""CIFAR-10's own layout: pickled batches, as torchvision leaves them; read without unpickling.
+"""CIFAR-10's own layout: pickled batches, as torchvision stores them, read without unpickling.
 
-Only the instructions that such a file needs are followed, and none of them calls anything: what a
-pickle wants to have made stays a record of its name and arguments. The one that looks like the
-array of pixels is interpreted, after its types have been checked.
+Unpickling may run any code. Here, only the instructions that such a file needs are followed, and
+none of them calls a function: an object that the pickle asks for becomes a record of its name and
+its arguments (:class:`_Made`). Of these, only the array of pixels is used, after its types have
+been checked.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ FOLDER = "cifar-10-batches-py"
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 MAX_BATCH = 64 * 2**20
-"""Bytes of a batch; the published ones have 31 million."""
+"""Most bytes of a batch; the published ones have 31 million."""
 MAX_INSTRUCTIONS = 2**18
-"""Instructions of a pickle; the published batches have about 40,000. Each takes a hundred bytes of
-memory or so."""
+"""Most instructions of a pickle; the published batches have about 40,000. Each takes about a
+hundred bytes of memory."""
 _SIDE = 32
 
 
@@ -65,7 +66,7 @@ def batch(path: str) -> Pixels:
 
 @dataclass(eq=False, slots=True)
 class _Made:
-    """What a pickle wants to have made; without ``arguments``, what makes it."""
+    """An object that a pickle asks for; without ``arguments``, a function or a type."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -87,7 +88,8 @@ _NAMES = {
 def _array(made: Any) -> tuple[int, bytes | bytearray]:
     """The number of images and the bytes of a pickled array of uint8 [n, 3072].
 
-    Types are looked at before values: to hash, compare or print nested tuples may take for ever.
+    Types are checked before values, since a crafted file may hold nested tuples that take forever
+    to hash, compare or print.
     """
     if type(made) is _Made and made.name == _ARRAY and type(made.state) is tuple:
         _, shape, kind, fortran, raw = made.state
@@ -112,8 +114,10 @@ def _array(made: Any) -> tuple[int, bytes | bytearray]:
 
 
 def _followed(data: bytes) -> Any:
-    """What the instructions of a pickle leave, made of text, numbers, lists, tuples,
-    dictionaries and :class:`_Made`; raises ValueError or LookupError for any other pickle."""
+    """The content of a pickle: text, numbers, lists, tuples, dictionaries and :class:`_Made`.
+
+    Raises ValueError or LookupError for any other pickle.
+    """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -153,7 +157,7 @@ def _followed(data: bytes) -> Any:
             if name == "DICT":
                 stack.append({})
             if not all(type(key) in (str, bytes) for key in items[::2]):
-                raise ValueError("it has keys that are no text")
+                raise ValueError("it has keys that are not text")
             _expect(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
         elif name == "GLOBAL":
             stack.append(_named(argument))
@@ -206,7 +210,7 @@ def _named(words: str) -> _Made:
 def _made(what: _Made, arguments: tuple[Any, ...]) -> Any:
     if what.name != _ENCODE:
         return _Made(what.name, arguments)
-    # bytes as text; copied once it is known to be the pixels
+    # bytes as text; they are encoded once they are known to be the pixels
     text, encoding = arguments
     if type(text) is not str or type(encoding) is not str or encoding not in ("latin1", "latin-1"):
         raise ValueError("its text is not in latin-1")
@@ -214,7 +218,7 @@ def _made(what: _Made, arguments: tuple[Any, ...]) -> Any:
 
 
 def download(root: Path) -> None:
-    """Put torchvision's ``cifar-10-batches-py`` into the folder ``root``, whole or not at all."""
+    """Download ``cifar-10-batches-py`` with torchvision into ``root``, whole or not at all."""
     from torchvision.datasets import CIFAR10
 
     if (root / FOLDER).exists():
@@ -223,9 +227,9 @@ def download(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as aside:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of unpickling old arrays
+                warnings.simplefilter("ignore")  # torchvision unpickles old arrays
                 CIFAR10(aside, download=True)
-            with contextlib.suppress(FileExistsError):  # by another meanwhile
+            with contextlib.suppress(FileExistsError):  # another process was faster
                 (Path(aside) / FOLDER).rename(root / FOLDER)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise DataError(

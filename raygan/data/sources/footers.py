@@ -1,8 +1,9 @@
-"""What a Parquet file says of its column of images: its footer, checked and reduced to that column.
+"""The footer of a Parquet file, checked and reduced to its column of images.
 
-pyarrow is given a footer made here of numbers that were checked. So it meets neither the other
-columns nor the Arrow schema that a file may hold, whose extension types would hand metadata to
-whatever this process has registered for them; some of that unpickles it.
+pyarrow does not get the file's own footer, but one that is written here from checked numbers. So
+it sees neither the other columns nor the Arrow schema of the file. The extension types of such a
+schema would pass metadata to code that is registered in this process, and some of that code
+unpickles it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from raygan.shown import shown
 
 IMAGE_COLUMNS = ("image", "img")
 MAX_ROWS = 2**32
-"""Rows that a row group may claim to have."""
+"""Most rows of a row group."""
 MAX_FOOTER = 16 * 2**20
 MAX_STRUCTURES = 2**20
-"""Structures in a footer: three per column of each row group."""
+"""Most structures in a footer, which has three per column of each row group."""
 _END = b"PAR1"
 
 _BYTE_ARRAY, _REPEATED = 6, 2
@@ -46,29 +47,29 @@ _FILE = {2: [_ELEMENT], 3: int, 4: [_GROUP]}
 
 @dataclass(frozen=True)
 class Chunk:
-    """The pages of a column in a row group, which lie at ``start`` … ``stop`` of the file."""
+    """The pages of a column in a row group: bytes ``start`` … ``stop`` of the file."""
 
     start: int
     stop: int
     is_images: bool
-    """Or of their paths."""
+    """Whether the values are images; otherwise they are paths of images."""
     nulls: int | None
-    """Rows without a value, if the file says so."""
+    """Rows without a value; None if the file does not say."""
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What is read of a file: its column of images."""
+    """The part of a footer that is used: the column of images."""
 
     rows: tuple[int, ...]
     """Rows of each row group."""
     chunks: tuple[tuple[Chunk, ...], ...]
-    """Of each row group: of the images' bytes and, if there are any, of their paths."""
+    """By row group: the chunk of the images' bytes and, if there is one, that of their paths."""
     images: str
-    """The name by which pyarrow knows the images' bytes."""
+    """The name of the images' bytes in pyarrow."""
     written: bytes
-    """A Parquet file of no pages with the footer for pyarrow: of one column ``image``, of bytes
-    or of a struct with the fields ``bytes`` and perhaps ``path``."""
+    """A Parquet file without pages that holds the footer for pyarrow: one column ``image`` of
+    bytes, or of a struct with the fields ``bytes`` and perhaps ``path``."""
 
 
 def read(file: BinaryIO, path: str) -> Footer:
@@ -77,7 +78,7 @@ def read(file: BinaryIO, path: str) -> Footer:
     file.seek(max(0, size - 8))
     tail = file.read(8)
     if len(tail) < 8 or tail[4:] != _END:
-        raise ValueError("it does not end as one")
+        raise ValueError("its end is not that of a Parquet file")
     length = int.from_bytes(tail[:4], "little")
     if length > min(size - 8, MAX_FOOTER):
         raise ValueError(f"its footer claims {length:,} bytes")
@@ -87,24 +88,24 @@ def read(file: BinaryIO, path: str) -> Footer:
 
 @functools.lru_cache(maxsize=8)  # each piece of a file opens it anew
 def _checked(data: bytes, end_of_pages: int, path: str) -> Footer:
-    found = thrift.Reader(data, MAX_STRUCTURES).struct(_FILE)
-    groups = found.get(4, [])
+    footer = thrift.Reader(data, MAX_STRUCTURES).struct(_FILE)
+    groups = footer.get(4, [])
     rows = tuple(group.get(3, -1) for group in groups)
-    if any(not 0 <= count <= MAX_ROWS for count in rows) or sum(rows) != found.get(3):
+    if any(not 0 <= count <= MAX_ROWS for count in rows) or sum(rows) != footer.get(3):
         raise DataError(
             f"{shown(path)}: its row groups of {str(rows[:5])[:99]} … rows are not the "
-            f"{found.get(3)} that it claims to have"
+            f"{footer.get(3)} that it claims to have"
         )
-    schema, columns = _column(found.get(2, []), path)
+    schema, columns = _column(footer.get(2, []), path)
     chunks, written = [], []
     for group, count in zip(groups, rows, strict=True):
         metas = [(names, _meta(group, column, count)) for names, column in columns]
         chunks.append(tuple(_chunk(*meta, end_of_pages) for meta in metas))
         written.append(_group(metas, count))
-    footer = thrift.struct(
+    reduced = thrift.struct(
         (1, I32, 2), (2, LIST, (STRUCT, schema)), (3, I64, sum(rows)), (4, LIST, (STRUCT, written))
     )
-    whole = _END + footer + len(footer).to_bytes(4, "little") + _END
+    whole = _END + reduced + len(reduced).to_bytes(4, "little") + _END
     return Footer(rows, tuple(chunks), b".".join(columns[0][0]).decode(), whole)
 
 
@@ -114,7 +115,7 @@ class _Node:
 
     element: dict[int, Any]
     leaf: int
-    """Number of the first column of values in it."""
+    """Number of the first leaf column in it."""
     fields: tuple[_Node, ...] = ()
 
     @property
@@ -124,7 +125,7 @@ class _Node:
 
     @property
     def kind(self) -> str:
-        """Its type, in Arrow's words."""
+        """Arrow's name of its type."""
         for number in self.element.get(_LOGICAL_TYPE, {}):
             return _LOGICAL[number]
         if (converted := self.element.get(_CONVERTED_TYPE)) is not None:
@@ -135,7 +136,7 @@ class _Node:
         return _PHYSICAL[kind] if 0 <= kind < len(_PHYSICAL) else "unknown"
 
     def written(self, name: bytes, children: int | None = None) -> bytes:
-        """As an element of the schema that pyarrow reads."""
+        """The schema element for pyarrow."""
         repetition = self.element.get(_REPETITION)
         if repetition not in (0, 1):
             raise ValueError("its images are lists")
@@ -150,7 +151,7 @@ class _Node:
 def _column(
     elements: list[dict[int, Any]], path: str
 ) -> tuple[list[bytes], list[tuple[list[bytes], int]]]:
-    """The schema of the column of images alone, and names and number of each of its leaves."""
+    """The schema of the column of images, and the names and number of each of its leaves."""
     tops = _tops(elements)
     column = next((top for name in IMAGE_COLUMNS for top in tops if top.name == name), None)
     if column is None:
@@ -180,7 +181,7 @@ def _column(
 
 
 def _tops(elements: list[dict[int, Any]]) -> list[_Node]:
-    """The columns of a schema that lists each of them before its fields, and the fields of each."""
+    """The top-level columns, with their fields, of a schema that is listed depth first."""
     place, leaf = 1, 0
     tops: list[_Node] = []
     if not elements or elements[0].get(_CHILDREN, 0) > len(elements):
@@ -188,7 +189,7 @@ def _tops(elements: list[dict[int, Any]]) -> list[_Node]:
     for _ in range(elements[0].get(_CHILDREN, 0)):
         top, first, fields = elements[place], leaf, []
         place += 1
-        waiting = [top.get(_CHILDREN, 0)]  # fields of each group that the next element is in
+        waiting = [top.get(_CHILDREN, 0)]  # by open group, outermost first: how many fields follow
         leaf += not waiting[0]
         while waiting:
             if waiting[-1] <= 0:

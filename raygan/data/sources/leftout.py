@@ -1,4 +1,4 @@
-"""Files of a data set that are not read: counted by suffix, so that nobody misses them unawares."""
+"""Files of a data set that are not read: counted by suffix, so that users hear of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raygan.shown import shown
 IMAGES = "PNG, JPEG or WEBP file (.png, .jpg, .webp …)"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 _MOST = 10
-"""Suffixes that are counted each by itself."""
+"""Most suffixes that are listed; the others are counted together."""
 _LONGEST = 16
 _NONE, _OTHERS = "(no suffix)", "(other suffixes)"
 
@@ -29,12 +29,12 @@ def suffix(name: str) -> str:
 
 
 def is_archive(name: str) -> bool:
-    """Whether the file is packed, by its suffix."""
+    """Whether the suffix of the file is that of an archive."""
     return suffix(name) in _ARCHIVES
 
 
 def counted(names: Iterable[str]) -> dict[str, int]:
-    """How many files have which suffix: the most frequent ones, then all others together."""
+    """The number of files by suffix: the most frequent suffixes, then all others together."""
     counts = Counter(shown(suffix(name), _LONGEST) or _NONE for name in names)
     most = dict(counts.most_common(_MOST))
     rest = counts.total() - sum(most.values())
@@ -47,7 +47,7 @@ def described(counts: Mapping[str, int]) -> str:
 
 
 def nothing(path: str, wanted: Iterable[str], listed: list[files.File]) -> DataError:
-    """The error for a path at which no file is one of those ``wanted``."""
+    """The error for a path that holds none of the kinds of files in ``wanted``."""
     names = [file.name for file in listed]
     there = described(counted(names)) or "no files"
     hint = ""

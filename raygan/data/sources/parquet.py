@@ -19,18 +19,20 @@ from raygan.errors import DataError
 from raygan.shown import shown
 
 MAX_PAGE = 16 * 2**20
-"""Bytes to which a page may unpack, however few it has; one that has many may unpack further:"""
+"""A page may unpack to this many bytes, whatever its packed size."""
 _PLAUSIBLE = 10
-"""times. Images are packed already; so are pages of many small ones, up to twice or thrice."""
+"""A page may also unpack to this many times its packed size. Images are packed already, so that
+real pages unpack to at most two or three times their size."""
 _BATCH = 64
-"""Rows that are in memory at a time, at most; and bytes of their values, whatever the pages hold.
-pyarrow takes up to five times that: the unpacked page, its dictionary, and buffers that double."""
+"""Most rows in memory at a time."""
 _MOST_AT_ONCE = 64 * 2**20
+"""Most bytes of values in memory at a time. pyarrow takes up to five times that: the unpacked page,
+its dictionary, and buffers that grow by doubling."""
 _BUFFER = 4 * 2**20
 _HEADER, _MOST_HEADER = 16 * 2**10, 2**20
-"""Bytes that are read to find a page's header, which holds statistics; and then at most."""
+"""Bytes that are read for the header of a page, at first and at most; it may hold statistics."""
 _MOST_STRUCTURES = 100
-"""Structures in a page's header."""
+"""Most structures in the header of a page."""
 _READERS = 16
 
 # numbers of fields in parquet.thrift: sizes of a page, and how many values of which encoding it has
@@ -39,7 +41,7 @@ _ENCODING = {5: 2, 7: 2, 8: 4}
 _PLAIN, _DICTIONARIES = 0, (2, 8)
 
 ReadAt = Callable[[int, int], bytes]
-"""From such a byte of a file on so many bytes."""
+"""Called with a position and a size; returns these bytes of a file."""
 
 
 class ParquetPiece(PartsPiece):
@@ -72,7 +74,7 @@ def _rows(part: Part) -> Iterator[Item]:
         if not chosen:
             raise DataError(f"{shown(path)}: has changed while it was read")
         chunks = [chunk for group in chosen for chunk in footer.chunks[group]]
-        # an image without bytes may be in a file that its path names
+        # an image without bytes may be in the file that its path names
         with_names = any(chunk.nulls != 0 for chunk in chunks if chunk.is_images)
         if not with_names:
             chunks = [chunk for chunk in chunks if chunk.is_images]
@@ -84,8 +86,8 @@ def _rows(part: Part) -> Iterator[Item]:
             if names is None:
                 yield from map(_item, places, cells)
             else:
-                found = list(zip(places, cells, names[first:last], strict=True))
-                yield from at_once(partial(_image, path), found, path)
+                rows_ = list(zip(places, cells, names[first:last], strict=True))
+                yield from at_once(partial(_image, path), rows_, path)
             row += len(column)
             if row >= stop:
                 return
@@ -95,14 +97,14 @@ def _rows(part: Part) -> Iterator[Item]:
 def _batches(
     file: BinaryIO, path: str, footer: Footer, groups: list[int], rows: int, with_names: bool
 ) -> Iterator[tuple[Any, Any]]:
-    """pyarrow's arrays of images' bytes and of the names of their files, ``rows`` at a time."""
+    """pyarrow arrays of the images' bytes and of their file names, ``rows`` at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(pa.BufferReader(footer.written), arrow_extensions_enabled=False) as empty:
         metadata = empty.metadata
     file.seek(0)
-    # from object storage whole column chunks at a time; else in small reads
+    # object storage: whole column chunks at a time; a local file: small reads
     with pq.ParquetFile(
         file,
         metadata=metadata,
@@ -129,7 +131,7 @@ def _item(where: str, cell: Any) -> Item:
 
 
 def _image(table: str, row: tuple[str, Any, Any]) -> Item:
-    """The bytes of a row (where it lies, its bytes, its path) or of the file that it names."""
+    """The image of a ``row`` (where it is, its bytes, its path), from its bytes or the file."""
     where, cell, name_cell = row
     if cell.as_buffer() or not (named := name_cell.as_py()):
         return _item(where, cell)
@@ -151,12 +153,12 @@ def _image(table: str, row: tuple[str, Any, Any]) -> Item:
     except ValueError as error:  # too large
         return where, UnusableError(where, f"{said} has {error}")
     except OSError as error:
-        # without its cause, by which `retrying` would see that the piece may be tried again
+        # without the cause, so that `retrying` does not try the whole piece again
         raise DataError(f"{shown(file)}: cannot be read ({shown(error)})") from None
 
 
 def _is_below(name: str, folder: str) -> bool:
-    """Whether ``name`` leads to a place within ``folder``, by parts and by links."""
+    """Whether ``name`` is a path below ``folder``, also when symbolic links are followed."""
     if {"", ".", ".."} & set(name.split("/")) or set(name) & set("\\\0?#") or ":" in name:
         return False
     if files.is_address(folder):
@@ -165,11 +167,11 @@ def _is_below(name: str, folder: str) -> bool:
 
 
 def _rows_at_once(file: BinaryIO, path: str, chunks: list[Chunk]) -> int:
-    """So few that they fit into memory, whatever the pages of ``chunks`` unpack to.
+    """How many rows fit into memory, whatever the pages of ``chunks`` unpack to.
 
-    Each page's header is looked at first: what the footer says of their sizes is of no use, and a
-    dictionary's value may stand in each row. Raises DataError for pages that only a file made to
-    fill the memory would have.
+    The header of each page is read for this. The footer does not tell the size of the pages, and
+    one value of a dictionary may be in every row. Raises DataError for pages that only a crafted
+    file has.
     """
     if files.is_address(path):
         opened: Any = file  # pyarrow's, which several threads may read
@@ -210,7 +212,7 @@ def _largest_page(read: ReadAt, path: str, chunk: Chunk) -> int:
                     "plain and dictionary encoding are read: write the table again with these "
                     "(pyarrow's default)"
                 )
-        # a place in memory is taken for each value of a dictionary
+        # each value of a dictionary takes memory
         if 7 in header and not 0 <= header[7].get(1, -1) <= size // 4:
             raise ValueError("a dictionary claims more values than it has bytes")
         at, largest = at + length + packed, max(largest, size)
@@ -218,7 +220,7 @@ def _largest_page(read: ReadAt, path: str, chunk: Chunk) -> int:
 
 
 def _page(read: ReadAt, at: int, most: int) -> tuple[dict[int, Any], int]:
-    """The header of the page at ``at``, and its length."""
+    """The header of the page at ``at``, and the length of the header."""
     for size in (_HEADER, _MOST_HEADER):
         reader = thrift.Reader(read(at, min(size, most)), _MOST_STRUCTURES)
         try:
@@ -231,7 +233,7 @@ def _page(read: ReadAt, at: int, most: int) -> tuple[dict[int, Any], int]:
 
 @contextlib.contextmanager
 def _sound(path: str) -> Iterator[None]:
-    """Raises DataError naming ``path`` for whatever else comes of a damaged file."""
+    """Turn the exceptions that a damaged file causes into a DataError that names ``path``."""
     from pyarrow import ArrowException
 
     try:

@@ -1,7 +1,7 @@
-"""Ranges of a source that are decoded independently of each other, wherever that is.
+"""Pieces: ranges of a source that are decoded independently of each other, in any process.
 
-A piece names its images in a fixed order; so what comes of a source does not depend on who decodes
-which piece when. Pieces are small and can be sent to other processes.
+The images of a piece have a fixed order, so that the prepared set does not depend on where and when
+pieces are decoded. Pieces are small and can be pickled.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from raygan.errors import DataError
 T = TypeVar("T")
 
 Item = tuple[str, "bytes | Pixels | UnusableError"]
-"""Where an image lies, and its encoded bytes, or its pixels [H, W, C], or why there are none."""
+"""Where an image is; and its encoded bytes, its pixels [H, W, C], or why it cannot be used."""
 
 _REQUESTS = 16
-"""Files that are fetched from object storage at a time."""
+"""Files that are read from object storage at the same time."""
 
 
 class Piece(Protocol):
@@ -31,14 +31,14 @@ class Piece(Protocol):
 
     @property
     def count(self) -> int:
-        """How many images it has."""
+        """Number of images."""
 
     @property
     def path(self) -> str:
-        """The file or folder that it lies in."""
+        """The file or folder that holds it."""
 
     def read(self) -> Iterator[Item]:
-        """Its images in order; raises DataError naming the file that cannot be read."""
+        """The images in order; raises DataError naming a file that cannot be read."""
 
 
 class Part(NamedTuple):
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class PartsPiece:
-    """Ranges of rows of files: what pieces of tables have in common."""
+    """Ranges of rows of files; the base of pieces of tables."""
 
     path: str
     parts: tuple[Part, ...]
@@ -121,12 +121,15 @@ def _file(path: str) -> Item:
     except ValueError as error:  # too large
         return path, UnusableError(path, f"has {error}")
     except OSError as error:
-        # without its cause, by which `retrying` would see that the piece may be tried again
+        # without the cause, so that `retrying` does not try the whole piece again
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
 def cut(parts: Iterable[tuple[str, int, int]], size: int) -> Iterator[tuple[Part, ...]]:
-    """Parts (file, first, count) that are best read whole → groups of at most ``size`` images."""
+    """Group ``parts`` (file, first row, count) into groups of at most ``size`` images.
+
+    A part is cut only if it is larger than ``size``, since parts are best read whole.
+    """
     group: list[Part] = []
     room = size
     for path, start, count in parts:

@@ -1,4 +1,4 @@
-"""Published splits of a data set (train, validation, test), told by the names of its files."""
+"""Published splits of a data set (train, validation, test), by the names of its files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _KNOWN = {
     }.items()
     for alias in aliases
 }
-"""Names of splits, as the Hugging Face datasets library knows them."""
+"""By name in lower case, the split; the names are those of the Hugging Face datasets library."""
 _SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}")
 UNNAMED = ""
-"""The split of files whose names tell none."""
+"""The split of files whose names do not name one."""
 
 
 def of_folder(name: str) -> str:
-    """The split of the file ``name``: the first of its folders that is called like one."""
+    """The split of the file ``name``: its first folder that is named after a split."""
     folders = name.lower().split("/")[:-1]
     return next((_KNOWN[folder] for folder in folders if folder in _KNOWN), UNNAMED)
 
@@ -45,28 +45,29 @@ def of_table(name: str) -> str:
 
 
 def grouped(items: Iterable[T], split_of: Callable[[T], str]) -> dict[str, list[T]]:
-    """What belongs to each split, in the order found."""
+    """By split, its items; splits and items are in the order of ``items``."""
     groups: dict[str, list[T]] = {}
     for item in items:
         groups.setdefault(split_of(item), []).append(item)
     return groups
 
 
-def chosen(config: DatasetConfig, path: str, found: Iterable[str]) -> tuple[list[str], str]:
-    """Those of the splits ``found`` that ``config`` asks for, and one word for them: ``all``,
-    ``train`` or ``train+test``.
+def chosen(config: DatasetConfig, path: str, present: Iterable[str]) -> tuple[list[str], str]:
+    """The splits that ``config`` asks for, and one word for them: ``all``, ``train``,
+    ``train+test``.
 
-    By default ``train``, if each file belongs to a split and there are several; else all. Raises
-    :class:`~raygan.errors.DataError` if there is no such split.
+    ``present``: the splits at ``path``. By default ``train`` is chosen if there is one and each
+    file belongs to a split; otherwise all. Raises :class:`~raygan.errors.DataError` if a split that
+    is asked for is not present.
     """
-    found = list(found)
+    present = list(present)
     asked = [_KNOWN.get(name.lower(), name.lower()) for name in config.splits()]
-    if not asked and "train" in found and UNNAMED not in found:
+    if not asked and "train" in present and UNNAMED not in present:
         asked = ["train"]
     if asked in ([], [ALL_SPLITS]):
-        return found, ALL_SPLITS
-    if missing := [split for split in asked if split not in found]:
-        names = [split for split in found if split != UNNAMED]
+        return present, ALL_SPLITS
+    if missing := [split for split in asked if split not in present]:
+        names = [split for split in present if split != UNNAMED]
         if names:
             there = f"it has {listed(names)}. Set `dataset.split` to one of these, or"
         else:
@@ -77,6 +78,6 @@ def chosen(config: DatasetConfig, path: str, found: Iterable[str]) -> tuple[list
     return list(dict.fromkeys(asked)), "+".join(dict.fromkeys(asked))
 
 
-def listed(found: Iterable[str]) -> str:
-    """Names of splits as a list for people."""
-    return ", ".join(split or "(files of no split)" for split in found)
+def listed(names: Iterable[str]) -> str:
+    """The names of splits, as text."""
+    return ", ".join(split or "(files of no split)" for split in names)

@@ -1,6 +1,6 @@
-"""Thrift's compact protocol, in which Parquet writes its footer and the headers of its pages.
+"""Thrift's compact protocol, in which Parquet stores its footer and the headers of its pages.
 
-Read here so that nothing a file claims reaches pyarrow unseen; written to hand on what was checked.
+raygan reads them itself to check them before pyarrow sees anything, and writes what it has checked.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _MOST_NESTED = 32
 _MOST_FIELDS = 1000
 
 Wanted = Any
-"""What to keep of a value: ``int`` or ``bytes``, ``[Wanted]`` for a list of such values, or
+"""What is kept of a value: ``int`` or ``bytes``, ``[Wanted]`` for a list of such values, or
 ``{field number: Wanted}`` for a structure, whose other fields are left out."""
 
 
 class Reader:
-    """Reads structures from ``data``; raises ValueError where it ends early or is malformed.
+    """Reads structures from ``data``; raises ValueError if it ends early or is malformed.
 
-    ``most`` is how many structures it may hold, since each takes far more memory than bytes.
+    ``most``: most structures that it may hold. A structure takes far more memory than bytes.
     """
 
     def __init__(self, data: bytes, most: int) -> None:
@@ -29,14 +29,14 @@ class Reader:
         self.at = 0
 
     def struct(self, wanted: dict[int, Wanted], depth: int = 0) -> dict[int, Any]:
-        """The next structure's fields that are ``wanted``."""
-        found: dict[int, Any] = {}
+        """The ``wanted`` fields of the next structure, by their numbers."""
+        values: dict[int, Any] = {}
         for field, kind in self._fields():
             if field in wanted:
-                found[field] = self._value(kind, wanted[field], depth)
+                values[field] = self._value(kind, wanted[field], depth)
             else:
                 self._skip(kind, depth)
-        return found
+        return values
 
     def _fields(self) -> Iterator[tuple[int, int]]:
         self._left -= 1
@@ -79,7 +79,7 @@ class Reader:
             for _ in range(size):
                 self._skip(element, depth + 1, in_list=True)
         elif kind in _BOOLS:
-            self._take(1 if in_list else 0)  # a field's is its type
+            self._take(1 if in_list else 0)  # the value of a field is in its type
         elif kind in (BYTE, DOUBLE):
             self._take(1 if kind == BYTE else 8)
         else:  # Parquet has no maps
@@ -115,9 +115,10 @@ class Reader:
 
 
 def struct(*fields: tuple[int, int, Any]) -> bytes:
-    """A structure of fields (number, type, value), by number; those of value None are left out.
+    """A structure of ``fields`` (number, type, value), in the order of their numbers.
 
-    A structure within it is its bytes, a list (type of its elements, elements).
+    Fields whose value is None are left out. The value of a structure is its bytes; the value of a
+    list is (type of its elements, elements).
     """
     last, out = 0, b""
     for field, kind, value in fields:
