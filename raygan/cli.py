@@ -2,7 +2,7 @@
 
 import click
 
-from raygan.sweep.commands import look as commands
+from raygan.sweep.commands import look
 from raygan.sweep.commands.evaluate import evaluate
 from raygan.sweep.commands.starter import init
 from raygan.sweep.commands.sweep import main as sweep
@@ -19,11 +19,11 @@ def main() -> None:
 
 main.add_command(init, "init")
 main.add_command(sweep, "sweep")
-main.add_command(commands.status, "status")
-main.add_command(commands.stop, "stop")
-main.add_command(commands.results, "results")
+main.add_command(look.status, "status")
+main.add_command(look.stop, "stop")
+main.add_command(look.results, "results")
 main.add_command(evaluate, "evaluate")
-main.add_command(commands.report, "report")
+main.add_command(look.report, "report")
 main.add_command(ui, "ui")
 main.add_command(watch, "watch")
 
