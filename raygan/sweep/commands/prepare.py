@@ -15,21 +15,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.data import decoders as parallel
-from raygan.data import files
+from raygan.data import decoders, files, shared
 from raygan.data.dataset import DatasetConfig, SourceName
 from raygan.data.manifest import load, read_manifest
 from raygan.data.pace import Pace
 from raygan.data.prepare import Map, prepare
-from raygan.data.shared import verify as verify_checksums
 from raygan.data.sources import leftout, splits
 from raygan.errors import DataError, RayganError
 from raygan.shown import shown
 
 _SHEET = 64
-"""Images of a contact sheet."""
+"""Number of images on a contact sheet."""
 _MOST = 5000
-"""Characters of a value that are shown, such as a path."""
+"""Most characters of a value, such as a path, that are shown."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,9 +104,9 @@ def _prepare(
 def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
     from raygan.storage import Storage
     from raygan.sweep.cluster.trial import data_folder
-    from raygan.sweep.spec.sweep_spec import load as load_spec
+    from raygan.sweep.spec import sweep_spec
 
-    spec = load_spec(file, overrides)
+    spec = sweep_spec.load(file, overrides)
     return spec.dataset_config(), data_folder(Storage(spec.storage))
 
 
@@ -121,9 +119,9 @@ def _map(processes: int | None, address: str | None) -> Map:
                 "--processes (this machine) and --address (a cluster) cannot be combined; give one"
             )
         tune.connect(address, verbose=False)
-        return parallel.on_ray
+        return decoders.on_ray
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return parallel.processes(processes or cpus or 1)
+    return decoders.processes(processes or cpus or 1)
 
 
 @main.command()
@@ -141,7 +139,7 @@ def info(path: Path, sheet: Path | None, verify: bool) -> None:
         images = load(path)
         manifest = read_manifest(path)
         if verify:
-            verify_checksums(path)
+            shared.verify(path)
         try:
             described = _described(path, manifest, verified=verify)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -154,7 +152,7 @@ def info(path: Path, sheet: Path | None, verify: bool) -> None:
             click.echo(f"left out: {shown(image['where'])}: {shown(image['reason'])}")
         import torch
 
-        # from all over the set: it may be in the order of something
+        # evenly spaced, since the images may be sorted
         count = min(_SHEET, len(images))
         tiles = images.take(torch.arange(count) * len(images) // count)
         sheet = sheet or path.with_name(f"{path.name}.png")
@@ -195,8 +193,8 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
 
 
 def _split(source: dict[str, Any]) -> str:
-    found = source.get("splits", [])
-    return f"{source['split']} of {splits.listed(found)}" if len(found) > 1 else source["split"]
+    every = source.get("splits", [])
+    return f"{source['split']} of {splits.listed(every)}" if len(every) > 1 else source["split"]
 
 
 @contextmanager
