@@ -26,7 +26,8 @@ import math
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +44,7 @@ from typing import (
     get_type_hints,
 )
 
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, RayganError
 from raygan.shown import shown
 
 Scalar = bool | int | float | str
@@ -317,6 +318,18 @@ def use(files: Iterable[RecipeFile]) -> None:
             _used[name] = (file, _enter(file))
 
 
+def ensure(files: Iterable[RecipeFile]) -> None:
+    """Enter the recipes of these files, too, as :func:`use` does; a file of the same name with
+    another text gives way."""
+    given = {file.name: file for file in files}
+    use([*(file for name, (file, _) in _used.items() if name not in given), *given.values()])
+
+
+def file_of(recipe: type[Recipe]) -> RecipeFile | None:
+    """The user's file that the recipe comes from; None of a built-in one."""
+    return next((file for file, own in _used.values() if recipe in own), None)
+
+
 def in_use() -> dict[str, tuple[RecipeFile, Sequence[type[Recipe]]]]:
     """The files that :func:`use` has entered, with their recipes, by the file's name."""
     return dict(_used)
@@ -353,6 +366,20 @@ def _enter(file: RecipeFile) -> list[type[Recipe]]:
             f"{file.name}: defines no recipe: a subclass of a kind in raygan.recipes with a `name`"
         )
     return entered
+
+
+@contextmanager
+def blamed() -> Iterator[None]:
+    """Within it, an error from the code of a user's file is a
+    :class:`~raygan.errors.ConfigError` that names the file and the line."""
+    try:
+        yield
+    except RayganError:
+        raise
+    except Exception as error:
+        if (text := blame(error, [file for file, _ in _used.values()])) is None:
+            raise
+        raise ConfigError(text) from error
 
 
 def blame(error: BaseException, files: Iterable[RecipeFile]) -> str | None:

@@ -38,7 +38,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.sections import Stop
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.spec.yaml_loader import parse
-from raygan.sweep.study.stopping import is_exempt, make_rule
+from raygan.sweep.stopping.rules import is_exempt, make_stopper
 from raygan.sweep.study.study import OUTCOME, Study
 
 
@@ -228,7 +228,7 @@ def play(
 
     The same seed offers each cell the same rates, and each rule the same curves.
     """
-    rule, rates = make_rule(stop, ITERATIONS), _drawn(seed)
+    rule, rates = make_stopper(stop, ITERATIONS), _drawn(seed)
     curves: dict[int, list[tuple[int, float]]] = {}
     ended: dict[int, str] = {}
     due: list[tuple[float, int]] = []  # time of the next evaluation, trial

@@ -17,7 +17,9 @@ from raygan.sweep.spec import claims
 from raygan.sweep.spec.mistakes import message
 from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, RULES_OF, Range, Scalar, Stop
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
-from raygan.sweep.study.stopping import GRACE, LEAST_GRACE, first_stop, grace
+from raygan.sweep.stopping.asha import LEAST_GRACE
+from raygan.sweep.stopping.rule import GRACE
+from raygan.sweep.stopping.rules import first_stop, grace
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec

@@ -10,16 +10,18 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
+from raygan import recipe
 from raygan.errors import RayganError
 from raygan.records import WHOLE, TrialRecord
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell, TrialPlan
 from raygan.sweep.spec.space import longest
 from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.stopping.rule import Stopper
+from raygan.sweep.stopping.rules import is_exempt, make_stopper
 from raygan.sweep.study.search import CellSearch
-from raygan.sweep.study.stopping import Never, StopRule, is_exempt, make_rule
 
-_TO_THE_END = Never()
+_TO_THE_END = Stopper()
 
 
 def verdict_records(
@@ -159,7 +161,7 @@ class CellStudy:
         """Seeds of each of the best settings at the current look (:mod:`.looks`)."""
         self._spec, self._cell = spec, cell
         self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
-        self._rule = make_rule(spec.stopping(), longest(spec, cell.values))
+        self._stopper = make_stopper(spec.stopping(), longest(spec, cell.values))
 
     @property
     def complete(self) -> bool:
@@ -176,12 +178,13 @@ class CellStudy:
 
     def heard(self, record: TrialRecord, step: int, loss: float) -> bool:
         """An evaluation of ``record``; returns whether the rule stops it."""
-        stops = self._rule_of(record).stops(record.id, step, loss)
+        with recipe.blamed():
+            stops = self._stopper_of(record).stops(record.id, step, loss)
         return stops and not is_exempt(record.index)
 
     def rung(self, record: TrialRecord, step: int) -> int:
         """The last iteration up to ``step`` at which ``record`` is compared with others."""
-        return self._rule_of(record).rung(step)
+        return self._stopper_of(record).rung(step)
 
     def ended(self, record: TrialRecord, baseline: float | None = None) -> None:
         """Tell the search how ``record`` ended; ``baseline``: loss of the mean training image."""
@@ -197,8 +200,9 @@ class CellStudy:
                 self._restore_search(record, baseline)
         # in the order of the iterations, so that no trial is compared with losses of later ones
         points = [(point, record) for record in searched for point in record.curve]
-        for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
-            self._rule.stops(record.id, step, loss)
+        with recipe.blamed():
+            for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
+                self._stopper.stops(record.id, step, loss)
 
     def verdict_records(self) -> list[TrialRecord]:
         """The replicates of the settings that are best now: what the verdict rests on."""
@@ -222,8 +226,8 @@ class CellStudy:
             if planned.id not in self.records:
                 yield planned
 
-    def _rule_of(self, record: TrialRecord) -> StopRule:
-        return self._rule if record.kind == "search" else _TO_THE_END
+    def _stopper_of(self, record: TrialRecord) -> Stopper:
+        return self._stopper if record.kind == "search" else _TO_THE_END
 
     def _restore_search(self, record: TrialRecord, baseline: float | None) -> None:
         last = self.records.get(f"{record.id}{plan.RETRY}", record)

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from raygan.sweep.spec.sections import Stop
-from raygan.sweep.study.stopping import grace, is_exempt
+from raygan.sweep.stopping.rules import grace, is_exempt
 
 if TYPE_CHECKING:
     from raygan.gan.speed import Speed

@@ -17,10 +17,10 @@ from raygan.storage import Storage
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.space import longest, search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.stopping.rules import grace, is_exempt
 from raygan.sweep.study import looks, registered
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.compared import cells
-from raygan.sweep.study.stopping import grace, is_exempt
 
 
 def make_report(

@@ -10,8 +10,10 @@ import pytest
 
 from raygan.gan.speed import Speed
 from raygan.sweep.spec.sections import Stop
+from raygan.sweep.stopping.asha import Asha
+from raygan.sweep.stopping.rule import Stopper
+from raygan.sweep.stopping.rules import is_exempt
 from raygan.sweep.study.estimate import STARTUP_SECONDS, Work, estimate, passing
-from raygan.sweep.study.stopping import Asha, is_exempt
 
 NONE = Stop(rule="none")
 CELL = Work(trials=6, replicates=2, iterations=1000, evaluate_every=300, speed=Speed(10.0, 3.0))
@@ -128,7 +130,7 @@ def test_the_rule_itself_stops_as_many_as_expected(trials, iterations, every, gr
     rng = random.Random(7)
     repeats = 10_000 // trials
 
-    def train(rule: Asha, trial: str) -> int:
+    def train(rule: Stopper, trial: str) -> int:
         for step in [*range(every, iterations, every), iterations]:
             loss = rng.random() - step  # a new low each time, and a new rank at each rung
             if rule.stops(trial, step, loss) and not is_exempt(int(trial)):
@@ -137,7 +139,7 @@ def test_the_rule_itself_stops_as_many_as_expected(trials, iterations, every, gr
 
     total = 0
     for _ in range(repeats):
-        rule = Asha(grace, reduction)
+        rule = Asha(reduction=reduction).start(grace)
         total += sum(train(rule, str(trial)) for trial in range(trials))
     cell = Work(trials, 0, iterations, every, None)
     stop = Stop(rule="asha", grace=grace, reduction=reduction)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from raygan.sweep.spec.sections import Stop
-from raygan.sweep.study.stopping import is_exempt
+from raygan.sweep.stopping.rules import is_exempt
 from raygan.sweep.study.study import Study
 from tests.sweep import simulated
 from tests.sweep.simulated import (

@@ -1,18 +1,26 @@
+from types import SimpleNamespace
+
 import pytest
 
+from raygan import recipe
+from raygan.errors import ConfigError
 from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, space
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.sections import Stop
 from raygan.sweep.spec.yaml_loader import parse
-from raygan.sweep.study import stopping
-from raygan.sweep.study.stopping import Asha, Median, Never, Patience, first_stop, make_rule
+from raygan.sweep.stopping import rules
+from raygan.sweep.stopping.asha import LEAST_GRACE, Asha
+from raygan.sweep.stopping.median import LEAST, Median
+from raygan.sweep.stopping.none import Never
+from raygan.sweep.stopping.patience import Patience
+from raygan.sweep.stopping.rules import RULES, first_stop, make_stopper, rule_of
 from raygan.sweep.study.study import Study
 
 
 def test_asha_keeps_the_best_of_each_rung():
-    rule = Asha(grace=10, reduction=2)
+    rule = Asha(reduction=2).start(10)
     assert not rule.stops("a", 5, 9.0)  # before the first rung
     assert not rule.stops("a", 10, 0.5)  # alone
     assert rule.stops("b", 10, 0.6)  # worse than the only other
@@ -23,52 +31,52 @@ def test_asha_keeps_the_best_of_each_rung():
 
 
 def test_asha_passes_one_in_so_many():
-    rule = Asha(grace=10, reduction=3)
+    rule = Asha(reduction=3).start(10)
     losses = [0.1, 0.2, 0.3, 0.4, 0.5, 0.15]
     stopped = [rule.stops(str(i), 10, loss) for i, loss in enumerate(losses)]
     assert stopped == [False, True, True, True, True, False]  # the sixth is second of six
 
 
 def test_asha_judges_by_the_lowest_loss_so_far():
-    rule = Asha(grace=20, reduction=2)
+    rule = Asha(reduction=2).start(20)
     rule.stops("a", 20, 0.5)
     rule.stops("b", 10, 0.1)
     assert not rule.stops("b", 20, 0.9)
 
 
 def test_asha_judges_at_the_highest_rung_reached():
-    rule = Asha(grace=10, reduction=2)
+    rule = Asha(reduction=2).start(10)
     rule.stops("a", 40, 0.1)
     assert not rule.stops("b", 10, 0.9)  # alone at rung 10
     assert rule.stops("b", 45, 0.9)
 
 
 def test_patience_counts_iterations_since_the_last_new_low():
-    rule = Patience(grace=0, patience=30)
+    rule = Patience(patience=30).start(0)
     assert [rule.stops("a", s, loss) for s, loss in [(10, 1.0), (20, 0.5), (30, 0.6), (40, 0.5), (50, 0.7)]] == [
         False, False, False, False, True
     ]  # fmt: skip
 
 
 def test_patience_leaves_trials_alone_before_grace():
-    rule = Patience(grace=100, patience=10)
+    rule = Patience(patience=10).start(100)
     rule.stops("a", 10, 1.0)
     assert not rule.stops("a", 90, 2.0)
     assert rule.stops("a", 100, 2.0)
 
 
 @pytest.mark.parametrize(
-    ("rule", "kind"), [("asha", Asha), ("patience", Patience), ("none", Never)]
+    ("rule", "kind"), [("asha", Asha), ("median", Median), ("patience", Patience), ("none", Never)]
 )
 def test_rule_by_name(rule, kind):
-    assert isinstance(make_rule(Stop(rule=rule), 1000), kind)
+    assert isinstance(rule_of(Stop(rule=rule)), kind)
 
 
 @pytest.mark.parametrize(("iterations", "grace"), [(1000, 100), (1001, 101), (5, 1)])
 def test_grace_is_a_tenth_of_the_iterations_unless_given(iterations, grace):
-    assert stopping.grace(Stop(rule="asha"), iterations) == grace
-    assert stopping.grace(Stop(rule="asha", grace=7), iterations) == 7
-    rule = make_rule(Stop(rule="asha"), iterations)
+    assert rules.grace(Stop(rule="asha"), iterations) == grace
+    assert rules.grace(Stop(rule="asha", grace=7), iterations) == 7
+    rule = make_stopper(Stop(rule="asha"), iterations)
     assert (rule.rung(grace - 1), rule.rung(grace)) == (0, grace)
 
 
@@ -114,7 +122,7 @@ def test_every_fifth_trial_of_a_cell_runs_to_its_end():
 
 
 def test_median_stops_what_is_worse_than_the_usual_trial():
-    rule = Median(grace=20)
+    rule = Median().start(20)
     for number, level in enumerate((0.1, 0.2, 0.3)):
         for step in (10, 20, 30):
             assert not rule.stops(f"t{number}", step, level)
@@ -125,11 +133,11 @@ def test_median_stops_what_is_worse_than_the_usual_trial():
 
 
 def test_median_needs_others_that_have_come_as_far():
-    rule = Median(grace=10)
-    for number in range(Median.LEAST):
+    rule = Median().start(10)
+    for number in range(LEAST):
         rule.stops(f"t{number}", 10, 0.1)
     assert not rule.stops("bad", 20, 0.9)
-    for number in range(Median.LEAST):
+    for number in range(LEAST):
         rule.stops(f"t{number}", 20, 0.1)
     assert rule.stops("bad", 30, 0.9) is False  # nobody is at 30 yet
     assert rule.stops("worse", 20, 0.9)
@@ -139,8 +147,8 @@ def test_median_needs_others_that_have_come_as_far():
     ("step", "rung"), [(0, 0), (9, 0), (10, 10), (29, 10), (30, 30), (100, 90), (10_000, 7290)]
 )
 def test_rungs_of_the_ladder(step, rung):
-    assert Asha(10, 3).rung(step) == rung
-    assert Never().rung(step) == Patience(1, 1).rung(step) == step
+    assert Asha().start(10).rung(step) == rung
+    assert Never().start(10).rung(step) == Patience().start(1).rung(step) == step
 
 
 @pytest.mark.parametrize("every", [7, 10, 100])
@@ -149,10 +157,93 @@ def test_rungs_of_the_ladder(step, rung):
 @pytest.mark.parametrize("kind", ["asha", "median", "patience"])
 def test_no_rule_stops_a_trial_before_the_first_stop(kind, grace, patience, every):
     stop = Stop(rule=kind, grace=grace, patience=patience)
-    rule = make_rule(stop, 1000)
+    rule = make_stopper(stop, 1000)
     steps = range(every, 250, every)
-    for number in range(Median.LEAST):
+    for number in range(LEAST):
         for step in steps:
             rule.stops(f"good{number}", step, 0.1)
     first = next(step for step in steps if rule.stops("bad", step, 0.9))
     assert first == first_stop(stop, every, 1000)
+
+
+def test_each_rule_knows_its_parameters():
+    assert RULES.names == ("asha", "median", "patience", "none")
+    assert (RULES.heed("reduction"), RULES.heed("patience")) == (("asha",), ("patience",))
+    assert rule_of(Stop(rule="patience", patience=7, reduction=2)) == Patience(patience=7)
+    assert rule_of(SimpleNamespace(rule="asha", grace=None, reduction=None)) == Asha(reduction=3)
+    assert [rule.name for rule in RULES if rule.never] == ["none"]
+    for wrong, text in [
+        (lambda: Asha(reduction=1), "at least 2"),
+        (lambda: Patience(patience=0), "at least 1"),
+    ]:
+        with pytest.raises(ConfigError, match=text):
+            wrong()
+
+
+def test_asha_refuses_a_grace_that_is_unfair_to_slow_learners():
+    Asha().check_grace(int(LEAST_GRACE * 1000), 1000)
+    Median().check_grace(1, 1000)
+    with pytest.raises(ConfigError, match=r"`stop.grace` \(=49\) is below 5%.*raise it to 100"):
+        Asha().check_grace(49, 1000)
+
+
+def test_patience_says_when_it_is_what_holds_back_the_rule():
+    assert Patience(patience=50).limit(10) == "patience"
+    assert Patience(patience=5).limit(10) is Median().limit(10) is None
+
+
+CEILING = '''
+from raygan.sweep.stopping.rule import Stopper, StopRule
+
+class Ceiling(StopRule):
+    """Stops a trial whose loss is above a ceiling."""
+    name = "ceiling"
+    most: float = 0.5
+    """The highest loss that is accepted."""
+
+    def start(self, grace):
+        return Above(grace, self.most)
+
+class Above(Stopper):
+    def __init__(self, grace, most):
+        self.grace, self.most = grace, most
+
+    def stops(self, trial, step, loss):
+        return step >= self.grace and loss > 1 * self.most
+'''
+
+
+@pytest.fixture
+def own(request):
+    recipe.use([recipe.RecipeFile("ceiling.py", CEILING.replace("1 *", request.param))])
+    yield
+    recipe.use([])
+
+
+def study() -> Study:
+    read_ = read("search: {method: random, trials: 3, lr: {min: 1e-5, max: 1e-3}}\n"
+                 "train: {iterations: 40, evaluate_every: 10}")  # fmt: skip
+    stop = SimpleNamespace(rule="ceiling", grace=20, most=0.2)
+    found = Study(read_, Storage("mock:///own-rule"))
+    (cell,) = found.cells.values()
+    cell._stopper = make_stopper(stop, 40)
+    return found
+
+
+@pytest.mark.parametrize("own", ["1 *"], indirect=True)
+def test_a_users_own_rule_stops_trials(own):
+    found = study()
+    trial = found.next_trial().id
+    found.started(trial)
+    assert not found.heard(trial, {"step": 10, LOSS: 0.3})
+    assert not found.heard(trial, {"step": 20, LOSS: 0.1})
+    assert found.heard(trial, {"step": 30, LOSS: 0.3})
+
+
+@pytest.mark.parametrize("own", ["nothing *"], indirect=True)
+def test_an_error_in_a_users_own_rule_names_file_and_line(own):
+    found = study()
+    trial = found.next_trial().id
+    found.started(trial)
+    with pytest.raises(ConfigError, match=r"ceiling.py:18: NameError: name 'nothing'"):
+        found.heard(trial, {"step": 20, LOSS: 0.1})
