@@ -369,9 +369,9 @@ def _enter(file: RecipeFile) -> list[type[Recipe]]:
 
 
 @contextmanager
-def blamed() -> Iterator[None]:
-    """Within it, an error from the code of a user's file is a
-    :class:`~raygan.errors.ConfigError` that names the file and the line."""
+def blamed(kind: type[RayganError] = ConfigError) -> Iterator[None]:
+    """Within it, an error from the code of a user's file is one of ``kind`` that names the file and
+    the line."""
     try:
         yield
     except RayganError:
@@ -379,7 +379,7 @@ def blamed() -> Iterator[None]:
     except Exception as error:
         if (text := blame(error, [file for file, _ in _used.values()])) is None:
             raise
-        raise ConfigError(text) from error
+        raise kind(text) from error
 
 
 def blame(error: BaseException, files: Iterable[RecipeFile]) -> str | None:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from raygan.addresses import check_address, is_address
+from raygan.addresses import check_address
+from raygan.data.sources.source import DataSource
+from raygan.data.sources.splits import ALL_SPLITS
+from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
-from raygan.shown import shown
-
-SourceName = Literal["digits", "cifar10", "celeba", "lsun", "folder", "parquet"]
+from raygan.recipe import Scalar, parameters
 
 RUNNING, FINAL = 200, 2000
 """Default sizes of the held-out sets (arXiv 1704.03971, section 5.2)."""
-CELEBA_CROP = 160
-"""Side of the centre crop of CelebA's 178×218 images (arXiv 1704.03971, section 5.1)."""
-ALL_SPLITS = "all"
-"""Value of ``split``: use the files of all splits, and those without a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """A source of images, their geometry and their split."""
 
-    name: SourceName = "digits"
+    name: str = "digits"
     """``digits``: scikit-learn's (1,797 images, embedded); ``cifar10``: the folder
     cifar-10-batches-py; ``celeba``: img_align_celeba, folder or zip; ``lsun``: an LMDB folder;
     ``folder``: PNG, JPEG or WEBP files (.png, .jpg, .jpeg, .jpe, .jfif, .webp …), nested, or a zip
     of them; ``parquet``: tables in the Hugging Face layout, which ``cifar10``, ``celeba`` and
-    ``lsun`` may be, too. Images are turned as their EXIF orientation says."""
+    ``lsun`` may be, too; or a data source of your own. Images are turned as their EXIF orientation
+    says."""
     path: str | None = None
     """Folder, file or (of Parquet files) glob; a local path or an address such as
     ``s3://bucket/images``, which must not hold credentials; not used by ``digits``."""
@@ -37,11 +36,6 @@ class DatasetConfig:
     ``all``: all of them. Names of Parquet files (``train-00000-of-00002.parquet``) and of folders
     tell the splits. By default ``train``, if each file belongs to a split, else all; of
     ``celeba`` all, as its folder and its zip hold all."""
-    download: bool = False
-    """Only ``cifar10``: download it to ``path`` with torchvision if it is missing."""
-    pool: bool = False
-    """Only ``cifar10``: short for ``split: [train, test]``: pool the official training and test
-    images, as the paper's code does, before the held-out sets are drawn."""
     crop: int | None = None
     """Side of the centre crop before resizing, in pixels; by default 160 of ``celeba``, else the
     shorter side if ``size`` is given, else none."""
@@ -56,13 +50,50 @@ class DatasetConfig:
     """Random seed that selects the held-out images."""
     max_corrupt: float = 0.001
     """Largest share of the images that may be skipped because they cannot be used."""
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    """Those of the source ``name``, such as ``pool`` of ``cifar10``; the others are defaults."""
+
+    @classmethod
+    def of(cls, **given: Any) -> DatasetConfig:
+        """From the YAML's section, in which the parameters of all sources stand among the keys.
+
+        One that the source does not have is ignored if it is None or a default; else, as for any
+        wrong value, :class:`~raygan.errors.ConfigError` is raised.
+        """
+        known, name = SOURCES.parameters(), given.get("name", cls.name)
+        own = parameters(SOURCES[name])
+        values = {key: given.pop(key) for key in known.keys() & given.keys()}
+        values = {
+            key: value
+            for key, value in values.items()
+            if value is not None
+            and (key in own or all(value != other.default for other in known[key].values()))
+        }
+        return cls(**given, parameters=values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, the parameters of the source among them, as :meth:`of` takes
+        them."""
+        values = asdict(self)
+        own = values.pop("parameters")
+        return {**values, **own}
+
+    @property
+    def source(self) -> DataSource:
+        """The data source ``name``."""
+        return SOURCES.make(self.name, self.parameters)
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(SourceName):
+        own = parameters(SOURCES[self.name])
+        for name in self.parameters.keys() - own.keys():
+            others = " or ".join(SOURCES.heed(name)) or "no source"
             raise ConfigError(
-                f"`dataset.name` (={self.name!r}) must be one of {', '.join(get_args(SourceName))}"
+                f"`dataset.{name}` applies to `name: {others}` only, not to {self.name}"
             )
-        if self.name != "digits" and not self.path:
+        source = self.source
+        values = {name: getattr(source, name) for name in own}
+        object.__setattr__(self, "parameters", values)  # frozen
+        if source.needs_path and not self.path:
             raise ConfigError(
                 f"`dataset.path` is missing: `name: {self.name}` reads images from a path; "
                 "give one in the YAML or by `--set dataset.path=…`"
@@ -71,28 +102,17 @@ class DatasetConfig:
             if "\0" in self.path:
                 raise ConfigError("`dataset.path` holds a NUL character")
             check_address(self.path, "dataset.path")
-        for name in ("download", "pool"):
-            if getattr(self, name) and self.name != "cifar10":
-                raise ConfigError(
-                    f"`dataset.{name}` applies to `name: cifar10` only, not to {self.name}"
-                )
-        if self.download and self.path and is_address(self.path):
-            raise ConfigError(
-                f"`dataset.download` needs a local `dataset.path`, not {shown(self.path)}"
-            )
-        self._check_split()
+        source.check(self)
+        self._check_split(source)
         self._check_numbers()
 
-    def _check_split(self) -> None:
+    def _check_split(self, source: DataSource) -> None:
         if self.split is None:
             return
-        if self.name == "digits":
+        if not source.has_splits:
             raise ConfigError(
-                "`dataset.split` applies to images from a path; digits has no splits: remove it"
-            )
-        if self.pool:
-            raise ConfigError(
-                "`dataset.pool` is short for `split: [train, test]`: remove one of the two"
+                f"`dataset.split` applies to images from a path; {self.name} has no splits: "
+                "remove it"
             )
         names = [self.split] if isinstance(self.split, str) else self.split
         if not names or not all(names):
@@ -107,8 +127,7 @@ class DatasetConfig:
     def splits(self) -> tuple[str, ...]:
         """The splits to use; empty if the files decide."""
         if self.split is None:
-            cifar10 = ("train", "test") if self.pool else ("train",)
-            return {"cifar10": cifar10, "celeba": (ALL_SPLITS,)}.get(self.name, ())
+            return self.source.default_splits()
         return (self.split,) if isinstance(self.split, str) else tuple(self.split)
 
     def _check_numbers(self) -> None:
@@ -127,13 +146,13 @@ class DatasetConfig:
                 f"`dataset.max_corrupt` (={self.max_corrupt}) must be between 0 and 1"
             )
 
-    def side_of_crop(self) -> int | None:
-        """``crop`` with its default. None: the shorter side if ``size`` is set, else no crop."""
-        return CELEBA_CROP if self.name == "celeba" and self.crop is None else self.crop
+    def sides(self) -> tuple[int | None, int | None]:
+        """Sides of the centre crop and of the images, with the source's defaults; None: no crop,
+        and the side of the crop."""
+        return self.source.sides(self.crop, self.size)
 
     def shape(self) -> tuple[int, int, int] | None:
-        """Height, width and channels of the images; None if that depends on the images."""
-        if self.name == "digits":
-            return (self.size or 32, self.size or 32, 1)
-        side = self.size or self.side_of_crop()
-        return None if side is None else (side, side, 3)
+        """Height, width and channels of the images, or None if that depends on the images."""
+        crop, size = self.sides()
+        side = size or crop
+        return None if side is None else (side, side, self.source.channels)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raygan import recipe
 from raygan.data import files
 from raygan.data.dataset import DatasetConfig
 from raygan.data.decode import UnusableError
@@ -21,6 +22,7 @@ from raygan.data.shards import Written, write_shard
 from raygan.data.sources.find import images_of
 from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
+from raygan.recipe import RecipeFile
 
 _FIT = 257
 """Images whose bytes can be added in uint16 without overflow: 257 · 255 = 2¹⁶ − 1."""
@@ -38,6 +40,8 @@ class Job:
     """Folder of the set, which all nodes see, or its address in object storage."""
     limit: int
     """Most images of the whole set that may be unusable."""
+    recipes: tuple[RecipeFile, ...] = ()
+    """The file of the data source, if it is a user's own: processes that decode enter it."""
 
 
 @dataclass
@@ -81,6 +85,7 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
     :class:`~raygan.errors.DataError` naming the file that cannot be read or written.
     """
     index, piece = numbered
+    recipe.ensure(job.recipes)
     try:
         if (found := _whole(job, index)) is not None:
             return found

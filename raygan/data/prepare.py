@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import asdict
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -32,9 +31,11 @@ from raygan.data.decode import DECODING, UnusableError
 from raygan.data.decoders import in_turn
 from raygan.data.making import Job, Made, make
 from raygan.data.manifest import FORMAT, MANIFEST, is_prepared, read_manifest
-from raygan.data.sources.find import Source, find, images_of
+from raygan.data.sources.find import find, images_of
 from raygan.data.sources.pieces import Piece
+from raygan.data.sources.source import Source
 from raygan.errors import DataError
+from raygan.recipe import file_of
 from raygan.version import __version__
 
 SHARD_BYTES = 64 * 2**20
@@ -101,7 +102,8 @@ def _prepare(
         )
     if not files.is_address(folder):
         _make_folder(Path(folder), source.count * math.prod(shape))
-    job = Job(config, shape, folder, _limit(config, source.count))
+    own = file_of(type(config.source))
+    job = Job(config, shape, folder, _limit(config, source.count), (own,) if own else ())
     made, total = _make_all(job, source, list(enumerate(source.cut(per_shard))), map_, progress)
     try:
         manifest = _manifest(job, source, made, total)
@@ -206,7 +208,7 @@ def _manifest(
         digest.update(json.dumps(part).encode())
     return {
         "format": FORMAT,
-        "config": asdict(config),
+        "config": config.to_dict(),
         "source": {
             "layout": source.layout,
             "split": source.split,
@@ -344,11 +346,12 @@ def _bytes_of(size: int) -> str:
 def _key(config: DatasetConfig, source: Source) -> str:
     """Name of the set's folder. It changes with all that changes the prepared files: the files of
     the source, the decoding, the geometry, the split."""
+    crop = config.source.default_crop if config.crop is None else config.crop
     described = {
         "format": FORMAT,
         "decoding": DECODING,
         "source": [source.layout, source.split, source.digest],
-        "geometry": [config.shape(), config.side_of_crop(), config.size, SHARD_BYTES],
+        "geometry": [config.shape(), crop, config.size, SHARD_BYTES],
         "split": [config.running, config.final, config.split_seed],
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from raygan.data import load, prepare
 from raygan.data.dataset import DatasetConfig
+from raygan.data.sources.table import SOURCES
 from raygan.errors import RayganError
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig, choices, recipe_tables
@@ -23,6 +25,7 @@ from raygan.gan.picture_grid import grid_png
 from raygan.gan.state import TrainState
 from raygan.gan.train import Evaluation, train
 from raygan.gan.workers import Workers
+from raygan.recipe import Table
 from raygan.shown import MOST_MESSAGE, shown
 
 
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     if distributed:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        _run(TrainConfig.of(**given), DatasetConfig(**data), out)
+        _run(TrainConfig.of(**given), DatasetConfig.of(**data), out)
     except _DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
@@ -103,28 +106,35 @@ def _parser() -> argparse.ArgumentParser:
         for field in fields(owner):
             if field.name == "parameters":
                 continue
-            option: dict[str, Any] = {"type": _type(str(field.type)), "default": None}
-            if field.type == "bool":
-                option = {"action": argparse.BooleanOptionalAction, "default": None}
-            if not prefix and field.name in words:
-                option["choices"] = words[field.name]
             default = None if field.default is MISSING else field.default
-            name = f"--{prefix}{field.name.replace('_', '-')}"
-            parser.add_argument(name, help=f"default: {default}", **option)
-    for table in recipe_tables().values():
+            allowed = None if prefix else words.get(field.name)
+            _add(parser, prefix + field.name, _type(str(field.type)), default, allowed)
+    tables: list[tuple[str, Table[Any]]] = [("", table) for table in recipe_tables().values()]
+    for prefix, table in (*tables, ("data-", SOURCES)):
         for name, owners in table.parameters().items():
-            kind = next(iter(owners.values())).type
-            default = ", ".join(f"{p.default} of {owner}" for owner, p in owners.items())
-            option = {"type": kind if kind in (int, float) else str, "default": None}
-            if kind is bool:
-                option = {"action": argparse.BooleanOptionalAction, "default": None}
-            flag = f"--{name.replace('_', '-')}"
-            if flag not in parser._option_string_actions:  # several kinds have it
-                parser.add_argument(flag, help=f"default: {default}", **option)
+            parameter = next(iter(owners.values()))
+            kind = parameter.type if parameter.type in (bool, int, float) else str
+            defaults = ", ".join(f"{p.default} of {owner}" for owner, p in owners.items())
+            _add(parser, prefix + name, kind, defaults)
     return parser
 
 
+def _add(
+    parser: argparse.ArgumentParser,
+    name: str,
+    type_: type,
+    default: Any,
+    choices: Sequence[str] | None = None,
+) -> None:
+    option: dict[str, Any] = {"type": type_, "default": None, "choices": choices}
+    if type_ is bool:
+        option = {"action": argparse.BooleanOptionalAction, "default": None}
+    parser.add_argument(f"--{name.replace('_', '-')}", help=f"default: {default}", **option)
+
+
 def _type(annotation: str) -> type:
+    if annotation == "bool":
+        return bool
     if annotation.startswith("int"):
         return int
     return float if annotation.startswith("float") else str

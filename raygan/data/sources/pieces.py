@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-import numpy as np
-
 from raygan.data import files
 from raygan.data.decode import MAX_BYTES, Pixels, UnusableError
 from raygan.errors import DataError
@@ -78,26 +76,6 @@ def at_once(read: Callable[[T], Item], items: Sequence[T], path: str) -> Iterato
             yield from pool.map(read, items[start:stop])
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class DigitsPiece:
-    """A range of scikit-learn's handwritten digits."""
-
-    start: int
-    stop: int
-    path: str = "digits"
-
-    @property
-    def count(self) -> int:
-        return self.stop - self.start
-
-    def read(self) -> Iterator[Item]:
-        from sklearn.datasets import load_digits
-
-        for index, values in enumerate(load_digits().images[self.start : self.stop]):  # 0…16
-            pixels = (values * (255 / 16)).round().astype(np.uint8)
-            yield f"digits, {self.start + index}", pixels[:, :, None]
 
 
 @dataclass(frozen=True)

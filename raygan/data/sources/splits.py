@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from raygan.data.dataset import ALL_SPLITS, DatasetConfig
 from raygan.errors import DataError
+
+if TYPE_CHECKING:
+    from raygan.data.dataset import DatasetConfig
 
 T = TypeVar("T")
 
@@ -22,6 +24,8 @@ _KNOWN = {
 }
 """By name in lower case, the split; the names are those of the Hugging Face datasets library."""
 _SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}")
+ALL_SPLITS = "all"
+"""As ``dataset.split``: all splits, and the files that belong to none."""
 UNNAMED = ""
 """The split of files whose names do not name one."""
 

@@ -86,7 +86,7 @@ def prepare_images(
     from raygan.gan.config import TrainConfig
     from raygan.gan.nets.architectures import check_size
 
-    prepared = prepare(DatasetConfig(**dataset), folder, **options)
+    prepared = prepare(DatasetConfig.of(**dataset), folder, **options)
     if not files.is_address(prepared):
         load(Path(prepared))  # sees that the shards are whole
     manifest = read_manifest(prepared)

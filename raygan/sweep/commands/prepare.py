@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from raygan.data import decoders, files, shared
-from raygan.data.dataset import DatasetConfig, SourceName
+from raygan.data.dataset import DatasetConfig
 from raygan.data.manifest import load, read_manifest
 from raygan.data.pace import Pace
 from raygan.data.prepare import Map, prepare
 from raygan.data.sources import leftout, splits
+from raygan.data.sources.table import SOURCES
 from raygan.errors import DataError, RayganError
 from raygan.shown import shown
 
@@ -44,7 +45,7 @@ def main() -> None:
     multiple=True,
     help="Override a key of the YAML; may be repeated.",
 )
-@click.option("--source", type=click.Choice(get_args(SourceName)), help="`dataset.name`")
+@click.option("--source", type=click.Choice(SOURCES.names), help="`dataset.name`")
 @click.option("--path", help="`dataset.path`: folder, file, glob or address")
 @click.option("--split", multiple=True, help="`dataset.split`: such as train; may be repeated")
 @click.option("--crop", type=int, help="`dataset.crop`: side of the centre crop")
@@ -88,7 +89,7 @@ def prepare_command(
                 )
             if "split" in given:
                 given["split"] = list(given["split"])
-            config, folder = DatasetConfig(name=given.pop("source"), **given), "data"
+            config, folder = DatasetConfig.of(name=given.pop("source"), **given), "data"
         click.echo(_prepare(config, out or folder, processes, address))
 
 
@@ -165,11 +166,13 @@ def _described(path: Path, manifest: dict[str, Any], *, verified: bool) -> Table
     source, shards = manifest["source"], manifest["shards"]
     size = sum((path / shard["file"]).stat().st_size for shard in shards)
     held = {part: len(manifest[part]) for part in ("running", "final")}
+    defaults = {field.name: field.default for field in fields(DatasetConfig)}
+    for name, owners in SOURCES.parameters().items():
+        defaults[name] = next(iter(owners.values())).default
     given = {
-        field.name: value
-        for field in fields(DatasetConfig)
-        if (value := manifest["config"].get(field.name)) != field.default
-        or field.default is MISSING
+        name: value
+        for name, value in manifest["config"].items()
+        if name not in defaults or value != defaults[name]
     }
     table = Table.grid(padding=(0, 2))
     for name, value in {

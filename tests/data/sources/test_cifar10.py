@@ -28,7 +28,7 @@ pytestmark = [
     ("pool", "count", "split"), [(False, 50_000, "train"), (True, 60_000, "train+test")]
 )
 def test_cifar10_is_prepared_whole(tmp_path, pool, count, split):
-    where = prepare(DatasetConfig(name="cifar10", path=str(FOLDER), pool=pool), tmp_path)
+    where = prepare(DatasetConfig.of(name="cifar10", path=str(FOLDER), pool=pool), tmp_path)
     images, manifest = load(where), read_manifest(where)
     assert len(images) == count
     assert images.shape == (3, 32, 32)

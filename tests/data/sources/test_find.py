@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from raygan.data import DatasetConfig
 from raygan.data.decode import decode
 from raygan.data.sources import find as sources
-from raygan.data.sources import parquet as tables
+from raygan.data.sources import tables
 from raygan.errors import ConfigError, DataError
 from tests.data.pictures import bomb
 
@@ -29,7 +29,7 @@ CLASSES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def read(name: str, path: Path, **fields) -> list[np.ndarray]:
-    return list(sources.read(DatasetConfig(name=name, path=str(path), **fields)))
+    return list(sources.read(DatasetConfig.of(name=name, path=str(path), **fields)))
 
 
 def table(column: str, cells: list[bytes | None], *, as_struct: bool = True) -> pa.Table:
@@ -332,7 +332,7 @@ def test_pyarrow_is_loaded_only_to_read_parquet(parquet):
 )
 def test_a_wrong_configuration_is_refused_by_field(fields, message):
     with pytest.raises(ConfigError, match=message):
-        DatasetConfig(**fields)
+        DatasetConfig.of(**fields)
 
 
 def test_rows_are_read_few_at_a_time_if_they_may_be_large(parquet, monkeypatch):

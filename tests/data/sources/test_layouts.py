@@ -22,8 +22,8 @@ from PIL import Image
 
 from raygan.data import DatasetConfig, load, prepare
 from raygan.data.manifest import read_manifest
-from raygan.data.sources import cifar
 from raygan.data.sources import find as sources
+from raygan.data.sources import pickles
 from raygan.errors import DataError
 from tests.data.pictures import saved
 
@@ -31,7 +31,7 @@ PER_BATCH = 20
 
 
 def read(name: str, path: Path, **fields) -> np.ndarray:
-    return np.stack(list(sources.read(DatasetConfig(name=name, path=str(path), **fields))))
+    return np.stack(list(sources.read(DatasetConfig.of(name=name, path=str(path), **fields))))
 
 
 # CIFAR-10
@@ -76,7 +76,7 @@ def batches(tmp_path) -> Path:
     """``cifar-10-batches-py``, 20 images in each batch."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for seed, name in enumerate((*cifar.TRAIN, *cifar.TEST)):
+    for seed, name in enumerate((*pickles.TRAIN, *pickles.TEST)):
         (folder / name).write_bytes(python2_pickle(planes(seed), name))
     meta = {"num_cases_per_batch": PER_BATCH, "label_names": ["airplane"], "num_vis": 3072}
     (folder / "batches.meta").write_bytes(pickle.dumps(meta, 2))
@@ -101,7 +101,7 @@ def test_cifar10_pooled(batches, tmp_path):
     assert np.array_equal(images, np.concatenate([pixels(seed) for seed in range(6)]))
     splits = {}
     for pool in (False, True):
-        config = DatasetConfig(name="cifar10", path=str(batches), pool=pool)
+        config = DatasetConfig.of(name="cifar10", path=str(batches), pool=pool)
         where = prepare(config, tmp_path / "cache")
         splits[read_manifest(where)["source"]["split"]] = len(load(where))
     assert splits == {"train": 100, "train+test": 120}
@@ -111,7 +111,7 @@ def test_cifar10_pooled(batches, tmp_path):
 @pytest.mark.parametrize("key", ["data", b"data"])
 def test_batches_pickled_by_others(batches, protocol, key):
     (batches / "data_batch_1").write_bytes(pickle.dumps({key: planes(7)}, protocol))
-    assert np.array_equal(cifar.batch(str(batches / "data_batch_1")), pixels(7))
+    assert np.array_equal(pickles.batch(str(batches / "data_batch_1")), pixels(7))
 
 
 def test_cifar10_resized(batches):
@@ -208,8 +208,8 @@ def test_cifar10_is_downloaded_through_torchvision(batches, tmp_path, monkeypatc
     request.addfinalizer(lambda: (server.shutdown(), server.server_close()))
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
     monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive))
-    monkeypatch.setattr(CIFAR10, "train_list", [[n, md5(batches / n)] for n in cifar.TRAIN])
-    monkeypatch.setattr(CIFAR10, "test_list", [[n, md5(batches / n)] for n in cifar.TEST])
+    monkeypatch.setattr(CIFAR10, "train_list", [[n, md5(batches / n)] for n in pickles.TRAIN])
+    monkeypatch.setattr(CIFAR10, "test_list", [[n, md5(batches / n)] for n in pickles.TEST])
     meta = {**CIFAR10.meta, "md5": md5(batches / "batches.meta")}
     monkeypatch.setattr(CIFAR10, "meta", meta)
     root = tmp_path / "downloaded"

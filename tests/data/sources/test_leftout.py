@@ -21,7 +21,7 @@ from tests.data.pictures import saved
 
 
 def count(name: str, path: Path, **fields) -> int:
-    return len(list(sources.read(DatasetConfig(name=name, path=str(path), **fields))))
+    return len(list(sources.read(DatasetConfig.of(name=name, path=str(path), **fields))))
 
 
 def refusal(name: str, path: Path) -> str:

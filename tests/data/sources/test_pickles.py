@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raygan.data.sources import cifar
+from raygan.data.sources import pickles
 from raygan.errors import DataError
 
 NESTED = b"h\x00h\x00\x86q\x00" * 60
@@ -33,7 +33,7 @@ def batch(data: bytes) -> bytes:
 def read(tmp_path: Path, data: bytes) -> np.ndarray:
     path = tmp_path / "data_batch_1"
     path.write_bytes(data)
-    return cifar.batch(str(path))
+    return pickles.batch(str(path))
 
 
 def state(
@@ -51,7 +51,7 @@ def buffer(
 @pytest.fixture
 def small(monkeypatch) -> None:
     """Memory for a file is taken before it is read: no more than 4 MiB here."""
-    monkeypatch.setattr(cifar, "MAX_BATCH", 4 * 2**20)
+    monkeypatch.setattr(pickles, "MAX_BATCH", 4 * 2**20)
 
 
 def memory_of_refusing(tmp_path: Path, data: bytes) -> int:
@@ -141,7 +141,7 @@ def test_text_is_not_copied_each_time_it_is_named(tmp_path, kind, again, small):
 
 
 def test_the_number_of_instructions_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "MAX_INSTRUCTIONS", 1000)
+    monkeypatch.setattr(pickles, "MAX_INSTRUCTIONS", 1000)
     assert len(read(tmp_path, pickle.dumps({b"data": np.zeros((5, 3072), np.uint8)}, 2))) == 5
     with pytest.raises(DataError, match="it has more than 1,000 instructions"):
         read(tmp_path, batch(b"]" * 1000))

@@ -11,8 +11,8 @@ import pytest
 
 from raygan.data import DatasetConfig, prepare
 from raygan.data.manifest import read_manifest
-from raygan.data.sources import cifar, splits
 from raygan.data.sources import find as sources
+from raygan.data.sources import pickles, splits
 from raygan.errors import ConfigError, DataError
 from raygan.sweep.spec.sweep_spec import load as load_spec
 
@@ -67,7 +67,7 @@ TRAIN, VALIDATION, TEST = [*range(9)], [100, 101], [200]
 
 
 def shades(name: str, path: Path, **fields) -> list[int]:
-    images = sources.read(DatasetConfig(name=name, path=str(path), **fields))
+    images = sources.read(DatasetConfig.of(name=name, path=str(path), **fields))
     return [int(image[0, 0, 0]) for image in images]
 
 
@@ -166,17 +166,17 @@ def test_images_without_splits(folder):
 
 
 def test_the_batches_of_cifar10_are_splits(tmp_path, monkeypatch):
-    for name in (*cifar.TRAIN, *cifar.TEST):
+    for name in (*pickles.TRAIN, *pickles.TEST):
         (tmp_path / name).write_bytes(b"")
-    monkeypatch.setattr(cifar, "batch", lambda path: [path])
+    monkeypatch.setattr(pickles, "batch", lambda path: [path])
 
     def names(**fields) -> list[str]:
-        source = sources.find(DatasetConfig(name="cifar10", path=str(tmp_path), **fields))
+        source = sources.find(DatasetConfig.of(name="cifar10", path=str(tmp_path), **fields))
         return [Path(part.path).name for piece in source.cut(10) for part in piece.parts]
 
-    assert names() == list(cifar.TRAIN)
-    assert names(split="test") == list(cifar.TEST)
-    assert names(split="all") == names(pool=True) == [*cifar.TRAIN, *cifar.TEST]
+    assert names() == list(pickles.TRAIN)
+    assert names(split="test") == list(pickles.TEST)
+    assert names(split="all") == names(pool=True) == [*pickles.TRAIN, *pickles.TEST]
     with pytest.raises(DataError, match="has no split validation; it has train, test"):
         names(split="validation")
 
@@ -193,7 +193,7 @@ def test_the_batches_of_cifar10_are_splits(tmp_path, monkeypatch):
 )
 def test_a_wrong_split_is_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
-        DatasetConfig(**fields)
+        DatasetConfig.of(**fields)
 
 
 @pytest.mark.parametrize(
