@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from raygan.data.dataset import DatasetConfig
+from raygan.data.sources.table import SOURCES
 from raygan.gan.config import TrainConfig, fields, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
@@ -53,14 +54,21 @@ class Range(Section):
         return self
 
 
-def _section_of(owner: type, name: str) -> type[Section]:
-    """The fields of a configuration dataclass, with its types, defaults and docstrings."""
+def _section_of(owner: type, name: str, table: Table[Any] | None = None) -> type[Section]:
+    """The fields of a configuration dataclass, with its types, defaults and docstrings; of
+    ``parameters``, those of the recipes in the ``table``."""
     hints, docs = get_type_hints(owner), attribute_docs(owner)
+    if table is not None:
+        hints["name"] = Literal[table.names]
     fields: dict[str, Any] = {
         field.name: (hints[field.name], Field(field.default, description=docs.get(field.name)))
         for field in dataclass_fields(owner)
         if field.name != "parameters"
     }
+    for key, recipes in (table.parameters() if table is not None else {}).items():
+        which = ", ".join(f"`{recipe}`" for recipe in recipes)
+        one = next(iter(recipes.values()))
+        fields[key] = (one.type, Field(one.default, description=f"Only {which}: {one.doc}"))
     return create_model(name, __base__=Section, __doc__=inspect.getdoc(owner), **fields)
 
 
@@ -104,7 +112,7 @@ if TYPE_CHECKING:  # made from the configuration classes, whose fields no type c
     Search: TypeAlias = Any
 else:
     Train = _section_of(TrainConfig, "Train")
-    Dataset = _section_of(DatasetConfig, "Dataset")
+    Dataset = _section_of(DatasetConfig, "Dataset", SOURCES)
     Final = _section_of(FinalConfig, "Final")
 
     class Grid(Section):

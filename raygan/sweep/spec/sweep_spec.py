@@ -108,7 +108,7 @@ class SweepSpec(Section):
 
     def dataset_config(self) -> DatasetConfig:
         """The images of the sweep."""
-        return DatasetConfig(**self.dataset.model_dump())
+        return DatasetConfig.of(**self.dataset.model_dump())
 
     def train_config(self, **changes: Any) -> TrainConfig:
         """What every trial has in common, with some fields changed."""
