@@ -32,10 +32,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.study.study import Study
 from tests.sweep import simulated
 from tests.sweep.simulated import EVERY, FULL, FULL_ITERATIONS, ITERATIONS, NORMS, TRIALS
+
+Stop = recipe_sections()["stop"]
 
 RULES = {
     "asha 3, grace 2%": simulated.EARLY_ASHA,

@@ -15,18 +15,16 @@ from raygan.gan.nets.architectures import check_size
 from raygan.shown import shown
 from raygan.sweep.spec import claims
 from raygan.sweep.spec.mistakes import message
-from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, RULES_OF, Range, Scalar, Stop
+from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
-from raygan.sweep.stopping.asha import LEAST_GRACE
-from raygan.sweep.stopping.rule import GRACE
-from raygan.sweep.stopping.rules import first_stop, grace
+from raygan.sweep.stopping.rules import RULES, first_stop, grace, rule_of
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
 _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("dataset", ("path",), "dataset.name"),
-    ("stop", tuple(RULES_OF), "stop.rule"),
+    ("stop", ("grace", *RULES.parameters()), "stop.rule"),
     ("replicate", ("top", "until", "resplit"), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
 )
@@ -103,15 +101,7 @@ def check_fair(spec: SweepSpec) -> None:
     Early stopping is fair between cells; raises :class:`~raygan.errors.ConfigError` if not.
     """
     stop, longest = spec.stopping(), max(_values(spec, "iterations"))
-    given = grace(stop, longest)
-    if stop.rule == "asha" and given < LEAST_GRACE * longest:
-        raise ConfigError(
-            f"`stop.grace` (={given}) is below {LEAST_GRACE:.0%} of `iterations` (={longest}): so "
-            "early, `asha` keeps what learns fast at first: by the learning rate that it chooses, "
-            "one cell ends up to 7 percentage points further from its best than another "
-            f"(docs/method/search.md); raise it to {math.ceil(GRACE * longest)} or more, or "
-            "remove it"
-        )
+    rule_of(stop).check_grace(grace(stop, longest), longest)
 
 
 def extremes(spec: SweepSpec) -> list[TrainConfig]:
@@ -251,12 +241,14 @@ def _check_effect(spec: SweepSpec) -> None:
                     f"`{label}` has no effect without `{switch}`; add `{switch}`, or remove "
                     f"`{label}`"
                 )
-    rule = spec.stopping().rule
-    for key in _written(spec, "stop", changed=True):
-        if rule not in (*RULES_OF.get(key, (rule,)), "none"):
+    rule = RULES[spec.stopping().rule or "none"]
+    for key, owners in RULES.parameters().items():
+        given = getattr(spec.stop, key)
+        defaults = {parameter.default for parameter in owners.values()}
+        if not (given is None or given in defaults or rule.name in owners or rule.never):
             raise ValueError(
-                f"`stop.{key}` applies to `rule: {' or '.join(RULES_OF[key])}`, but `stop.rule` is "
-                f"{rule}; remove `stop.{key}`, or change the rule"
+                f"`stop.{key}` applies to `rule: {' or '.join(owners)}`, but `stop.rule` is "
+                f"{rule.name}; remove `stop.{key}`, or change the rule"
             )
     search = set(_written(spec, "search", changed=True))
     if not spec.space() and search:
@@ -285,7 +277,8 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
 def _check_stop(spec: SweepSpec) -> None:
     """Early stopping that the YAML asks for can stop a trial before its end."""
     stop: Stop = spec.stopping()
-    if stop.rule == "none" or (spec.stop.rule is None and stop.grace is None):
+    rule = rule_of(stop)
+    if rule.never or (spec.stop.rule is None and stop.grace is None):
         return
     longest = max(_values(spec, "iterations"))
     given = grace(stop, longest)
@@ -296,8 +289,8 @@ def _check_stop(spec: SweepSpec) -> None:
     key, value = "stop.grace", given
     if first_stop(stop, 1, longest) < longest:
         key, value = "evaluate_every", every
-    elif stop.rule == "patience" and stop.patience >= given:
-        key, value = "stop.patience", stop.patience
+    elif (limit := rule.limit(given)) is not None:
+        key, value = f"stop.{limit}", getattr(rule, limit)
     raise ValueError(
         f"`{key}` (={value}) is too large: `rule: {stop.rule}` stops trials at iteration {first} "
         f"at the earliest, but they end at {longest}; lower `{key}`, or set `rule: none`"

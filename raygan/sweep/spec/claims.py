@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from raygan.report.claims import Claim
+from raygan.report.family import axes
 from raygan.shown import shown
+from raygan.sweep.spec import plan
+from raygan.sweep.spec.sections import SECOND, margin
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
-
-SECOND = {"lower": "than", "not_worse": "than", "equivalent": "to"}
-"""The kinds of claims, each with the key of the other cell."""
-_PERCENT = re.compile(r"\d{1,3}(\.\d{1,6})?%")
 
 
 def of_spec(spec: SweepSpec) -> tuple[Claim, ...]:
@@ -30,8 +28,6 @@ def of_spec(spec: SweepSpec) -> tuple[Claim, ...]:
 
 def _cells(spec: SweepSpec) -> dict[str, dict[str, Any]]:
     """The cells that the report compares, by name: those that differ in their seed are one."""
-    from raygan.sweep.spec import plan
-
     points = [{k: v for k, v in cell.values.items() if k != "seed"} for cell in plan.cells(spec)]
     return {plan.cell_name(spec, values): values for values in points}
 
@@ -61,8 +57,6 @@ def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str,
     These are cells that differ in one axis, and two values of an axis: over all strata of the other
     axes or, if there is no other, the two cells.
     """
-    from raygan.report.family import axes
-
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for axis in axes(cells):
         for name, values in cells.items():
@@ -74,10 +68,3 @@ def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str,
                 found[by_value] = (name, other) if alone else by_value
                 found[name, other] = name, other
     return found
-
-
-def margin(given: str | float) -> float:
-    """``5%`` or 0.05 as a share; raises ValueError for what is neither."""
-    if isinstance(given, str) and not _PERCENT.fullmatch(given):
-        raise ValueError(f"`margin` (={shown(given)!r}) must be like 5% or 0.05")
-    return float(given[:-1]) / 100 if isinstance(given, str) else float(given)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raygan.gan.config import TrainConfig, choices
 from raygan.records import Kind, TrialRecord
 from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
 from raygan.sweep.spec.space import trials_per_cell
-from raygan.sweep.spec.sweep_spec import SweepSpec
+
+if TYPE_CHECKING:
+    from raygan.sweep.spec.sweep_spec import SweepSpec
 
 RETRY = "-warmup"
 """Ends the id of a trial whose first iterations have a lower learning rate, as an early failure of

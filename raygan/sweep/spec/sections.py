@@ -23,8 +23,9 @@ from raygan.data.sources.table import SOURCES
 from raygan.gan.config import TrainConfig, fields, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
-from raygan.sweep.spec.claims import SECOND, margin
+from raygan.shown import shown
 from raygan.sweep.spec.mistakes import LIST, RANGE
+from raygan.sweep.stopping.rules import RULES
 
 RESERVED = ("data", "mlartifacts", "mlflow.db")
 """What lies beside the sweeps in a storage folder."""
@@ -54,21 +55,14 @@ class Range(Section):
         return self
 
 
-def _section_of(owner: type, name: str, table: Table[Any] | None = None) -> type[Section]:
-    """The fields of a configuration dataclass, with its types, defaults and docstrings; of
-    ``parameters``, those of the recipes in the ``table``."""
+def _section_of(owner: type, name: str) -> type[Section]:
+    """The fields of a configuration dataclass, with its types, defaults and docstrings."""
     hints, docs = get_type_hints(owner), attribute_docs(owner)
-    if table is not None:
-        hints["name"] = Literal[table.names]
     fields: dict[str, Any] = {
         field.name: (hints[field.name], Field(field.default, description=docs.get(field.name)))
         for field in dataclass_fields(owner)
         if field.name != "parameters"
     }
-    for key, recipes in (table.parameters() if table is not None else {}).items():
-        which = ", ".join(f"`{recipe}`" for recipe in recipes)
-        one = next(iter(recipes.values()))
-        fields[key] = (one.type, Field(one.default, description=f"Only {which}: {one.doc}"))
     return create_model(name, __base__=Section, __doc__=inspect.getdoc(owner), **fields)
 
 
@@ -112,7 +106,7 @@ if TYPE_CHECKING:  # made from the configuration classes, whose fields no type c
     Search: TypeAlias = Any
 else:
     Train = _section_of(TrainConfig, "Train")
-    Dataset = _section_of(DatasetConfig, "Dataset", SOURCES)
+    Dataset = _section_of(DatasetConfig, "Dataset")
     Final = _section_of(FinalConfig, "Final")
 
     class Grid(Section):
@@ -128,11 +122,11 @@ _LIST_OR_RANGE: Any = Annotated[
 ]
 
 
-def train_sections() -> dict[str, type[Section]]:
-    """The sections ``train``, ``grid`` and ``search`` with all recipes and their parameters."""
+def recipe_sections() -> dict[str, type[Section]]:
+    """The sections that recipes add to, with all recipes that are in the tables."""
     tables = recipe_tables()
     named = {
-        name: _named(table, Train.model_fields[name].default, Train.model_fields[name].description)
+        name: _named(table, Train.model_fields[name].default, _doc(Train, name))
         for name, table in tables.items()
     }
     own: dict[str, Any] = {}
@@ -143,6 +137,14 @@ def train_sections() -> dict[str, type[Section]]:
         "train": (Train, {**named, **own}),
         "grid": (Grid, _per_field(Values, "Values of", fields())),
         "search": (Search, _per_field(_LIST_OR_RANGE, "List or range of", searched)),
+        "stop": (Stop, {"rule": _named(RULES, None, _doc(Stop, "rule")), **_own_parameters(RULES)}),
+        "dataset": (
+            Dataset,
+            {
+                "name": _named(SOURCES, "digits", _doc(Dataset, "name")),
+                **_own_parameters(SOURCES),
+            },
+        ),
     }
     return {
         key: create_model(base.__name__, __base__=base, __doc__=base.__doc__, **added)
@@ -150,11 +152,16 @@ def train_sections() -> dict[str, type[Section]]:
     }
 
 
-def _named(table: Table[Any], default: str, what: str | None) -> Any:
+def _doc(section: type[Section], name: str) -> str:
+    return section.model_fields[name].description or ""
+
+
+def _named(table: Table[Any], default: str | None, what: str) -> Any:
     """The field that names a recipe of ``table``."""
     each = "; ".join(f"`{recipe.name}`: {_in_short(recipe)}" for recipe in table)
-    text = f"{(what or '').rstrip('.')}: {each}."
-    return Literal[table.names], Field(default, description=text)
+    names: Any = Literal[table.names]
+    text = f"{what.rstrip('.')}. {each}."
+    return names if default else names | None, Field(default, description=text)
 
 
 def _in_short(recipe: type) -> str:
@@ -176,31 +183,17 @@ def _own_parameters(table: Table[Any]) -> dict[str, Any]:
     return made
 
 
-RULES_OF = {
-    "grace": ("asha", "median", "patience"),
-    "reduction": ("asha",),
-    "patience": ("patience",),
-}
-"""The keys of ``stop`` beside ``rule``, with the rules that heed them."""
-
-
 class Stop(Section):
     """Early stopping on the running reconstruction loss, per cell."""
 
-    rule: Literal["asha", "median", "patience", "none"] | None = Field(
-        None,
-        description="when a trial is early-stopped; `none`: never; by default `median` where "
-        "there is a `search`",
+    rule: str | None = Field(
+        None, description="Stop rule, by default `median` where there is a `search`, else `none`"
     )
     grace: int | None = Field(
         None,
         ge=1,
         description="iterations before any trial is stopped; by default 10% of `iterations`",
     )
-    reduction: int = Field(
-        3, ge=2, description="asha: one in so many trials passes each rung (grace · reductionᵏ)"
-    )
-    patience: int = Field(5000, ge=1, description="patience: iterations without a new lowest loss")
 
 
 class Replicate(Section):
@@ -252,6 +245,18 @@ class Warmup(Section):
     factor: float = Field(
         0.1, gt=0, lt=1, description="factor of the learning rate during these iterations"
     )
+
+
+SECOND = {"lower": "than", "not_worse": "than", "equivalent": "to"}
+"""The kinds of claims, each with the key of the other cell."""
+_PERCENT = re.compile(r"\d{1,3}(\.\d{1,6})?%")
+
+
+def margin(given: str | float) -> float:
+    """``5%`` or 0.05 as a share; raises ValueError for what is neither."""
+    if isinstance(given, str) and not _PERCENT.fullmatch(given):
+        raise ValueError(f"`margin` (={shown(given)!r}) must be like 5% or 0.05")
+    return float(given[:-1]) / 100 if isinstance(given, str) else float(given)
 
 
 class DeclaredClaim(Section):

@@ -20,15 +20,16 @@ from pydantic import (
 from raygan import recipe
 from raygan.addresses import check_address, without_secrets
 from raygan.data.dataset import DatasetConfig
+from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
 from raygan.gan.config import CORE, TrainConfig, check_names, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
+from raygan.recipe import parameters
 from raygan.shown import shown
 from raygan.sweep.spec import checks, yaml_loader
 from raygan.sweep.spec.mistakes import explain
 from raygan.sweep.spec.sections import (
     RESERVED,
-    RULES_OF,
     Budget,
     Dataset,
     DeclaredClaim,
@@ -45,9 +46,10 @@ from raygan.sweep.spec.sections import (
     Tracking,
     Train,
     Warmup,
-    train_sections,
+    recipe_sections,
 )
 from raygan.sweep.spec.space import search_method
+from raygan.sweep.stopping.rules import RULES
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -144,10 +146,11 @@ class SweepSpec(Section):
             resolved["recipes"] = [Path(path).name for path in self.recipes]
         else:
             del resolved["recipes"]
-        rule = resolved["stop"]["rule"] = self.stopping().rule
-        for name, rules in RULES_OF.items():
-            if rule not in rules:
-                resolved["stop"].pop(name, None)
+        rule = resolved["stop"]["rule"] = self.stopping().rule or "none"
+        _complete(resolved["stop"], RULES, rule)
+        if RULES[rule].never:
+            resolved["stop"].pop("grace", None)
+        _complete(resolved["dataset"], SOURCES, self.dataset.name)
         if search_method(self) == "grid":
             del resolved["search"]["seed"]
         # an earlier version let them stand in addresses
@@ -171,6 +174,16 @@ class SweepSpec(Section):
         return train
 
 
+def _complete(section: dict[str, Any], table: recipe.Table[Any], used: str) -> None:
+    """Give ``section`` all parameters of the recipe ``used``, and none of the others."""
+    own = parameters(table[used])
+    for name in table.parameters():
+        if name in own:
+            section.setdefault(name, own[name].default)
+        else:
+            section.pop(name, None)
+
+
 def spec_class() -> type[SweepSpec]:
     """:class:`SweepSpec` with the recipes that are in the tables, and their parameters."""
     return _spec_class(recipe.revision())
@@ -178,7 +191,7 @@ def spec_class() -> type[SweepSpec]:
 
 @lru_cache(maxsize=8)
 def _spec_class(_: int) -> type[SweepSpec]:
-    sections: dict[str, Any] = {name: (made, made()) for name, made in train_sections().items()}
+    sections: dict[str, Any] = {name: (made, made()) for name, made in recipe_sections().items()}
     return create_model("SweepSpec", __base__=SweepSpec, __doc__=SweepSpec.__doc__, **sections)
 
 

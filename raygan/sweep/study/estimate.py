@@ -13,7 +13,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from raygan.sweep.spec.sections import Stop
-from raygan.sweep.stopping.rules import grace, is_exempt
+from raygan.sweep.stopping.asha import Asha
+from raygan.sweep.stopping.none import Never
+from raygan.sweep.stopping.rules import grace, is_exempt, rule_of
 
 if TYPE_CHECKING:
     from raygan.gan.speed import Speed
@@ -95,8 +97,9 @@ def estimate(
         wall = max(seconds / at_once, longest) / 3600
         return Cost(iterations, hours, wall, hours * gpus, price)
 
-    at_most = cost(Stop(rule="none"))
-    return at_most, cost(stop) if stop.rule in ("asha", "none") else None
+    at_most = cost(stop.model_copy(update={"rule": "none"}))
+    known = isinstance(rule_of(stop), Asha | Never)
+    return at_most, cost(stop) if known else None
 
 
 def passing(arrivals: float, reduction: int) -> float:
@@ -128,12 +131,14 @@ def _effort(cell: Work, stop: Stop) -> tuple[float, float]:
     iterations: float = cell.replicates * cell.iterations
     evaluations: float = cell.replicates * _evaluations(cell, cell.iterations)
     reached = [1.0] * cell.trials
-    start = 0
+    start, rule = 0, rule_of(stop)
     for end in [*_judgements(cell, stop), cell.iterations]:
         left = sum(reached)
         iterations += left * (end - start)
         evaluations += left * (_evaluations(cell, end) - _evaluations(cell, start))
-        reached, start = _pass(reached, stop.reduction), end
+        if isinstance(rule, Asha):
+            reached = _pass(reached, rule.reduction)
+        start = end
     return iterations, evaluations
 
 
@@ -155,10 +160,10 @@ def _judgements(cell: Work, stop: Stop) -> list[int]:
     """Iterations, before the last, at which ASHA judges a trial: the first evaluation at or after
     each rung. Two rungs with the same first evaluation give one iteration."""
     steps = set()
-    rung = grace(stop, cell.iterations)
-    while stop.rule == "asha" and rung < cell.iterations:
+    rung, rule = grace(stop, cell.iterations), rule_of(stop)
+    while isinstance(rule, Asha) and rung < cell.iterations:
         steps.add(_evaluations(cell, rung) * cell.evaluate_every)
-        rung *= stop.reduction
+        rung *= rule.reduction
     return sorted(step for step in steps if step < cell.iterations)
 
 

@@ -8,7 +8,7 @@ from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, space
 from raygan.sweep.spec import sweep_spec as spec
-from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.stopping import rules
 from raygan.sweep.stopping.asha import LEAST_GRACE, Asha
@@ -17,6 +17,8 @@ from raygan.sweep.stopping.none import Never
 from raygan.sweep.stopping.patience import Patience
 from raygan.sweep.stopping.rules import RULES, first_stop, make_stopper, rule_of
 from raygan.sweep.study.study import Study
+
+Stop = recipe_sections()["stop"]
 
 
 def test_asha_keeps_the_best_of_each_rung():

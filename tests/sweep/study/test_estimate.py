@@ -9,11 +9,13 @@ from fractions import Fraction
 import pytest
 
 from raygan.gan.speed import Speed
-from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.stopping.asha import Asha
 from raygan.sweep.stopping.rule import Stopper
 from raygan.sweep.stopping.rules import is_exempt
 from raygan.sweep.study.estimate import STARTUP_SECONDS, Work, estimate, passing
+
+Stop = recipe_sections()["stop"]
 
 NONE = Stop(rule="none")
 CELL = Work(trials=6, replicates=2, iterations=1000, evaluate_every=300, speed=Speed(10.0, 3.0))

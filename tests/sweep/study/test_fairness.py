@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.stopping.rules import is_exempt
 from raygan.sweep.study.study import Study
 from tests.sweep import simulated
@@ -20,6 +20,7 @@ from tests.sweep.simulated import (
     run,
 )
 
+Stop = recipe_sections()["stop"]
 SEEDS = range(5)
 FULL = Stop(rule="none")
 EARLY = Stop(rule="asha", grace=ITERATIONS // 50)
