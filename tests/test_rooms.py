@@ -149,7 +149,6 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle(found) == []
 
 
-@pytest.mark.xfail(strict=True)
 def test_only_the_room_of_the_cluster_imports_ray() -> None:
     _, found = of_raygan()
     ray = {a for a, b, _ in found if b.partition(".")[0] == "ray"}

@@ -27,11 +27,10 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import meter
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import Prepared
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\nreplicate: {seeds: 2}\nsearch: {lr: [1e-4]}\n"
-DATA = {
-    "id": "1", "digest": "d", "baseline": 0.05, "folder": "/s/data/x", "shape": "3×8×8", "train": 9,
-}  # fmt: skip
+DATA = Prepared(id="1", digest="d", baseline=0.05, folder="/s/data/x", shape="3×8×8", train=9)
 HOLDER = Holder("elsewhere", "", 1, 1.0, None, "2026-01-02 03:04:05", "t", 0.01)
 TEST = {
     "loss": 0.1, "step": 2000, "images": 8, "steps": 5, "restarts": 1, "restarts_loss": 0.1,

@@ -1,14 +1,16 @@
-"""Ways to make the shards of a set at the same time: processes, or Ray Data over a cluster."""
+"""Ways to make the shards of a set: one after the other, or several processes at once.
+
+:func:`raygan.sweep.cluster.preparing.on_ray` makes them by tasks over a cluster.
+"""
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
-import pickle
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from raygan.errors import DataError
 
@@ -55,35 +57,3 @@ def _in_processes(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def on_ray(function: Callable[[T], R], items: list[T]) -> Generator[R, None, None]:
-    """A ``map`` of Ray Data tasks over the cluster.
-
-    Ray must have been initialised, and all nodes must see the same files.
-    """
-    if len(items) < 2:
-        yield from map(function, items)
-        return
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    rows = [{"item": pickle.dumps(item)} for item in items]
-    # a block, and so a task, per item
-    data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    results = data.map(functools.partial(_row, function), num_cpus=1)
-    for row in results.iter_rows():
-        made, error = pickle.loads(row["made"])  # noqa: S301 - of this program's own tasks
-        if error is not None:
-            raise error
-        yield made
-
-
-def _row(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, bytes]:
-    """Errors are results: Ray Data would wrap them, and print their traces."""
-    try:
-        result: tuple[Any, DataError | None] = function(pickle.loads(row["item"])), None  # noqa: S301
-    except DataError as error:
-        result = None, DataError(str(error))
-    return {"made": pickle.dumps(result)}

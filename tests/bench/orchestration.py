@@ -40,6 +40,7 @@ from rich.console import Console
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.cluster import tune
+from raygan.sweep.cluster.job import Job
 from raygan.sweep.session.conclude import spent_metrics
 from raygan.sweep.session.progress import Progress
 from raygan.sweep.session.run import JOURNAL_FILE
@@ -88,6 +89,14 @@ def stub(job: dict[str, Any]) -> None:
             "perf/images_seen": 3200.0 * number,
         }
         tune.report(report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StubJob(Job):
+    """A job of :func:`stub`."""
+
+    seconds: float
+    """How long it takes."""
 
 
 @dataclass
@@ -162,9 +171,12 @@ def in_sweep(load: Load, *, tracked: bool = True, ended: Ended = lambda: None) -
             if event == "ended":
                 ended()
 
-        def job(planned: TrialPlan) -> dict[str, Any]:
+        def job(planned: TrialPlan) -> StubJob:
             config = planned.config.to_dict()
-            return {"trial": planned.id, "config": config, "seconds": load.seconds}
+            return StubJob(
+                trial=planned.id, config=config, folder="", prepared="", digest="",
+                seconds=load.seconds,
+            )  # fmt: skip
 
         study.listeners.append(heard)
         with (

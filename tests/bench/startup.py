@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from ray import tune as ray_tune
 
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep.cluster import trial, tune
+from raygan.sweep.cluster import preparing, tune
+from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study.study import Event, Study
@@ -55,6 +57,14 @@ PHASES = {
 }
 """What passes until each note, in their order. A trial has not all of them: a plain function has
 neither controller nor worker, and a process may serve several trials, or several of these parts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotedJob(Job):
+    """A job whose processes note when they pass a phase."""
+
+    notes: str
+    """The folder of the notes."""
 
 
 class Clock:
@@ -142,7 +152,7 @@ def through_train(job: dict[str, Any]) -> None:
     def callbacks(self: DataParallelTrainer) -> Any:
         return [*whole(self), Notes()]
 
-    def worker(job: dict[str, Any]) -> None:
+    def worker(config: dict[str, Any]) -> None:
         import ray.train
 
         from raygan.sweep.cluster.worker import train_worker
@@ -159,7 +169,7 @@ def through_train(job: dict[str, Any]) -> None:
 
         ray.train.report = noted_report
         try:
-            train_worker(job)
+            train_worker(config)
         finally:
             ray.train.report = report
 
@@ -168,7 +178,7 @@ def through_train(job: dict[str, Any]) -> None:
     trial.train_worker = worker
     DataParallelTrainer._create_default_callbacks = callbacks
     try:
-        trial.run_trial(job)
+        trial.run_trial({name: value for name, value in job.items() if name != "notes"})
     finally:
         DataParallelTrainer._create_default_callbacks = whole
 
@@ -201,17 +211,16 @@ def measure(
         text = SWEEP.format(storage=folder, seeds=", ".join(map(str, range(trials))))
         sweep = spec.validate(parse(text, "startup"))
         storage = Storage(folder)
-        data = trial.prepare_images(trial.dataset_of(sweep), trial.data_folder(storage), [])
+        prepared = preparing.prepare_images(preparing.preparation_of(sweep, storage))
         study, clock = Study(sweep, storage / sweep.name), Clock(at_once)
         study.listeners.append(clock)
         notes = Path(folder) / "notes"
         notes.mkdir()
         tune.run(
             study,
-            lambda plan: {
-                **trial.job_of(plan, sweep, study.storage, data),
-                "notes": str(notes),
-            },
+            lambda plan: NotedJob(
+                **job_of(plan, sweep, study.storage, prepared).to_plain(), notes=str(notes)
+            ),
             max_concurrent=at_once,
             trainable=trainable,
         )

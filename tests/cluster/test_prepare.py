@@ -71,10 +71,11 @@ def test_a_sweep_prepares_what_is_missing_before_its_first_trial(sweep, folder):
 SEVERAL = """
 import sys, ray
 from raygan.storage import Storage
-from raygan.sweep.cluster import trial; from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.cluster import preparing; from raygan.sweep.spec import sweep_spec as spec
 ray.init(logging_level="ERROR", log_to_driver=False)
 made = spec.load(__import__("pathlib").Path(sys.argv[1]))
-print(trial.prepare_on_cluster(made, Storage(made.storage), lambda line: print("said", line)))
+preparation = preparing.preparation_of(made, Storage(made.storage))
+print(preparing.prepare_on_cluster(preparation, lambda line: print("said", line)))
 """
 
 
@@ -87,4 +88,4 @@ def test_shards_are_made_by_tasks_that_the_sweeps_own_task_starts(sweep, folder)
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "said 24 of 24 images" in run.stdout
-    assert "'shape': '3×1024×1024', 'train': 20" in run.stdout
+    assert "shape='3×1024×1024', train=20" in run.stdout

@@ -134,7 +134,7 @@ def test_stopped_trial_gives_way_while_another_ray_runs_on_this_machine(cluster,
 LEFT = """
 import time, ray
 from ray.util.placement_group import placement_group, placement_group_table
-from raygan.sweep.cluster import tune
+from raygan.sweep.cluster import ray_quirks
 
 class Maker:
     def make(self, cpus):
@@ -151,7 +151,7 @@ def states():
     return [placement_group_table(group)["state"] for group in (*groups, own)]
 
 while states()[:2] != ["REMOVED"] * 2 and time.monotonic() < deadline:
-    tune.free_leftovers()
+    ray_quirks.free_leftovers()
     time.sleep(0.2)
 print(" ".join(states()))
 """

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raygan.data import DatasetConfig, cache, files, load, making, prepare, shared
 from raygan.errors import ConfigError, DataError
-from raygan.sweep.cluster import trial, worker
+from raygan.sweep.cluster import worker
+from raygan.sweep.cluster.job import Job
+from raygan.sweep.cluster.preparing import Preparation, prepare_images
+from raygan.sweep.study.prepared import Prepared
 
 ADDRESS = "s3://bucket/raygan/data"
 
@@ -126,24 +130,29 @@ def test_the_room_for_copies_is_a_positive_number(monkeypatch, given):
         shared.fetch(ADDRESS)
 
 
+def preparation(images: Path, folder: str) -> Preparation:
+    return Preparation(dataset={"name": "folder", "path": str(images)}, folder=folder)
+
+
+def job_on(prepared: Prepared) -> Job:
+    return Job(trial="a", config={}, folder="", prepared=prepared.folder, digest=prepared.digest)
+
+
 def test_workers_of_a_sweep_load_what_was_put_there(store, folder, tmp_path, monkeypatch):
-    dataset = {"name": "folder", "path": str(folder)}
-    data = trial.prepare_images(dataset, ADDRESS, [])
-    assert data["folder"].startswith(f"{ADDRESS}/folder-")
-    assert (data["shape"], data["train"]) == ("3×8×8", 18)
+    prepared = prepare_images(preparation(folder, ADDRESS))
+    assert prepared.folder.startswith(f"{ADDRESS}/folder-")
+    assert (prepared.shape, prepared.train) == ("3×8×8", 18)
     assert not (tmp_path / "node").exists()  # nothing is copied to where nothing is trained
-    job = {"prepared": data["folder"], "digest": data["digest"]}
+    job = job_on(prepared)
     assert len(worker.load_images(job)) == 24
     monkeypatch.setenv("RAYGAN_CACHE", str(tmp_path / "another node"))
     assert len(worker.load_images(job)) == 24
     with pytest.raises(DataError, match="not the images that the sweep began with"):
-        worker.load_images({**job, "digest": "another"})
+        worker.load_images(replace(job, digest="another"))
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(folder, tmp_path):
-    data = trial.prepare_images(
-        {"name": "folder", "path": str(folder)}, str(tmp_path / "storage"), []
-    )
-    assert len(worker.load_images({"prepared": data["folder"], "digest": data["digest"]})) == 24
+    job = job_on(prepare_images(preparation(folder, str(tmp_path / "storage"))))
+    assert len(worker.load_images(job)) == 24
     with pytest.raises(DataError, match="/of/another/node: not a whole prepared data set"):
-        worker.load_images({"prepared": "/of/another/node", "digest": data["digest"]})
+        worker.load_images(replace(job, prepared="/of/another/node"))

@@ -26,11 +26,13 @@ from raygan.report.sheets import sheets
 from raygan.report.tabular import csv_bytes, table_of
 from raygan.storage import Storage
 from raygan.sweep.commands import evaluate
-from raygan.sweep.session import conclude, progress, publish
+from raygan.sweep.session import conclude, progress, publish, terminal
+from raygan.sweep.session.session import Options, Session
 from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from tests.report.builders import evidence, trial
 from tests.report.hostile import EVIL, is_plain
@@ -100,8 +102,8 @@ class Elements(HTMLParser):
 
 
 def test_tables_show_the_text_itself(console, records):
-    tables.show(console, records, [EVIL], 0.05)
-    tables.show_replicates(console, {EVIL: records})
+    terminal.show_trials(console, records, [EVIL], 0.05)
+    terminal.show_replicates(console, {EVIL: records})
     text = printed(console)
     assert is_plain(text)
     for words in ("[red]x[/red]", ":bomb:", "\\x1b]0;title", "\\u202egpj"):
@@ -185,23 +187,28 @@ def test_progress_shows_the_text_itself(console, study, records):
     assert ":bomb:" in text
 
 
-def test_end_of_a_sweep_shows_the_text_itself(console, study, tmp_path):
-    conclude._explain_failures(study, console)
-    conclude._warn(console, f"The tables cannot be written ({EVIL})")
-    conclude._say_behind(types.SimpleNamespace(last_error=EVIL), console, "the same command")
+@pytest.fixture
+def session(console, study) -> Session:
+    return Session(study.spec, study.storage, study.storage, Options(), console, None, None)
+
+
+def test_end_of_a_sweep_shows_the_text_itself(console, study, session):
+    conclude._explain_failures(session, study)
+    session.warn(f"The tables cannot be written ({EVIL})")
+    conclude._say_behind(session, types.SimpleNamespace(last_error=EVIL))
     tracker = types.SimpleNamespace(uri=f"http://{EVIL}", experiment=EVIL)
-    conclude._say_where(study, tracker, console)
+    conclude._say_where(session, study, tracker)
     text = printed(console)
     assert is_plain(text)
     assert "[red]x[/red]" in text
 
 
-def test_many_reasons_of_failures_are_counted(console, study, records):
+def test_many_reasons_of_failures_are_counted(console, study, session):
     for number in range(50):
         record = evil([], "failed", seed=10 + number)
         record.reason = f"node {number} is lost " + "again and again " * 60
         study.records[f"bn-{number}"] = record
-    conclude._explain_failures(study, console)
+    conclude._explain_failures(session, study)
     lines = printed(console).splitlines()
     assert len(lines) == conclude.MOST_CAUSES + 3
     assert lines[-2] == f"  and {50 + 1 - conclude.MOST_CAUSES} more reasons"
@@ -224,7 +231,7 @@ def stored(tmp_path) -> Storage:
     """A storage with a sweep whose records have hostile titles and reasons."""
     sweep = Storage(str(tmp_path / "norms"))
     read = spec.validate(parse(f"name: norms\nstorage: {tmp_path}\ngrid: {{norm: [bn]}}", "x"))
-    state.store(sweep, read, {"id": "1", "digest": "d", "baseline": 0.05})
+    state.store(sweep, read, Prepared(id="1", digest="d", baseline=0.05))
     (cell,) = plan.cells(read)
     for index, outcome in enumerate(("ok", "failed", None)):
         record = trial("bn", [0.04] * 6, outcome)
@@ -269,7 +276,7 @@ def test_errors_of_commands_show_the_text_itself(stored, tmp_path):
 def test_a_long_reason_ends_after_a_word_and_is_found_in_full(console, tmp_path, no_figures):
     record = trial("bn", [0.05], "failed")
     record.reason = "words of Ray " * 40
-    tables.show(console, [record], ["bn"], None)
+    terminal.show_trials(console, [record], ["bn"], None)
     text = " ".join(printed(console).split())
     assert re.search(r"(words|of|Ray)… \(\d+ more characters\)", text)
     assert tables.WHOLE_REASONS in text
@@ -283,7 +290,7 @@ def test_what_does_not_fit_into_a_terminal_is_broken_not_cut():
     console = Console(width=40, file=io.StringIO())
     record = trial("bn", [0.05], "failed")
     record.reason = "no space left on " + "/folder" * 20
-    tables.show(console, [record], ["bn"], None)
+    terminal.show_trials(console, [record], ["bn"], None)
     table = printed(console).partition("Reconstruction loss:")[0]
     assert table.count("…") == 0
     assert "".join(table.split()).count("f") >= 20

@@ -17,7 +17,7 @@ from raygan.report import overview, tables
 from raygan.report.evidence import Evidence
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
-from raygan.sweep.session import publish
+from raygan.sweep.session import publish, terminal
 
 
 def record(trial: str, losses: list[float], outcome: str | None, reason: str | None = None):
@@ -79,7 +79,7 @@ def test_overview_shows_the_samples_of_the_best_checkpoint(tmp_path):
 
 def test_terminal_table_ranks_by_loss_and_names_every_outcome():
     console = Console(width=160, record=True, file=io.StringIO())
-    tables.show(console, RECORDS[::-1], ["bn", "wn"], 0.0583)
+    terminal.show_trials(console, RECORDS[::-1], ["bn", "wn"], 0.0583)
     text = console.export_text()
     assert text.index("0.10000") < text.index("0.50000")
     for words in ("stopped: asha at iteration 10", "out of memory", "unfinished", "0.05830"):

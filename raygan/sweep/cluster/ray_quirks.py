@@ -1,27 +1,124 @@
-"""What raygan needs of Ray's private modules, each with its reason; written for Ray 2.60."""
+"""What raygan needs of Ray's private modules, and its work-arounds for what Ray does.
+
+All of them stand here, each with what was seen of Ray 2.60 that made it necessary.
+``tests/sweep/cluster/test_ray_quirks.py`` fails once a newer Ray no longer needs one, as far as
+that can be seen without a cluster. Every process of a sweep imports this module: Ray's own modules
+are imported within the functions, where they are needed.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import json
 import logging
 import os
 import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.util.placement_group import PlacementGroup
+from raygan.errors import ResourceError
+from raygan.shown import COLORS, shown
+
+if TYPE_CHECKING:
+    from ray.train import UserCallback
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.tune.experiment import Trial
+
+    from raygan.storage import Storage
 
 logger = logging.getLogger(__name__)
+
+DRIVER_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # without it, a task that asks for no GPU sees all of them
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's old output honours verbose=0, the new one prints boxes all the same
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # StopSignals tells SIGINT from SIGTERM, and Tune still flushes its state
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # relative paths of the YAML are relative to where the sweep was started
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+"""Environment variables of the process that runs a sweep: Ray has no other way to set these."""
+TRIAL_SETTINGS = {
+    # the workers are polled once in this time, by default in 2 s, and one report is relayed per
+    # poll
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # by default, workers that wait for a free node for 60 s have failed; what could never start
+    # was refused before
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",
+    # gauges that nothing scrapes, set up in each controller and worker
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+"""The same of the process of a trial, where Train's controller runs."""
+NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""The same where there is one node, which nothing can preempt: each trial would start a process
+that watches for it."""
+CONNECT_SECONDS = 10.0
+MOST_OF_A_PATH = 24
+"""Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""
+_NOTED = "Failure # "
+"""Tune begins each of a trial's failures with it."""
+_RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): )", re.MULTILINE)
+CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of a trial's checkpoints, in the trial's folder."""
+_MOST_LISTED = 2**24
+"""Bytes of that list; one that is longer is cut, and so damaged."""
 
 _NODE_OF_ITS_OWN = re.compile(r"node_[0-9a-f]{56}")
 """The node types that Ray makes up where no autoscaler runs: one for each node."""
 
 
+def set_in_environment(settings: dict[str, str]) -> None:
+    """Set environment variables that the user has not set."""
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def check_that_somebody_listens(address: str) -> None:
+    """Raise ResourceError if nothing listens at ``address``, a host and its port.
+
+    Ray 2.60 itself tries for minutes to reach a head that is not there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"no Ray cluster can be reached at {address!r} ({error}); check --address and "
+            "RAY_ADDRESS"
+        ) from error
+
+
+def private_folder(*, keep: bool) -> str:
+    """A folder for the files of a Ray that is started here; removed when this process ends.
+
+    Ray 2.60 opens the folder that it is given to everybody, so that it is one below a private one.
+    """
+    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(parent) > MOST_OF_A_PATH:
+        parent = "/tmp"  # noqa: S108 - the folder made in it is private
+    private = tempfile.mkdtemp(prefix="raygan-", dir=parent)
+    if keep:
+        print(f"Ray's files: {private}", file=sys.stderr)
+    else:  # at the very end: Ray's own handlers, which come first, end its processes
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+    return f"{private}/r"
+
+
 def keep_keys_out_of_logs() -> None:
     """See that Ray Tune writes no cloud keys into Ray's log files.
 
-    Tune copies ``AWS_SECRET_ACCESS_KEY`` and its like from this process into the runtime
+    Tune 2.60 copies ``AWS_SECRET_ACCESS_KEY`` and its like from this process into the runtime
     environment of each trial, which Ray's processes log. No setting turns that off.
     """
     from ray.tune.execution import class_cache
@@ -33,8 +130,8 @@ def keep_keys_out_of_logs() -> None:
 def make_private_token() -> None:
     """Make the token of a local cluster, if there is none, and see that only its owner reads it.
 
-    Ray itself writes it to ``~/.ray/auth_token`` with the usual permissions, so that everybody on
-    the machine may read it. Raises OSError.
+    Ray 2.60 itself writes it to ``~/.ray/auth_token`` with the usual permissions, so that everybody
+    on the machine may read it. Raises OSError.
     """
     from ray._private.authentication import authentication_token_setup as setup
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
@@ -78,7 +175,7 @@ class Scaling:
 def scaling() -> Scaling:
     """What the autoscaler of the joined cluster says; raises whatever Ray raises.
 
-    Ray has a public function only for what to ask of it, none for what it answers. Version 2
+    Ray 2.60 has a public function only for what to ask of it, none for what it answers. Version 2
     reports to the GCS; version 1, the default of ``ray start`` and ``ray up``, leaves a JSON text
     in the GCS's key-value store, as ``ray status`` reads it.
     """
@@ -146,10 +243,11 @@ def free_leftovers() -> None:
     What is to clean up after it does not know of that one, so that its resources would be lost to
     the trials that wait for them, and even to later jobs.
     """
+    import ray
     from ray._private.state import jobs, state
     from ray._raylet import PlacementGroupID
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-    from ray.util.placement_group import remove_placement_group
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     try:
         ended = {job["JobID"] for job in jobs() if job["IsDead"]}
@@ -173,3 +271,128 @@ def _is_dead(actor: bytes) -> bool:
         return False
     known: dict[str, Any] = actors(actor.hex())
     return known.get("State") == "DEAD"
+
+
+def trainer_class() -> type[DataParallelTrainer]:
+    """Ray Train's trainer without a process for each of its helpers; to be used in a Tune trial.
+
+    What starts a trial is mostly the start of its processes. Ray Train 2.60 gives its controller
+    one, and another to what frees the resources of a controller that has died. Here the controller
+    runs in the thread in which Tune calls the trainable, and :func:`free_leftovers` frees what is
+    left.
+    """
+    from ray.train import Result
+    from ray.train.v2._internal.callbacks import placement_group_callback
+    from ray.train.v2._internal.execution.controller import TrainController
+
+    # the base of TorchTrainer, whose module would load PyTorch: the workers form their process
+    # group themselves
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    class Trainer(DataParallelTrainer):
+        def _initialize_and_run_controller(self, **options: Any) -> Result:
+            controller = TrainController(**options)
+            try:
+                asyncio.run(controller.run())
+            except BaseException:  # Tune ends a trial that is stopped by SystemExit
+                if (group := controller.get_worker_group()) is not None:
+                    group.abort()
+                raise
+            return controller.get_result()
+
+        def _create_default_callbacks(self) -> list[Any]:
+            cleaner = placement_group_callback.PlacementGroupCleanerCallback
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if not isinstance(callback, cleaner)]
+
+    return Trainer
+
+
+def relay() -> UserCallback:
+    """Reports to Tune what the first worker reports to Train; returns when Tune has taken it in.
+
+    Ray 2.60's own ``TuneReportCallback`` does so through a queue with a process of its own, which
+    a controller that runs in the trial's process does not need.
+    """
+    import ray.tune
+    from ray.train import UserCallback
+
+    class Relay(UserCallback):
+        def after_report(
+            self,
+            run_context: Any,  # noqa: ARG002
+            metrics: list[dict[str, Any]],
+            checkpoint: Any,  # noqa: ARG002
+        ) -> None:
+            ray.tune.report(metrics[0])
+
+    return Relay()
+
+
+def flush_reports() -> None:
+    """Let all that a worker has reported arrive; its last call.
+
+    Ray Train 2.60 may lose a report that is followed by the end of the worker's function. Both of
+    the queues on the way hold one item, so that all reports before this one have arrived when it is
+    put; it says nothing.
+    """
+    import ray.train
+
+    ray.train.report({"step": 0})
+
+
+def set_aside_if_damaged(trial: Storage) -> None:
+    """Put Ray Train's list of a trial's checkpoints away if Ray Train could not start with it.
+
+    Ray Train 2.60 writes it in place: a process that is killed meanwhile leaves half of it. And it
+    may name a checkpoint that somebody has deleted. The workers look for checkpoints where they
+    lie, and need no list.
+    """
+    content = trial.read(CHECKPOINT_LIST, _MOST_LISTED)
+    if content is None:
+        return
+    try:
+        listed = json.loads(content)
+        kept = {checkpoint["checkpoint_dir_name"] for checkpoint in listed["checkpoint_results"]}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        kept = {""}
+    if not kept <= set(trial.folders()):
+        trial.rename(CHECKPOINT_LIST, f"{CHECKPOINT_LIST}.damaged")
+
+
+def count_failures_anew(trial: Trial, allowed: int) -> None:
+    """Let a trial fail ``allowed`` times from here: Tune 2.60 counts over a trial's whole life."""
+    trial.max_failures = trial.num_failures + allowed
+
+
+def stop_lingering(tune_controller: Any, lingers: Callable[[Trial], bool]) -> None:
+    """Stop the trials that ``lingers``: trained, but they do not end.
+
+    Seen once in some hundreds of trials with Ray 2.60: the last evaluation has come, and Train's
+    controller never returns. No test can tell whether that is mended.
+    """
+    for trial in list(tune_controller.get_live_trials()):
+        if lingers(trial):
+            logger.warning("%s has been trained, but did not end: stopped", trial.config["trial"])
+            tune_controller.stop_trial(trial)
+
+
+def cause_of(error: BaseException | str) -> str:
+    """What an error of Ray says, without the tracebacks and the ids of its layers.
+
+    A text is what Tune has noted of a trial's failures: the last of them counts. Ray 2.60 has the
+    layers as attributes where an error arrives as itself, and in the text alone where Tune has
+    noted it.
+    """
+    for inner in getattr(error, "worker_failures", {}).values():
+        return cause_of(inner)
+    inner = getattr(error, "cause", None)
+    if isinstance(inner, BaseException) and inner is not error:
+        return cause_of(inner)
+    text = COLORS.sub("", str(error)).rpartition(_NOTED)[2].strip()
+    if raised := list(_RAISED.finditer(text)):
+        text = text[raised[-1].start(1) :]
+    lines = [line.strip() for line in text.splitlines() if line and not line[0].isspace()]
+    words = " ".join(lines) or type(error).__name__
+    named = isinstance(error, str) or type(error).__module__.startswith("ray")
+    return shown(words if named else f"{type(error).__name__}: {words}", 1000)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import shutil
-import socket
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,21 +18,16 @@ from raygan.addresses import check_address, first_line, is_address
 from raygan.errors import ResourceError
 from raygan.records import STEP
 from raygan.sweep.cluster import ray_quirks
-from raygan.sweep.cluster.ray_quirks import free_leftovers
-from raygan.sweep.cluster.trial import RETRY, cause_of, run_trial
+from raygan.sweep.cluster.job import Job
+from raygan.sweep.cluster.trial import RETRY, run_trial
 from raygan.sweep.spec.plan import TrialPlan
 from raygan.sweep.spec.sections import Scale
 from raygan.sweep.study.study import Study
-
-logger = logging.getLogger(__name__)
 
 DRIVER_RESOURCE = "raygan_driver"
 """Custom resource of the nodes on which trial drivers may run, if a cluster has it."""
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray's own mark of the head node: where drivers run otherwise, taking no CPU."""
-CONNECT_SECONDS = 10.0
-MOST_OF_A_PATH = 24
-"""Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""
 FREE_SECONDS = 0.5
 """Between two looks for the resources of trials that were stopped or lost; one takes 1 ms."""
 DRIVER_SHARE = 0.001
@@ -45,7 +35,6 @@ DRIVER_FAILURES = 2
 """How often in a row a trial's driver may be lost, with its node for instance, without a new
 evaluation in between."""
 
-Job = Callable[[TrialPlan], dict[str, Any]]
 Trainable = Callable[[dict[str, Any]], None]
 
 
@@ -54,28 +43,20 @@ def connect(address: str | None, *, verbose: bool) -> bool:
 
     Returns whether it was started here.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # its old output honours verbose=0, the new one prints boxes all the same
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # ours: it tells SIGINT from SIGTERM, and Tune still flushes its state
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    # relative paths of the YAML are relative to where the sweep was started
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    ray_quirks.set_in_environment(ray_quirks.DRIVER_SETTINGS)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
     check_address(
         address if is_address(address) else f"ray://{address}", "--address or RAY_ADDRESS"
     )
     options: dict[str, Any] = {"logging_level": "INFO" if verbose else "ERROR"}
-    _see_that_somebody_listens(address)
+    ray_quirks.check_that_somebody_listens(address)
     ray_quirks.keep_keys_out_of_logs()
     try:
         if local:
             ray_quirks.make_private_token()
             options["include_dashboard"] = False
-            options["_temp_dir"] = _private_folder(keep=verbose)
+            options["_temp_dir"] = ray_quirks.private_folder(keep=verbose)
         ray.init(address=address, log_to_driver=verbose, **options)
     except Exception as error:  # for much that may go wrong, Ray raises no more special one
         raise ResourceError(_refusal(address, first_line(error), local=local)) from error
@@ -89,20 +70,6 @@ def disconnect() -> None:
     """Leave the cluster, or end what :func:`connect` has started."""
     if ray.is_initialized():
         ray.shutdown()
-
-
-def _see_that_somebody_listens(address: str) -> None:
-    """Ray itself tries for minutes to reach a head that is not there."""
-    host, _, port = address.rpartition(":")
-    if not host or "://" in address or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ResourceError(
-            f"no Ray cluster can be reached at {address!r} ({error}); check --address and "
-            "RAY_ADDRESS"
-        ) from error
 
 
 def concurrency(scale: Scale, *, ours: bool) -> int:
@@ -145,22 +112,6 @@ def _gpu_slots(gpus: float, per_worker: float) -> float:
     return int(gpus) * int(1 / per_worker + 1e-9) if per_worker < 1 else gpus / per_worker
 
 
-def _private_folder(*, keep: bool) -> str:
-    """A folder for the files of a Ray that is started here; removed when this process ends.
-
-    Ray opens the folder that it is given to everybody, so that it is one below a private one.
-    """
-    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if len(parent) > MOST_OF_A_PATH:
-        parent = "/tmp"  # noqa: S108 - the folder made in it is private
-    private = tempfile.mkdtemp(prefix="raygan-", dir=parent)
-    if keep:
-        print(f"Ray's files: {private}", file=sys.stderr)
-    else:  # at the very end: Ray's own handlers, which come first, end its processes
-        atexit.register(shutil.rmtree, private, ignore_errors=True)
-    return f"{private}/r"
-
-
 def _refusal(address: str, reason: str, *, local: bool) -> str:
     if local:
         return (
@@ -192,13 +143,22 @@ def too_small(scale: Scale, nodes: list[dict[str, float]], why: str) -> str:
     )
 
 
-def run(study: Study, job: Job, max_concurrent: int, *, trainable: Trainable = run_trial) -> None:
-    """Run all trials of ``study`` that have not ended; returns early on SIGUSR1."""
+def run(
+    study: Study,
+    job_of: Callable[[TrialPlan], Job],
+    max_concurrent: int,
+    *,
+    trainable: Trainable = run_trial,
+) -> None:
+    """Run all trials of ``study`` that have not ended; returns early on SIGUSR1.
+
+    ``job_of`` makes the job of a trial that starts; ``trainable`` gets it as plain values.
+    """
     resource = DRIVER_RESOURCE if DRIVER_RESOURCE in ray.cluster_resources() else HEAD_RESOURCE
     tuner = tune.Tuner(
         tune.with_resources(trainable, {resource: DRIVER_SHARE}),
         tune_config=tune.TuneConfig(
-            search_alg=_Search(study, job),
+            search_alg=_Search(study, job_of),
             scheduler=_Scheduler(study),
             num_samples=-1,
             max_concurrent_trials=max_concurrent,
@@ -228,13 +188,13 @@ class _Adapter:
 
 
 class _Search(_Adapter, Searcher):
-    def __init__(self, study: Study, job: Job) -> None:
+    def __init__(self, study: Study, job_of: Callable[[TrialPlan], Job]) -> None:
         super().__init__(metric=STEP, mode="max")  # Tune insists on one
-        self._study, self._job = study, job
+        self._study, self._job_of = study, job_of
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
         if (plan := self._study.next_trial()) is not None:
-            return self._job(plan)
+            return self._job_of(plan).to_plain()
         # asked again soon: the trials that run may call for others
         return None if self._study.waiting else Searcher.FINISHED
 
@@ -260,17 +220,11 @@ class _Scheduler(_Adapter, FIFOScheduler):
         before = self._study.records[_trial_id(trial)].step
         stop = self._study.heard(_trial_id(trial), result)
         if self._study.records[_trial_id(trial)].step > before:
-            # Tune counts the failures of a trial's whole life: from here they count anew
-            trial.max_failures = trial.num_failures + DRIVER_FAILURES
+            ray_quirks.count_failures_anew(trial, DRIVER_FAILURES)
         return FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        for trial in list(tune_controller.get_live_trials()):
-            # seen once in some hundreds of trials with Ray 2.60: the last evaluation has come, and
-            # Train's controller never returns
-            if self._study.lingers(_trial_id(trial)):
-                logger.warning("%s has been trained, but did not end: stopped", _trial_id(trial))
-                tune_controller.stop_trial(trial)
+        ray_quirks.stop_lingering(tune_controller, lambda t: self._study.lingers(_trial_id(t)))
         return super().choose_trial_to_run(tune_controller)
 
 
@@ -282,7 +236,7 @@ class _Callback(_Adapter, tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         self._study.tick()
         if time.monotonic() >= self._due:
-            free_leftovers()
+            ray_quirks.free_leftovers()
             self._due = time.monotonic() + FREE_SECONDS
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
@@ -298,7 +252,7 @@ class _Callback(_Adapter, tune.Callback):
             error = trial.get_error()
         except OSError:  # it lies in the storage, which may be away; to raise would end the sweep
             error = None
-        why = "an error that Ray does not name" if error is None else cause_of(error)
+        why = "an error that Ray does not name" if error is None else ray_quirks.cause_of(error)
         reason = (
             f"its driver failed {DRIVER_FAILURES + 1} times in a row, the last time because: "
             f"{why}; {RETRY}"

@@ -13,6 +13,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raygan.sweep.cluster import ray_quirks
+from raygan.sweep.cluster.job import Job
+
 if TYPE_CHECKING:
     from raygan.data.images import ImageSet
     from raygan.gan.train import Evaluation
@@ -20,19 +23,20 @@ if TYPE_CHECKING:
     from raygan.sweep.cluster import checkpoints
 
 
-def train_worker(job: dict[str, Any]) -> None:
-    """Train ``job`` (:func:`.trial.job_of`) to its end, from its last checkpoint on.
+def train_worker(config: dict[str, Any]) -> None:
+    """Train the trial of ``config`` (:meth:`Job.to_plain`) to its end, from its last checkpoint on.
 
     An exception becomes the outcome ``failed``: it would come again. What kills the process, and
     storage that does not answer, is retried by Ray Train.
     """
     import ray.train
 
+    job = Job(**config)
     context = ray.train.get_context()
     rank, count = context.get_world_rank(), context.get_world_size()
     try:
         if count > 1:
-            _join(rank, count, gpu=job["gpus"] > 0)
+            _join(rank, count, gpu=job.gpus > 0)
         _train(job, rank)
     except Exception as error:
         # storage may answer again; and the others may wait in a collective: Ray Train ends them
@@ -41,32 +45,29 @@ def train_worker(job: dict[str, Any]) -> None:
         reason = " ".join("".join(traceback.format_exception_only(error)).split())
         traceback.print_exc()
         ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
-    # Ray 2.60 may lose a report that is followed by the end of this function: both of its queues
-    # hold one item, so that all before this one have arrived when it is put
-    ray.train.report({"step": 0})
+    ray_quirks.flush_reports()
 
 
-def _train(job: dict[str, Any], rank: int) -> None:
+def _train(job: Job, rank: int) -> None:
     import ray.train
     import torch
     from ray.train import CheckpointUploadMode
 
-    from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
     from raygan.storage import Storage
     from raygan.sweep.cluster import checkpoints
 
-    config = TrainConfig.of(**job["config"])
+    config = job.train_config()
     images = load_images(job)
     device = torch.device("cpu")
-    if job["gpus"] > 0:
+    if job.gpus > 0:
         import ray.train.torch
 
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
     state = TrainState.create(config, images.shape, device)
-    home = Storage(job["folder"])
+    home = Storage(job.folder)
     # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
     saved, passed_over = checkpoints.patiently(
         lambda: _newest(home), f"{home.uri} cannot be reached"
@@ -78,7 +79,7 @@ def _train(job: dict[str, Any], rank: int) -> None:
     # report may have been lost with its driver
     ray.train.report({"step": state.step, "history": list(state.history), "notes": notes})
 
-    for evaluation in train(config, images, state, gpu_share=job["gpu_share"]):
+    for evaluation in train(config, images, state, gpu_share=job.gpu_share):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if not evaluation.finite:
             bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]
@@ -110,20 +111,19 @@ def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
     return found
 
 
-def load_images(job: dict[str, Any]) -> ImageSet:
+def load_images(job: Job) -> ImageSet:
     """The sweep's images, which have been prepared before any trial; with the trial's own split, if
     it has one."""
     from raygan.data import files, load
     from raygan.data.shared import fetch
     from raygan.errors import DataError
 
-    prepared = job["prepared"]
-    folder = fetch(prepared) if files.is_address(prepared) else Path(prepared)
+    remote = files.is_address(job.prepared)
+    folder = fetch(job.prepared) if remote else Path(job.prepared)
     images = load(folder)
-    if images.digest != job["digest"]:
+    if images.digest != job.digest:
         raise DataError(f"{folder}: these are not the images that the sweep began with")
-    seed = job.get("split_seed")
-    return images if seed is None else images.resplit(seed)
+    return images if job.split_seed is None else images.resplit(job.split_seed)
 
 
 def _show(evaluation: Evaluation, storage: Storage) -> None:

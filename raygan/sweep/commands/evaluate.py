@@ -16,18 +16,20 @@ from rich.console import Console
 from raygan import records
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.records import WHOLE, TrialRecord
-from raygan.report.tables import text_table
 from raygan.shown import MOST_MESSAGE, say, shown
 from raygan.shown import cell as text_cell
 from raygan.storage import Storage
-from raygan.sweep.cluster import trial
+from raygan.sweep.cluster.job import Job, job_of
+from raygan.sweep.cluster.preparing import data_folder
 from raygan.sweep.commands.look import open_sweep
 from raygan.sweep.session import final_tests
 from raygan.sweep.session.progress import FinalProgress
+from raygan.sweep.session.terminal import text_table
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import NAME, SweepSpec
 from raygan.sweep.study import stored_sweep
 from raygan.sweep.study.cell import best, verdict_records
+from raygan.sweep.study.prepared import Prepared
 
 
 @click.command()
@@ -108,70 +110,71 @@ def _evaluate(
     """Make the tests; returns how many failed."""
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
     sweep, spec = open_sweep(name, storage)
-    data, known = stored_sweep.stored_data(sweep), stored_sweep.stored_records(sweep, spec)
+    prepared, known = stored_sweep.stored_data(sweep), stored_sweep.stored_records(sweep, spec)
     tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
-    if data is None or not tested:
+    if prepared is None or not tested:
         raise ConfigError(f"no trial of {spec.name!r} has a result yet; run the sweep first")
     config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
     if config.steps == 0:
         raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
     names = final_tests.WHICH if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
-    data = {**data, "folder": _prepared(sweep, data)}
+    prepared = replace(prepared, folder=_where(sweep, prepared))
     gpus = _gpus(device)
-
-    def whole(job: final_tests.Job) -> final_tests.Job:
-        planned = plan.of_record(known[job["trial"]])
-        return trial.job_of(planned, spec, sweep, data) | job | {"gpus": gpus}
-
-    jobs = [whole(job) for job in final_tests.due(sweep, tested, config, names)]
+    jobs = {
+        record.id: replace(job_of(plan.of_record(record), spec, sweep, prepared), gpus=gpus)
+        for record in tested
+    }
+    tests = final_tests.due(sweep, tested, config, names)
+    final_jobs = [final_tests.FinalJob(test, jobs[test.generator.trial]) for test in tests]
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if jobs:
-        say(console, f"Final tests of {len(jobs)} generators, {config.steps} steps per image")
-    with FinalProgress(spec, sweep, list(known.values()), jobs, console):
+    if tests:
+        say(console, f"Final tests of {len(tests)} generators, {config.steps} steps per image")
+    with FinalProgress(spec, sweep, list(known.values()), tests, console):
         failed = final_tests.run(
-            jobs, final_tests.Here(), 1, lambda line: say(console, shown(line))
+            final_jobs, final_tests.Here(), 1, lambda line: say(console, shown(line))
         )
     _show(sweep, tested, names)
     if weights is not None:
-        for job in final_tests.checkpoints(sweep, tested, names):
+        for generator in final_tests.generators(sweep, tested, names):
             try:
-                _fid(whole(job), weights)
-            except CheckpointError as error:  # the other generators are tested nevertheless
-                click.echo(shown(f"{job['title']}: no FID ({error})"))
+                _fid(generator, jobs[generator.trial], weights)
+            except CheckpointError as error:  # the others can be judged all the same
+                click.echo(shown(f"{generator.title}: no FID ({error})"))
                 failed += 1
     return failed
 
 
-def _fid(job: final_tests.Job, weights: Path) -> None:
+def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:
     """Compute and write one generator's FID, beside its final test."""
     from raygan.gan.judge.fid import fid
 
-    state, images, replaced = final_tests.load_generator(job)
+    state, images, replaced = final_tests.load_generator(generator, job)
     if replaced:
-        click.echo(shown(f"{job['title']}: {replaced}"))
+        click.echo(shown(f"{generator.title}: {replaced}"))
     config = state.config
-    scores = fid(state.judged, config.code_size, images, weights, seed=config.seed)
-    written = json.dumps({**scores, "step": state.step, "checkpoint": job["checkpoint"]}, indent=1)
-    for which in job["which"]:
-        Storage(job["folder"]).write(f"final/{which}-fid.json", written.encode())
+    found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
+    described = {**found, "step": state.step, "checkpoint": generator.checkpoint}
+    written = json.dumps(described, indent=1)
+    for which in generator.which:
+        Storage(job.folder).write(f"final/{which}-fid.json", written.encode())
     click.echo(
-        f"{shown(job['title'])}, {' and '.join(job['which'])}: FID {scores['fid']:.3f}, KID "
-        f"{scores['kid']:.5f} ± {scores['kid_std']:.5f} ({scores['n']} samples against as many "
+        f"{shown(generator)}: FID {found['fid']:.3f}, KID "
+        f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
         "training images)"
     )
 
 
-def _prepared(sweep: Storage, data: dict[str, Any]) -> str:
-    """The folder of the sweep's prepared images, below the storage that holds the sweep now.
+def _where(sweep: Storage, prepared: Prepared) -> str:
+    """Where the sweep's prepared images lie: below the storage in which the sweep lies now.
 
     Only the last part of the stored path is used. The rest is wrong if the sweep was moved, and is
     not trusted, since the sweep may be somebody else's.
     """
     from raygan.data.manifest import is_prepared
 
-    name = data.get("folder", "").rstrip("/").rpartition("/")[2]
-    folder = trial.data_folder(Storage(sweep.parent))
+    name = prepared.folder.rstrip("/").rpartition("/")[2]
+    folder = data_folder(Storage(sweep.parent))
     if re.fullmatch(NAME, name) and is_prepared(f"{folder}/{name}"):
         return f"{folder}/{name}"
     raise DataError(

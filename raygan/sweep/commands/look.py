@@ -23,7 +23,7 @@ from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
 from raygan.shown import MOST_MESSAGE, shown
 from raygan.shown import cell as text_cell
 from raygan.storage import Storage
-from raygan.sweep.session import lock
+from raygan.sweep.session import lock, terminal
 from raygan.sweep.session.lock import Holder
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell
@@ -105,7 +105,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     alive = holder is not None and _is_alive(sweep, holder)
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
-    table = tables.text_table(names, ("cell", "by"))
+    table = terminal.text_table(names, ("cell", "by"))
     searches = plan.trials_per_cell(spec)
     replicates = looks.replicates_per_cell(spec, known.values())
     for cell in plan.cells(spec):
@@ -209,11 +209,11 @@ def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
 
 
 def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> None:
-    data = stored_sweep.stored_data(sweep)
+    prepared = stored_sweep.stored_data(sweep)
     console = _console()
     cells = [cell.name for cell in plan.cells(spec)]
-    tables.show(console, known.values(), cells, data["baseline"] if data else None)
-    tables.show_replicates(
+    terminal.show_trials(console, known.values(), cells, prepared.baseline if prepared else None)
+    terminal.show_replicates(
         console,
         {c.name: verdict_records(spec, c, _of(c, known)) for c in plan.cells(spec)},
     )

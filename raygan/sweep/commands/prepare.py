@@ -104,23 +104,23 @@ def _prepare(
 
 def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
     from raygan.storage import Storage
-    from raygan.sweep.cluster.trial import data_folder
-    from raygan.sweep.spec import sweep_spec
+    from raygan.sweep.cluster.preparing import data_folder
+    from raygan.sweep.spec.sweep_spec import load as load_spec
 
-    spec = sweep_spec.load(file, overrides)
+    spec = load_spec(file, overrides)
     return spec.dataset_config(), data_folder(Storage(spec.storage))
 
 
 def _map(processes: int | None, address: str | None) -> Map:
     if address is not None:
-        from raygan.sweep.cluster import tune
+        from raygan.sweep.cluster import preparing, tune
 
         if processes is not None:
             raise click.UsageError(
                 "--processes (this machine) and --address (a cluster) cannot be combined; give one"
             )
         tune.connect(address, verbose=False)
-        return decoders.on_ray
+        return preparing.on_ray
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return decoders.processes(processes or cpus or 1)
 

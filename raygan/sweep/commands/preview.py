@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
@@ -17,11 +17,11 @@ from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.gan.speed import Speed
 from raygan.records import TrialRecord
-from raygan.report.tables import text_table
 from raygan.report.words import listed
 from raygan.shown import cell as text_cell
 from raygan.shown import duration, say
 from raygan.storage import Storage
+from raygan.sweep.session.terminal import text_table
 from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -258,30 +258,25 @@ def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:
 
 
 def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
-    """Train each cell for some seconds and store its speed; returns how many trials fit at once."""
-    import ray
-
-    from raygan.sweep.cluster import nodes, trial, tune
+    """Train each cell for some seconds, as many at once as will be; keep what was measured."""
+    from raygan.sweep.cluster import nodes, preparing, tasks, tune
+    from raygan.sweep.cluster.job import job_of
 
     ours = tune.connect(address, verbose=False)
     try:
         at_once = nodes.room(spec.scale, ours=ours)
-        data = trial.prepare_on_cluster(spec, Storage(spec.storage))
+        preparation = preparing.preparation_of(spec, Storage(spec.storage))
+        prepared = preparing.prepare_on_cluster(preparation)
         scale = spec.scale
-        task = ray.remote(num_cpus=scale.cpus_per_worker, num_gpus=scale.gpus_per_worker)(
-            trial.measure_speed
-        )
-        running: dict[str, Any] = {}
+        jobs = {}
         for cell in plan.cells(spec):
             config = spec.train_config(**cell.values)
             # one worker's share; communication between workers is not measured
             share = replace(config, batch_size=config.batch_size // scale.workers)
-            job = trial.job_of(plan.trial(spec, cell, 0, {}), spec, sweep, data)
-            running[cell.name] = task.remote(
-                {**job, "config": share.to_dict()}, CALIBRATION_SECONDS
-            )
+            job = job_of(plan.trial(spec, cell, 0, {}), spec, sweep, prepared)
+            jobs[cell.name] = replace(job, config=share.to_dict())
         speeds: dict[str, Speed] = {}
-        for name, speed in zip(running, ray.get(list(running.values())), strict=True):
+        for name, speed in tasks.measure_speeds(jobs, CALIBRATION_SECONDS).items():
             evaluation = speed.evaluation_seconds / scale.workers
             speeds[name] = Speed(speed.iterations_per_second, evaluation)
     finally:

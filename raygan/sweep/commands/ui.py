@@ -47,13 +47,13 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
 
     With MLflow's own database, its server runs until Ctrl-C. With a server, its link is printed.
     """
-    data = stored_sweep.stored_data(sweep)
-    if data is None:
+    prepared = stored_sweep.stored_data(sweep)
+    if prepared is None:
         raise ConfigError(f"{spec.name!r} has no trial yet; run the sweep first")
     uri = spec.tracking.uri or default_uri(Storage(sweep.parent))
     tracker = Tracker(uri, spec.tracking.experiment, spec.name, sweep)
     tracker.connect()
-    path = tracker.link(data["id"])
+    path = tracker.link(prepared.id)
     if path is None:
         raise TrackingError(f"MLflow at {uri} has no run of {spec.name!r}; run the sweep first")
     if not is_file(uri):

@@ -57,7 +57,7 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         for record in known
         if record.outcome is None
     }
-    tests = [final_tests.status(sweep, job, running=alive) for job in _tests(sweep, spec, known)]
+    tests = [final_tests.status(sweep, test, running=alive) for test in _tests(sweep, spec, known)]
     if not alive:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
@@ -65,8 +65,10 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
     return Picture(spec, known, states, tests, [cell(who, style="dim")])
 
 
-def _tests(sweep: Storage, spec: SweepSpec, known: list[TrialRecord]) -> list[final_tests.Job]:
-    """The final tests of the sweep; empty until all of its trials have ended."""
+def _tests(
+    sweep: Storage, spec: SweepSpec, known: list[TrialRecord]
+) -> list[final_tests.PlannedTest]:
+    """The final tests of the sweep, once all of its trials have ended."""
     if any(record.outcome is None for record in known):
         return []
     ids, tested = {record.id for record in known}, []

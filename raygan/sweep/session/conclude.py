@@ -8,24 +8,23 @@ import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from raygan.errors import TrackingError
 from raygan.records import STEP, WHOLE
 from raygan.report import tables
 from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
 from raygan.report.overview import overview_png
-from raygan.shown import say, shown
+from raygan.shown import shown
 from raygan.storage import Storage
-from raygan.sweep.session import publish
+from raygan.sweep.session import publish, terminal
 from raygan.sweep.session.progress import describe_spent
-from raygan.sweep.session.signals import EXIT_SIGINT, EXIT_SIGTERM, StopSignals
+from raygan.sweep.session.session import Session
+from raygan.sweep.session.signals import EXIT_SIGINT, EXIT_SIGTERM
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.gather import make_report
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study, outcomes
 from raygan.tracking.context import Status, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
@@ -65,15 +64,9 @@ def close_interrupted(study: Study, tracker: Tracker) -> bool:
     return tracker.close("KILLED")
 
 
-def finish(
-    study: Study,
-    tracker: Tracker,
-    signals: StopSignals,
-    data: dict[str, Any],
-    console: Console,
-    again: str,
-) -> int:
-    """Write and show what there is; returns the exit code. ``again``: what resumes it."""
+def finish(session: Session, study: Study, tracker: Tracker, prepared: Prepared) -> int:
+    """Write and show what there is; returns the exit code."""
+    signals = session.signals
     signals.wait()
     study.close()
     # Tune also returns on a SIGUSR1 that is not ours: some schedulers of clusters send it
@@ -85,24 +78,22 @@ def finish(
         tell_interrupted(study, tracker)
     report = None
     try:
-        report = _write(study, data, code, run_tags(data["digest"]), pictures=not stopped)
+        report = _write(study, prepared, code, run_tags(prepared.digest), pictures=not stopped)
     except OSError as error:
-        _warn(console, f"The tables cannot be written ({error}); {again} writes them.")
-    _show(study, data, console)
+        session.warn(f"The tables cannot be written ({error}); {session.again} writes them.")
+    _show(session, study, prepared)
     if code == EXIT_FAILED:
-        _explain_failures(study, console)
+        _explain_failures(session, study)
     if not stopped:
         copied = _close(study, tracker, code, report)
-    _say_where(study, tracker, console)
+    _say_where(session, study, tracker)
     if not copied:
-        _say_behind(tracker, console, again)
-    _say_what_is_left(study, code, again, console)
+        _say_behind(session, tracker)
+    _say_what_is_left(session, study, code)
     return code
 
 
-def show_again(
-    study: Study, tracker: Tracker, data: dict[str, Any], console: Console, again: str
-) -> int:
+def show_again(session: Session, study: Study, tracker: Tracker, prepared: Prepared) -> int:
     """A sweep with nothing left to run: show what there is, and bring MLflow what it lacks.
 
     Returns the exit code of the run that ended it.
@@ -111,24 +102,24 @@ def show_again(
     before = state.summary(study.storage)
     report = None
     try:
-        report = _write(study, data, code, before.get(state.VERSIONS, {}), pictures=True)
+        report = _write(study, prepared, code, before.get(state.VERSIONS, {}), pictures=True)
     except OSError as error:
-        _warn(console, f"The tables cannot be written ({error}).")
-    _show(study, data, console)
+        session.warn(f"The tables cannot be written ({error}).")
+    _show(session, study, prepared)
     if code == EXIT_FAILED:
-        _explain_failures(study, console)
+        _explain_failures(session, study)
     try:
         tracker.connect()
-        if not _is_in_mlflow(tracker.ended(data["id"]), code, report):
+        if not _is_in_mlflow(tracker.ended(prepared.id), code, report):
             plans = [entry.sha256 for entry in registered.entries(study.storage)]
-            tracker.open(data["id"], state.dump(study.spec), run_tags(data["digest"]), plans)
+            tracker.open(prepared.id, state.dump(study.spec), run_tags(prepared.digest), plans)
             catch_up(study, tracker)
             if not _close(study, tracker, code, report):
-                _say_behind(tracker, console, again)
+                _say_behind(session, tracker)
     except TrackingError as error:
-        _warn(console, f"{error}")
-    _say_where(study, tracker, console)
-    _say_what_is_left(study, code, again, console)
+        session.warn(error)
+    _say_where(session, study, tracker)
+    _say_what_is_left(session, study, code)
     return code
 
 
@@ -139,9 +130,9 @@ def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | Non
     return ended == (_status(code), publish.note(report.verdict, report.evidence))
 
 
-def _say_behind(tracker: Tracker, console: Console, again: str) -> None:
+def _say_behind(session: Session, tracker: Tracker) -> None:
     problem = tracker.last_error or "too slow"
-    _warn(console, f"MLflow lacks the latest results ({problem}); {again} sends them")
+    session.warn(f"MLflow lacks the latest results ({problem}); {session.again} sends them")
 
 
 def catch_up(study: Study, tracker: Tracker) -> None:
@@ -151,28 +142,25 @@ def catch_up(study: Study, tracker: Tracker) -> None:
             tracker.update(record, ended=True, summary=publish.summary(record))
 
 
-def _show(study: Study, data: dict[str, Any], console: Console) -> None:
-    tables.show(console, study.records.values(), list(study.cells), data["baseline"])
-    tables.show_replicates(console, {n: cell.verdict_records() for n, cell in study.cells.items()})
+def _show(session: Session, study: Study, prepared: Prepared) -> None:
+    cells = study.cells
+    terminal.show_trials(session.console, study.records.values(), list(cells), prepared.baseline)
+    verdicts = {name: cell.verdict_records() for name, cell in cells.items()}
+    terminal.show_replicates(session.console, verdicts)
 
 
-def _say_what_is_left(study: Study, code: int, again: str, console: Console) -> None:
+def _say_what_is_left(session: Session, study: Study, code: int) -> None:
     if code in (EXIT_SIGINT, EXIT_SIGTERM):
-        _warn(console, f"Interrupted; {again} resumes the sweep.")
+        session.warn(f"Interrupted; {session.again} resumes the sweep.")
     elif code == EXIT_BUDGET:
-        _warn(
-            console,
+        session.warn(
             f"The budget is reached ({study.exhausted}): no further trial is started. "
-            f"Raise it under `budget`; then {again} resumes the sweep.",
+            f"Raise it under `budget`; then {session.again} resumes the sweep."
         )
 
 
-def _warn(console: Console, text: str) -> None:
-    say(console, text, "yellow")
-
-
 def _write(
-    study: Study, data: dict[str, Any], code: int, versions: dict[str, str], *, pictures: bool
+    study: Study, prepared: Prepared, code: int, versions: dict[str, str], *, pictures: bool
 ) -> Report | None:
     best = {name: study.best(name) for name in study.cells}
     records = list(study.records.values())
@@ -181,7 +169,7 @@ def _write(
         "sweep": study.spec.name,
         "exit_code": code,
         "finished": study.complete and code not in (EXIT_SIGINT, EXIT_SIGTERM),
-        "data": data,
+        "data": prepared.to_plain(),
         state.VERSIONS: versions,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},
@@ -194,14 +182,14 @@ def _write(
     if not pictures:
         return None
     title = f"{study.spec.name}: reconstruction loss on held-out images"
-    drawn = overview_png(study.storage, title, records, best, data["baseline"])
+    drawn = overview_png(study.storage, title, records, best, prepared.baseline)
     study.storage.write(tables.OVERVIEW, drawn)
-    return _report(study, data)
+    return _report(study, prepared)
 
 
-def _report(study: Study, data: dict[str, Any]) -> Report | None:
+def _report(study: Study, prepared: Prepared) -> Report | None:
     try:
-        report = make_report(study.storage, study.spec, study.records, data)
+        report = make_report(study.storage, study.spec, study.records, prepared)
         report.write(study.storage)
     except Exception as error:  # a report that cannot be made must not lose a sweep its end
         reason = shown(f"{type(error).__name__}: {error}")
@@ -272,29 +260,29 @@ def _exit_code(study: Study) -> int:
     return EXIT_FAILED if without or failed * 2 > len(study.records) else EXIT_OK
 
 
-def _explain_failures(study: Study, console: Console) -> None:
+def _explain_failures(session: Session, study: Study) -> None:
     causes = Counter(
         shown(f"{record.outcome}: {record.reason}")
         for record in study.records.values()
         if record.outcome in ("failed", "diverged", "early-failure")
     )
-    say(console, "Too many trials have no result:", "bold red")
+    session.say("Too many trials have no result:", "bold red")
     for cause, count in causes.most_common(MOST_CAUSES):
-        say(console, f"  {count} × {cause}")
+        session.say(f"  {count} × {cause}")
     if (left := len(causes) - MOST_CAUSES) > 0:
-        say(console, f"  and {left} more reasons")
-    say(console, f"Full text: {study.storage.uri}/trials/TRIAL/record.json, under `reason`")
+        session.say(f"  and {left} more reasons")
+    session.say(f"Full text: {study.storage.uri}/trials/TRIAL/record.json, under `reason`")
 
 
-def _say_where(study: Study, tracker: Tracker, console: Console) -> None:
-    say(console, f"Spent:   {describe_spent(study)}")
-    say(console, f"Results: {study.storage.uri}/{tables.RESULTS}")
+def _say_where(session: Session, study: Study, tracker: Tracker) -> None:
+    session.say(f"Spent:   {describe_spent(study)}")
+    session.say(f"Results: {study.storage.uri}/{tables.RESULTS}")
     if tables.OVERVIEW in study.storage.files():
-        say(console, f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
+        session.say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
     if HTML in study.storage.files():
-        say(console, f"Report:  {study.storage.uri}/{HTML}")
+        session.say(f"Report:  {study.storage.uri}/{HTML}")
     home = study.storage.parent
     usual = Storage(SweepSpec.model_fields["storage"].default).uri
     where = "" if home == usual else f" --storage {shlex.quote(home)}"
     server = "" if is_file(tracker.uri) else f"  # {tracker.uri}, experiment {tracker.experiment!r}"
-    say(console, f"MLflow:  raygan ui {study.spec.name}{where}{server}")
+    session.say(f"MLflow:  raygan ui {study.spec.name}{where}{server}")

@@ -1,7 +1,7 @@
 """The final tests of a sweep: which are to be made, one made, and all of them made.
 
 A trial's test of its ``best`` or ``last`` generator lies beside its record, under ``final/``:
-``<which>.json`` (what :func:`run_job` returns; written last, so that what has it is whole),
+``<which>.json`` (what :func:`make_test` returns; written last, so that what has it is whole),
 ``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``. While
 the test runs, or after it has failed, ``<which>-progress.json`` says how far it is.
 """
@@ -28,7 +28,7 @@ from raygan.report.finals import WHICH
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.cluster.checkpoints import load_or_other
-from raygan.sweep.cluster.trial import WORKER_FAILURES
+from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.worker import load_images
 
 if TYPE_CHECKING:
@@ -41,13 +41,42 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 16
 """Images of each picture, each beside its reconstruction."""
-POLL_SECONDS = 1.0
-"""How often it is seen whether the sweep is to stop."""
-
 PROGRESS_SECONDS, PROGRESS_SECONDS_REMOTE = 1.0, 10.0
 """Between two notes of how far a test is, on a file system and on object storage."""
 
-Job = dict[str, Any]
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator that a trial has kept: one checkpoint."""
+
+    trial: str
+    """The trial's id."""
+    title: str
+    """The trial's, for people."""
+    checkpoint: str
+    """Its folder within the trial's."""
+    which: tuple[str, ...]
+    """What it is of the trial: ``best``, ``last``, or both."""
+
+    def __str__(self) -> str:
+        return f"{self.title}, {' and '.join(self.which)}"
+
+
+@dataclass(frozen=True)
+class PlannedTest:
+    """A final test that a sweep asks for, whether it has been made or not."""
+
+    generator: Generator
+    config: FinalConfig
+
+
+@dataclass(frozen=True)
+class FinalJob:
+    """One final test to be made, with all that the process that makes it needs."""
+
+    test: PlannedTest
+    job: Job
+    """Of the trial: its images, its configuration and the resources of its workers."""
 
 
 def read(trial: Storage, which: str) -> dict[str, Any] | None:
@@ -71,45 +100,41 @@ def tested(study: Study) -> list[TrialRecord]:
 
 def due(
     sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
-) -> list[Job]:
+) -> list[PlannedTest]:
     """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
-    jobs = asked(sweep, trials, config, which)
-    return [job for job in jobs if not _is_done(sweep / "trials" / job["trial"], job)]
+    tests = asked(sweep, trials, config, which)
+    return [test for test in tests if not _is_done(sweep, test)]
 
 
 def asked(
     sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
-) -> list[Job]:
+) -> list[PlannedTest]:
     """The tests of ``trials`` that ``config`` asks for, made or not, one per checkpoint."""
     if not config.steps:
         return []
-    return [{**job, "final": asdict(config)} for job in checkpoints(sweep, trials, which)]
+    return [PlannedTest(kept, config) for kept in generators(sweep, trials, which)]
 
 
-def checkpoints(
+def generators(
     sweep: Storage, trials: Iterable[TrialRecord], which: Iterable[str] = WHICH
-) -> Iterator[Job]:
-    """The checkpoints of ``trials`` that are kept, each with the generators that it is (``which``:
-    it may be both)."""
+) -> Iterator[Generator]:
+    """The generators of ``trials`` that are kept; one that is both best and last comes once."""
     for record in trials:
         kept = records.find_checkpoints(sweep, record)
         for checkpoint in dict.fromkeys(kept[name] for name in which if name in kept):
-            yield {
-                "trial": record.id,
-                "title": record.title,
-                "checkpoint": checkpoint,
-                "which": [name for name in which if kept.get(name) == checkpoint],
-            }
+            names = tuple(name for name in which if kept.get(name) == checkpoint)
+            yield Generator(record.id, record.title, checkpoint, names)
 
 
-def _is_done(trial: Storage, job: Job) -> bool:
-    asked = job["final"], job["checkpoint"]
-    found = (read(trial, which) for which in job["which"])
+def _is_done(sweep: Storage, test: PlannedTest) -> bool:
+    generator = test.generator
+    asked = asdict(test.config), generator.checkpoint
+    found = (read(sweep / "trials" / generator.trial, which) for which in generator.which)
     return all(known and (known.get("asked"), known.get("checkpoint")) == asked for known in found)
 
 
 @dataclass(frozen=True)
-class JobStatus:
+class FinalStatus:
     """A test and how far it is."""
 
     title: str
@@ -144,34 +169,35 @@ class _Progress:
 _PROGRESS = TypeAdapter(_Progress)
 
 
-def status(sweep: Storage, job: Job, *, running: bool = True) -> JobStatus:
+def status(sweep: Storage, test: PlannedTest, *, running: bool = True) -> FinalStatus:
     """How far a test is, as it is stored; ``running``: whether any test can be running."""
-    trial, title, which = sweep / "trials" / job["trial"], job["title"], job["which"]
-    if _is_done(trial, job):
+    generator = test.generator
+    trial, title, which = sweep / "trials" / generator.trial, generator.title, generator.which
+    if _is_done(sweep, test):
         found = read(trial, which[0]) or {}
-        return JobStatus(title, which, "done", 1.0, found["seconds"], found["loss"])
-    data = trial.read(_progress_file(job), stored.MOST_BYTES + 1)
+        return FinalStatus(title, which, "done", 1.0, found["seconds"], found["loss"])
+    data = trial.read(_progress_file(generator), stored.MOST_BYTES + 1)
     try:
         progress = stored.parse(_PROGRESS, data) if data else None
     except ValueError:  # it is being written
         progress = None
     if progress is None:
-        return JobStatus(title, which, "waiting")
+        return FinalStatus(title, which, "waiting")
     if progress.failed:
-        return JobStatus(title, which, "failed")
+        return FinalStatus(title, which, "failed")
     state: Literal["running", "interrupted"] = "running" if running else "interrupted"
-    return JobStatus(title, which, state, progress.done, progress.seconds)
+    return FinalStatus(title, which, state, progress.done, progress.seconds)
 
 
-def _progress_file(job: Job) -> str:
-    return f"final/{job['which'][0]}-progress.json"
+def _progress_file(generator: Generator) -> str:
+    return f"final/{generator.which[0]}-progress.json"
 
 
 class _Notes:
     """Writes down how far a test is, now and then."""
 
-    def __init__(self, job: Job) -> None:
-        self._trial, self._file = Storage(job["folder"]), _progress_file(job)
+    def __init__(self, trial: Storage, generator: Generator) -> None:
+        self._trial, self._file = trial, _progress_file(generator)
         self._started = time.monotonic()
         self._noted = -math.inf
         self._every = PROGRESS_SECONDS if self._trial.is_local else PROGRESS_SECONDS_REMOTE
@@ -198,18 +224,18 @@ def _note(trial: Storage, file: str, progress: _Progress | None) -> None:
         logger.info("%s/%s cannot be written: %s", trial.uri, file, error)
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Make one test; ``job``: one of :func:`due` with what
-    :func:`raygan.sweep.cluster.trial.job_of` returned for its trial.
+def make_test(final_job: FinalJob) -> dict[str, Any]:
+    """Make one test; returns what is written.
 
-    Returns what is written. Raises RayganError if images or checkpoint cannot be used.
+    Raises :class:`~raygan.errors.RayganError` if images or checkpoint cannot be used.
     """
     from raygan.gan.judge.final import final_test
 
-    trial, config = Storage(job["folder"]), FinalConfig(**job["final"])
-    note = _Notes(job)
+    generator, config = final_job.test.generator, final_job.test.config
+    trial = Storage(final_job.job.folder)
+    note = _Notes(trial, generator)
     note(0.0)
-    state, images, replaced = load_generator(job)
+    state, images, replaced = load_generator(generator, final_job.job)
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
@@ -230,31 +256,31 @@ def run_job(job: Job) -> dict[str, Any]:
         "audited": test.audited,
         "audited_loss": test.audited_loss,
         "seconds": time.perf_counter() - started,
-        "checkpoint": job["checkpoint"],
+        "checkpoint": generator.checkpoint,
         "replaced": shown(replaced),
         "asked": asdict(config),
     }
-    for which in job["which"]:
+    for which in generator.which:
         _write(trial, which, test, held_out, result)
     note.remove()
     return result
 
 
-def load_generator(job: Job) -> tuple[TrainState, ImageSet, str]:
-    """The training state that a test is of, on the job's device, and the sweep's images.
+def load_generator(generator: Generator, job: Job) -> tuple[TrainState, ImageSet, str]:
+    """The training state that ``generator`` is part of, on the device that ``job``, of its trial,
+    asks for; and the trial's images.
 
     If its checkpoint is damaged, that of another whole one, and in words which (else "").
     """
     import torch
 
-    from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
 
     images = load_images(job)
-    device = torch.device("cuda" if job["gpus"] > 0 else "cpu")
-    home = Storage(job["folder"])
-    saved, replaced = load_or_other(home, job["checkpoint"], job["which"])
-    state = TrainState.create(TrainConfig.of(**job["config"]), images.shape, device)
+    device = torch.device("cuda" if job.gpus > 0 else "cpu")
+    home = Storage(job.folder)
+    saved, replaced = load_or_other(home, generator.checkpoint, generator.which)
+    state = TrainState.create(job.train_config(), images.shape, device)
     state.load_state_dict(saved)
     return state, images, replaced
 
@@ -296,16 +322,17 @@ def _columns(test: FinalTest) -> dict[str, Any]:
 
 
 class Runner(Protocol):
-    """Whoever makes tests: this process, or Ray's."""
+    """Whoever makes tests: this process, or Ray's tasks (:class:`raygan.sweep.cluster.tasks.Tasks`
+    of :func:`make_test`)."""
 
-    def start(self, job: Job) -> object:
-        """Begin; returns what the test is known by."""
+    def start(self, job: Job, *arguments: Any) -> object:
+        """Begin with the resources of ``job``; returns what the test is known by."""
 
     def ended(self, running: list[Any]) -> list[Any]:
         """Those of ``running`` that have ended, after a short wait at the most."""
 
     def result(self, running: Any) -> dict[str, Any]:
-        """What :func:`run_job` returned; raises what it raised."""
+        """What :func:`make_test` returned; raises what it raised."""
 
     def stop(self, running: Any) -> None:
         """Give up one that may be running."""
@@ -314,51 +341,21 @@ class Runner(Protocol):
 class Here:
     """Makes each test in this process, when it is asked for."""
 
-    def start(self, job: Job) -> Job:
-        return job
+    def start(self, job: Job, final_job: FinalJob) -> FinalJob:  # noqa: ARG002
+        return final_job
 
-    def ended(self, running: list[Job]) -> list[Job]:
+    def ended(self, running: list[FinalJob]) -> list[FinalJob]:
         return running[:1]
 
-    def result(self, running: Job) -> dict[str, Any]:
-        return run_job(running)
+    def result(self, running: FinalJob) -> dict[str, Any]:
+        return make_test(running)
 
-    def stop(self, running: Job) -> None:
+    def stop(self, running: FinalJob) -> None:
         pass
 
 
-class OnRay:
-    """Makes each test as a Ray task with the resources of one of a trial's workers."""
-
-    def start(self, job: Job) -> object:
-        import ray
-
-        task = ray.remote(num_cpus=job["cpus"], num_gpus=job["gpus"], max_retries=WORKER_FAILURES)
-        return task(run_job).remote(job)
-
-    def ended(self, running: list[Any]) -> list[Any]:
-        import ray
-
-        ended, _ = ray.wait(running, timeout=POLL_SECONDS)
-        return list(ended)
-
-    def result(self, running: Any) -> dict[str, Any]:
-        import ray
-
-        try:
-            found: dict[str, Any] = ray.get(running)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        return found
-
-    def stop(self, running: Any) -> None:
-        import ray
-
-        ray.cancel(running, force=True)
-
-
 def run(
-    jobs: list[Job],
+    jobs: list[FinalJob],
     runner: Runner,
     at_once: int,
     say: Callable[[str], None],
@@ -370,32 +367,33 @@ def run(
     they are still due.
     """
     waiting, failed, done = list(jobs), 0, 0
-    running: dict[int, tuple[object, Job]] = {}
+    running: dict[int, tuple[object, FinalJob]] = {}
     while waiting or running:
         if stopped():
-            for handle, job in running.values():
+            for handle, final_job in running.values():
                 runner.stop(handle)
-                _note(Storage(job["folder"]), _progress_file(job), None)
+                _note_of(final_job, None)
             return failed
         while waiting and len(running) < at_once:
-            job = waiting.pop(0)
-            handle = runner.start(job)
-            running[id(handle)] = handle, job
+            final_job = waiting.pop(0)
+            handle = runner.start(final_job.job, final_job)
+            running[id(handle)] = handle, final_job
         for handle in runner.ended([handle for handle, _ in running.values()]):
-            _, job = running.pop(id(handle))
-            head = f"final test {done + failed + 1}/{len(jobs)}, {job['title']}, {_named(job)}"
+            _, final_job = running.pop(id(handle))
+            head = f"final test {done + failed + 1}/{len(jobs)}, {final_job.test.generator}"
             try:
                 say(f"{head}: {_describe(runner.result(handle))}")
                 done += 1
             except Exception as error:  # the others can be made all the same
-                _note(Storage(job["folder"]), _progress_file(job), _Progress(failed=True))
+                _note_of(final_job, _Progress(failed=True))
                 say(f"{head}: failed ({first_line(error)})")
                 failed += 1
     return failed
 
 
-def _named(job: Job) -> str:
-    return " and ".join(job["which"])
+def _note_of(final_job: FinalJob, progress: _Progress | None) -> None:
+    file = _progress_file(final_job.test.generator)
+    _note(Storage(final_job.job.folder), file, progress)
 
 
 def _describe(result: dict[str, Any]) -> str:

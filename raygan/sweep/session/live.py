@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from raygan.records import TrialRecord
-from raygan.report.tables import outcome_cell, text_table
 from raygan.shown import cell, duration, shown
-from raygan.sweep.session.final_tests import JobStatus
+from raygan.sweep.session.final_tests import FinalStatus
+from raygan.sweep.session.terminal import outcome_cell, text_table
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks
@@ -43,7 +43,7 @@ class Picture:
     states: Mapping[str, str]
     """What each trial without an outcome does, by its id: ``running``, ``pending`` (its
     workers wait for resources, or start) or ``interrupted``."""
-    tests: Sequence[JobStatus] = ()
+    tests: Sequence[FinalStatus] = ()
     """The sweep's final tests, once they are known."""
     lines: Sequence[Text] = ()
     """Shown below the first line."""
@@ -131,7 +131,7 @@ class Picture:
         return table
 
 
-def _tests_table(tests: Iterable[JobStatus], *, wide: bool) -> Table:
+def _tests_table(tests: Iterable[FinalStatus], *, wide: bool) -> Table:
     names = ("final test of", "generator", "done", "state", "left", "final loss")
     table = _table(names, ("final test of", "generator", "state"), wide=wide)
     for test in tests:
@@ -212,7 +212,7 @@ def trials_left(spec: SweepSpec, known: Sequence[TrialRecord]) -> float | None:
     return spread(lefts, iterations * rate + to_come * STARTUP_SECONDS)
 
 
-def tests_left(tests: Sequence[JobStatus]) -> float | None:
+def tests_left(tests: Sequence[FinalStatus]) -> float | None:
     """Seconds until all final tests are made, as many at once as now; None if that is unknown."""
     lefts = [test.left for test in tests if test.state == "running"]
     known = [left for left in lefts if left is not None]

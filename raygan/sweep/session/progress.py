@@ -131,11 +131,11 @@ class FinalProgress:
         spec: SweepSpec,
         sweep: Storage,
         records: Sequence[TrialRecord],
-        jobs: Sequence[final.Job],
+        tests: Sequence[final.PlannedTest],
         console: Console,
     ) -> None:
         self._spec, self._sweep, self._records = spec, sweep, records
-        self._jobs, self._console = jobs, console
+        self._tests, self._console = tests, console
         self._every = LOOK_SECONDS if sweep.is_local else LOOK_SECONDS_REMOTE
         self._said = time.monotonic()
         self._live = (
@@ -169,7 +169,7 @@ class FinalProgress:
         """Show how far they are now; without a terminal, that is a line now and then."""
         if self._live is None and time.monotonic() - self._said < SAY_SECONDS:
             return
-        tests = [final.status(self._sweep, job) for job in self._jobs]
+        tests = [final.status(self._sweep, test) for test in self._tests]
         if self._live is not None:
             self._live.update(Picture(self._spec, self._records, {}, tests), refresh=True)
             return

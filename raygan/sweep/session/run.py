@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 from optuna.storages import JournalStorage
 from rich.console import Console
 
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
-from raygan.shown import say, shown
+from raygan.shown import shown
 from raygan.storage import Storage, usable
-from raygan.sweep.cluster import nodes, trial, tune
+from raygan.sweep.cluster import nodes, preparing, tune
+from raygan.sweep.cluster.job import job_of
 from raygan.sweep.cluster.outage import Outage
+from raygan.sweep.cluster.ray_quirks import free_leftovers
+from raygan.sweep.cluster.tasks import Tasks
 from raygan.sweep.session import final_tests as final
 from raygan.sweep.session import publish
 from raygan.sweep.session.conclude import (
@@ -30,11 +31,13 @@ from raygan.sweep.session.conclude import (
 )
 from raygan.sweep.session.lock import Holder, Lock
 from raygan.sweep.session.progress import FinalProgress, Progress
+from raygan.sweep.session.session import Options, Session
 from raygan.sweep.session.signals import StopSignals
 from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Event, Study
 from raygan.tracking.context import default_uri, is_file, run_tags
@@ -42,18 +45,6 @@ from raygan.tracking.mlflow_tracker import Tracker
 
 JOURNAL_FILE = "optuna.log"
 """Optuna's studies, one per cell, as optuna-dashboard opens them."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a sweep is run this time."""
-
-    address: str | None = None
-    """Ray cluster; by default ``$RAY_ADDRESS``, else this machine."""
-    verbose: bool = False
-    fresh: bool = False
-    """Start anew beside a sweep of this name."""
-    retry_failed: bool = False
 
 
 def run(spec: SweepSpec, console: Console, options: Options) -> int:
@@ -69,23 +60,14 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
         sweep = storage / spec.name
         try:
             with Lock(sweep, stop=signals.stop, lost=_lost) as lock:
-                return _run(spec, console, options, signals, storage, sweep, lock)
+                session = Session(spec, storage, sweep, options, console, signals, lock)
+                return _run(session)
         finally:  # the lock is free by then: `ray job stop` leaves 3 seconds for all of it
             tune.disconnect()
 
 
-def _run(
-    spec: SweepSpec,
-    console: Console,
-    options: Options,
-    signals: StopSignals,
-    storage: Storage,
-    sweep: Storage,
-    lock: Lock,
-) -> int:
-    again = "the same command"
-    if options.fresh:
-        again += f", with `--set name={spec.name}` for --fresh,"
+def _run(session: Session) -> int:
+    spec, sweep = session.spec, session.sweep
     with usable(sweep):
         sweep.check_tree()
         before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
@@ -95,112 +77,113 @@ def _run(
         else:
             spec = state.with_rule_of(spec, before)
             grown = state.check_unchanged(spec, before, sweep)
+        session = replace(session, spec=spec)
         journal = _journal(sweep)
         optuna_storage = JournalStorage(journal) if journal else None
         study = Study(
             spec,
             sweep,
             optuna_storage,
-            retry_failed=options.retry_failed,
-            baseline=known["baseline"] if known else None,
+            retry_failed=session.options.retry_failed,
+            baseline=known.baseline if known else None,
         )
-    _announce(study, grown, console)
-    tracker = _tracker(spec, sweep, storage)
+    _announce(study, grown, session)
+    tracker = _tracker(session)
     if known and not (study.runnable or _untested(study)):
         if before is not None and before.claims != spec.claims:
-            _write_down(study, known, run_tags(known["digest"]))
-        return show_again(study, tracker, known, console, again)
+            _write_down(study, known, run_tags(known.digest))
+        return show_again(session, study, tracker, known)
     tracker.connect()
-    at_once = _start(spec, tracker.uri, options, signals, console)
-    data = {
-        "id": known["id"] if known else uuid.uuid4().hex,
-        **trial.prepare_on_cluster(spec, storage, lambda line: say(console, f"images: {line}")),
-    }
-    images = f"{data['train']} training images {data['shape']}"
-    say(console, f"{images}; up to {at_once} trials at once")
-    if known and known["digest"] != data["digest"]:
+    at_once = _start(session, tracker.uri)
+    prepared = _prepare(session, known)
+    session.say(
+        f"{prepared.train} training images {prepared.shape}; up to {at_once} trials at once"
+    )
+    study.baseline = prepared.baseline
+    session.lock.confirm()
+    tags = run_tags(prepared.digest)
+    plans = _write_down(study, prepared, tags)
+    last = plans[-1]
+    session.say(f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
+    tracker.open(prepared.id, state.dump(spec), tags, [entry.sha256 for entry in plans])
+    session.signals.at_once = lambda: close_interrupted(study, tracker)
+    try:
+        catch_up(study, tracker)
+        study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
+        if study.runnable:
+            watch, outage = nodes.Watch(study, session.say), Outage(study, session.say)
+            with Progress(study, session.console, tracker), watch, outage:
+                tune.run(study, lambda planned: job_of(planned, spec, sweep, prepared), at_once)
+        _test(session, study, prepared, at_once)
+        return finish(session, study, tracker, prepared)
+    except BaseException:
+        session.signals.wait()
+        study.close()
+        tell_interrupted(study, tracker)
+        tracker.close("FAILED" if session.signals.first is None else "KILLED")
+        raise
+
+
+def _prepare(session: Session, known: Prepared | None) -> Prepared:
+    """The sweep's images; ``known``: what they were when the sweep began."""
+    spec = session.spec
+    preparation = preparing.preparation_of(spec, session.storage)
+    prepared = preparing.prepare_on_cluster(
+        preparation, lambda line: session.say(f"images: {line}")
+    )
+    if known and known.digest != prepared.digest:
         raise ConfigError(
             f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
             "began: restore them, or start anew beside it (--fresh, or --set name=…). If an "
             "earlier version of raygan began it: that version read all published splits, as "
             "`dataset.split: all` does now, and did not turn photographs by their EXIF orientation"
         )
-    study.baseline = data["baseline"]
-    lock.confirm()
-    tags = run_tags(data["digest"])
-    plans = _write_down(study, data, tags)
-    last = plans[-1]
-    say(console, f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
-    tracker.open(data["id"], state.dump(spec), tags, [entry.sha256 for entry in plans])
-    signals.at_once = lambda: close_interrupted(study, tracker)
-    try:
-        catch_up(study, tracker)
-        study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
-        if study.runnable:
-            tell = partial(say, console)
-            watch, outage = nodes.Watch(study, tell), Outage(study, tell)
-            with Progress(study, console, tracker), watch, outage:
-                tune.run(study, lambda planned: trial.job_of(planned, spec, sweep, data), at_once)
-        _test(study, data, at_once, signals, console, again)
-        return finish(study, tracker, signals, data, console, again)
-    except BaseException:
-        signals.wait()
-        study.close()
-        tell_interrupted(study, tracker)
-        tracker.close("FAILED" if signals.first is None else "KILLED")
-        raise
+    return replace(prepared, id=known.id if known else uuid.uuid4().hex)
 
 
-def _write_down(study: Study, data: dict[str, Any], tags: dict[str, str]) -> list[registered.Entry]:
+def _write_down(study: Study, prepared: Prepared, tags: dict[str, str]) -> list[registered.Entry]:
     """Store what the sweep is, and its plan: before its first trial, or with the time of a change;
     returns the plan and its changes."""
     code = registered.code_of(tags)
     with usable(study.storage):
         planned = registered.register(
-            study.storage, study.spec, data["digest"], code, len(study.records)
+            study.storage, study.spec, prepared.digest, code, len(study.records)
         )
-        state.store(study.storage, study.spec, data)
+        state.store(study.storage, study.spec, prepared)
     return planned
 
 
-def _untested(study: Study) -> list[final.Job]:
+def _untested(study: Study) -> list[final.PlannedTest]:
     """The final tests that are still to be made."""
     return final.due(study.storage, final.tested(study), study.spec.final_config())
 
 
-def _test(
-    study: Study,
-    data: dict[str, Any],
-    at_once: int,
-    signals: StopSignals,
-    console: Console,
-    again: str,
-) -> None:
+def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> None:
     """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
-    spec, sweep = study.spec, study.storage
-
-    tell = partial(say, console)
+    spec, sweep = session.spec, session.sweep
     try:
-        due = _untested(study)
+        tests = _untested(study)
     except OSError as error:
-        tell(f"The final tests cannot be prepared ({error}); {again} makes them.")
+        session.say(f"The final tests cannot be prepared ({error}); {session.again} makes them.")
         return
+    if tests:
+        session.say(f"Final tests of {len(tests)} generators, {spec.final.steps} steps per image")
     jobs = [
-        trial.job_of(plan.of_record(study.records[job["trial"]]), spec, sweep, data) | job
-        for job in due
+        final.FinalJob(test, job_of(plan.of_record(record), spec, sweep, prepared))
+        for test in tests
+        for record in [study.records[test.generator.trial]]
     ]
-    if jobs:
-        tell(f"Final tests of {len(jobs)} generators, {spec.final.steps} steps per image")
-    with FinalProgress(spec, sweep, list(study.records.values()), jobs, console):
+    records = list(study.records.values())
+    with FinalProgress(spec, sweep, records, tests, session.console):
         failed = final.run(
             jobs,
-            final.OnRay(),
+            Tasks(final.make_test),
             at_once * spec.scale.workers,
-            tell,
-            lambda: signals.first is not None,
+            session.say,
+            lambda: session.signals.first is not None,
         )
     if failed:
-        tell(f"{failed} final tests could not be made; {again} tries again")
+        session.say(f"{failed} final tests could not be made; {session.again} tries again")
 
 
 def _lost(holder: Holder) -> None:
@@ -236,33 +219,33 @@ def _open_storage(spec: SweepSpec) -> Storage:
     return storage
 
 
-def _announce(study: Study, grown: list[str], console: Console) -> None:
+def _announce(study: Study, grown: list[str], session: Session) -> None:
     done = sum(record.outcome is not None for record in study.records.values())
     text = f"{study.spec.name}: {study.trial_count} trials in {len(study.cells)} cells"
     if study.records:
         text += f"; resumed, {done} of its trials done"
-    say(console, text, "bold")
+    session.say(text, "bold")
     for words in grown:
-        say(console, f"The sweep is extended: {words}.")
+        session.say(f"The sweep is extended: {words}.")
     if (limited := plan.all_settings(study.spec)) is not None:
-        say(console, limited)
+        session.say(limited)
 
 
-def _tracker(spec: SweepSpec, sweep: Storage, storage: Storage) -> Tracker:
-    uri = spec.tracking.uri or default_uri(storage)
+def _tracker(session: Session) -> Tracker:
+    spec = session.spec
+    uri = spec.tracking.uri or default_uri(session.storage)
     for name in ("mlflow.db", "mlartifacts"):  # MLflow would write through a link
-        storage.refuse_link(name)
-    return Tracker(uri, spec.tracking.experiment, spec.name, sweep)
+        session.storage.refuse_link(name)
+    return Tracker(uri, spec.tracking.experiment, spec.name, session.sweep)
 
 
-def _start(
-    spec: SweepSpec, tracking: str, options: Options, signals: StopSignals, console: Console
-) -> int:
+def _start(session: Session, tracking: str) -> int:
     """Start or join Ray; returns how many trials it holds at once."""
+    scale, options = session.spec.scale, session.options
     ours = tune.connect(options.address, verbose=options.verbose)
-    signals.install()
+    session.signals.install()
     nodes_there = len(tune.alive())
-    if is_file(tracking) and (nodes_there > 1 or (spec.scale.autoscaling and not ours)):
+    if is_file(tracking) and (nodes_there > 1 or (scale.autoscaling and not ours)):
         has = f"has {nodes_there} nodes" if nodes_there > 1 else "may get other nodes"
         raise TrackingError(
             f"the cluster {has}, but MLflow's store {tracking} is a file that only this one can "
@@ -270,5 +253,5 @@ def _start(
             "server"
         )
     if not ours:
-        tune.free_leftovers()
-    return nodes.room(spec.scale, ours=ours, say=partial(say, console))
+        free_leftovers()
+    return nodes.room(scale, ours=ours, say=session.say)

@@ -18,34 +18,34 @@ from raygan.sweep.spec import plan
 from raygan.sweep.spec.space import longest, search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.stopping.rules import grace, is_exempt
-from raygan.sweep.study import looks, registered
-from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study import looks, registered, stored_sweep
 from raygan.sweep.study.compared import cells
+from raygan.sweep.study.prepared import Prepared
 
 
 def make_report(
     sweep: Storage,
     spec: SweepSpec,
     known: Mapping[str, TrialRecord],
-    data: Mapping[str, Any] | None,
+    prepared: Prepared | None,
 ) -> Report:
     """The report of the sweep in ``sweep``, running or done.
 
-    ``data``: what is known of its images (``data.json``), or None if that is not stored yet.
+    ``prepared``: its images, or None if none of them has been looked at.
     """
-    summary = state.summary(sweep)
+    summary = stored_sweep.summary(sweep)
     compared = cells(spec, known)
     finals = _of_one_budget(read_finals(sweep, known.values()), compared, spec)
     evidence = Evidence(
         name=spec.name,
         cells=compared,
-        baseline=data["baseline"] if data else None,
+        baseline=prepared.baseline if prepared else None,
         expected_trials=looks.expected(spec, known.values()),
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
-        data=_describe(spec, data),
-        versions=summary.get(state.VERSIONS, {}),
+        data=_describe(spec, prepared),
+        versions=summary.get(stored_sweep.VERSIONS, {}),
         spent=summary.get("spent", {}),
-        recipe=state.dump(spec),
+        recipe=stored_sweep.dump(spec),
         finals=finals,
         images=_image_losses(sweep, spec, finals),
         resplit=spec.replicate.resplit,
@@ -97,12 +97,13 @@ def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreemen
     return agreement(groups, lambda record: grace(stop, longest_of[record.cell]))
 
 
-def _describe(spec: SweepSpec, data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where the images come from and what they are, by the names that the report shows."""
-    described: dict[str, Any] = {"images": spec.dataset.name}
+def _describe(spec: SweepSpec, prepared: Prepared | None) -> dict[str, Any]:
+    """What the images are, in words."""
+    found: dict[str, Any] = {"images": spec.dataset.name}
     if spec.dataset.path:
-        described["path"] = spec.dataset.path
-    for key, name in (("shape", "shape"), ("train", "training images"), ("digest", "digest")):
-        if data and key in data:
-            described[name] = data[key]
-    return described
+        found["path"] = spec.dataset.path
+    if prepared is not None and prepared.shape:
+        found |= {"shape": prepared.shape, "training images": prepared.train}
+    if prepared is not None:
+        found["digest"] = prepared.digest
+    return found

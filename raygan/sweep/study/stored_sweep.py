@@ -8,7 +8,7 @@ import logging
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, StringConstraints, TypeAdapter
 
 from raygan import records, stored
 from raygan.errors import ConfigError, RayganError
@@ -18,6 +18,7 @@ from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, yaml_loader
 from raygan.sweep.spec.sweep_spec import SweepSpec, validate
+from raygan.sweep.study.prepared import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -38,20 +39,6 @@ _MOST_YAML = 4 * yaml_loader.MAX_BYTES
 _Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
-class _Data(BaseModel):
-    """What is known of a sweep's images."""
-
-    model_config = stored.STRICT
-
-    id: stored.Word
-    """Id of the sweep in MLflow."""
-    digest: stored.Word
-    baseline: Annotated[float, Field(ge=0, le=1e6)]
-    folder: _Text = ""
-    shape: _Text = ""
-    train: stored.Count = 0
-
-
 class _Summary(BaseModel):
     """The part of ``result.json`` that is read."""
 
@@ -62,7 +49,7 @@ class _Summary(BaseModel):
     spent: dict[_Text, stored.Seconds] = {}
 
 
-_DATA, _SUMMARY = TypeAdapter(_Data), TypeAdapter(_Summary)
+_DATA, _SUMMARY = TypeAdapter(Prepared), TypeAdapter(_Summary)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -101,8 +88,8 @@ def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
     return spec
 
 
-def stored_data(sweep: Storage, *, mend: bool = False) -> dict[str, Any] | None:
-    """What is known of the sweep's images (``data.json``); None if the sweep has not started.
+def stored_data(sweep: Storage, *, mend: bool = False) -> Prepared | None:
+    """What is known of the sweep's images; None if it has not begun.
 
     Raises :class:`~raygan.errors.RayganError` if the file is damaged or missing.
     """
@@ -116,9 +103,10 @@ def stored_data(sweep: Storage, *, mend: bool = False) -> dict[str, Any] | None:
     return data
 
 
-def store(sweep: Storage, spec: SweepSpec, data: dict[str, Any]) -> None:
-    """Store the spec and what is known of the images, each with a backup."""
-    for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, json.dumps(data))):
+def store(sweep: Storage, spec: SweepSpec, prepared: Prepared) -> None:
+    """Write down what the sweep is, twice: nothing of it may be lost."""
+    data = json.dumps(prepared.to_plain())
+    for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, data)):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
 
@@ -234,8 +222,11 @@ def _parse_spec(text: bytes) -> SweepSpec:
     return validate(yaml_loader.parse(text, SPEC_FILE, most=_MOST_YAML), known=True)
 
 
-def _parse_data(data: bytes) -> dict[str, Any]:
-    return stored.parse(_DATA, data).model_dump(exclude_unset=True)
+def _parse_data(data: bytes) -> Prepared:
+    found = stored.parse(_DATA, data)
+    if not found.id:
+        raise ValueError("id: it is missing")
+    return found
 
 
 def _advice(sweep: Storage) -> str:

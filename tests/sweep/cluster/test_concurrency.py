@@ -83,7 +83,7 @@ def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):
     monkeypatch.setattr(state, "actors", lambda actor: states.get(actor, {}))
     monkeypatch.setattr(state.state, "_connect_and_get_accessor", lambda: accessor)
     context = SimpleNamespace(get_job_id=own.hex)
-    monkeypatch.setattr(ray_quirks.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(tune.ray, "get_runtime_context", lambda: context)
     # `ray.util.placement_group` as an attribute is the function of that name
     module = sys.modules["ray.util.placement_group"]
     monkeypatch.setattr(module, "remove_placement_group", lambda found: removed.append(found.id))

@@ -96,7 +96,7 @@ def broken_ray(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "environ", dict(os.environ))  # connect() sets some of Ray's
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tune, "MOST_OF_A_PATH", 1000)
+    monkeypatch.setattr(ray_quirks, "MOST_OF_A_PATH", 1000)
 
     def fail(error: Exception) -> None:
         def init(**_: object) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 from raygan.storage import Storage
+from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.worker import _newest, load_images, train_worker
 
 
@@ -23,39 +25,37 @@ def reports(monkeypatch) -> list[dict]:
     return heard
 
 
-def job(tmp_path: Path, **changes) -> dict:
+def job(tmp_path: Path, **changes) -> Job:
     folder = prepare(DatasetConfig(name="digits", size=16, running=8), tmp_path / "data")
     config = TrainConfig(
         features=4, code_size=4, batch_size=8, iterations=4, evaluate_every=2,
         reconstruction_steps=1,
     )  # fmt: skip
-    job = {
-        "config": config.to_dict(),
-        "dataset": {},
-        "prepared": str(folder),
-        "digest": load(folder).digest,
-        "folder": str(tmp_path / "trial"),
-        "gpus": 0,
-        "gpu_share": 0,
-    }
-    return {**job, **changes}
+    job = Job(
+        trial="trial",
+        config=config.to_dict(),
+        prepared=str(folder),
+        digest=load(folder).digest,
+        folder=str(tmp_path / "trial"),
+    )
+    return replace(job, **changes)
 
 
 def test_last_report_says_nothing_since_ray_may_lose_it(tmp_path, reports):
-    train_worker(job(tmp_path))
+    train_worker(job(tmp_path).to_plain())
     assert [report["step"] for report in reports[:-1]] == [0, 2, 4]
     assert reports[-1] == {"step": 0}
 
 
 def test_a_trial_with_its_own_split_trains_and_is_tested_on_it(tmp_path):
     made = job(tmp_path)
-    whole, own = load_images(made), load_images({**made, "split_seed": 3})
+    whole, own = load_images(made), load_images(replace(made, split_seed=3))
     assert own.digest == whole.digest
     assert own.final.tolist() == whole.resplit(3).final.tolist() != whole.final.tolist()
 
 
 def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
-    train_worker(job(tmp_path, digest="another"))
+    train_worker(job(tmp_path, digest="another").to_plain())
     assert reports[0]["outcome"] == "failed"
     assert "not the images that the sweep began with" in reports[0]["reason"]
     assert reports[1:] == [{"step": 0}]
@@ -64,7 +64,7 @@ def test_failure_is_an_outcome_and_is_not_the_last_report(tmp_path, reports):
 def test_a_worker_resumes_from_the_newest_whole_checkpoint_and_says_so(tmp_path, reports):
     cut = job(tmp_path)
     home = tmp_path / "trial"
-    config, images = TrainConfig.of(**cut["config"]), load(Path(cut["prepared"]))
+    config, images = cut.train_config(), load(Path(cut.prepared))
     state = TrainState.create(config, images.shape)
     for evaluation in train(config, images, state):
         folder = home / f"checkpoint_{evaluation.step}"
@@ -72,7 +72,7 @@ def test_a_worker_resumes_from_the_newest_whole_checkpoint_and_says_so(tmp_path,
     expected = [point["val/reconstruction_loss"] for point in state.history]
     path.write_bytes(path.read_bytes()[:-1])
 
-    train_worker(cut)
+    train_worker(cut.to_plain())
     first, *others = reports
     assert first["step"] == 2
     assert "after iteration 4 is damaged" in first["notes"][0]
@@ -83,9 +83,9 @@ def test_a_worker_resumes_from_the_newest_whole_checkpoint_and_says_so(tmp_path,
 
 def test_a_checkpoint_without_networks_fails_the_trial_with_the_reason(tmp_path, reports):
     cut = job(tmp_path)
-    state = {"config": cut["config"], "shape": [1, 16, 16], "step": 2}
+    state = {"config": cut.config, "shape": [1, 16, 16], "step": 2}
     checkpoint.save(state, tmp_path / "trial" / "checkpoint_2", 2)
-    train_worker(cut)
+    train_worker(cut.to_plain())
     assert reports[0]["outcome"] == "failed"
     assert "does not hold all of its parts" in reports[0]["reason"]
 

@@ -3,6 +3,7 @@ import json
 import math
 import re
 import shlex
+from functools import partial
 from types import SimpleNamespace
 
 import pyarrow.csv
@@ -17,6 +18,7 @@ from raygan.cli import main
 from raygan.errors import ConfigError, DataError
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
+from raygan.shown import say
 from raygan.storage import Storage
 from raygan.sweep.commands import evaluate
 from raygan.sweep.session import conclude, lock
@@ -24,8 +26,9 @@ from raygan.sweep.session.lock import Lock
 from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
-from raygan.sweep.study import gather as evidence
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.compared import cells
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\nreplicate: {seeds: 2}\nsearch: {lr: [1e-4]}\n"
@@ -37,7 +40,7 @@ def storage(tmp_path) -> Storage:
     found = Storage(str(tmp_path))
     sweep = found / "norms"
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
-    state.store(sweep, read, {"id": "1", "digest": "d", "baseline": 0.0512})
+    state.store(sweep, read, Prepared(id="1", digest="d", baseline=0.0512))
     for cell, outcome in (("bn", "ok"), ("wn", None)):
         config = TrainConfig(norm=cell).to_dict()
         record = TrialRecord(f"{cell}-000", cell, 0, f"{cell} lr=1e-4", {"lr": 1e-4}, config)
@@ -177,7 +180,7 @@ def test_cells_that_differ_in_their_seed_are_one(storage):
             # wn's second seed gives no result
             record.outcome = "failed" if cell.values == {"norm": "wn", "seed": 2} else "ok"
             known[record.id] = record
-    bn, wn = evidence.cells(read, known)
+    bn, wn = cells(read, known)
     assert (bn.name, bn.values, sorted(bn.runs)) == ("bn", {"norm": "bn"}, [1, 2])
     assert {record.config["lr"] for record in bn.runs.values()} == {1e-4}
     assert len(bn.records) == 4
@@ -239,7 +242,8 @@ def test_printed_command_can_be_copied_whatever_the_storage_is_called(tmp_path):
     uri = f"sqlite:///{storage.local}/mlflow.db"
     console = Console(width=40)
     with console.capture() as capture:
-        conclude._say_where(study, SimpleNamespace(uri=uri, experiment="e"), console)
+        session = SimpleNamespace(say=partial(say, console))
+        conclude._say_where(session, study, SimpleNamespace(uri=uri, experiment="e"))
     last = capture.get().splitlines()[-1]
     assert shlex.split(last.removeprefix("MLflow:")) == [
         "raygan", "ui", "norms", "--storage", str(storage.local)
@@ -283,7 +287,7 @@ def test_record_without_younger_fields_has_their_defaults(storage):
 )
 def test_prepared_images_are_looked_for_below_the_storage_alone(storage, stored):
     storage.write("data/digits-1/manifest.json", b"{}")
-    found = evaluate._prepared(storage / "norms", {"folder": stored})
+    found = evaluate._where(storage / "norms", Prepared(folder=stored, digest="d", baseline=0.1))
     assert found == f"{storage.uri}/data/digits-1"
 
 
@@ -291,4 +295,4 @@ def test_prepared_images_are_looked_for_below_the_storage_alone(storage, stored)
 def test_prepared_images_that_are_not_there_are_named(storage, stored):
     storage.write("manifest.json", b"{}")
     with pytest.raises(DataError, match="does not hold the sweep's prepared images"):
-        evaluate._prepared(storage / "norms", {"folder": stored})
+        evaluate._where(storage / "norms", Prepared(folder=stored, digest="d", baseline=0.1))

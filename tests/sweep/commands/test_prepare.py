@@ -12,7 +12,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from raygan.data.pace import Pace
-from raygan.sweep.cluster.trial import dataset_of, prepare_images, prepare_on_ray
+from raygan.storage import Storage
+from raygan.sweep.cluster.preparing import (
+    Preparation,
+    preparation_of,
+    prepare_images,
+    prepare_on_ray,
+)
 from raygan.sweep.commands.prepare import main
 from raygan.sweep.spec.sweep_spec import load as load_spec
 
@@ -49,17 +55,18 @@ def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):
     done = run("prepare", tmp_path / "a.yaml", "--set", "dataset.size=8")
     assert done.exit_code == 0, done.output
     spec = load_spec(tmp_path / "a.yaml", ["dataset.size=8"])
-    data = prepare_images(dataset_of(spec), str(tmp_path / "results" / "data"), [])
-    assert data["folder"] == done.stdout.strip()
-    assert data["shape"] == "3×8×8"
+    prepared = prepare_images(preparation_of(spec, Storage(str(tmp_path / "results"))))
+    assert prepared.folder == done.stdout.strip()
+    assert prepared.shape == "3×8×8"
 
 
 def test_a_sweep_that_prepares_says_what_is_left_out(folder, tmp_path):
     dataset = {"name": "folder", "path": str(folder), "size": 4}
-    *lines, data = prepare_on_ray(dataset, str(tmp_path / "data"), [])
+    preparation = Preparation(dataset=dataset, folder=str(tmp_path / "data"))
+    *lines, prepared = prepare_on_ray(preparation)
     assert lines[0] == LEFT_OUT
     assert "24 of 24 images" in lines[1]
-    assert data["train"] == 18
+    assert prepared.train == 18
 
 
 def test_splits_are_chosen_and_said(folder, tmp_path):

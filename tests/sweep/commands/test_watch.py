@@ -14,7 +14,7 @@ from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.commands import watch
 from raygan.sweep.session import live
-from raygan.sweep.session.final_tests import JobStatus
+from raygan.sweep.session.final_tests import FinalStatus
 from raygan.sweep.session.live import Picture
 from raygan.sweep.session.lock import Lock
 from raygan.sweep.session.progress import Progress
@@ -22,6 +22,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.estimate import STARTUP_SECONDS
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 
 SWEEP = """
@@ -37,7 +38,7 @@ storage: %s
 def study(tmp_path: Path) -> Study:
     read = spec.validate(parse(SWEEP % tmp_path, "x"))
     made = Study(read, Storage(str(tmp_path)) / "a")
-    state.store(made.storage, read, {"id": "1", "digest": "d", "baseline": 0.1})
+    state.store(made.storage, read, Prepared(id="1", digest="d", baseline=0.1))
     return made
 
 
@@ -101,8 +102,8 @@ def test_the_table_fits_the_terminal(width: int) -> None:
         for number in range(40)
     ]  # fmt: skip
     tests = [
-        JobStatus("vanilla lr=5e-4 s12", ["best", "last"], "running", 0.5, 100.0),
-        *[JobStatus("vanilla lr=5e-4 s13", ["best"], "waiting")] * 3,
+        FinalStatus("vanilla lr=5e-4 s12", ["best", "last"], "running", 0.5, 100.0),
+        *[FinalStatus("vanilla lr=5e-4 s13", ["best"], "waiting")] * 3,
     ]
     states = {record.id: "running" for record in records if record.outcome is None}
     for more in ([], tests):
@@ -159,10 +160,10 @@ def test_the_time_left_takes_later_trials_to_be_stopped_like_those_before(tmp_pa
 
 
 def test_the_time_left_of_final_tests_counts_those_that_wait() -> None:
-    running = JobStatus("a", ["best"], "running", 0.25, 10.0)
-    waiting = JobStatus("a", ["last"], "waiting")
+    running = FinalStatus("a", ["best"], "running", 0.25, 10.0)
+    waiting = FinalStatus("a", ["last"], "waiting")
     assert live.tests_left([waiting]) is None
     assert live.tests_left([running]) == pytest.approx(30)
     assert live.tests_left([running, waiting]) == pytest.approx(30 + 40)
     assert live.tests_left([running, running, waiting]) == pytest.approx(50)
-    assert live.tests_left([JobStatus("a", ["best"], "done", 1.0, 40.0, 0.1)]) is None
+    assert live.tests_left([FinalStatus("a", ["best"], "done", 1.0, 40.0, 0.1)]) is None

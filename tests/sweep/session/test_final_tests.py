@@ -29,9 +29,12 @@ from raygan.records import LOSS
 from raygan.report import finals
 from raygan.storage import Storage
 from raygan.sweep.cluster import checkpoints
-from raygan.sweep.cluster.trial import WORKER_FAILURES, job_of
+from raygan.sweep.cluster.job import Job, job_of
+from raygan.sweep.cluster.tasks import Tasks
+from raygan.sweep.cluster.trial import WORKER_FAILURES
 from raygan.sweep.commands import watch
 from raygan.sweep.session import final_tests as final
+from raygan.sweep.session.final_tests import FinalJob, Generator, PlannedTest
 from raygan.sweep.session.lock import Lock
 from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.spec import plan
@@ -39,6 +42,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.gather import make_report
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 
 SWEEP = """
@@ -65,8 +69,8 @@ def study(tmp_path, prepared) -> Study:
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
     images = load(prepared)
     made = Study(read, Storage(str(tmp_path)) / "a")
-    state.store(made.storage, read, {"id": "1", "folder": str(prepared), "digest": images.digest,
-                                     "baseline": images.baseline})  # fmt: skip
+    stored = Prepared(id="1", folder=str(prepared), digest=images.digest, baseline=images.baseline)
+    state.store(made.storage, read, stored)
     while (planned := made.next_trial()) is not None:
         made.started(planned.id)
         for step in (10, 20):
@@ -84,32 +88,31 @@ def study(tmp_path, prepared) -> Study:
 def jobs(study):
     """What is due, ready to be run."""
 
-    def jobs(config: FinalConfig = CONFIG, **options) -> list[final.Job]:
+    def jobs(config: FinalConfig = CONFIG, **options) -> list[FinalJob]:
         data = state.stored_data(study.storage)
         return [
-            job_of(plan.of_record(study.records[job["trial"]]), study.spec, study.storage, data)
-            | job
-            for job in final.due(study.storage, final.tested(study), config, **options)
+            FinalJob(test, job_of(plan.of_record(record), study.spec, study.storage, data))
+            for test in final.due(study.storage, final.tested(study), config, **options)
+            for record in [study.records[test.generator.trial]]
         ]
 
     return jobs
 
 
-def run_all(jobs: list[final.Job]) -> list[str]:
+def run_all(jobs: list[FinalJob]) -> list[str]:
     lines: list[str] = []
     assert final.run(jobs, final.Here(), 1, lines.append) == 0
     return lines
 
 
 def test_every_checkpoint_is_tested_once(jobs):
-    found = [(job["trial"], job["checkpoint"], job["which"]) for job in jobs()]
-    assert found == [
-        ("bn-seed1", "checkpoint_10", ["best"]),
-        ("bn-seed1", "checkpoint_20", ["last"]),
-        ("wn-seed1", "checkpoint_20", ["best", "last"]),
+    assert [job.test.generator for job in jobs()] == [
+        Generator("bn-seed1", "bn s1", "checkpoint_10", ("best",)),
+        Generator("bn-seed1", "bn s1", "checkpoint_20", ("last",)),
+        Generator("wn-seed1", "wn s1", "checkpoint_20", ("best", "last")),
     ]
     assert jobs(FinalConfig(steps=0)) == []
-    assert [job["which"] for job in jobs(which=("last",))] == [["last"], ["last"]]
+    assert [job.test.generator.which for job in jobs(which=("last",))] == [("last",), ("last",)]
 
 
 def test_nothing_is_tested_before_all_trials_have_ended(tmp_path):
@@ -154,23 +157,25 @@ def test_what_is_done_is_done_unless_the_budget_or_the_checkpoint_changes(study,
     assert jobs() == []
     assert len(jobs(replace(CONFIG, steps=3))) == 3
     study.storage.write("trials/bn-seed1/final/last.json", b"{")
-    assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
+    assert [job.test.generator.checkpoint for job in jobs()] == ["checkpoint_20"]
     run_all(jobs())
     for other in (b"[1]", b"{}"):  # not of ours
         study.storage.write("trials/bn-seed1/final/last.json", other)
-        assert [job["checkpoint"] for job in jobs()] == ["checkpoint_20"]
+        assert [job.test.generator.checkpoint for job in jobs()] == ["checkpoint_20"]
     run_all(jobs())
     study.storage.write("trials/wn-seed1/checkpoint_10/step-000000020.pt", b"")
     study.storage.delete("trials/wn-seed1/checkpoint_20/step-000000020.pt")
-    assert [job["trial"] for job in jobs()] == ["wn-seed1"]
+    assert [job.test.generator.trial for job in jobs()] == ["wn-seed1"]
 
 
 def test_crash_while_a_test_is_written_again_leaves_no_old_number(study, jobs, monkeypatch):
     run_all(jobs())
-    (job,) = [job for job in jobs(replace(CONFIG, steps=3)) if job["which"] == ["last"]]
+    (job,) = [
+        job for job in jobs(replace(CONFIG, steps=3)) if job.test.generator.which == ("last",)
+    ]
     monkeypatch.setattr("raygan.gan.picture_grid.grid_png", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        final.run_job(job)
+        final.make_test(job)
     assert final.read(study.storage / "trials" / "bn-seed1", "last") is None
 
 
@@ -199,7 +204,7 @@ def test_report_compares_tests_of_one_budget(evaluate, study, jobs):
 
 def test_the_same_test_gives_the_same_numbers(jobs):
     job = jobs()[0]
-    first, again = final.run_job(job), final.run_job(job)
+    first, again = final.make_test(job), final.make_test(job)
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
 
 
@@ -220,33 +225,33 @@ class Played:
         self.stopped: list[str] = []
         self.most = 0
 
-    def start(self, job):
-        self.started.append(job["title"])
-        return job
+    def start(self, job, final_job):
+        assert job is final_job.job
+        self.started.append(final_job.test.generator.title)
+        return final_job
 
     def ended(self, running):
         self.most = max(self.most, len(running))
         return running[-1:]
 
     def result(self, running):
-        if running["title"] == "bad":
+        if running.test.generator.title == "bad":
             raise RuntimeError("out of memory\nand more")
         return {"loss": 0.5, "images": 1, "steps": 2, "audited": 0, "replaced": ""}
 
     def stop(self, running):
-        self.stopped.append(running["title"])
+        self.stopped.append(running.test.generator.title)
 
 
 @pytest.fixture
 def played(tmp_path):
-    def played(*titles: str) -> list[final.Job]:
+    def played(*titles: str) -> list[FinalJob]:
+        def job(title: str) -> Job:
+            folder = f"{tmp_path}/trials/{title}"
+            return Job(trial=title, config={}, folder=folder, prepared="", digest="")
+
         return [
-            {
-                "title": title,
-                "which": ["best"],
-                "trial": title,
-                "folder": f"{tmp_path}/trials/{title}",
-            }
+            FinalJob(PlannedTest(Generator(title, title, "", ("best",)), CONFIG), job(title))
             for title in titles
         ]
 
@@ -274,22 +279,26 @@ def test_sweep_that_stops_gives_up_what_runs(played):
     assert runner.stopped == ["one"]
 
 
-def statuses(sweep: Storage, jobs: list[final.Job]) -> list[tuple[str, float]]:
-    found = [final.status(sweep, job) for job in jobs]
+def statuses(sweep: Storage, jobs: list[FinalJob]) -> list[tuple[str, float]]:
+    found = [final.status(sweep, job.test) for job in jobs]
     return [(status.state, status.done) for status in found]
+
+
+def note(job: FinalJob, done: float) -> None:
+    final._Notes(Storage(job.job.folder), job.test.generator)(done)
 
 
 def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
     monkeypatch.setattr(final, "PROGRESS_SECONDS", 0.0)
     all_jobs, seen = jobs(), []
-    note = final._note
+    whole = final._note
 
     def noted(*arguments) -> None:
-        note(*arguments)
+        whole(*arguments)
         seen.append(statuses(study.storage, all_jobs)[0])
 
     monkeypatch.setattr(final, "_note", noted)
-    final.run_job(all_jobs[0])
+    final.make_test(all_jobs[0])
     # 18 images from z = 0, and twice 5 audited ones
     shares = [0.0, 18 / 28, 23 / 28, 1.0]
     assert seen == [*(("running", pytest.approx(share)) for share in shares), ("done", 1.0)]
@@ -300,7 +309,7 @@ def test_progress_is_written_now_and_then_only(study, jobs, monkeypatch):
     written = []
     monkeypatch.setattr(final, "_note", lambda *arguments: written.append(arguments[2]))
     monkeypatch.setattr(final, "PROGRESS_SECONDS", 1e9)
-    final.run_job(jobs()[0])
+    final.make_test(jobs()[0])
     assert [progress and progress.done for progress in written] == [0.0, None]
 
 
@@ -313,11 +322,11 @@ def test_progress_that_cannot_be_written_fails_no_test(study, jobs, monkeypatch)
         write(self, name, data)
 
     monkeypatch.setattr(Storage, "write", full)
-    assert final.run_job(jobs()[0])["loss"] > 0
+    assert final.make_test(jobs()[0])["loss"] > 0
 
 
 def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch):
-    monkeypatch.setattr(final, "run_job", lambda _: 1 / 0)
+    monkeypatch.setattr(final, "make_test", lambda _: 1 / 0)
     assert final.run(jobs()[:1], final.Here(), 1, lambda _: None) == 1
     assert statuses(study.storage, jobs())[0] == ("failed", 0.0)
     monkeypatch.undo()
@@ -328,7 +337,7 @@ def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch)
 
 def test_stopped_test_waits_again(study, jobs):
     all_jobs, lines = jobs(), []
-    final._Notes(all_jobs[1])(0.5)
+    note(all_jobs[1], 0.5)
     assert statuses(study.storage, all_jobs)[1] == ("running", 0.5)
     final.run(all_jobs[:2], Played(), 2, lines.append, lambda: True)
     final.run(all_jobs[:2], Played(), 2, lines.append, lambda: bool(lines))
@@ -339,7 +348,7 @@ def test_watch_shows_final_tests(study, jobs, tmp_path, monkeypatch):
     monkeypatch.setattr("raygan.sweep.session.lock.SETTLE_SECONDS", 0.0)
     all_jobs = jobs()
     run_all(all_jobs[:1])
-    final._Notes(all_jobs[1])(0.25)
+    note(all_jobs[1], 0.25)
     with Lock(study.storage, stop=lambda: None, lost=lambda _: None):
         done = CliRunner().invoke(main, ["watch", "a", "--storage", str(tmp_path)])
     lines = done.output.splitlines()
@@ -368,9 +377,9 @@ def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
                 made.storage.write(name, b"x")
         made.ended(planned.id)
         found = watch._tests(made.storage, made.spec, list(made.records.values()))
-        shown.append([job["which"] for job in found])
+        shown.append([test.generator.which for test in found])
     assert made.complete
-    assert shown == [[], [], [["best", "last"]]]
+    assert shown == [[], [], [("best", "last")]]
     picture = watch.picture(made.storage, made.spec)
     assert picture.head.startswith("b: 3 of 3 trials done; 0 of 1 final tests done, 1 waiting")
 
@@ -378,8 +387,10 @@ def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
 def test_log_says_now_and_then_how_far_final_tests_are(study, jobs, monkeypatch):
     all_jobs, said = jobs(), io.StringIO()
     run_all(all_jobs[:1])
-    final._Notes(all_jobs[1])(0.25)
-    told = FinalProgress(study.spec, study.storage, [], all_jobs, Console(file=said, width=160))
+    note(all_jobs[1], 0.25)
+    told = FinalProgress(
+        study.spec, study.storage, [], [job.test for job in all_jobs], Console(file=said, width=160)
+    )
     told.look()
     assert said.getvalue() == ""  # not yet
     monkeypatch.setattr("raygan.sweep.session.progress.SAY_SECONDS", 0.0)
@@ -391,12 +402,12 @@ def test_log_says_now_and_then_how_far_final_tests_are(study, jobs, monkeypatch)
 def test_terminal_shows_final_tests_while_they_run(study, jobs, monkeypatch):
     monkeypatch.setattr("raygan.sweep.session.progress.LOOK_SECONDS", 0.001)
     all_jobs, said = jobs(), io.StringIO()
-    final._Notes(all_jobs[0])(0.25)
+    note(all_jobs[0], 0.25)
     console = Console(file=said, width=80, height=24, force_terminal=True)
     looked = threading.Event()
     status = final.status
     monkeypatch.setattr(final, "status", lambda *a: looked.set() or status(*a))
-    with FinalProgress(study.spec, study.storage, [], all_jobs, console):
+    with FinalProgress(study.spec, study.storage, [], [job.test for job in all_jobs], console):
         assert looked.wait(30)
     assert "0 of 3 final tests done" in said.getvalue()
     assert "25%" in said.getvalue()
@@ -407,15 +418,16 @@ def test_tasks_take_a_workers_resources_and_raise_what_was_raised(monkeypatch):
 
     def remote(**options):
         asked.update(options)
-        return lambda function: SimpleNamespace(remote=lambda job: (function, job))
+        return lambda function: SimpleNamespace(remote=lambda *given: (function, *given))
 
     def get(reference):
-        raise RayTaskError("run_job", "traceback", CheckpointError("it is damaged"))
+        raise RayTaskError("make_test", "traceback", CheckpointError("it is damaged"))
 
     monkeypatch.setattr(ray, "remote", remote)
     monkeypatch.setattr(ray, "get", get)
-    runner, job = final.OnRay(), {"cpus": 2.0, "gpus": 0.5}
-    assert runner.start(job) == (final.run_job, job)
+    job = Job(trial="a", config={}, folder="f", prepared="p", digest="d", cpus=2.0, gpus=0.5)
+    runner = Tasks(final.make_test)
+    assert runner.start(job, "a test") == (final.make_test, "a test")
     assert asked == {"num_cpus": 2.0, "num_gpus": 0.5, "max_retries": WORKER_FAILURES}
     with pytest.raises(CheckpointError, match="it is damaged"):
         runner.result("reference")
@@ -535,7 +547,7 @@ def test_trial_with_damaged_checkpoints_only_is_named_and_the_others_are_tested(
 
 def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
-    state.store(Storage(str(tmp_path)) / "a", read, {"id": "1", "digest": "d", "baseline": 0.1})
+    state.store(Storage(str(tmp_path)) / "a", read, Prepared(id="1", digest="d", baseline=0.1))
     assert "no trial of 'a' has a result yet" in evaluate("a", code=2)
 
 
@@ -545,6 +557,6 @@ def test_checkpoint_that_lacks_a_part_is_named(study, jobs, lost):
     saved = checkpoint.load(folder / checkpoint.file_name(20))
     saved[lost] = None
     checkpoint.save(saved, folder, 20)
-    job = next(job for job in jobs() if job["trial"] == "wn-seed1")
+    job = next(job for job in jobs() if job.job.trial == "wn-seed1")
     with pytest.raises(CheckpointError, match=r"the checkpoint (is of another|does not hold)"):
-        final.load_generator(job)
+        final.load_generator(job.test.generator, job.job)

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,13 +27,14 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import Prepared
 
 SWEEP = """
 name: norms
 grid: {norm: [bn, wn]}
 train: {iterations: 20, evaluate_every: 10}
 """
-DATA = {"folder": "f", "digest": "d", "baseline": 0.1, "shape": "1×8×8", "train": 9}
+DATA = Prepared(folder="f", digest="d", baseline=0.1, shape="1×8×8", train=9)
 
 pytestmark = pytest.mark.cluster  # whole sweeps with a database of MLflow: they take seconds
 
@@ -55,7 +57,7 @@ def sweep(tmp_path, monkeypatch, database):
     monkeypatch.setattr("raygan.sweep.session.lock.SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 20.0)
     monkeypatch.setattr(running, "_start", lambda *_: 1)
-    monkeypatch.setattr(running.trial, "prepare_on_cluster", lambda *_: dict(DATA))
+    monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: DATA)
 
     def start(play, more: str = "", **options) -> tuple[int, str]:
         monkeypatch.setattr(running.tune, "run", lambda study, job, at_once: play(study))
@@ -252,19 +254,20 @@ class Runner:
     def __init__(self, stops: int | None = None) -> None:
         self._stops = stops
 
-    def start(self, job):
-        return job
+    def start(self, job, final_job):
+        return final_job
 
     def ended(self, running):
         return running[:1]
 
     def result(self, running):
-        self.made.append(running["title"])
-        result = {"loss": 0.5, "images": 1, "steps": 7, "audited": 0, "asked": running["final"],
-                  "replaced": ""}  # fmt: skip
-        written = json.dumps({**result, "checkpoint": running["checkpoint"]}).encode()
-        for which in running["which"]:
-            Storage(running["folder"]).write(f"final/{which}.json", written)
+        test, generator = running.test, running.test.generator
+        self.made.append(generator.title)
+        result = {"loss": 0.5, "images": 1, "steps": 7, "audited": 0,
+                  "asked": asdict(test.config), "replaced": ""}  # fmt: skip
+        written = json.dumps({**result, "checkpoint": generator.checkpoint}).encode()
+        for which in generator.which:
+            Storage(running.job.folder).write(f"final/{which}.json", written)
         if len(self.made) == self._stops:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
@@ -278,7 +281,7 @@ def tester(monkeypatch):
     monkeypatch.setattr(Runner, "made", [])
 
     def make(stops: int | None = None) -> None:
-        monkeypatch.setattr(running.final, "OnRay", lambda: Runner(stops))
+        monkeypatch.setattr(running, "Tasks", lambda _: Runner(stops))
 
     make()
     return make
@@ -388,7 +391,7 @@ def test_no_sweep_writes_through_a_link(sweep, tmp_path, name):
 def test_sweep_that_an_earlier_version_began_is_resumed_with_its_early_stopping(sweep, tmp_path):
     search = "search: {lr: [1e-3, 1e-4]}\n"
     before = spec.validate(parse(f"{SWEEP}{search}stop: {{rule: none}}\nstorage: {tmp_path}", "x"))
-    state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
+    state.store(Storage(str(tmp_path / "norms")), before, replace(DATA, id="1"))
     code, _ = sweep(train_all, search)
     assert code == 0
     assert state.stored_spec(Storage(str(tmp_path / "norms"))).stop.rule == "none"
@@ -400,7 +403,7 @@ def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, m
     with pytest.raises(ConfigError, match="is below 10%"):
         sweep(lambda study: pytest.fail("it is refused"), more)
     before = spec.validate(parse(f"{SWEEP}{more}storage: {tmp_path}", "x"))
-    state.store(Storage(str(tmp_path / "norms")), before, {"id": "1", **DATA})
+    state.store(Storage(str(tmp_path / "norms")), before, replace(DATA, id="1"))
     assert sweep(train_all, more)[0] == 0
 
 

@@ -6,6 +6,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.sweep_spec import SweepSpec, spec_class
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import Prepared
 
 SWEEP = """
 name: norms
@@ -16,7 +17,7 @@ replicate: {seeds: 2}
 train: {iterations: 1000, evaluate_every: 100}
 storage: /somewhere
 """
-DATA = {"id": "1", "digest": "d", "baseline": 0.1}
+DATA = Prepared(id="1", digest="d", baseline=0.1)
 
 
 def read(text: str = SWEEP) -> SweepSpec:

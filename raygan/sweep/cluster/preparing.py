@@ -1,0 +1,166 @@
+"""The images of a sweep, prepared by Ray tasks before any trial."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from raygan.errors import ConfigError, DataError, RayganError
+
+if TYPE_CHECKING:
+    from raygan.storage import Storage
+    from raygan.sweep.spec.sweep_spec import SweepSpec
+    from raygan.sweep.study.prepared import Prepared
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What is to be prepared, as plain values that go to a task on another machine."""
+
+    dataset: dict[str, Any]
+    """The fields of the :class:`~raygan.data.DatasetConfig`."""
+    folder: str
+    """Folder or address in which the prepared images of all sweeps of a storage lie."""
+    configs: tuple[dict[str, Any], ...] = ()
+    """The fields of the training configurations that must be able to train on the images."""
+
+
+def preparation_of(spec: SweepSpec, storage: Storage) -> Preparation:
+    """What the trials of ``spec``, a sweep in ``storage``, need of their images."""
+    from raygan.sweep.spec.checks import extremes
+
+    return Preparation(
+        dataset=dataset_of(spec),
+        folder=data_folder(storage),
+        configs=tuple(config.to_dict() for config in extremes(spec)),
+    )
+
+
+def dataset_of(spec: SweepSpec) -> dict[str, Any]:
+    """The data set as plain values, its path absolute: workers have other working directories."""
+    dataset: dict[str, Any] = spec.dataset.model_dump()
+    if dataset["path"] is not None and "://" not in dataset["path"]:
+        try:
+            dataset["path"] = str(Path(dataset["path"]).expanduser().absolute())
+        except RuntimeError as error:  # no such user
+            raise ConfigError(f"`dataset.path` (={dataset['path']!r}): {error}") from error
+    return dataset
+
+
+def data_folder(storage: Storage) -> str:
+    """Where the prepared images of all sweeps in ``storage`` lie."""
+    return str(storage.local / "data") if storage.is_local else f"{storage.uri}/data"
+
+
+def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
+    """Decode the images, and check that every training configuration can train on them.
+
+    Runs as a Ray task: where the images are, and where PyTorch is needed anyway. ``options`` are
+    those of :func:`raygan.data.prepare`. Raises :class:`~raygan.errors.RayganError`.
+    """
+    from raygan.data import DatasetConfig, files, load, prepare
+    from raygan.data.manifest import read_manifest
+    from raygan.gan.config import TrainConfig
+    from raygan.gan.nets.architectures import check_size
+    from raygan.sweep.study.prepared import Prepared
+
+    folder = prepare(DatasetConfig.of(**preparation.dataset), preparation.folder, **options)
+    if not files.is_address(folder):
+        load(Path(folder))  # sees that the shards are whole
+    manifest = read_manifest(folder)
+    count, height, width, channels = manifest["shape"]
+    for values in preparation.configs:
+        check_size(TrainConfig.of(**values), height, width)
+    return Prepared(
+        folder=str(folder),
+        digest=manifest["digest"],
+        baseline=manifest["baseline"],
+        shape=f"{channels}×{height}×{width}",
+        train=count - len(manifest["running"]) - len(manifest["final"]),
+    )
+
+
+def prepare_on_ray(preparation: Preparation) -> Iterator[str | Prepared]:
+    """:func:`prepare_images` by Ray Data tasks: lines that say how far it is, then what it returns.
+
+    A Ray task: a generator, so that the lines are heard while it runs.
+    """
+    from queue import SimpleQueue
+    from threading import Thread
+
+    from raygan.data.pace import Pace
+
+    heard: SimpleQueue[str | Prepared | BaseException] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            told = {"progress": Pace(heard.put), "say": heard.put}
+            heard.put(prepare_images(preparation, map=on_ray, **told))
+        except BaseException as error:
+            heard.put(error)
+
+    Thread(target=work, daemon=True).start()
+    while isinstance(said := heard.get(), str):
+        yield said
+    if isinstance(said, BaseException):
+        raise said
+    yield said
+
+
+def prepare_on_cluster(preparation: Preparation, say: Callable[[str], None] = print) -> Prepared:
+    """:func:`prepare_images` over the nodes that see the storage."""
+    import ray
+
+    # no CPU: those are for the tasks that it waits for
+    task = ray.remote(num_cpus=0, max_retries=1)(prepare_on_ray)
+    said: str | Prepared = ""
+    try:
+        for reference in task.remote(preparation):
+            said = ray.get(reference)
+            if isinstance(said, str):
+                say(said)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RayganError):
+            raise error.cause from None
+        raise
+    assert not isinstance(said, str)
+    return said
+
+
+def on_ray(function: Callable[[T], R], items: list[T]) -> Generator[R, None, None]:
+    """A ``map`` of Ray Data tasks over the cluster, for :func:`raygan.data.prepare`.
+
+    Ray must have been initialised, and all nodes must see the same files.
+    """
+    if len(items) < 2:
+        yield from map(function, items)
+        return
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    # a block, and so a task, per item
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    results = data.map(functools.partial(_row, function), num_cpus=1)
+    for row in results.iter_rows():
+        made, error = pickle.loads(row["made"])  # noqa: S301 - of this program's own tasks
+        if error is not None:
+            raise error
+        yield made
+
+
+def _row(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, bytes]:
+    """Errors are results: Ray Data would wrap them, and print their traces."""
+    try:
+        result: tuple[Any, DataError | None] = function(pickle.loads(row["item"])), None  # noqa: S301
+    except DataError as error:
+        result = None, DataError(str(error))
+    return {"made": pickle.dumps(result)}

@@ -1,0 +1,57 @@
+"""What is prepared for a sweep, without Ray."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from raygan.errors import ConfigError
+from raygan.gan.config import TrainConfig
+from raygan.storage import Storage
+from raygan.sweep.cluster.preparing import (
+    Preparation,
+    dataset_of,
+    preparation_of,
+    prepare_images,
+)
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+
+
+def test_what_is_to_be_prepared_is_plain_and_names_every_kind_of_network(tmp_path):
+    text = "name: a\ngrid: {norm: [bn, wn]}\ntrain: {lr: 3e-4}"
+    made = preparation_of(spec.validate(parse(text, "x")), Storage(str(tmp_path)))
+    assert made.folder == str(tmp_path / "data")
+    assert {config["norm"] for config in made.configs} == {"bn", "wn"}
+    assert json.loads(json.dumps(made.configs)) == list(made.configs)
+
+
+def test_path_of_the_images_is_absolute_for_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: images}", "x"))
+    assert dataset_of(sweep)["path"] == str(tmp_path / "images")
+
+
+def test_address_of_the_images_stays_as_it_is():
+    sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: 's3://b/images'}", "x"))
+    assert dataset_of(sweep)["path"] == "s3://b/images"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"levels": 9}, "`levels` \\(=9\\) is too many for images of 32×32 pixels"),
+        ({"norm": "bn", "levels": 5, "batch_size": 1}, "`batch_size` \\(=1\\) is too small"),
+    ],
+)
+def test_what_cannot_be_trained_on_the_images_is_refused_once_they_are_known(
+    monkeypatch, changed, says
+):
+    manifest = {"shape": (9, 32, 32, 1), "running": [1], "final": [2], "digest": "d", "baseline": 1}
+    monkeypatch.setattr("raygan.data.prepare", lambda *_, **__: "s3://bucket/prepared")
+    monkeypatch.setattr("raygan.data.manifest.read_manifest", lambda _: manifest)
+    good = TrainConfig(levels=5, batch_size=1).to_dict()
+    digits = Preparation(dataset={"name": "digits"}, folder="f", configs=(good,))
+    assert prepare_images(digits).train == 7
+    with pytest.raises(ConfigError, match=says):
+        prepare_images(replace(digits, configs=(good, {**good, **changed})))

@@ -1,0 +1,319 @@
+"""The work-arounds for Ray do what they should, and Ray still needs them; without a cluster."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+import ray.autoscaler.sdk
+import ray.train
+from ray._common.utils import try_to_create_directory
+from ray._private.authentication import authentication_token_setup
+from ray.train.v2._internal import constants
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.storage import StorageContext
+from ray.train.v2._internal.execution.worker_group import worker
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from raygan.storage import Storage
+from raygan.sweep.cluster import ray_quirks
+
+OF_RAY = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+"""Ray's own callbacks use what Ray has deprecated."""
+CONTROLLER = "ray.train.v2._internal.execution.controller.TrainController"
+
+
+class Group:
+    """Workers, and whether they have been ended."""
+
+    aborted = 0
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+def controller(group, ends_by=None):
+    """Stands for Train's: runs until it raises ``ends_by``."""
+
+    class Controller:
+        def __init__(self, **options):
+            self.options = options
+
+        async def run(self):
+            if ends_by is not None:
+                raise ends_by
+
+        def get_worker_group(self):
+            return group
+
+        def get_result(self):
+            return self.options["train_run_context"]
+
+    return Controller
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    def no_process(*_, **__):
+        raise AssertionError("a process is started for the controller")
+
+    monkeypatch.setattr("ray.remote", no_process)
+    return lambda: ray_quirks.trainer_class()(lambda: None)
+
+
+def test_the_controller_runs_without_a_process_of_its_own(monkeypatch, trainer):
+    group = Group()
+    monkeypatch.setattr(CONTROLLER, controller(group))
+    assert trainer()._initialize_and_run_controller(train_run_context="result") == "result"
+    assert group.aborted == 0
+
+
+@pytest.mark.parametrize("ends_by", [SystemExit(0), ValueError("in the controller")])
+def test_workers_end_with_a_trial_that_is_stopped(monkeypatch, trainer, ends_by):
+    group = Group()
+    monkeypatch.setattr(CONTROLLER, controller(group, ends_by))
+    with pytest.raises(type(ends_by)):
+        trainer()._initialize_and_run_controller()
+    assert group.aborted == 1
+
+
+def test_a_trial_that_is_stopped_before_its_workers_start_ends_none(monkeypatch, trainer):
+    monkeypatch.setattr(CONTROLLER, controller(None, SystemExit(0)))
+    with pytest.raises(SystemExit):
+        trainer()._initialize_and_run_controller()
+
+
+def test_no_process_waits_to_free_the_resources_of_a_trial(monkeypatch, trainer):
+    other = object()
+    whole = [PlacementGroupCleanerCallback(), other]
+    monkeypatch.setattr(DataParallelTrainer, "_create_default_callbacks", lambda _: whole)
+    assert trainer()._create_default_callbacks() == [other]
+
+
+def test_what_the_first_worker_reports_is_reported_to_tune(monkeypatch):
+    heard = []
+    monkeypatch.setattr("ray.tune.report", heard.append)
+    ray_quirks.relay().after_report(None, [{"step": 1}, {"step": 2}], None)
+    assert heard == [{"step": 1}]
+
+
+DRIVER = """
+import sys
+import raygan.sweep.cluster.trial, ray
+ray_alone = set(sys.modules)
+from raygan.sweep.cluster import ray_quirks
+ray_quirks.trainer_class(), ray_quirks.relay()
+assert "torch" not in sys.modules, "PyTorch is loaded by the driver of a trial"
+assert "mlflow" not in sys.modules and "optuna" not in sys.modules
+import ray.train.torch
+assert "torch" in sys.modules, "TorchTrainer can be used: it loads no PyTorch now"
+"""
+FIRST = """
+import sys
+import raygan.sweep.cluster.trial
+print(*(name for name in ("ray", "torch", "pydantic", "numpy") if name in sys.modules))
+"""
+
+
+@pytest.mark.cluster
+def test_the_driver_of_a_trial_needs_no_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.cluster
+def test_what_the_driver_of_a_trial_imports_first_is_next_to_nothing():
+    done = subprocess.run([sys.executable, "-c", FIRST], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+
+
+LISTED = b'{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}'
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (LISTED, True),
+        (b'{"checkpoint_results": []}', True),
+        (LISTED.replace(b"_1", b"_2"), False),  # its folder was deleted
+        (LISTED[:-2], False),
+        (b"", False),
+        (b"[1]", False),
+        (b"\xff", False),
+    ],
+)
+def test_a_list_of_checkpoints_that_ray_train_cannot_start_with_is_set_aside(
+    tmp_path, content, kept
+):
+    storage = Storage(str(tmp_path))
+    storage.write(ray_quirks.CHECKPOINT_LIST, content)
+    storage.write("checkpoint_1/step-000000001.pt", b"")
+    ray_quirks.set_aside_if_damaged(storage)
+    assert (storage.read(ray_quirks.CHECKPOINT_LIST) is not None) == kept
+    assert (storage.read(f"{ray_quirks.CHECKPOINT_LIST}.damaged") == content) != kept
+
+
+def test_first_launch_has_no_snapshot(tmp_path):
+    ray_quirks.set_aside_if_damaged(Storage(str(tmp_path / "new")))
+
+
+def test_the_cause_of_an_error_is_named_without_the_ids_of_its_layers():
+    died = ray.exceptions.RayError("The actor died.\n\tactor_id: 12\nIts node is gone.")
+    assert ray_quirks.cause_of(died) == "The actor died. Its node is gone."
+    raised = ray.exceptions.RayTaskError("train", "Traceback …", ValueError("no such norm"))
+    assert ray_quirks.cause_of(raised) == "ValueError: no such norm"
+    group = ray.train.WorkerGroupError("workers failed", {1: raised})
+    assert ray_quirks.cause_of(group) == "ValueError: no such norm"
+    assert ray_quirks.cause_of(OSError()) == "OSError: OSError"
+
+
+NOTED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
+ray.exceptions.ActorDiedError: Its node is gone.
+Failure # 2 (occurred at 2026-01-01_00-01-00)
+\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=192.0.2.2, actor_id=ab, repr=run_trial)
+  File "trial.py", line 3, in run_trial
+ray.exceptions.ActorDiedError: The actor died because of an error raised in its creation task, \
+\x1b[36mray::TrainController.__init__()\x1b[39m (pid=2, ip=192.0.2.2, actor_id=cd)
+  File "controller.py", line 3, in __init__
+ray.train.v2.InitializationError: A checkpoint does not exist anymore.
+"""
+
+
+def test_of_what_tune_has_noted_the_last_failure_is_told():
+    assert ray_quirks.cause_of(NOTED) == "InitializationError: A checkpoint does not exist anymore."
+    first = NOTED.partition("Failure # 2")[0]
+    assert ray_quirks.cause_of(first) == "ActorDiedError: Its node is gone."
+    died = ray.exceptions.RayError(NOTED.partition("run_trial\n")[2])
+    assert ray_quirks.cause_of(died) == "InitializationError: A checkpoint does not exist anymore."
+
+
+def test_a_setting_of_the_user_is_kept(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"RAY_A": "9"})
+    ray_quirks.set_in_environment({"RAY_A": "0", "RAY_B": "1"})
+    assert os.environ == {"RAY_A": "9", "RAY_B": "1"}
+
+
+# From here on: Ray still needs it. Where one of these fails with a newer Ray, remove what it names.
+
+
+@OF_RAY
+def test_needed_the_settings_of_a_trial_are_not_the_defaults():
+    ours = ray_quirks.TRIAL_SETTINGS | ray_quirks.NOT_PREEMPTED
+    assert set(ours) == {
+        constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR,
+        constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR,
+        constants.METRICS_ENABLED_ENV_VAR,
+        constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR,
+    }
+    interval = float(ours[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR])
+    assert interval < constants.DEFAULT_HEALTH_CHECK_INTERVAL_S
+    timeout = float(ours[constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR])
+    assert timeout > constants.DEFAULT_WORKER_GROUP_START_TIMEOUT_S
+    assert constants.DEFAULT_ENABLE_PREEMPTION_WATCHER
+    names = {type(one).__name__ for one in DataParallelTrainer(print)._create_default_callbacks()}
+    assert "ControllerMetricsCallback" in names
+
+
+@pytest.mark.parametrize("name", sorted(ray_quirks.DRIVER_SETTINGS))
+def test_needed_the_settings_of_a_driver_are_still_read_by_ray(name):
+    places = (
+        "ray.tune.tune",
+        "ray.tune.utils.callback",
+        "ray.tune.experimental.output",
+        "ray.train.constants",
+        "ray._common.usage.usage_constants",
+        "ray._private.accelerators.accelerator",
+    )
+    assert any(name in inspect.getsource(importlib.import_module(place)) for place in places)
+
+
+def test_needed_tune_copies_keys_of_a_cloud():
+    found = importlib.util.spec_from_file_location("whole", class_cache.__file__)
+    whole = importlib.util.module_from_spec(found)
+    found.loader.exec_module(whole)  # as it is before anything is taken out of it
+    assert "AWS_SECRET_ACCESS_KEY" in whole.ENV_VARS_TO_PROPAGATE
+
+
+def test_needed_ray_writes_a_token_that_everybody_may_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    before = os.umask(0o022)
+    try:
+        authentication_token_setup.generate_and_save_token()
+    finally:
+        os.umask(before)
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o004
+
+
+def test_needed_ray_opens_its_folder_to_everybody(tmp_path):
+    try_to_create_directory(str(tmp_path / "r"))
+    assert (tmp_path / "r").stat().st_mode & 0o007 == 0o007
+
+
+def test_needed_no_public_function_tells_what_the_autoscaler_says():
+    assert "request_resources" in ray.autoscaler.sdk.__all__
+    assert not [name for name in ray.autoscaler.sdk.__all__ if "status" in name]
+
+
+def test_needed_train_starts_a_process_for_its_controller(monkeypatch):
+    def started(**_):
+        raise LookupError("a process is started for the controller")
+
+    context = SimpleNamespace(get_node_id=lambda: "node")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    monkeypatch.setattr("ray.remote", started)
+    with pytest.raises(LookupError, match="a process is started"):
+        DataParallelTrainer(print)._initialize_and_run_controller()
+
+
+@OF_RAY
+def test_needed_train_starts_a_process_that_frees_resources():
+    found = DataParallelTrainer(print)._create_default_callbacks()
+    assert any(isinstance(callback, PlacementGroupCleanerCallback) for callback in found)
+
+
+def test_needed_trains_own_reports_to_tune_go_through_a_queue():
+    assert "queue.put(" in inspect.getsource(TuneReportCallback)
+
+
+def test_needed_a_report_waits_in_a_queue_of_one_until_the_controller_asks_for_it():
+    assert "result_queue=queue.Queue(maxsize=1)" in inspect.getsource(worker)
+
+
+@pytest.mark.parametrize("content", [LISTED[:-2], b"", LISTED])
+def test_needed_train_does_not_start_with_a_damaged_list_of_checkpoints(tmp_path, content):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ray_quirks.CHECKPOINT_LIST).write_bytes(content)
+    place = StorageContext(storage_path=str(tmp_path), experiment_dir_name="a")
+    with pytest.raises(CheckpointManagerInitializationError):
+        CheckpointManager(ray.train.CheckpointConfig(), place)
+
+
+def test_needed_tune_counts_the_failures_of_a_trials_whole_life(monkeypatch):
+    monkeypatch.setattr(Trial, "local_path", None)
+    trial = Trial("raygan", stub=True, max_failures=1)
+    trial.handle_error(ValueError())
+    assert trial.should_recover()
+    trial.update_last_result({"step": 10, "training_iteration": 1})
+    trial.handle_error(ValueError())
+    assert not trial.should_recover()
+    ray_quirks.count_failures_anew(trial, 1)
+    trial.handle_error(ValueError())
+    assert trial.should_recover()
+
+
+def test_needed_rays_errors_hold_the_ids_of_their_layers():
+    raised = ray.exceptions.RayTaskError("train", "Traceback …", ValueError("no such norm"))
+    assert "pid=" in str(raised)
