@@ -16,10 +16,11 @@ from raygan.gan.averaging import Average
 from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.losses import LOSSES
 from raygan.gan.nets.architectures import build
+from raygan.gan.nets.global_batch_norm import synchronize_batch_norm
 from raygan.gan.nets.levels import Shape
 from raygan.gan.optimizers import OPTIMIZERS
 from raygan.gan.steps import Game, Player
-from raygan.gan.workers import Workers, synchronize_batch_norm
+from raygan.gan.workers import Workers
 
 Metrics = dict[str, float]
 

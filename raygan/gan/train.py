@@ -21,10 +21,11 @@ from raygan.gan import sampling
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
-from raygan.gan.judge.reconstruction import Reconstruction, as_bytes, as_float, reconstruct
+from raygan.gan.judge.reconstruction import Reconstruction, reconstruct
 from raygan.gan.judge.variety import variety
 from raygan.gan.nets.layers import frozen
 from raygan.gan.picture_grid import side_by_side
+from raygan.gan.pixels import as_bytes, as_float
 from raygan.gan.recorded import Recorded, on_stream
 from raygan.gan.state import Metrics, TrainState
 from raygan.gan.steps import STATISTICS, Game

@@ -34,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from raygan.data.images import ImageSet
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
-from raygan.gan.judge.reconstruction import as_float, reconstruct
+from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.nets.layers import _WeightNormalized
+from raygan.gan.pixels import as_float
 from raygan.gan.state import TrainState
 from raygan.gan.train import Stack
 from tests.gan import textbook

@@ -41,7 +41,7 @@ from raygan.data.feed import Feed
 from raygan.data.images import ImageSet
 from raygan.data.shards import open_shard, write_shard
 from raygan.gan.config import TrainConfig
-from raygan.gan.judge.reconstruction import as_float
+from raygan.gan.pixels import as_float
 from raygan.gan.sampling import Order
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers

@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan.arithmetic import arithmetic
-from raygan.gan.judge.reconstruction import as_bytes
 from raygan.gan.nets.layers import frozen
+from raygan.gan.pixels import as_bytes
 from raygan.gan.sampling import FID, codes
 
 COUNT = 10_000

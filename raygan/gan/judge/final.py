@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from raygan.errors import RayganError
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.judge.final_config import FinalConfig
-from raygan.gan.judge.reconstruction import as_bytes, reconstruct
+from raygan.gan.judge.reconstruction import reconstruct
+from raygan.gan.pixels import as_bytes
 from raygan.gan.sampling import RESTARTS, codes
 
 _MOST_VALUES = 2**22

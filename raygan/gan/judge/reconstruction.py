@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raygan.gan.nets.layers import frozen
+from raygan.gan.pixels import as_float
 from raygan.gan.recorded import Recorded
 from raygan.gan.workers import Workers
 
@@ -108,15 +109,3 @@ class _Search:
         with torch.no_grad():
             found: Tensor = self._generator(self.codes)
         return found
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 0…255 → float32 in [0, 1], channels last; float32 images pass through."""
-    if images.dtype == torch.uint8:
-        images = images.float().div_(255)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """Floats in [0, 1] → uint8 0…255 on the CPU; what is no number becomes 0."""
-    return images.mul(255).round_().clamp_(0, 255).nan_to_num_(0.0).byte().cpu()

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from raygan.gan.config import choices
-from raygan.gan.judge.reconstruction import as_float, reconstruct
+from raygan.gan.judge.reconstruction import reconstruct
+from raygan.gan.pixels import as_float
 from raygan.gan.workers import Workers
 
 SHAPE, CODE = (1, 16, 12), 6
