@@ -43,6 +43,13 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
+def bucket_of(address: str) -> tuple[str, str]:
+    """The address of ``address``'s bucket or host, with a slash at its end, and the rest of it."""
+    scheme, mark, rest = address.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}{mark}{bucket}/", key
+
+
 def check_address(address: str, name: str) -> None:
     """Refuse what must not stand in an address; a local path passes.
 

@@ -1,4 +1,6 @@
-"""Files below a folder that a user has named: written whole, read and written through no link.
+"""Files on a disk: written whole or not at all, and below a storage folder through no link.
+
+:func:`writing` is the one place where a file is written aside, flushed to the disk and renamed.
 
 A sweep's folder may come from somebody else. A link in it could lead anywhere on this machine, so
 that writing through it would replace, and reading through it would publish, files of the user's
@@ -7,19 +9,21 @@ that have nothing to do with the sweep. The folder that the user has named may i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 import time
 import uuid
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
 
 from raygan.errors import RayganError
 from raygan.shown import shown
 
 _ASIDE = re.compile(r".+\.[0-9a-f]{32}\.tmp")
-"""Names of files that :func:`write` has not finished."""
+"""Names of files that :func:`writing` has not finished."""
 _OLD_SECONDS = 3600.0
 """No write takes so long: what is left of one that is older has no owner any more."""
 
@@ -60,17 +64,20 @@ def read(path: str, most: int | None = None) -> bytes | None:
         return stream.read(-1 if most is None else most)
 
 
-def write(path: str, data: bytes, *, durable: bool = False) -> None:
-    """Put ``data`` in the place of file ``path``, or leave that as it was; raises OSError.
+@contextlib.contextmanager
+def writing(path: str | Path, *, durable: bool = True) -> Iterator[BufferedRandom]:
+    """A file to write to and to read back, which takes the place of ``path`` when the block ends.
 
-    ``durable``: what this has returned from survives a power cut.
+    Until then, and if the block raises, ``path`` stays as it was: whoever reads it meanwhile, and
+    whoever is killed, leaves a whole file. Folders above it are made. ``durable``: after the block,
+    the file survives a power cut. Raises OSError.
     """
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with aside.open("xb") as stream:
-            stream.write(data)
+        with aside.open("x+b") as stream:
+            yield stream
             if durable:
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -79,7 +86,16 @@ def write(path: str, data: bytes, *, durable: bool = False) -> None:
         aside.unlink(missing_ok=True)
         raise
     if durable:
-        _sync(folder)
+        _sync(path.parent)
+
+
+def write(path: str | Path, data: bytes | memoryview, *, durable: bool = False) -> None:
+    """Put ``data`` in the place of file ``path``, or leave that as it was; raises OSError.
+
+    ``durable``: what this has returned from survives a power cut.
+    """
+    with writing(path, durable=durable) as stream:
+        stream.write(data)
 
 
 def names(folder: str, *, folders: bool) -> list[str]:

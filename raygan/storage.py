@@ -1,28 +1,206 @@
-"""Small files under a local folder or an object-store address, through pyarrow."""
+"""The one way to files at a local path or at an address, for sweeps and for images.
+
+The functions open, read, write and find single files, and ask object storage again when it does not
+answer. :class:`Storage` is a root below which a sweep keeps what it must not lose. An address is
+opened through pyarrow, or through fsspec where pyarrow has no file system for it; both are loaded
+with the first address that is used. How a file gets onto a disk whole is the matter of
+:mod:`raygan.local_files`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
+import functools
 import logging
 import os
+import random
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
-from pyarrow import fs
-
-from raygan import local_files, stored
-from raygan.errors import ConfigError, RayganError
+from raygan import local_files
+from raygan.addresses import bucket_of, is_address
+from raygan.errors import ConfigError, DataError, RayganError
 from raygan.shown import shown
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_BYTES = 64 * 2**20
+"""Bytes of a stored file that are read; 100,000 evaluations of a trial take about as many."""
+ATTEMPTS = 5
+FIRST_WAIT = 0.5
+"""Seconds before the second attempt to reach object storage; doubled each time."""
+SHORTEST_PATIENCE, LONGEST_PATIENCE = 1.0, 30.0
+"""Seconds between two attempts to reach storage that is full or away."""
+GIVEN_UP = 24 * 3600.0
+"""Seconds after which such storage is given up."""
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
+_CHUNK = 2**23
 _PROBE = ".can-be-written"
 _PROBE_BYTES = 2**20
 """As much as a sweep writes at once when it starts."""
 _BACKUP = ".bak"
+
+
+def retrying(action: Callable[[], T], path: str = "") -> T:
+    """``action()``; if object storage at the address ``path`` does not answer, some more times.
+
+    What asking again would not change is raised at once: a missing file, a full disk, any error
+    of a local path.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except (OSError, DataError) as error:
+            cause = error.__cause__ if isinstance(error, DataError) else error
+            again = isinstance(cause, OSError) and not isinstance(
+                cause, FileNotFoundError | PermissionError | IsADirectoryError
+            )
+            if not again or not is_address(path) or attempt == ATTEMPTS - 1:
+                raise
+            if isinstance(cause, OSError) and cause.errno in _FINAL:
+                raise
+        time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+    raise AssertionError
+
+
+def patiently(
+    action: Callable[[], T], what: str, *, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """``action()``, which uses the sweep's storage; again and again while that is full or away.
+
+    Raises the OSError of the last attempt after :data:`GIVEN_UP` seconds.
+    """
+    waited, wait = 0.0, SHORTEST_PATIENCE
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if waited >= GIVEN_UP:
+                raise
+            with contextlib.suppress(OSError):  # the log may lie on the same disk
+                print(f"{what}: {error}; retry in {wait:g} s", flush=True)
+            sleep(wait)
+            waited, wait = waited + wait, min(2 * wait, LONGEST_PATIENCE)
+
+
+def local(path: str | Path) -> Path:
+    """A local path, absolute and with its ``~`` expanded.
+
+    Raises :class:`~raygan.errors.ConfigError` if there is no such user.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def filesystem(address: str) -> tuple[Any, str]:
+    """pyarrow's file system of an address and the path in it.
+
+    Raises :class:`~raygan.errors.ConfigError` if neither pyarrow nor fsspec has one.
+    """
+    from pyarrow import fs
+
+    try:  # it may have to ask the storage where a bucket is
+        opened = retrying(lambda: fs.FileSystem.from_uri(address), address)
+        return cast("tuple[Any, str]", opened)
+    except ValueError as error:  # pyarrow's words for what it does not know
+        problem = error
+    try:
+        import fsspec
+
+        found, path = fsspec.core.url_to_fs(address)
+        return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+    except (ImportError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"{address}: neither pyarrow ({problem}) nor fsspec ({error}) can open it"
+        ) from error
+
+
+def located(address: str) -> tuple[Any, str]:
+    """:func:`filesystem` once per bucket, however many files are opened."""
+    bucket, key = bucket_of(address)
+    if "?" in key:  # options of the file system
+        return filesystem(address)
+    found, root = filesystem(bucket)
+    return found, f"{root.rstrip('/')}/{key}".rstrip("/") or "/"
+
+
+def open_file(path: str) -> BinaryIO:
+    """The file at ``path``, open for reading at any place; raises OSError."""
+    if not is_address(path):
+        return Path(path).open("rb")
+    found, inside = located(path)
+    return cast("BinaryIO", found.open_input_file(inside))
+
+
+def read(path: str, limit: int) -> bytes:
+    """The file's bytes; raises OSError, or ValueError if there are more than ``limit``."""
+
+    def attempt() -> bytes:
+        with open_file(path) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise ValueError(f"more than {limit:,} bytes")
+        return data
+
+    return retrying(attempt, path)
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file, whole or not at all, that survives a power cut; raises OSError."""
+    if is_address(path):
+        retrying(lambda: _put(*located(path), data), path)
+    else:
+        local_files.write(path, data, durable=True)
+
+
+def send(file: Path, address: str) -> None:
+    """Put a local file to an address; raises OSError."""
+    retrying(lambda: _put(*located(address), file), address)
+
+
+def _put(filesystem: Any, path: str, data: bytes | Path) -> None:
+    with filesystem.open_output_stream(path) as target:
+        if isinstance(data, bytes):
+            target.write(data)
+        else:
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, target, _CHUNK)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there; raises OSError."""
+    if not is_address(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    retrying(lambda: _delete(*located(path)), path)
+
+
+def _delete(filesystem: Any, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.delete_file(path)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder at ``path``; raises OSError if that cannot be found out."""
+
+    def attempt() -> bool:
+        from pyarrow import fs
+
+        found, inside = located(path)
+        (info,) = found.get_file_info([inside])
+        return bool(info.type != fs.FileType.NotFound)
+
+    return retrying(attempt, path) if is_address(path) else local(path).exists()
 
 
 @contextlib.contextmanager
@@ -49,27 +227,30 @@ class Storage:
     """
 
     def __init__(self, uri: str) -> None:
+        self._fs: Any = None
+        """pyarrow's file system of an address."""
         try:
             if "?" in uri or "\0" in uri:
                 raise ValueError("it must not hold '?' or NUL; options go into the environment")
-            if "://" in uri:
-                self._fs, self._root = fs.FileSystem.from_uri(uri)
+            if is_address(uri):
+                self._fs, self._root = filesystem(uri)
                 self.uri = uri.rstrip("/")
+                if self._fs.type_name.startswith("py::"):
+                    raise ValueError("pyarrow itself has no file system for it")
             else:
-                self._fs = fs.LocalFileSystem()
-                self._root = self.uri = str(Path(uri).expanduser().absolute())
-        except (ValueError, OSError, RuntimeError) as error:
+                self._root = self.uri = str(local(uri))
+        except (ValueError, OSError) as error:
             raise ConfigError(
                 f"`storage` (={uri!r}) is neither a local path nor an address that can be used "
                 f"({error})"
             ) from error
-        self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        self.is_local = self._fs is None or self._fs.type_name == "local"
         self._named = self._root
         """What the user has named: below it, no link is followed."""
 
     def __truediv__(self, name: str) -> Storage:
-        below = Storage(f"{self.uri}/{name}")
-        below._named = self._named
+        below = copy.copy(self)
+        below.uri, below._root = f"{self.uri}/{name}", f"{self._root}/{name}"
         return below
 
     @property
@@ -132,8 +313,7 @@ class Storage:
             local_files.write(path, data, durable=durable)
             return
         self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        with self._fs.open_output_stream(path) as stream:
-            stream.write(data)
+        _put(self._fs, path, data)
 
     def write_kept(self, name: str, data: bytes) -> None:
         """Like :meth:`write`, durably, and keep what the file held before beside it (``….bak``)."""
@@ -152,7 +332,7 @@ class Storage:
         """
         problem: Exception | None = None
         for candidate in (name, f"{name}{_BACKUP}"):
-            data = self.read(candidate, stored.MOST_BYTES + 1)
+            data = self.read(candidate, MOST_BYTES + 1)
             if data is None:
                 continue
             try:
@@ -172,28 +352,38 @@ class Storage:
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in folder ``name``, sorted; none if it does not exist."""
-        return self._names(name, fs.FileType.Directory)
+        return self._names(name, folders=True)
 
     def files(self, name: str = "") -> list[str]:
         """Names of the files in folder ``name``, sorted; none if it does not exist."""
-        return self._names(name, fs.FileType.File)
+        return self._names(name, folders=False)
 
     def delete(self, name: str) -> None:
         """Remove file ``name``, if there is one."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.delete_file(self._path(name))
+        path = self._path(name)
+        if self.is_local:
+            Path(path).unlink(missing_ok=True)
+        else:
+            _delete(self._fs, path)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give file ``name`` another name, in the place of any file that has it."""
-        self._fs.move(self._path(name), self._path(new_name))
+        path, new_path = self._path(name), self._path(new_name)
+        if self.is_local:
+            Path(path).replace(new_path)
+        else:
+            self._fs.move(path, new_path)
 
-    def _names(self, name: str, kind: fs.FileType) -> list[str]:
+    def _names(self, name: str, *, folders: bool) -> list[str]:
         path = self._path(name)
         if self.is_local:
             # links, too: whoever reads or writes there is told
-            return local_files.names(path, folders=kind == fs.FileType.Directory)
-        found = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == kind)
+            return local_files.names(path, folders=folders)
+        from pyarrow import fs
+
+        kind = fs.FileType.Directory if folders else fs.FileType.File
+        listed = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in listed if info.type == kind)
 
     def _path(self, name: str) -> str:
         path = f"{self._root}/{name}" if name else self._root

@@ -11,11 +11,10 @@ from typing import Annotated, TypeVar
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from raygan.shown import shown
+from raygan.storage import MOST_BYTES as MOST_BYTES
 
 T = TypeVar("T")
 
-MOST_BYTES = 64 * 2**20
-"""Bytes of a stored file; 100,000 evaluations of a trial take about as many."""
 MOST = 1e39
 """The largest number that a metric may be: a float32's."""
 

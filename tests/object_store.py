@@ -15,6 +15,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from raygan import storage
+from raygan.storage import Storage
+
 NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
@@ -74,16 +77,21 @@ def object_store_server() -> Iterator[ObjectStore]:
 @pytest.fixture
 def store(object_store_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """An empty store, to which this process's ``s3://`` addresses lead."""
-    from raygan.data import files
-
     for name, value in object_store_server.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(files, "FIRST_WAIT", 0.01)
-    files.filesystem.cache_clear()
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
+    storage.filesystem.cache_clear()
     object_store_server.objects.clear()
     object_store_server.requests.clear()
     object_store_server.failures = 0
     return object_store_server
+
+
+def far(folder: Path) -> Storage:
+    """``folder``, read and written as object storage is."""
+    found = Storage(folder.as_uri())
+    found.is_local = False
+    return found
 
 
 def upload(store: ObjectStore, folder: Path, key: str) -> None:

@@ -1,14 +1,28 @@
 import errno
 import json
 import os
+import re
 import resource
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import raygan
+from raygan import local_files
+from raygan import storage as files
 from raygan.errors import ConfigError, RayganError
 from raygan.storage import Storage
+
+ONE_PLACE = {
+    r"fsync\(": "local_files.py",
+    r"\.tmp\"": "local_files.py",
+    r"[\"']://[\"']": "addresses.py",
+    r"from_uri|url_to_fs": "storage.py",
+    r"expanduser\(\)\.absolute\(\)": "storage.py",
+    r"\* 2 ?\*\* ?attempt|2 \* wait": "storage.py",
+}
+"""What each of these files does for all others."""
 
 
 @pytest.fixture
@@ -52,7 +66,9 @@ def test_delete_of_what_is_not_there_is_nothing(storage):
     assert storage.read("a") is None
 
 
-@pytest.mark.parametrize("uri", ["nowhere://bucket", "a\0b", "/a?b=c", "~nobody-here/x"])
+@pytest.mark.parametrize(
+    "uri", ["nowhere://bucket", "memory://x", "a\0b", "/a?b=c", "~nobody-here/x"]
+)
 def test_places_that_cannot_be_used_are_named(uri):
     with pytest.raises(ConfigError, match="storage"):
         Storage(uri)
@@ -188,3 +204,48 @@ def test_what_a_sweep_keeps_is_on_the_disk_when_it_is_written(storage, monkeypat
     assert synced == []
     storage.write_kept("a", b"2")
     assert [name.split(".")[0] for name in synced] == ["a", storage.local.name]
+
+
+@pytest.mark.parametrize("pattern", ONE_PLACE)
+def test_each_thing_is_done_in_one_place(pattern):
+    home = Path(raygan.__file__).parent
+    found = {
+        str(p.relative_to(home)) for p in home.rglob("*.py") if re.search(pattern, p.read_text())
+    }
+    assert found == {ONE_PLACE[pattern]}
+
+
+def test_a_file_is_the_old_one_until_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a"
+    for old, new in ((None, b"1"), (b"1", b"22")):
+        with local_files.writing(path) as file:
+            file.write(new)
+            file.flush()
+            assert local_files.read(str(path)) == old
+            file.seek(0)
+            assert file.read() == new
+        assert path.read_bytes() == new
+        assert [each.name for each in path.parent.iterdir()] == ["a"]
+
+
+def test_a_write_that_is_given_up_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+
+    def give_up() -> None:
+        with local_files.writing(path) as file:
+            file.write(b"2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        give_up()
+    assert path.read_bytes() == b"1"
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_prepared_set_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))  # fmt: skip
+    files.write(str(tmp_path / "manifest.json"), b"{}")
+    assert [name.split(".")[0] for name in synced] == ["manifest", tmp_path.name]
+    assert files.read(str(tmp_path / "manifest.json"), 2) == b"{}"

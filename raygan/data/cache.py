@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from raygan import local_files, storage
 from raygan.data import files
 from raygan.errors import DataError
 from raygan.shown import shown
@@ -218,15 +219,11 @@ def _copy(
 
 
 def _copy_file(file: files.File, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-
     def attempt() -> None:
-        with files.open_file(file.path) as source, target.open("wb") as copy:
+        # a name without its bytes would be taken for a whole copy
+        with storage.open_file(file.path) as source, local_files.writing(target) as copy:
             shutil.copyfileobj(source, copy, _CHUNK)
-            copy.flush()
-            os.fsync(copy.fileno())  # a name without its bytes would be taken for a whole copy
-            size = copy.tell()
-        if size != file.size:
-            raise OSError(f"{file.path}: {size:,} bytes were received instead of {file.size:,}")
+            if (size := copy.tell()) != file.size:
+                raise OSError(f"{file.path}: {size:,} bytes were received instead of {file.size:,}")
 
-    files.retrying(attempt, file.path)
+    storage.retrying(attempt, file.path)

@@ -1,34 +1,20 @@
-"""Files of a source: on a local disk, or in object storage through pyarrow (or fsspec)."""
+"""Files of a source: what is found at a folder, a file or a glob, local or in object storage."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
 import glob
 import os
-import random
-import shutil
-import time
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any
 
-from raygan.addresses import is_address as is_address
+from raygan import storage
+from raygan.addresses import is_address
 from raygan.errors import ConfigError, DataError
 
-T = TypeVar("T")
-
-ATTEMPTS = 5
-FIRST_WAIT = 0.5
-"""Seconds before the second attempt to reach object storage; doubled each time."""
-_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
 _WILD = frozenset("*?[")
-_CHUNK = 2**23
 
 
 @dataclass(frozen=True)
@@ -41,70 +27,6 @@ class File:
     stamp: int
 
 
-def retrying(action: Callable[[], T], path: str = "") -> T:
-    """``action()``; if object storage at the address ``path`` does not answer, some more times.
-
-    What asking again would not change is raised at once: a missing file, a full disk, any error
-    of a local path.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return action()
-        except (OSError, DataError) as error:
-            cause = error.__cause__ if isinstance(error, DataError) else error
-            again = isinstance(cause, OSError) and not isinstance(
-                cause, FileNotFoundError | PermissionError | IsADirectoryError
-            )
-            if not again or not is_address(path) or attempt == ATTEMPTS - 1:
-                raise
-            if isinstance(cause, OSError) and cause.errno in _FINAL:
-                raise
-        time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
-    raise AssertionError
-
-
-def local(path: str) -> Path:
-    """A local path, its ``~`` expanded; raises DataError if there is no such user."""
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-@functools.lru_cache(maxsize=16)
-def filesystem(address: str) -> tuple[Any, str]:
-    """pyarrow's file system of an address and the path in it.
-
-    Raises :class:`~raygan.errors.ConfigError` if neither pyarrow nor fsspec has one.
-    """
-    from pyarrow import fs
-
-    try:  # it may have to ask the storage where a bucket is
-        opened = retrying(lambda: fs.FileSystem.from_uri(address), address)
-        return cast("tuple[Any, str]", opened)
-    except ValueError as error:  # pyarrow's words for what it does not know
-        problem = error
-    try:
-        import fsspec
-
-        found, path = fsspec.core.url_to_fs(address)
-        return fs.PyFileSystem(fs.FSSpecHandler(found)), path
-    except (ImportError, ValueError, OSError) as error:
-        raise ConfigError(
-            f"{address}: neither pyarrow ({problem}) nor fsspec ({error}) can open it"
-        ) from error
-
-
-def located(address: str) -> tuple[Any, str]:
-    """:func:`filesystem` once per scheme and bucket, however many files are opened."""
-    scheme, _, rest = address.partition("://")
-    bucket, _, key = rest.partition("/")
-    if "?" in key:  # options of the file system
-        return filesystem(address)
-    found, root = filesystem(f"{scheme}://{bucket}/")
-    return found, f"{root.rstrip('/')}/{key}".rstrip("/") or "/"
-
-
 def listing(path: str) -> list[File]:
     """The files below the folder ``path``, or ``path`` itself, or what it matches as a glob.
 
@@ -113,7 +35,7 @@ def listing(path: str) -> list[File]:
     """
     try:
         if is_address(path):
-            found = retrying(lambda: _remote_listing(path), path)
+            found = storage.retrying(lambda: _remote_listing(path), path)
         else:
             found = _local_listing(path)
     except FileNotFoundError as error:
@@ -132,7 +54,7 @@ def is_shown(name: str) -> bool:
 
 
 def _local_listing(path: str) -> list[File]:
-    root = local(path)
+    root = storage.local(path)
     if not root.exists() and _WILD & set(path):
         names = sorted(glob.glob(str(root), recursive=True))  # noqa: PTH207 - of an absolute path
         if not names:
@@ -183,7 +105,7 @@ def _remote_listing(address: str) -> list[File]:
 
     address = address.rstrip("/")
     base = _before_wild(address)
-    found, path = located(base)
+    found, path = storage.located(base)
     prefix = base.removesuffix(path)  # scheme
 
     def file(info: Any, name: str) -> File:
@@ -208,87 +130,12 @@ def _remote_listing(address: str) -> list[File]:
     return files
 
 
-def read(path: str, limit: int) -> bytes:
-    """The file's bytes; raises OSError, or ValueError if there are more than ``limit``."""
-
-    def attempt() -> bytes:
-        with open_file(path) as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise ValueError(f"more than {limit:,} bytes")
-        return data
-
-    return retrying(attempt, path)
-
-
-def write(path: str, data: bytes) -> None:
-    """Write a small file, whole or not at all; raises OSError."""
-    if is_address(path):
-        retrying(lambda: _put(data, path), path)
-        return
-    target = Path(path)
-    aside = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(target)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def send(file: Path, address: str) -> None:
-    """Put a local file to an address; raises OSError."""
-    retrying(lambda: _put(file, address), address)
-
-
-def _put(data: bytes | Path, address: str) -> None:
-    found, inside = located(address)
-    with found.open_output_stream(inside) as target:
-        if isinstance(data, bytes):
-            target.write(data)
-        else:
-            with data.open("rb") as source:
-                shutil.copyfileobj(source, target, _CHUNK)
-
-
-def remove(path: str) -> None:
-    """Remove a file, if it is there; raises OSError."""
-    if not is_address(path):
-        Path(path).unlink(missing_ok=True)
-        return
-    found, inside = located(path)
-
-    def attempt() -> None:
-        with contextlib.suppress(FileNotFoundError):
-            found.delete_file(inside)
-
-    retrying(attempt, path)
-
-
-def open_file(path: str) -> BinaryIO:
-    """The file at ``path``, open for reading at any place."""
-    if not is_address(path):
-        return Path(path).open("rb")
-    found, inside = located(path)
-    return cast("BinaryIO", found.open_input_file(inside))
-
-
 def exists(path: str) -> bool:
     """Whether there is a file or folder at ``path``.
 
     Raises :class:`~raygan.errors.DataError` if that cannot be found out.
     """
-
-    def attempt() -> bool:
-        from pyarrow import fs
-
-        found, inside = located(path)
-        (info,) = found.get_file_info([inside])
-        return bool(info.type != fs.FileType.NotFound)
-
     try:
-        return retrying(attempt, path) if is_address(path) else local(path).exists()
+        return storage.exists(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error

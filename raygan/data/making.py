@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raygan import recipe
-from raygan.data import files
+from raygan import recipe, storage
+from raygan.addresses import is_address
 from raygan.data.dataset import DatasetConfig
 from raygan.data.decode import UnusableError
 from raygan.data.shards import Written, write_shard
@@ -89,7 +89,7 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
     try:
         if (found := _whole(job, index)) is not None:
             return found
-        images, unusable = files.retrying(lambda: _decode(job, piece), piece.path)
+        images, unusable = storage.retrying(lambda: _decode(job, piece), piece.path)
         made, total = Made(index, len(images), _digest(images), unusable=unusable), _sum(images)
         if len(unusable) > job.limit:
             return made, total  # the caller refuses the set, so the shard is not written
@@ -133,11 +133,11 @@ def _decode(job: Job, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[st
 
 
 def _write(job: Job, name: str, images: npt.NDArray[np.uint8]) -> Written:
-    if not files.is_address(job.folder):
+    if not is_address(job.folder):
         return write_shard(Path(job.folder, name), images)
     with tempfile.TemporaryDirectory() as aside:
         written = write_shard(Path(aside, name), images)
-        files.send(Path(aside, name), f"{job.folder}/{name}")
+        storage.send(Path(aside, name), f"{job.folder}/{name}")
     return written
 
 
@@ -147,19 +147,19 @@ _NOTED = ("count", "pixels", "sha256", "start", "unusable")
 def _note(job: Job, made: Made, total: npt.NDArray[np.int64]) -> None:
     noted = {name: getattr(made, name) for name in _NOTED}
     noted |= {"total": base64.b64encode(total.tobytes()).decode(), "versions": versions()}
-    files.write(f"{job.folder}/{note_name(made.index)}", json.dumps(noted).encode())
+    storage.write(f"{job.folder}/{note_name(made.index)}", json.dumps(noted).encode())
 
 
 def _whole(job: Job, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
     try:
-        found = files.read(f"{job.folder}/{note_name(index)}", _MOST_NOTED)
+        found = storage.read(f"{job.folder}/{note_name(index)}", _MOST_NOTED)
         noted: dict[str, Any] = json.loads(found)
         if noted.pop("versions") != versions():
             return None
         total = np.frombuffer(base64.b64decode(noted.pop("total")), np.int64).reshape(job.shape)
         made = Made(index, **noted)
         # what object storage has taken is whole; who copies it compares the checksum
-        here = made.count and not files.is_address(job.folder)
+        here = made.count and not is_address(job.folder)
         if here and digest_of(Path(job.folder, made.file)) != made.sha256:
             return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from raygan import storage
 from raygan.data import files
 from raygan.data.images import ImageSet
 from raygan.data.shards import open_shard
@@ -52,7 +53,7 @@ def load(folder: Path) -> ImageSet:
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a prepared set, checked; raises DataError if the set is not whole."""
     try:
-        manifest: dict[str, Any] = json.loads(files.read(f"{folder}/{MANIFEST}", _MOST_SAID))
+        manifest: dict[str, Any] = json.loads(storage.read(f"{folder}/{MANIFEST}", _MOST_SAID))
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']} is not {FORMAT}, this version's")
         for name, kind in _SAID.items():

@@ -11,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shutil
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +23,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from raygan.data import files, making
+from raygan import local_files, storage
+from raygan.addresses import is_address
+from raygan.data import making
 from raygan.data.dataset import FINAL, RUNNING, DatasetConfig
 from raygan.data.decode import DECODING, UnusableError
 from raygan.data.decoders import in_turn
@@ -45,10 +45,6 @@ _NAMED = 3
 _LOOKED_AT = 1000
 """Most images that are tried to find the shape of the images without a `size`."""
 _READERS = 16
-_ASIDE = re.compile(r"\..+-[0-9a-f]{32}")
-"""Names of files that are being written."""
-_FORGOTTEN = 3600.0
-"""Seconds after which a file that was written aside is that of a process that was killed."""
 
 Summed = tuple[Made, npt.NDArray[np.int64]]
 Map = Callable[
@@ -100,16 +96,16 @@ def _prepare(
             f"{config.path}: claims to hold {source.count:,} images, more than raygan accepts: "
             "the file is damaged or crafted"
         )
-    if not files.is_address(folder):
+    if not is_address(folder):
         _make_folder(Path(folder), source.count * math.prod(shape))
     own = file_of(type(config.source))
     job = Job(config, shape, folder, _limit(config, source.count), (own,) if own else ())
     made, total = _make_all(job, source, list(enumerate(source.cut(per_shard))), map_, progress)
     try:
         manifest = _manifest(job, source, made, total)
-        files.write(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        storage.write(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
         for shard in made:
-            files.remove(f"{folder}/{making.note_name(shard.index)}")
+            storage.remove(f"{folder}/{making.note_name(shard.index)}")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error})") from error
 
@@ -122,10 +118,7 @@ def _make_folder(folder: Path, size: int) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for aside in filter(lambda path: _ASIDE.fullmatch(path.name), folder.iterdir()):
-            with suppress(FileNotFoundError):
-                if time.time() - aside.stat().st_mtime > _FORGOTTEN:
-                    aside.unlink()
+        local_files.remove_leftovers(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error})") from error
     _check_room(folder, size)
@@ -137,7 +130,7 @@ def _prepared(folder: str) -> dict[str, Any] | None:
         return None
     try:
         manifest = read_manifest(folder)
-        if not files.is_address(folder):
+        if not is_address(folder):
             size = math.prod(manifest["shape"][1:])
             for shard in manifest["shards"]:
                 if Path(folder, shard["file"]).stat().st_size <= size * shard["count"]:
@@ -286,7 +279,7 @@ def _baseline(
         shard = shards[number]
         start = shard.start + (index - ends[number] + shard.count) * size
         path = f"{job.folder}/{shard.file}"
-        data = files.retrying(lambda: _bytes(path, start, size), path)
+        data = storage.retrying(lambda: _bytes(path, start, size), path)
         return np.frombuffer(data, np.uint8).reshape(job.shape)
 
     def images(indices: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
@@ -304,7 +297,7 @@ def _baseline(
 
 
 def _bytes(path: str, start: int, size: int) -> bytes:
-    with files.open_file(path) as file:
+    with storage.open_file(path) as file:
         file.seek(start)
         data = file.read(size)
     if len(data) < size:

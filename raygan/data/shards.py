@@ -7,8 +7,6 @@ tensors [H, W, C]: any Arrow reader opens it, and here its bytes become a tensor
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raygan import local_files
 from raygan.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ class Written(NamedTuple):
 def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> Written:
     """Write ``images``, uint8 [n, H, W, C], to ``path``.
 
-    Written aside in the same folder, flushed to the disk and renamed: a reader sees all or
-    nothing.
+    A reader sees all or nothing.
     """
     import pyarrow as pa
 
@@ -47,22 +45,15 @@ def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> Written:
         raise ValueError(f"`images` ({images.dtype} {images.shape}) must be uint8 [n, H, W, C]")
     column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(images))
     batch = pa.record_batch([column], names=[COLUMN])
-    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        with aside.open("x+b") as file:
-            with pa.ipc.new_file(file, batch.schema) as writer:
-                writer.write_batch(batch)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        with pa.memory_map(str(aside)) as mapped:
+    with local_files.writing(path) as file:
+        with pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        file.flush()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with pa.memory_map(file.name) as mapped:
             whole = mapped.read_buffer()
             start = _pixels(whole, len(images), images.shape[1:]).address - whole.address
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
     return Written(digest, start)
 
 
@@ -127,11 +118,3 @@ def _type(shape: tuple[int, ...]) -> Any:
     import pyarrow as pa
 
     return pa.fixed_shape_tensor(pa.uint8(), list(shape))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from raygan import local_files
 from raygan.errors import CheckpointError
 
 _NAME = re.compile(r"step-(\d{9,})\.pt")
@@ -33,28 +33,21 @@ def save(state: dict[str, Any], folder: Path, step: int) -> Path:
 
     Raises OSError if it cannot be written; the checkpoints before it stay as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(step)
     checksum = _checksum_path(path)
-    aside = path.with_suffix(".tmp")
     # straight to a disk that is full, PyTorch raises a RuntimeError like that of a broken state
     content = io.BytesIO()
     torch.save(state, content)
-    try:
-        with aside.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        line = f"{_sha256(aside)}  {path.name}\n"
-        overwrites = path.exists() and checksum.exists()
-        old = checksum.read_text(errors="replace") if overwrites else ""
-        _replace(checksum, line + old)
-        aside.replace(path)
-        _sync(folder)
-        if overwrites:
-            _replace(checksum, line)
-    finally:
-        aside.unlink(missing_ok=True)
+    line = f"{hashlib.sha256(content.getbuffer()).hexdigest()}  {path.name}\n".encode()
+    overwrites = path.exists() and checksum.exists()
+    with local_files.writing(path) as file:
+        file.write(content.getbuffer())
+        # before the file takes the place of one of the same step, which stays whole until then
+        old = checksum.read_bytes() if overwrites else b""
+        local_files.write(checksum, line + old, durable=True)
+    if overwrites:
+        local_files.write(checksum, line, durable=True)
+    local_files.remove_leftovers(folder)
     return path
 
 
@@ -118,29 +111,6 @@ def keep_only(folder: Path, kept: set[int]) -> None:
 
 def _checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put ``text`` in the place of ``path``, whole and on the disk, or leave it as it was."""
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        with aside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Bring renames in ``folder`` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from raygan import storage
 from raygan.data import cache as module
-from raygan.data import files
 from raygan.data.cache import localize, release
 from raygan.errors import DataError
 from tests.object_store import upload
@@ -61,13 +61,13 @@ def bring(uri: str, cache: Path, cap_bytes: int = 10 * SIZE) -> Path:
 def copies(monkeypatch) -> list[str]:
     """The files that are opened at their source from now on."""
     opened: list[str] = []
-    plain = files.open_file
+    plain = storage.open_file
 
     def watched(path: str):
         opened.append(path)
         return plain(path)
 
-    monkeypatch.setattr(files, "open_file", watched)
+    monkeypatch.setattr(storage, "open_file", watched)
     return opened
 
 
@@ -192,7 +192,7 @@ def test_processes_that_compete_for_room_see_whole_sets_only(sets, cache):
 
 def test_what_was_killed_while_it_copied_leaves_nothing(sets, cache, monkeypatch):
     def die() -> None:
-        monkeypatch.setattr(files, "open_file", lambda _: os._exit(9))
+        monkeypatch.setattr(storage, "open_file", lambda _: os._exit(9))
         localize(sets[0], cache, SIZE)
 
     process = FORK.Process(target=die)
@@ -230,7 +230,7 @@ def test_a_copy_that_is_refused_leaves_nothing(sets, cache):
 
 
 def test_storage_that_does_not_answer_at_once_is_asked_again(store, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(files, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.0)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "0.arrow").write_bytes(os.urandom(20_000))
     upload(store, tmp_path / "set", "bucket/prepared/set")
@@ -240,8 +240,8 @@ def test_storage_that_does_not_answer_at_once_is_asked_again(store, tmp_path, ca
 
 
 def test_a_file_that_comes_short_is_not_kept(sets, cache, monkeypatch):
-    monkeypatch.setattr(files, "FIRST_WAIT", 0.0)
-    plain = files.open_file
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.0)
+    plain = storage.open_file
     opened: list[str] = []
 
     def short(path: str):
@@ -250,12 +250,12 @@ def test_a_file_that_comes_short_is_not_kept(sets, cache, monkeypatch):
         file.seek(1)
         return file
 
-    monkeypatch.setattr(files, "open_file", short)
+    monkeypatch.setattr(storage, "open_file", short)
     with pytest.raises(
         DataError, match=r"set-0: cannot be copied .*bytes were received instead of"
     ):
         localize(sets[0], cache, SIZE)
-    assert len(opened) >= files.ATTEMPTS
+    assert len(opened) >= storage.ATTEMPTS
     assert kept(cache) == []
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygan.data import DatasetConfig, files, load, prepare
+from raygan import storage
+from raygan.data import DatasetConfig, load, prepare
 from raygan.data.sources import find as sources
 from raygan.errors import ConfigError, DataError
 from tests.object_store import upload
@@ -101,7 +102,7 @@ def test_lmdb_in_object_storage_says_what_to_do(store):
 
 
 def test_only_the_errors_of_a_store_are_retried(monkeypatch):
-    monkeypatch.setattr(files, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
 
     def tries(error: Exception, path: str) -> int:
         count = 0
@@ -112,10 +113,10 @@ def test_only_the_errors_of_a_store_are_retried(monkeypatch):
             raise error
 
         with pytest.raises(type(error)):
-            files.retrying(action, path)
+            storage.retrying(action, path)
         return count
 
-    assert tries(OSError("503"), "s3://a/b") == files.ATTEMPTS
+    assert tries(OSError("503"), "s3://a/b") == storage.ATTEMPTS
     assert tries(OSError("503"), "/local") == 1
     assert tries(FileNotFoundError(), "s3://a/b") == 1
     assert tries(OSError(28, "No space left on device"), "s3://a/b") == 1

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from raygan.data import DatasetConfig, ImageSet, files, load, making, prepare
+from raygan import storage
+from raygan.data import DatasetConfig, ImageSet, load, making, prepare
 from raygan.data import decoders as parallel
 from raygan.data.manifest import read_manifest
 from raygan.data.sources import find as sources
@@ -541,7 +542,7 @@ def test_what_a_killed_preparation_wrote_aside_is_swept(folder, tmp_path):
     config = DatasetConfig(name="folder", path=str(folder))
     where = prepare(config, tmp_path / "cache")
     (where / "manifest.json").unlink()
-    old, new = (f".000000.arrow-{digit * 32}" for digit in "ab")
+    old, new = (f"000000.arrow.{digit * 32}.tmp" for digit in "ab")
     for name, age in ((old, 7200), (new, 0), (".bashrc", 7200)):
         (where / name).write_bytes(b"half")
         os.utime(where / name, (time.time() - age,) * 2)
@@ -566,14 +567,14 @@ def test_a_link_in_the_place_of_a_set_is_refused_and_nothing_behind_it_touched(f
 def test_a_set_that_cannot_be_read_now_is_not_prepared_again(folder, tmp_path, monkeypatch):
     config = DatasetConfig(name="folder", path=str(folder))
     where = prepare(config, tmp_path / "cache")
-    read = files.read
+    read = storage.read
 
     def away(path, limit):
         if path == f"{where}/manifest.json":
             raise OSError("503 Slow Down")
         return read(path, limit)
 
-    monkeypatch.setattr(files, "read", away)
+    monkeypatch.setattr(storage, "read", away)
     monkeypatch.setattr(MODULE, "make", lambda *_: pytest.fail("decoded again"))
     with pytest.raises(DataError, match="503 Slow Down"):
         prepare(config, tmp_path / "cache")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raygan import storage
 from raygan.data import DatasetConfig, cache, files, load, making, prepare, shared
 from raygan.errors import ConfigError, DataError
 from raygan.sweep.cluster import worker
@@ -65,7 +66,7 @@ def test_the_manifest_comes_last_and_another_node_goes_on(store, folder, tmp_pat
     """Without a manifest nothing is used; with the notes of the first, nothing is made again."""
     monkeypatch.setattr(sys.modules["raygan.data.prepare"], "SHARD_BYTES", 1000)
     config = DatasetConfig(name="folder", path=str(folder))
-    write = files.write
+    write = storage.write
 
     def fail(path, data):
         if path.endswith("manifest.json"):
@@ -73,7 +74,7 @@ def test_the_manifest_comes_last_and_another_node_goes_on(store, folder, tmp_pat
         write(path, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "write", fail)
+        patched.setattr(storage, "write", fail)
         with pytest.raises(DataError, match=r"cannot be written \(503 Slow Down"):
             prepare(config, ADDRESS)
     assert not [key for key in store.objects if key.endswith("manifest.json")]
@@ -81,7 +82,7 @@ def test_the_manifest_comes_last_and_another_node_goes_on(store, folder, tmp_pat
         patched.setattr(making, "_decode", lambda *_: pytest.fail("decoded again"))
         there = prepare(config, ADDRESS)
     whole = prepare(config, tmp_path / "alone")
-    assert files.read(f"{there}/manifest.json", 10**6) == (whole / "manifest.json").read_bytes()
+    assert storage.read(f"{there}/manifest.json", 10**6) == (whole / "manifest.json").read_bytes()
     assert not [key for key in store.objects if key.endswith("00.json")]
     assert len(load(shared.fetch(there))) == 24
 
@@ -89,7 +90,7 @@ def test_the_manifest_comes_last_and_another_node_goes_on(store, folder, tmp_pat
 def test_shards_of_other_libraries_are_made_again(store, folder, monkeypatch):
     config = DatasetConfig(name="folder", path=str(folder))
     with monkeypatch.context() as patched:
-        patched.setattr(files, "remove", lambda _: None)
+        patched.setattr(storage, "remove", lambda _: None)
         patched.setattr(making, "versions", lambda: {"pillow": "0"})
         there = prepare(config, ADDRESS)
     store.objects = {k: v for k, v in store.objects.items() if not k.endswith("manifest.json")}

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygan.data import DatasetConfig, files, load, prepare
+from raygan import storage
+from raygan.data import DatasetConfig, load, prepare
 from raygan.data.manifest import read_manifest
 from raygan.errors import DataError
 from tests.data.conftest import encoded
@@ -45,9 +46,9 @@ def test_a_store_that_fails_for_a_while_is_asked_again(store, folder, parquet, t
 @pytest.mark.parametrize("good", [0, 20])
 def test_patience_ends_with_a_clear_error(store, folder, tmp_path, good, monkeypatch):
     upload(store, folder, "bucket/images")
-    monkeypatch.setattr(files, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)
     config = DatasetConfig(name="folder", path="s3://bucket/images", size=8)
-    opened = files.open_file
+    opened = storage.open_file
     calls = iter(range(10**6))
 
     def fail_later(path):
@@ -55,7 +56,7 @@ def test_patience_ends_with_a_clear_error(store, folder, tmp_path, good, monkeyp
             store.failures = 10**6
         return opened(path)
 
-    monkeypatch.setattr(files, "open_file", fail_later)
+    monkeypatch.setattr(storage, "open_file", fail_later)
     with pytest.raises(DataError, match=r"s3://bucket/images.*: cannot be read \(.*503"):
         prepare(config, tmp_path / "cache")
     for found in (tmp_path / "cache").glob("*"):

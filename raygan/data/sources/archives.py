@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from raygan import storage
 from raygan.data import files
 from raygan.data.decode import MAX_BYTES, UnusableError
 from raygan.data.sources.pieces import Item
@@ -46,7 +47,7 @@ class ZipPiece:
 
     def read(self) -> Iterator[Item]:
         try:
-            with files.open_file(self.path) as file:
+            with storage.open_file(self.path) as file:
                 for entry in self.entries:
                     yield self._item(entry, file)
         except (OSError, ValueError) as error:
@@ -80,7 +81,7 @@ def zip_entries(path: str, suffixes: tuple[str, ...]) -> tuple[list[Entry], list
     Raises :class:`~raygan.errors.DataError` if it cannot be read or needs a password.
     """
     try:
-        with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
+        with storage.open_file(path) as file, zipfile.ZipFile(file) as archive:
             seen = {
                 info.filename: info
                 for info in archive.infolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from raygan import storage
 from raygan.addresses import is_address
 from raygan.data import files
 from raygan.data.files import File
@@ -45,7 +46,7 @@ class Cifar10(DataSource):
 
     def find(self, config: DatasetConfig, path: str) -> Source:
         if self.download:
-            pickles.download(files.local(path))
+            pickles.download(storage.local(path))
         path = layouts.inside(path, pickles.FOLDER)
         listed = files.listing(path)
         if {file.name for file in listed} & set(pickles.TRAIN):

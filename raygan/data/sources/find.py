@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from raygan.data import files
+from raygan import storage
+from raygan.addresses import is_address
 from raygan.data.decode import Pixels, UnusableError, decode, fit
 from raygan.data.sources.pieces import Piece
 from raygan.data.sources.source import Source
@@ -23,8 +24,8 @@ def find(config: DatasetConfig) -> Source:
     Raises :class:`~raygan.errors.DataError` naming what is missing or damaged.
     """
     path = config.path or ""
-    if path and not files.is_address(path):
-        path = str(files.local(path))
+    if path and not is_address(path):
+        path = str(storage.local(path))
     if path:
         path = path.rstrip("/") or "/"
     return config.source.find(config, path)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
+from raygan.addresses import is_address
 from raygan.data import files
 from raygan.data.decode import IMAGE_SUFFIXES
 from raygan.errors import DataError
@@ -61,7 +62,7 @@ def nothing(path: str, wanted: Iterable[str], listed: list[files.File]) -> DataE
 
 
 def _unpack(path: str, packed: list[files.File]) -> str:
-    if files.is_address(path):
+    if is_address(path):
         return "Archives are not read there: unpack them, and put the files into object storage"
     first = packed[0].path
     target = f"{first.rpartition('/')[0]}/unpacked"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from raygan.addresses import is_address
 from raygan.data import files
 from raygan.data.sources import archives, layouts, leftout, splits
 from raygan.data.sources.pieces import Piece
@@ -34,7 +35,7 @@ class Lsun(DataSource):
 
 
 def _lmdb(config: DatasetConfig, path: str) -> Source:
-    if files.is_address(path):
+    if is_address(path):
         raise DataError(
             f"{path}: LMDB maps a local file into memory; copy the folder to a disk, or keep the "
             "images as files or Parquet in object storage"

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from raygan.data import files
+from raygan import storage
 from raygan.data.decode import Pixels
 from raygan.data.sources.pieces import Item, PartsPiece
 from raygan.errors import DataError
@@ -53,7 +53,7 @@ class CifarPiece(PartsPiece):
 def batch(path: str) -> Pixels:
     """The images of a pickled batch, uint8 [n, 32, 32, 3]; raises DataError naming it."""
     try:
-        found = _followed(files.read(path, MAX_BATCH))
+        found = _followed(storage.read(path, MAX_BATCH))
         if type(found) is not dict:
             raise ValueError("it is not a dictionary")
         count, raw = _array(found["data"] if "data" in found else found[b"data"])

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from raygan.data import files
+from raygan import storage
+from raygan.addresses import is_address
 from raygan.data.decode import MAX_BYTES, Pixels, UnusableError
 from raygan.errors import DataError
 
@@ -67,7 +68,7 @@ def ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
 
 def at_once(read: Callable[[T], Item], items: Sequence[T], path: str) -> Iterator[Item]:
     """``read`` of each item in order; several at a time if ``path`` is an address."""
-    if not files.is_address(path):
+    if not is_address(path):
         yield from map(read, items)
         return
     pool = ThreadPoolExecutor(_REQUESTS)
@@ -95,7 +96,7 @@ class FilesPiece:
 
 def _file(path: str) -> Item:
     try:
-        return path, files.read(path, MAX_BYTES)
+        return path, storage.read(path, MAX_BYTES)
     except ValueError as error:  # too large
         return path, UnusableError(path, f"has {error}")
     except OSError as error:

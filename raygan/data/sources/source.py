@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from raygan import storage
 from raygan.data import files
 from raygan.data.decode import Pixels, UnusableError
 from raygan.data.files import File
@@ -189,14 +190,14 @@ def digest_of(found: list[File]) -> str:
     step = max(1, len(found) // _SAMPLED)
     for file in found[::step][:_SAMPLED]:
         try:
-            digest.update(files.retrying(partial(_ends, file), file.path))
+            digest.update(storage.retrying(partial(_ends, file), file.path))
         except OSError as error:
             raise DataError(f"{file.path}: cannot be read ({error})") from error
     return digest.hexdigest()
 
 
 def _ends(file: File) -> bytes:
-    with files.open_file(file.path) as opened:
+    with storage.open_file(file.path) as opened:
         start = opened.read(_SAMPLE)
         opened.seek(max(0, file.size - _SAMPLE))
         return start + opened.read(_SAMPLE)

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from raygan.data import files
+from raygan import storage
+from raygan.addresses import is_address
 from raygan.data.decode import MAX_BYTES, UnusableError
 from raygan.data.sources import footers, thrift
 from raygan.data.sources.footers import Chunk, Footer
@@ -54,14 +55,14 @@ class ParquetPiece(PartsPiece):
 
 def row_groups(path: str) -> list[int]:
     """Rows of each row group of the file; raises DataError if it is not sound."""
-    with _sound(path), files.open_file(path) as file:
+    with _sound(path), storage.open_file(path) as file:
         return list(footers.read(file, path).rows)
 
 
 def _rows(part: Part) -> Iterator[Item]:
     path, start, stop = part
     row = start
-    with _sound(path), files.open_file(path) as file:
+    with _sound(path), storage.open_file(path) as file:
         footer = footers.read(file, path)
         chosen: list[int] = []
         first = 0
@@ -108,7 +109,7 @@ def _batches(
     with pq.ParquetFile(
         file,
         metadata=metadata,
-        pre_buffer=files.is_address(path),
+        pre_buffer=is_address(path),
         buffer_size=_BUFFER,
         arrow_extensions_enabled=False,
     ) as table:
@@ -145,9 +146,9 @@ def _image(table: str, row: tuple[str, Any, Any]) -> Item:
         return where, UnusableError(where, reason)
     file = f"{folder}/{name}"
     try:
-        if not files.is_address(file) and not Path(file).is_file():  # a pipe would be waited for
+        if not is_address(file) and not Path(file).is_file():  # a pipe would be waited for
             raise FileNotFoundError(file)
-        return where, files.read(file, MAX_BYTES)
+        return where, storage.read(file, MAX_BYTES)
     except FileNotFoundError:
         return where, UnusableError(where, f"{said} is no file in the table's folder")
     except ValueError as error:  # too large
@@ -161,7 +162,7 @@ def _is_below(name: str, folder: str) -> bool:
     """Whether ``name`` is a path below ``folder``, also when symbolic links are followed."""
     if {"", ".", ".."} & set(name.split("/")) or set(name) & set("\\\0?#") or ":" in name:
         return False
-    if files.is_address(folder):
+    if is_address(folder):
         return True
     return Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(os.path.realpath(folder))
 
@@ -173,7 +174,7 @@ def _rows_at_once(file: BinaryIO, path: str, chunks: list[Chunk]) -> int:
     one value of a dictionary may be in every row. Raises DataError for pages that only a crafted
     file has.
     """
-    if files.is_address(path):
+    if is_address(path):
         opened: Any = file  # pyarrow's, which several threads may read
         with ThreadPoolExecutor(_READERS) as pool:  # a round trip each
             sizes = pool.map(

@@ -6,48 +6,20 @@ beside it are used instead, and whoever asked is told why.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from raygan.errors import CheckpointError
 from raygan.records import LOSS, checkpoint_folders
 from raygan.shown import shown
-from raygan.storage import Storage
+from raygan.storage import Storage, patiently
 
 Saved = dict[str, Any]
 """The training state in a checkpoint."""
-T = TypeVar("T")
-
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds between two attempts to reach storage that is full or away."""
-GIVEN_UP = 24 * 3600.0
-"""Seconds after which the storage is given up."""
-
-
-def patiently(
-    action: Callable[[], T], what: str, *, sleep: Callable[[float], None] = time.sleep
-) -> T:
-    """``action()``, which uses the sweep's storage; again and again while that is full or away.
-
-    Raises the OSError of the last attempt after :data:`GIVEN_UP` seconds.
-    """
-    waited, wait = 0.0, FIRST_WAIT
-    while True:
-        try:
-            return action()
-        except OSError as error:
-            if waited >= GIVEN_UP:
-                raise
-            with contextlib.suppress(OSError):  # the log may lie on the same disk
-                print(f"{what}: {error}; retry in {wait:g} s", flush=True)
-            sleep(wait)
-            waited, wait = waited + wait, min(2 * wait, LONGEST_WAIT)
 
 
 def save(state: Saved, trial: Storage, step: int) -> tuple[str, int]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from raygan.errors import ConfigError, DataError, RayganError
+from raygan.addresses import is_address
+from raygan.errors import DataError, RayganError
 
 if TYPE_CHECKING:
     from raygan.storage import Storage
@@ -45,12 +46,11 @@ def preparation_of(spec: SweepSpec, storage: Storage) -> Preparation:
 
 def dataset_of(spec: SweepSpec) -> dict[str, Any]:
     """The data set as plain values, its path absolute: workers have other working directories."""
-    dataset: dict[str, Any] = spec.dataset.model_dump()
-    if dataset["path"] is not None and "://" not in dataset["path"]:
-        try:
-            dataset["path"] = str(Path(dataset["path"]).expanduser().absolute())
-        except RuntimeError as error:  # no such user
-            raise ConfigError(f"`dataset.path` (={dataset['path']!r}): {error}") from error
+    from raygan.storage import local
+
+    dataset = spec.dataset_config().to_dict()
+    if dataset["path"] is not None and not is_address(dataset["path"]):
+        dataset["path"] = str(local(dataset["path"]))
     return dataset
 
 
@@ -65,14 +65,14 @@ def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
     Runs as a Ray task: where the images are, and where PyTorch is needed anyway. ``options`` are
     those of :func:`raygan.data.prepare`. Raises :class:`~raygan.errors.RayganError`.
     """
-    from raygan.data import DatasetConfig, files, load, prepare
+    from raygan.data import DatasetConfig, load, prepare
     from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
     from raygan.gan.nets.architectures import check_size
     from raygan.sweep.study.prepared import Prepared
 
     folder = prepare(DatasetConfig.of(**preparation.dataset), preparation.folder, **options)
-    if not files.is_address(folder):
+    if not is_address(folder):
         load(Path(folder))  # sees that the shards are whole
     manifest = read_manifest(folder)
     count, height, width, channels = manifest["shape"]

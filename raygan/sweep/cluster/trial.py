@@ -44,8 +44,7 @@ def run_trial(config: dict[str, Any]) -> None:
     )
 
     from raygan.records import checkpoint_folders
-    from raygan.storage import Storage
-    from raygan.sweep.cluster.checkpoints import patiently
+    from raygan.storage import Storage, patiently
 
     home = Storage(job.folder)
     resources = {"CPU": job.cpus}
@@ -123,7 +122,7 @@ def _until_it_fails(
 
 def _wait_for(storage: Storage) -> bool:
     """Wait until ``storage`` can be written; returns whether it could not be at first."""
-    from raygan.sweep.cluster.checkpoints import patiently
+    from raygan.storage import patiently
 
     try:
         storage.probe()

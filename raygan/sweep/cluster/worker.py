@@ -55,7 +55,7 @@ def _train(job: Job, rank: int) -> None:
 
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
-    from raygan.storage import Storage
+    from raygan.storage import Storage, patiently
     from raygan.sweep.cluster import checkpoints
 
     config = job.train_config()
@@ -69,9 +69,7 @@ def _train(job: Job, rank: int) -> None:
     state = TrainState.create(config, images.shape, device)
     home = Storage(job.folder)
     # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
-    saved, passed_over = checkpoints.patiently(
-        lambda: _newest(home), f"{home.uri} cannot be reached"
-    )
+    saved, passed_over = patiently(lambda: _newest(home), f"{home.uri} cannot be reached")
     if saved is not None:
         state.load_state_dict(saved)
     notes = [f"{reason}; resumed after iteration {state.step}" for reason in passed_over]
@@ -114,11 +112,12 @@ def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
 def load_images(job: Job) -> ImageSet:
     """The sweep's images, which have been prepared before any trial; with the trial's own split, if
     it has one."""
-    from raygan.data import files, load
+    from raygan.addresses import is_address
+    from raygan.data import load
     from raygan.data.shared import fetch
     from raygan.errors import DataError
 
-    remote = files.is_address(job.prepared)
+    remote = is_address(job.prepared)
     folder = fetch(job.prepared) if remote else Path(job.prepared)
     images = load(folder)
     if images.digest != job.digest:

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raygan.data import decoders, files, shared
+from raygan import storage
+from raygan.addresses import is_address
+from raygan.data import decoders, shared
 from raygan.data.dataset import DatasetConfig
 from raygan.data.manifest import load, read_manifest
 from raygan.data.pace import Pace
@@ -97,9 +99,9 @@ def _prepare(
     config: DatasetConfig, folder: str, processes: int | None, address: str | None
 ) -> str | Path:
     map_, pace = _map(processes, address), Pace(_note)
-    if files.is_address(folder):
+    if is_address(folder):
         return prepare(config, folder.rstrip("/"), map=map_, progress=pace, say=_note)
-    return prepare(config, files.local(folder), map=map_, progress=pace, say=_note)
+    return prepare(config, storage.local(folder), map=map_, progress=pace, say=_note)
 
 
 def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
@@ -136,7 +138,7 @@ def info(path: Path, sheet: Path | None, verify: bool) -> None:
     from raygan.gan.picture_grid import grid_png
 
     with _errors():
-        path = path.expanduser().absolute()
+        path = storage.local(path)
         images = load(path)
         manifest = read_manifest(path)
         if verify:

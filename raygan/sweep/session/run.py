@@ -10,6 +10,7 @@ from dataclasses import replace
 from optuna.storages import JournalStorage
 from rich.console import Console
 
+from raygan.addresses import is_address
 from raygan.errors import ConfigError, TrackingError
 from raygan.records import TrialRecord
 from raygan.shown import shown
@@ -207,7 +208,7 @@ def _copy(study: Study, tracker: Tracker, event: Event, record: TrialRecord) -> 
 
 
 def _open_storage(spec: SweepSpec) -> Storage:
-    relative = "://" not in spec.storage and not spec.storage.startswith(("/", "~"))
+    relative = not is_address(spec.storage) and not spec.storage.startswith(("/", "~"))
     if relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         raise ConfigError(
             f"`storage` (={spec.storage!r}) is relative, and a Ray job runs in a temporary copy "

@@ -11,6 +11,7 @@ from raygan.gan import checkpoint
 from raygan.records import LOSS, checkpoint_folders
 from raygan.storage import Storage
 from raygan.sweep.cluster import checkpoints
+from tests.object_store import far
 
 LOSSES = {10: 0.3, 20: 0.1, 30: 0.2}
 
@@ -36,8 +37,7 @@ def trial(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("local", [True, False])
 def test_the_newest_whole_one_is_resumed_from(trial: Path, local: bool) -> None:
-    storage = Storage(str(trial))
-    storage.is_local = local
+    storage = Storage(str(trial)) if local else far(trial)
     saved, passed_over = checkpoints.load_newest(storage)
     assert saved is not None
     assert (saved["step"], passed_over) == (30, [])

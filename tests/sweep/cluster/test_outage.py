@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from raygan.records import load_all
-from raygan.storage import Storage
+from raygan.storage import GIVEN_UP, Storage, patiently
 from raygan.sweep.cluster import checkpoints
 from raygan.sweep.cluster.outage import Outage
 from raygan.sweep.cluster.worker import _show
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study.study import Study
+from tests.object_store import far
 
 SWEEP = """
 name: a
@@ -100,7 +101,7 @@ def test_a_log_on_the_same_disk_keeps_nobody_from_waiting(
         return "done"
 
     monkeypatch.setattr(sys, "stdout", FullOutput())
-    assert checkpoints.patiently(work, "x", sleep=lambda _: None) == "done"
+    assert patiently(work, "x", sleep=lambda _: None) == "done"
     evaluation = SimpleNamespace(step=1, samples=torch.zeros(1, 1, 4, 4))
     storage = Fragile(str(tmp_path))
     storage.full = True
@@ -166,7 +167,7 @@ def test_work_on_the_storage_is_tried_again_until_it_succeeds() -> None:
             raise failures.pop()
         return "done"
 
-    assert checkpoints.patiently(work, "x", sleep=waits.append) == "done"
+    assert patiently(work, "x", sleep=waits.append) == "done"
     assert waits == [1, 2, 4, 8, 16, 30, 30]
 
 
@@ -177,15 +178,14 @@ def test_work_on_the_storage_is_given_up_after_a_day() -> None:
         raise OSError("away")
 
     with pytest.raises(OSError, match="away"):
-        checkpoints.patiently(work, "x", sleep=waits.append)
-    assert sum(waits) >= checkpoints.GIVEN_UP
-    assert sum(waits[:-1]) < checkpoints.GIVEN_UP
+        patiently(work, "x", sleep=waits.append)
+    assert sum(waits) >= GIVEN_UP
+    assert sum(waits[:-1]) < GIVEN_UP
 
 
 @pytest.mark.parametrize("local", [True, False])
 def test_a_checkpoint_is_written_under_the_trial(tmp_path: Path, local: bool) -> None:
-    trial = Storage(str(tmp_path))
-    trial.is_local = local
+    trial = Storage(str(tmp_path)) if local else far(tmp_path)
     name, size = checkpoints.save({"step": 10}, trial, 10)
     assert checkpoints.load_newest(trial) == ({"step": 10}, [])
     assert size == (tmp_path / name / "step-000000010.pt").stat().st_size

@@ -44,6 +44,7 @@ from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.gather import make_report
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
+from tests.object_store import far
 
 SWEEP = """
 name: a
@@ -211,8 +212,7 @@ def test_the_same_test_gives_the_same_numbers(jobs):
 def test_checkpoints_are_read_from_addresses(study):
     trial = study.storage / "trials" / "bn-seed1"
     here = checkpoints.load(trial, "checkpoint_10")
-    trial.is_local = False
-    there = checkpoints.load(trial, "checkpoint_10")
+    there = checkpoints.load(far(trial.local), "checkpoint_10")
     assert here["step"] == there["step"] == 10
     assert all((there["generator"][k] == v).all() for k, v in here["generator"].items())
 
