@@ -1,30 +1,28 @@
 """The one way to files at a local path or at an address, for sweeps and for images.
 
-The functions open, read, write and find single files, and ask object storage again when it does not
-answer. :class:`Storage` is a root below which a sweep keeps what it must not lose. An address is
-opened through pyarrow, or through fsspec where pyarrow has no file system for it; both are loaded
-with the first address that is used. How a file gets onto a disk whole is the matter of
-:mod:`raygan.local_files`.
+The functions open, read, write and find single files. :class:`Storage` is a root below which a
+sweep keeps what it must not lose. An address is opened through pyarrow, or through fsspec where
+pyarrow has no file system for it; both are loaded with the first address. How a file gets onto a
+disk whole is in :mod:`raygan.local_files`, how often storage is asked again in
+:mod:`raygan.retries`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import functools
 import logging
 import os
-import random
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 from raygan import local_files
 from raygan.addresses import bucket_of, is_address
-from raygan.errors import ConfigError, DataError, RayganError
+from raygan.errors import ConfigError, RayganError
+from raygan.retries import retrying
 from raygan.shown import shown
 
 logger = logging.getLogger(__name__)
@@ -33,61 +31,11 @@ T = TypeVar("T")
 
 MOST_BYTES = 64 * 2**20
 """Bytes of a stored file that are read; 100,000 evaluations of a trial take about as many."""
-ATTEMPTS = 5
-FIRST_WAIT = 0.5
-"""Seconds before the second attempt to reach object storage; doubled each time."""
-SHORTEST_PATIENCE, LONGEST_PATIENCE = 1.0, 30.0
-"""Seconds between two attempts to reach storage that is full or away."""
-GIVEN_UP = 24 * 3600.0
-"""Seconds after which such storage is given up."""
-_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
 _CHUNK = 2**23
 _PROBE = ".can-be-written"
 _PROBE_BYTES = 2**20
 """As much as a sweep writes at once when it starts."""
 _BACKUP = ".bak"
-
-
-def retrying(action: Callable[[], T], path: str = "") -> T:
-    """``action()``; if object storage at the address ``path`` does not answer, some more times.
-
-    What asking again would not change is raised at once: a missing file, a full disk, any error
-    of a local path.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return action()
-        except (OSError, DataError) as error:
-            cause = error.__cause__ if isinstance(error, DataError) else error
-            again = isinstance(cause, OSError) and not isinstance(
-                cause, FileNotFoundError | PermissionError | IsADirectoryError
-            )
-            if not again or not is_address(path) or attempt == ATTEMPTS - 1:
-                raise
-            if isinstance(cause, OSError) and cause.errno in _FINAL:
-                raise
-        time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
-    raise AssertionError
-
-
-def patiently(
-    action: Callable[[], T], what: str, *, sleep: Callable[[float], None] = time.sleep
-) -> T:
-    """``action()``, which uses the sweep's storage; again and again while that is full or away.
-
-    Raises the OSError of the last attempt after :data:`GIVEN_UP` seconds.
-    """
-    waited, wait = 0.0, SHORTEST_PATIENCE
-    while True:
-        try:
-            return action()
-        except OSError as error:
-            if waited >= GIVEN_UP:
-                raise
-            with contextlib.suppress(OSError):  # the log may lie on the same disk
-                print(f"{what}: {error}; retry in {wait:g} s", flush=True)
-            sleep(wait)
-            waited, wait = waited + wait, min(2 * wait, LONGEST_PATIENCE)
 
 
 def local(path: str | Path) -> Path:

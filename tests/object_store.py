@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from raygan import storage
+from raygan import retries, storage
 from raygan.storage import Storage
 
 NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
@@ -79,7 +79,7 @@ def store(object_store_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty store, to which this process's ``s3://`` addresses lead."""
     for name, value in object_store_server.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
     storage.filesystem.cache_clear()
     object_store_server.objects.clear()
     object_store_server.requests.clear()

@@ -20,7 +20,7 @@ ONE_PLACE = {
     r"[\"']://[\"']": "addresses.py",
     r"from_uri|url_to_fs": "storage.py",
     r"expanduser\(\)\.absolute\(\)": "storage.py",
-    r"\* 2 ?\*\* ?attempt|2 \* wait": "storage.py",
+    r"\* 2 ?\*\* ?attempt|2 \* wait": "retries.py",
 }
 """What each of these files does for all others."""
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from raygan import local_files, storage
 from raygan.data import files
 from raygan.errors import DataError
+from raygan.retries import retrying
 from raygan.shown import shown
 
 CAP_BYTES = 500 * 2**30
@@ -226,4 +227,4 @@ def _copy_file(file: files.File, target: Path) -> None:
             if (size := copy.tell()) != file.size:
                 raise OSError(f"{file.path}: {size:,} bytes were received instead of {file.size:,}")
 
-    storage.retrying(attempt, file.path)
+    retrying(attempt, file.path)

@@ -13,6 +13,7 @@ from typing import Any
 from raygan import storage
 from raygan.addresses import is_address
 from raygan.errors import ConfigError, DataError
+from raygan.retries import retrying
 
 _WILD = frozenset("*?[")
 
@@ -35,7 +36,7 @@ def listing(path: str) -> list[File]:
     """
     try:
         if is_address(path):
-            found = storage.retrying(lambda: _remote_listing(path), path)
+            found = retrying(lambda: _remote_listing(path), path)
         else:
             found = _local_listing(path)
     except FileNotFoundError as error:

@@ -23,6 +23,7 @@ from raygan.data.sources.find import images_of
 from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
 from raygan.recipe import RecipeFile
+from raygan.retries import retrying
 
 _FIT = 257
 """Images whose bytes can be added in uint16 without overflow: 257 · 255 = 2¹⁶ − 1."""
@@ -89,7 +90,7 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
     try:
         if (found := _whole(job, index)) is not None:
             return found
-        images, unusable = storage.retrying(lambda: _decode(job, piece), piece.path)
+        images, unusable = retrying(lambda: _decode(job, piece), piece.path)
         made, total = Made(index, len(images), _digest(images), unusable=unusable), _sum(images)
         if len(unusable) > job.limit:
             return made, total  # the caller refuses the set, so the shard is not written

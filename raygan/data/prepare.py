@@ -36,6 +36,7 @@ from raygan.data.sources.pieces import Piece
 from raygan.data.sources.source import Source
 from raygan.errors import DataError
 from raygan.recipe import file_of
+from raygan.retries import retrying
 from raygan.version import __version__
 
 SHARD_BYTES = 64 * 2**20
@@ -279,7 +280,7 @@ def _baseline(
         shard = shards[number]
         start = shard.start + (index - ends[number] + shard.count) * size
         path = f"{job.folder}/{shard.file}"
-        data = storage.retrying(lambda: _bytes(path, start, size), path)
+        data = retrying(lambda: _bytes(path, start, size), path)
         return np.frombuffer(data, np.uint8).reshape(job.shape)
 
     def images(indices: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raygan import storage
+from raygan import retries, storage
 from raygan.data import cache as module
 from raygan.data.cache import localize, release
 from raygan.errors import DataError
@@ -230,7 +230,7 @@ def test_a_copy_that_is_refused_leaves_nothing(sets, cache):
 
 
 def test_storage_that_does_not_answer_at_once_is_asked_again(store, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.0)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "0.arrow").write_bytes(os.urandom(20_000))
     upload(store, tmp_path / "set", "bucket/prepared/set")
@@ -240,7 +240,7 @@ def test_storage_that_does_not_answer_at_once_is_asked_again(store, tmp_path, ca
 
 
 def test_a_file_that_comes_short_is_not_kept(sets, cache, monkeypatch):
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.0)
     plain = storage.open_file
     opened: list[str] = []
 
@@ -255,7 +255,7 @@ def test_a_file_that_comes_short_is_not_kept(sets, cache, monkeypatch):
         DataError, match=r"set-0: cannot be copied .*bytes were received instead of"
     ):
         localize(sets[0], cache, SIZE)
-    assert len(opened) >= storage.ATTEMPTS
+    assert len(opened) >= retries.ATTEMPTS
     assert kept(cache) == []
 
 

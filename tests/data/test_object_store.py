@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygan import storage
+from raygan import retries
 from raygan.data import DatasetConfig, load, prepare
 from raygan.data.sources import find as sources
 from raygan.errors import ConfigError, DataError
+from raygan.retries import retrying
 from tests.object_store import upload
 
 pytestmark = pytest.mark.cluster  # a server for object storage
@@ -102,7 +103,7 @@ def test_lmdb_in_object_storage_says_what_to_do(store):
 
 
 def test_only_the_errors_of_a_store_are_retried(monkeypatch):
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.001)
 
     def tries(error: Exception, path: str) -> int:
         count = 0
@@ -113,10 +114,10 @@ def test_only_the_errors_of_a_store_are_retried(monkeypatch):
             raise error
 
         with pytest.raises(type(error)):
-            storage.retrying(action, path)
+            retrying(action, path)
         return count
 
-    assert tries(OSError("503"), "s3://a/b") == storage.ATTEMPTS
+    assert tries(OSError("503"), "s3://a/b") == retries.ATTEMPTS
     assert tries(OSError("503"), "/local") == 1
     assert tries(FileNotFoundError(), "s3://a/b") == 1
     assert tries(OSError(28, "No space left on device"), "s3://a/b") == 1

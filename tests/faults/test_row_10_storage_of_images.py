@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygan import storage
+from raygan import retries, storage
 from raygan.data import DatasetConfig, load, prepare
 from raygan.data.manifest import read_manifest
 from raygan.errors import DataError
@@ -46,7 +46,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(store, folder, parquet, t
 @pytest.mark.parametrize("good", [0, 20])
 def test_patience_ends_with_a_clear_error(store, folder, tmp_path, good, monkeypatch):
     upload(store, folder, "bucket/images")
-    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(retries, "ATTEMPTS", 2)
     config = DatasetConfig(name="folder", path="s3://bucket/images", size=8)
     opened = storage.open_file
     calls = iter(range(10**6))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from raygan import storage
 from raygan.addresses import is_address
+from raygan.data.dataset import DatasetConfig
 from raygan.data.decode import Pixels, UnusableError, decode, fit
 from raygan.data.sources.pieces import Piece
 from raygan.data.sources.source import Source

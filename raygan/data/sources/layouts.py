@@ -7,7 +7,6 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from raygan import storage
 from raygan.data import files
 from raygan.data.decode import IMAGE_SUFFIXES
 from raygan.data.files import File
@@ -15,6 +14,7 @@ from raygan.data.sources import archives, leftout, pieces, splits, tables
 from raygan.data.sources.pieces import Piece, cut, ranges
 from raygan.data.sources.source import Source, digest_of
 from raygan.errors import DataError
+from raygan.retries import retrying
 
 if TYPE_CHECKING:
     from raygan.data.dataset import DatasetConfig
@@ -83,7 +83,7 @@ def image_files(config: DatasetConfig, path: str, listed: list[File], images: li
 def zip_archive(config: DatasetConfig, archive: File, listed: list[File]) -> Source:
     """The images in a zip archive."""
     path = archive.path
-    images, others = storage.retrying(lambda: archives.zip_entries(path, IMAGE_SUFFIXES), path)
+    images, others = retrying(lambda: archives.zip_entries(path, IMAGE_SUFFIXES), path)
     if not images:
         there = leftout.described(leftout.counted(others)) or "no files"
         raise DataError(f"{path}: holds no {leftout.IMAGES}; it holds {there}")
@@ -119,7 +119,7 @@ def parquet_tables(
     found = [file for name in chosen for file in by_split[name]]
     groups = []
     for file in found:
-        rows = storage.retrying(partial(tables.row_groups, file.path), file.path)
+        rows = retrying(partial(tables.row_groups, file.path), file.path)
         groups.append((file.path, [0, *accumulate(rows)]))
 
     def cut_tables(size: int) -> Iterator[Piece]:

@@ -19,6 +19,7 @@ from raygan.data.sources import leftout, splits
 from raygan.data.sources.pieces import Item, Piece, ranges
 from raygan.errors import DataError
 from raygan.recipe import Recipe, Scalar, blamed, file_of
+from raygan.retries import retrying
 
 if TYPE_CHECKING:
     from raygan.data.dataset import DatasetConfig
@@ -190,7 +191,7 @@ def digest_of(found: list[File]) -> str:
     step = max(1, len(found) // _SAMPLED)
     for file in found[::step][:_SAMPLED]:
         try:
-            digest.update(storage.retrying(partial(_ends, file), file.path))
+            digest.update(retrying(partial(_ends, file), file.path))
         except OSError as error:
             raise DataError(f"{file.path}: cannot be read ({error})") from error
     return digest.hexdigest()

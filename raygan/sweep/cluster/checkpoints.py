@@ -15,8 +15,9 @@ from typing import Any
 
 from raygan.errors import CheckpointError
 from raygan.records import LOSS, checkpoint_folders
+from raygan.retries import patiently
 from raygan.shown import shown
-from raygan.storage import Storage, patiently
+from raygan.storage import Storage
 
 Saved = dict[str, Any]
 """The training state in a checkpoint."""

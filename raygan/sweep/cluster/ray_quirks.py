@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raygan.addresses import is_address
 from raygan.errors import ResourceError
 from raygan.shown import COLORS, shown
 
@@ -88,7 +89,7 @@ def check_that_somebody_listens(address: str) -> None:
     Ray 2.60 itself tries for minutes to reach a head that is not there.
     """
     host, _, port = address.rpartition(":")
-    if not host or "://" in address or not port.isdigit():
+    if not host or is_address(address) or not port.isdigit():
         return
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

@@ -44,7 +44,8 @@ def run_trial(config: dict[str, Any]) -> None:
     )
 
     from raygan.records import checkpoint_folders
-    from raygan.storage import Storage, patiently
+    from raygan.retries import patiently
+    from raygan.storage import Storage
 
     home = Storage(job.folder)
     resources = {"CPU": job.cpus}
@@ -122,7 +123,7 @@ def _until_it_fails(
 
 def _wait_for(storage: Storage) -> bool:
     """Wait until ``storage`` can be written; returns whether it could not be at first."""
-    from raygan.storage import patiently
+    from raygan.retries import patiently
 
     try:
         storage.probe()

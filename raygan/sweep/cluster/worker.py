@@ -55,7 +55,8 @@ def _train(job: Job, rank: int) -> None:
 
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
-    from raygan.storage import Storage, patiently
+    from raygan.retries import patiently
+    from raygan.storage import Storage
     from raygan.sweep.cluster import checkpoints
 
     config = job.train_config()

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from raygan.records import load_all
-from raygan.storage import GIVEN_UP, Storage, patiently
+from raygan.retries import GIVEN_UP, patiently
+from raygan.storage import Storage
 from raygan.sweep.cluster import checkpoints
 from raygan.sweep.cluster.outage import Outage
 from raygan.sweep.cluster.worker import _show
