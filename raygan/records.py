@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,13 @@ from pydantic import AfterValidator, FailFast, Field, StringConstraints, TypeAda
 
 from raygan import stored
 from raygan.errors import RayganError
+from raygan.folder import (
+    RECORD_FILE,
+    TRIALS,
+    is_checkpoint_folder,
+    step_of_checkpoint,
+    trial_folder,
+)
 from raygan.gan.config import TrainConfig, fields
 from raygan.shown import shown
 from raygan.storage import Storage
@@ -47,8 +53,6 @@ _MOST_POINTS = 50
 STEP, LOSS = "step", "val/reconstruction_loss"
 MOST_REASON, MOST_NOTES = 4000, 100
 """Characters of a reason or note, and notes, that are kept."""
-_FILE = "record.json"
-_CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 
 _Title = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_ .=+-]*$", max_length=500)]
 _VALUE: TypeAdapter[Any] = TypeAdapter(
@@ -146,11 +150,11 @@ class TrialRecord:
         return added
 
     def save(self, storage: Storage) -> None:
-        """Write it under ``trials/<id>`` of the sweep's storage."""
+        """Write it into the trial's folder of the sweep's storage."""
         content = json.dumps({**asdict(self), **_told(self)}, indent=1).encode()
         # twice in the end: the backup of a trial that has ended must know that, too
         for _ in range(1 if self.outcome is None else 2):
-            storage.write_kept(f"trials/{self.id}/{_FILE}", content)
+            storage.write_kept(f"{trial_folder(self.id)}/{RECORD_FILE}", content)
 
 
 def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
@@ -159,14 +163,15 @@ def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
     ``mend``: put what a backup still has in a damaged record's place.
     """
     records: dict[str, TrialRecord] = {}
-    for name in storage.folders("trials"):
-        advice = f"restore it, or delete the folder trials/{name} to run this trial again"
+    for name in storage.folders(TRIALS):
+        folder = trial_folder(name)
+        advice = f"restore it, or delete the folder {folder} to run this trial again"
         try:
-            record = storage.read_kept(f"trials/{name}/{_FILE}", partial(_parse, name), mend=mend)
+            record = storage.read_kept(f"{folder}/{RECORD_FILE}", partial(_parse, name), mend=mend)
         except RayganError as error:
             raise RayganError(f"{error}; {advice}") from error
         if record is None:
-            raise RayganError(f"{storage.uri}/trials/{name}/{_FILE} is missing: {advice}")
+            raise RayganError(f"{storage.uri}/{folder}/{RECORD_FILE} is missing: {advice}")
         records[record.id] = record
     return records
 
@@ -212,11 +217,10 @@ def checkpoint_folders(trial: Storage) -> list[tuple[int, str]]:
     Of two with the same iteration, the one that was written last is first.
     """
     found = [
-        (int(match[1]), folder)
-        for folder in trial.folders()
-        if folder.startswith("checkpoint_")  # as Ray Train names them, by their time
+        (step, folder)
+        for folder in filter(is_checkpoint_folder, trial.folders())
         for file in trial.files(folder)
-        if (match := _CHECKPOINT.fullmatch(file))
+        if (step := step_of_checkpoint(file)) is not None
     ]
     return sorted(found, reverse=True)
 
@@ -227,7 +231,7 @@ def find_checkpoints(storage: Storage, record: TrialRecord) -> dict[str, str]:
     Looked up where they lie: what a worker reported may be lost, or replaced since.
     """
     by_step: dict[int, str] = {}
-    for step, folder in checkpoint_folders(storage / "trials" / record.id):
+    for step, folder in checkpoint_folders(storage / trial_folder(record.id)):
         by_step.setdefault(step, folder)
     known = {step: folder for step, folder in by_step.items() if step <= record.step}
     found = {"last": known[max(known)]} if known else {}

@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
+from raygan.folder import MARKDOWN, REPORT_FOLDER
 from raygan.gan.config import TrainConfig, fields
 from raygan.records import STEP, TrialRecord
 from raygan.report import tables
 from raygan.report.finals import LOSSES, WHICH
-from raygan.report.make import FOLDER, MARKDOWN
 from raygan.storage import Storage
 from raygan.sweep.spec.sweep_spec import SweepSpec, load
 from raygan.sweep.study.gather import make_report
@@ -65,9 +65,9 @@ def main() -> None:
         sweep.write(tables.SUMMARY, json.dumps(SUMMARY).encode())
         made = make_report(sweep, spec, records, DATA)
         made.write(sweep)
-        for old in (HERE / FOLDER).glob("*.png"):
+        for old in (HERE / REPORT_FOLDER).glob("*.png"):
             old.unlink()
-        for name in (MARKDOWN, *(f"{FOLDER}/{file}" for file in sweep.files(FOLDER))):
+        for name in (MARKDOWN, *(f"{REPORT_FOLDER}/{file}" for file in sweep.files(REPORT_FOLDER))):
             if name.endswith((".md", ".png")):
                 (HERE / name).write_bytes(sweep.read(name) or b"")
     print(made.verdict)
@@ -105,7 +105,7 @@ def write_finals(sweep: Storage, row: Mapping[str, Any], spec: SweepSpec) -> Non
 
 def restore_pictures(sweep: Storage) -> None:
     """The JPEG files, under the names that the report looks for."""
-    for path in (HERE / FOLDER).glob("*.jpg"):
+    for path in (HERE / REPORT_FOLDER).glob("*.jpg"):
         trial, _, rest = path.stem.partition("-samples-")
         folder, name = "images", f"samples-{rest}"
         if not rest:

@@ -22,6 +22,7 @@ from raygan.data.shards import Written, write_shard
 from raygan.data.sources.find import images_of
 from raygan.data.sources.pieces import Piece
 from raygan.errors import DataError
+from raygan.folder import shard_file, shard_note
 from raygan.recipe import RecipeFile
 from raygan.retries import retrying
 
@@ -61,17 +62,12 @@ class Made:
 
     @property
     def file(self) -> str:
-        return shard_name(self.index)
+        return shard_file(self.index)
 
     @property
     def seen(self) -> int:
         """Images of the source, usable or not."""
         return self.count + len(self.unusable)
-
-
-def shard_name(index: int) -> str:
-    """Name of the file of a shard."""
-    return f"{index:06}.arrow"
 
 
 def versions() -> dict[str, str]:
@@ -105,11 +101,6 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
             "not used. Free some space, then run the same command: it resumes the preparation"
         ) from error
     return made, total
-
-
-def note_name(index: int) -> str:
-    """Name of the file that marks a shard as whole; it is removed once there is a manifest."""
-    return f"{index:06}.json"
 
 
 def digest_of(path: Path) -> str:
@@ -148,12 +139,12 @@ _NOTED = ("count", "pixels", "sha256", "start", "unusable")
 def _note(job: Job, made: Made, total: npt.NDArray[np.int64]) -> None:
     noted = {name: getattr(made, name) for name in _NOTED}
     noted |= {"total": base64.b64encode(total.tobytes()).decode(), "versions": versions()}
-    storage.write(f"{job.folder}/{note_name(made.index)}", json.dumps(noted).encode())
+    storage.write(f"{job.folder}/{shard_note(made.index)}", json.dumps(noted).encode())
 
 
 def _whole(job: Job, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
     try:
-        found = storage.read(f"{job.folder}/{note_name(index)}", _MOST_NOTED)
+        found = storage.read(f"{job.folder}/{shard_note(index)}", _MOST_NOTED)
         noted: dict[str, Any] = json.loads(found)
         if noted.pop("versions") != versions():
             return None

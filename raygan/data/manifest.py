@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,14 @@ from raygan.data import files
 from raygan.data.images import ImageSet
 from raygan.data.shards import open_shard
 from raygan.errors import DataError
+from raygan.folder import MANIFEST, is_shard
 from raygan.shown import shown
 
-MANIFEST = "manifest.json"
 FORMAT = 2
 _MOST_SAID = 2**28
 """Most bytes of a manifest."""
 _MOST = 2**40
 """Most images of a set, and most pixels or channels of an image."""
-_SHARD = re.compile(r"[0-9]{6,12}\.arrow")
 _HELD = ("running", "final")
 _WHY = ("where", "reason")
 _SAID = {
@@ -66,7 +64,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         if sum(counts) != shape[0]:
             raise ValueError(f"its shards hold {sum(counts)} images, its shape says {shape[0]}")
         names = [shard["file"] for shard in shards]
-        if not all(type(name) is str and _SHARD.fullmatch(name) for name in names):
+        if not all(type(name) is str and is_shard(name) for name in names):
             raise ValueError(f"its shards are {names[:5]}")
         held = [index for part in _HELD for index in manifest[part]]
         if not all(type(index) is int and 0 <= index < shape[0] for index in held) or len(

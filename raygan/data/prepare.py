@@ -30,11 +30,12 @@ from raygan.data.dataset import FINAL, RUNNING, DatasetConfig
 from raygan.data.decode import DECODING, UnusableError
 from raygan.data.decoders import in_turn
 from raygan.data.making import Job, Made, make
-from raygan.data.manifest import FORMAT, MANIFEST, is_prepared, read_manifest
+from raygan.data.manifest import FORMAT, is_prepared, read_manifest
 from raygan.data.sources.find import find, images_of
 from raygan.data.sources.pieces import Piece
 from raygan.data.sources.source import Source
 from raygan.errors import DataError
+from raygan.folder import MANIFEST, is_shard, shard_note
 from raygan.recipe import file_of
 from raygan.retries import retrying
 from raygan.version import __version__
@@ -106,7 +107,7 @@ def _prepare(
         manifest = _manifest(job, source, made, total)
         storage.write(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
         for shard in made:
-            storage.remove(f"{folder}/{making.note_name(shard.index)}")
+            storage.remove(f"{folder}/{shard_note(shard.index)}")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error})") from error
 
@@ -324,7 +325,7 @@ def _some(pieces: Iterable[Piece], count: int) -> Iterator[Piece]:
 
 def _check_room(folder: Path, size: int) -> None:
     """Raise DataError now if the disk is too small, not after hours of work."""
-    there = sum(file.stat().st_size for file in folder.glob("*.arrow"))
+    there = sum(file.stat().st_size for file in folder.iterdir() if is_shard(file.name))
     free = shutil.disk_usage(folder).free
     if size - there > free:
         raise DataError(

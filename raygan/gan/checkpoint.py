@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,7 @@ import torch
 
 from raygan import local_files
 from raygan.errors import CheckpointError
-
-_NAME = re.compile(r"step-(\d{9,})\.pt")
-
-
-def file_name(step: int) -> str:
-    """Name of the checkpoint after ``step`` iterations; sorts by step below 10⁹."""
-    return f"step-{step:09d}.pt"
+from raygan.folder import checkpoint_file, checksum_file, step_of_checkpoint
 
 
 def save(state: dict[str, Any], folder: Path, step: int) -> Path:
@@ -33,7 +26,7 @@ def save(state: dict[str, Any], folder: Path, step: int) -> Path:
 
     Raises OSError if it cannot be written; the checkpoints before it stay as they were.
     """
-    path = folder / file_name(step)
+    path = folder / checkpoint_file(step)
     checksum = _checksum_path(path)
     # straight to a disk that is full, PyTorch raises a RuntimeError like that of a broken state
     content = io.BytesIO()
@@ -85,7 +78,7 @@ def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in ``folder``, oldest first, whole or not."""
     if not folder.is_dir():
         return []
-    return sorted(int(m[1]) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+    return sorted(s for p in folder.iterdir() if (s := step_of_checkpoint(p.name)) is not None)
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Any], list[str]] | None:
@@ -93,7 +86,7 @@ def load_latest(folder: Path) -> tuple[dict[str, Any], list[str]] | None:
     passed_over: list[str] = []
     for step in reversed(steps(folder)):
         try:
-            return load(folder / file_name(step)), passed_over
+            return load(folder / checkpoint_file(step)), passed_over
         except CheckpointError as error:
             passed_over.append(str(error))
     if passed_over:
@@ -104,13 +97,13 @@ def load_latest(folder: Path) -> tuple[dict[str, Any], list[str]] | None:
 def keep_only(folder: Path, kept: set[int]) -> None:
     """Delete all checkpoints of ``folder`` but those of the steps ``kept``."""
     for step in set(steps(folder)) - kept:
-        path = folder / file_name(step)
+        path = folder / checkpoint_file(step)
         path.unlink()
         _checksum_path(path).unlink(missing_ok=True)
 
 
 def _checksum_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+    return path.with_name(checksum_file(path.name))
 
 
 def _sha256(path: Path) -> str:

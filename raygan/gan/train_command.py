@@ -18,6 +18,7 @@ from raygan.data import load, prepare
 from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
 from raygan.errors import RayganError
+from raygan.folder import CHECKPOINTS, DATA, RECONSTRUCTIONS, SAMPLES, last_picture
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig, choices, recipe_tables
 from raygan.gan.nets.architectures import check_size
@@ -58,7 +59,7 @@ class _DivergedError(Exception):
 def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
     workers = Workers()
     workers.part(config.batch_size)
-    images = load(prepare(dataset, out / "data"))
+    images = load(prepare(dataset, out / DATA))
     _, height, width = images.shape
     check_size(config, height, width)
     device = torch.device("cpu")
@@ -66,7 +67,7 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     state = TrainState.create(config, images.shape, device)
-    found = checkpoint.load_latest(out / "checkpoints")
+    found = checkpoint.load_latest(out / CHECKPOINTS)
     if found is not None:
         state.load_state_dict(found[0])
     if workers.rank == 0:
@@ -84,10 +85,11 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
 
 def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
     print(json.dumps({"step": evaluation.step, **evaluation.metrics}), flush=True)
-    (out / "samples.png").write_bytes(grid_png(evaluation.samples))
-    (out / "reconstructions.png").write_bytes(grid_png(evaluation.reconstructions, columns=8))
+    (out / last_picture(SAMPLES)).write_bytes(grid_png(evaluation.samples))
+    pairs = grid_png(evaluation.reconstructions, columns=8)
+    (out / last_picture(RECONSTRUCTIONS)).write_bytes(pairs)
     if evaluation.finite:
-        folder = out / "checkpoints"
+        folder = out / CHECKPOINTS
         checkpoint.save(state.state_dict(), folder, state.step)
         # with the one before it, should the last be damaged
         last = {int(metrics["step"]) for metrics in state.history[-2:]}

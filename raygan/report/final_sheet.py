@@ -10,7 +10,7 @@ import pyarrow as pa
 from raygan.report import words
 from raygan.report.audit import gain
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.finals import WHICH, number
+from raygan.report.finals import WHICH, losses_files, number
 from raygan.report.tabular import Column, Sheet
 
 _PROTOCOL = ("n", "split", "bits", "resizer", "weights_sha256", "torch_fidelity")
@@ -123,7 +123,5 @@ def _note(evidence: Evidence) -> str:
                      "compared.")  # fmt: skip
     if replaced := _replaced(evidence):
         parts.append(f"Tested instead of damaged checkpoints: {words.listed(replaced)}.")
-    parts.append(
-        "The losses of each image are in trials/TRIAL/final/best.parquet and last.parquet."
-    )
+    parts.append(f"The losses of each image are in {losses_files('TRIAL')}.")
     return " ".join(parts)

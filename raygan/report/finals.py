@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
 from raygan import stored
+from raygan.folder import FINAL, final_fid, final_losses, final_result, trial_folder
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 
@@ -55,7 +56,7 @@ class _Test(BaseModel):
 
 
 class _Fid(BaseModel):
-    """``final/<which>-fid.json``: what :func:`raygan.gan.judge.fid.fid` returns, and of what."""
+    """``<which>-fid.json``: what :func:`raygan.gan.judge.fid.fid` returns, and of what."""
 
     model_config = stored.STRICT
 
@@ -79,31 +80,34 @@ _TEST, _FID = TypeAdapter(_Test), TypeAdapter(_Fid)
 
 def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> Found:
     """The final tests that were made; damaged ones are none."""
-    return _read_all(storage, records, _TEST, ".json")
+    return _read_all(storage, records, _TEST, final_result)
 
 
 def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> Found:
     """The FIDs and KIDs that were computed, each with its protocol."""
-    return _read_all(storage, records, _FID, "-fid.json")
+    return _read_all(storage, records, _FID, final_fid)
 
 
 def read_final(trial: Storage, which: str) -> dict[str, Any] | None:
     """The final test of a trial's ``which`` generator, if it has been made; a damaged one is
     none."""
-    found = _read(trial, f"final/{which}.json", _TEST)
+    found = _read(trial, final_result(which), _TEST)
     return None if found is None else found.model_dump()
 
 
 def _read_all(
-    storage: Storage, records: Iterable[TrialRecord], kind: TypeAdapter[Kind], ending: str
+    storage: Storage,
+    records: Iterable[TrialRecord],
+    kind: TypeAdapter[Kind],
+    file: Callable[[str], str],
 ) -> Found:
     read: Found = {}
     for record in records:
-        folder = f"trials/{record.id}/final"
-        names = storage.files(folder)
+        trial = storage / trial_folder(record.id)
+        # one listing in place of a question per file: most trials have no final test
+        names = {f"{FINAL}/{name}" for name in trial.files(FINAL)}
         for which in WHICH:
-            name = f"{which}{ending}"
-            if name in names and (found := _read(storage, f"{folder}/{name}", kind)) is not None:
+            if file(which) in names and (found := _read(trial, file(which), kind)) is not None:
                 read.setdefault(record.id, {})[which] = found.model_dump(exclude_unset=True)
     return read
 
@@ -126,7 +130,7 @@ def read_image_losses(storage: Storage, tests: Found) -> dict[str, np.ndarray]:
     for trial, found in tests.items():
         images = found.get("best", {}).get("images", 0)
         if 1 < images < FEW_IMAGES:
-            losses = _image_losses(storage, f"trials/{trial}/final/best.parquet", images)
+            losses = _image_losses(storage / trial_folder(trial), final_losses("best"), images)
             if losses is not None:
                 read[trial] = losses
     return read
@@ -147,6 +151,12 @@ def _image_losses(storage: Storage, name: str, images: int) -> np.ndarray | None
         logger.warning("%s/%s is ignored, since it is damaged (%s)", storage.uri, name, error)
         return None
     return np.asarray(losses)
+
+
+def losses_files(trial: str) -> str:
+    """Where the losses of each final image of a trial are, in words."""
+    best, last = (final_losses(which) for which in WHICH)
+    return f"{trial_folder(trial)}/{best} and {last.removeprefix(f'{FINAL}/')}"
 
 
 def number(found: Mapping[str, Any], key: str) -> float | None:

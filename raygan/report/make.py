@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER, report_file
 from raygan.report import picture_rows as pictures
 from raygan.report import words
 from raygan.report.drawing import Drawing
@@ -28,7 +29,6 @@ from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.version import __version__
 
-HTML, MARKDOWN, FOLDER = "report.html", "report.md", "report"
 EARLIER = ("losses.png", "drawup.png")
 """Figures of earlier versions: what they say does not fit the report of today."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -77,25 +77,27 @@ class Report:
         return environment.get_template("report.html.j2").render(self._content())
 
     def markdown(self) -> str:
-        """The same in Markdown, for the files of :data:`FOLDER` beside it."""
+        """The same in Markdown, for the files of the report's folder beside it."""
         environment = _environment(markdown)
         environment.filters |= {"raw": Markup, "link": _link, "block": _block}
-        return environment.get_template("report.md.j2").render(self._content(), folder=FOLDER)
+        return environment.get_template("report.md.j2").render(
+            self._content(), folder=REPORT_FOLDER
+        )
 
     def write(self, storage: Storage) -> None:
         """Write everything; the two documents last, when what they name is there."""
         for sheet in self.sheets:
             table = sheet.arrow()
-            storage.write(f"{FOLDER}/{sheet.key}.parquet", parquet_bytes(table))
-            storage.write(f"{FOLDER}/{sheet.key}.csv", csv_bytes(table))
+            storage.write(report_file(f"{sheet.key}.parquet"), parquet_bytes(table))
+            storage.write(report_file(f"{sheet.key}.csv"), csv_bytes(table))
         for drawing in self.drawings:
-            storage.write(f"{FOLDER}/{drawing.key}.png", drawing.png)
+            storage.write(report_file(f"{drawing.key}.png"), drawing.png)
         for strip in (*self.samples, *self.reconstructions, *self.extremes):
             for picture in strip.pictures:
                 if not picture.problem:
-                    storage.write(f"{FOLDER}/{picture.name}", picture.jpeg)
+                    storage.write(report_file(picture.name), picture.jpeg)
         for name in EARLIER:
-            storage.delete(f"{FOLDER}/{name}")
+            storage.delete(report_file(name))
         storage.write(MARKDOWN, self.markdown().encode())
         storage.write(HTML, self.html().encode())
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from raygan.folder import SAMPLES, picture_file, trial_folder
 from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
 from raygan.report.drawing import finish, label, style
@@ -100,7 +101,7 @@ def _draw_samples(axis: Axes, storage: Storage, record: TrialRecord) -> None:
     title = f"{label(record.title)}\nloss {loss:.4f} at iteration {step}"
     axis.set_title(title, fontsize="small")
     try:
-        image = read(storage, f"trials/{record.id}/images/samples-{step:09d}.png")
+        image = read(storage, f"{trial_folder(record.id)}/{picture_file(SAMPLES, step)}")
     except PictureError as error:
         problem = "\n".join(textwrap.wrap(f"picture damaged: {error}", 36))
         axis.text(0.5, 0.5, problem, ha="center", va="center", fontsize="small")

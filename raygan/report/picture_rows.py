@@ -8,10 +8,20 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from raygan.folder import (
+    EXTREMES,
+    IMAGES,
+    RECONSTRUCTIONS,
+    SAMPLES,
+    final_picture,
+    picture_file,
+    step_of_picture,
+    trial_folder,
+)
 from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
 from raygan.report.evidence import Cell, Evidence
-from raygan.report.finals import WHICH
+from raygan.report.finals import WHICH, losses_files
 from raygan.storage import Storage
 
 MOST_CELLS, MOST_STEPS = 6, 5
@@ -52,8 +62,8 @@ def samples(storage: Storage, evidence: Evidence) -> list[Strip]:
     """Per cell, samples from the same codes over the iterations, of one run with the same seed."""
     strips = []
     for cell, record in _chosen(evidence):
-        steps = _spread(_steps(storage, record, "samples"))
-        names = [(f"iteration {step:,}", f"images/samples-{step:09d}.png") for step in steps]
+        steps = _spread(_steps(storage, record, SAMPLES))
+        names = [(f"iteration {step:,}", picture_file(SAMPLES, step)) for step in steps]
         strips.append(_strip(storage, cell, record, names))
     return [strip for strip in strips if strip.pictures]
 
@@ -63,14 +73,14 @@ def reconstructions(storage: Storage, evidence: Evidence) -> list[Strip]:
     generator of one run with the same seed."""
     strips = []
     for cell, record in _chosen(evidence):
-        steps = _steps(storage, record, "reconstructions")
+        steps = _steps(storage, record, RECONSTRUCTIONS)
         names = []
         for what, step in (
             ("best", record.best[0] if record.best else None),
             ("last", record.step),
         ):
             if step in steps:
-                path = f"images/reconstructions-{step:09d}.png"
+                path = picture_file(RECONSTRUCTIONS, step)
                 names.append((f"{what}, iteration {step:,}", path))
         strips.append(_strip(storage, cell, record, names))
     return [strip for strip in strips if strip.pictures]
@@ -80,17 +90,17 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     """Per cell, the hardest and the easiest images of the final test beside their reconstructions,
     by the best and the last generator of the run that ended lowest."""
     names = [
-        (f"{which} generator, {how}", f"final/{which}-{how}.png")
+        (f"{which} generator, {how}", final_picture(which, how))
         for which in WHICH
-        for how in ("hardest", "easiest")
+        for how in EXTREMES
     ]
     strips = []
     for cell in evidence.ranked[:MOST_CELLS]:
         losses = evidence.losses(cell)
         record = cell.runs[min(losses, key=losses.__getitem__)]
         found = _strip(storage, cell, record, names)
-        files = f"trials/{record.id}/final/best.parquet and last.parquet"
-        strips.append(replace(found, note=f"The loss of each image is in {files}."))
+        note = f"The loss of each image is in {losses_files(record.id)}."
+        strips.append(replace(found, note=note))
     return [strip for strip in strips if strip.pictures]
 
 
@@ -106,12 +116,9 @@ def _chosen(evidence: Evidence) -> list[tuple[Cell, TrialRecord]]:
 
 def _steps(storage: Storage, record: TrialRecord, kind: str) -> list[int]:
     """The iterations of which there is a picture, as far as the record knows them."""
-    found = []
-    for name in storage.files(f"trials/{record.id}/images"):
-        number = name.removeprefix(f"{kind}-").removesuffix(".png")
-        if number.isdecimal() and int(number) <= record.step:
-            found.append(int(number))
-    return sorted(found)
+    names = (storage / trial_folder(record.id)).files(IMAGES)
+    steps = (step_of_picture(kind, name) for name in names)
+    return sorted(step for step in steps if step is not None and step <= record.step)
 
 
 def _spread(steps: list[int]) -> list[int]:
@@ -130,7 +137,7 @@ def _strip(
     for caption, path in names:
         file = f"{record.id}-{path.rpartition('/')[2].removesuffix('.png')}.jpg"
         try:
-            image = read(storage, f"trials/{record.id}/{path}")
+            image = read(storage, f"{trial_folder(record.id)}/{path}")
         except (PictureError, OSError) as error:
             problem = f"picture damaged: {error}"
             pictures.append(Picture(caption, file, b"", 0, 0, problem))

@@ -8,13 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from raygan.folder import CURVES, RECORD_FILE, RESULTS, SUMMARY, trial_folder
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.report import finals, stability
 from raygan.report.tabular import parquet_bytes, table_of
 from raygan.storage import Storage
 
-RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
-OVERVIEW = "overview.png"
 RETRY = "-warmup"
 """Ends the id of a trial with a warm-up that an early failure of its setting has called for."""
 STABILITY = (
@@ -25,7 +24,9 @@ STABILITY = (
 
 REASON = 200
 """Characters of a trial's reason that tables for people show."""
-WHOLE_REASONS = "A reason that ends in … is complete in trials/TRIAL/record.json, under `reason`."
+WHOLE_REASONS = (
+    f"A reason that ends in … is complete in {trial_folder('TRIAL')}/{RECORD_FILE}, under `reason`."
+)
 
 
 def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": record.seconds,
         "gpu_seconds": record.gpu_seconds,
         **{
-            f"{which}_checkpoint": f"trials/{record.id}/{folder}" if folder else None
+            f"{which}_checkpoint": f"{trial_folder(record.id)}/{folder}" if folder else None
             for which in ("best", "last")
             for folder in [record.checkpoints.get(which)]
         },

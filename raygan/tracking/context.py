@@ -13,6 +13,7 @@ from typing import Literal
 
 from raygan.addresses import check_address
 from raygan.errors import TrackingError
+from raygan.folder import HTML, MLFLOW_DATABASE
 from raygan.storage import Storage
 from raygan.tracking.database import address_of
 from raygan.version import __version__
@@ -30,7 +31,7 @@ NO_PARAMS = ("evaluate_every", "reconstruction_steps")
 """Fields that no trial's run has: they say how is measured, not what is trained."""
 EXPERIMENT_NOTE = (
     "GANs trained by raygan. A run per sweep, whose description is its verdict and whose artifacts "
-    "hold report.html; its children are the trials. Compare trials by `final/*` and `stability/*`, "
+    f"hold {HTML}; its children are the trials. Compare trials by `final/*` and `stability/*`, "
     "group them by the parameters `cell` and `outcome`."
 )
 """Description of an experiment that raygan makes."""
@@ -50,7 +51,7 @@ def default_uri(storage: Storage) -> str:
             f"storage is {storage.uri}, where MLflow's embedded database cannot be kept: set "
             "`tracking.uri` or MLFLOW_TRACKING_URI to an MLflow server"
         )
-    return address_of(storage.local / "mlflow.db")
+    return address_of(storage.local / MLFLOW_DATABASE)
 
 
 def is_file(uri: str) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from raygan.addresses import check_address, is_address
 from raygan.errors import TrackingError
+from raygan.folder import MLFLOW_ARTIFACTS
 from raygan.records import STEP, TrialRecord
 from raygan.shown import shown
 from raygan.storage import Storage
@@ -256,7 +257,7 @@ class Tracker:
             return
         location = None
         if is_file(self.uri) and self._storage.is_local:
-            location = (self._storage.local.parent / "mlartifacts").as_uri()
+            location = (self._storage.local.parent / MLFLOW_ARTIFACTS).as_uri()
         try:
             self._experiment_id = self._client.create_experiment(
                 self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS

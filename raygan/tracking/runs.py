@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raygan import pictures
+from raygan.folder import PICTURES, SPEC_FILE, picture_file, trial_folder
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PICTURES = ("samples", "reconstructions")
 INTERRUPTED = "interrupted"
 """Outcome tag of a trial whose sweep was stopped; it goes on with the sweep."""
 NOTE = "mlflow.note.content"
@@ -106,7 +106,7 @@ class Runs:
             self._client.set_tag(self.parent, "raygan.plan", plans[0])
         if len(plans) > 1:
             self._client.set_tag(self.parent, "raygan.plan.latest", plans[-1])
-        self._client.log_text(self.parent, spec_yaml, "sweep.yaml")
+        self._client.log_text(self.parent, spec_yaml, SPEC_FILE)
 
     def forget(self, trial: str) -> None:
         """Ask MLflow anew what it has of a trial."""
@@ -226,8 +226,9 @@ class Runs:
 
     def _log_pictures(self, run_id: str, trial: str, step: int) -> None:
         for kind in PICTURES:
+            name = f"{trial_folder(trial)}/{picture_file(kind, step)}"
             try:
-                image = pictures.read(self._storage, f"trials/{trial}/images/{kind}-{step:09d}.png")
+                image = pictures.read(self._storage, name)
             except pictures.PictureError as error:
                 logger.warning("damaged picture is not logged to MLflow: %s", error)
                 continue
@@ -237,7 +238,7 @@ class Runs:
     def _log_checkpoint(self, run_id: str, record: TrialRecord) -> None:
         if (name := record.checkpoints.get("best")) is None:
             return
-        home = f"trials/{record.id}/{name}"
+        home = f"{trial_folder(record.id)}/{name}"
         there = {item.path for item in self._client.list_artifacts(run_id, "checkpoint")}
         files = [f for f in self._storage.files(home) if f"checkpoint/{f}" not in there]
         if not files:

@@ -13,6 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from raygan.folder import HTML
 from raygan.records import LOSS
 from raygan.tracking.context import EXPERIMENT_NOTE
 from raygan.tracking.runs import NOTE
@@ -103,7 +104,7 @@ def link(client: MlflowClient, experiment: str, parent: str, sweep: str) -> str:
     note = client.get_experiment(experiment).tags.get(NOTE, EXPERIMENT_NOTE)
     if note.endswith(EXPERIMENT_NOTE):  # otherwise somebody has written one of their own
         run = f"#/experiments/{experiment}/runs/{parent}"
-        links = f"**{sweep}**: [verdict]({run}) · [report]({run}/artifacts/report.html)"
+        links = f"**{sweep}**: [verdict]({run}) · [report]({run}/artifacts/{HTML})"
         client.set_experiment_tag(experiment, NOTE, f"{links}\n\n{EXPERIMENT_NOTE}")
     query = {"compareRunsMode": "CHART", "searchFilter": _filter(parent)}
     if mlflow.__version__.startswith(VERSION):

@@ -37,13 +37,13 @@ from optuna.storages import JournalStorage
 from ray import tune as ray_tune
 from rich.console import Console
 
+from raygan.folder import JOURNAL_FILE
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.cluster import tune
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.session.conclude import spent_metrics
 from raygan.sweep.session.progress import Progress
-from raygan.sweep.session.run import JOURNAL_FILE
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.plan import TrialPlan
 from raygan.sweep.spec.yaml_loader import parse

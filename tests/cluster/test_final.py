@@ -12,6 +12,7 @@ import torch
 from mlflow import MlflowClient
 
 from tests.clusters import PATIENCE, Sweep, mlflow_runs, wait_until
+from tests.tree import files_in, strange
 
 BUDGET = {"steps": 5, "images": 16, "restarts": 1, "audited": 4}
 
@@ -56,6 +57,7 @@ def check_mlflow(made: Sweep, found: dict[str, dict]) -> None:
 def test_replicates_are_tested_in_the_end(sweep):
     made = sweep("final", grid={"norm": ["vanilla", "wn"]}, replicate={"seeds": 2}, final=BUDGET)
     output = made.run()
+    assert strange(files_in(made.storage)) == set()
     found = results(made)
     assert set(found) == {
         f"{norm}-seed{seed}/{which}"

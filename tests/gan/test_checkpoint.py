@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raygan.errors import CheckpointError
+from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 
 
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def newest(folder: Path) -> Path:
-    return folder / checkpoint.file_name(3)
+    return folder / checkpoint_file(3)
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -135,10 +136,10 @@ def test_the_reason_for_damage_is_named(folder):
 
 def test_if_none_is_whole_all_are_named(folder):
     for step in (1, 2, 3):
-        truncate(folder / checkpoint.file_name(step))
+        truncate(folder / checkpoint_file(step))
     with pytest.raises(CheckpointError, match="no checkpoint is complete") as caught:
         checkpoint.load_latest(folder)
-    assert all(checkpoint.file_name(step) in str(caught.value) for step in (1, 2, 3))
+    assert all(checkpoint_file(step) in str(caught.value) for step in (1, 2, 3))
 
 
 class Payload:
@@ -153,7 +154,7 @@ class Payload:
 
 @pytest.mark.parametrize("how", ["torch.save", "legacy torch.save", "pickle"])
 def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path, how):
-    path, touched = tmp_path / checkpoint.file_name(1), tmp_path / "touched"
+    path, touched = tmp_path / checkpoint_file(1), tmp_path / "touched"
     if how == "pickle":
         path.write_bytes(pickle.dumps({"state": Payload(touched)}))
     else:
@@ -168,7 +169,7 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path, how):
 
 
 def test_what_is_no_training_state_is_refused(tmp_path):
-    path = tmp_path / checkpoint.file_name(1)
+    path = tmp_path / checkpoint_file(1)
     torch.save([1, 2], path)
     sign(path)
     with pytest.raises(CheckpointError, match="holds a list"):
@@ -181,7 +182,7 @@ def test_what_is_no_training_state_is_refused(tmp_path):
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_rubbish_with_a_right_checksum_is_refused(tmp_path, data):
-    path = tmp_path / checkpoint.file_name(1)
+    path = tmp_path / checkpoint_file(1)
     path.write_bytes(data)
     sign(path)
     with pytest.raises(CheckpointError):
@@ -279,7 +280,7 @@ def test_steps_of_ten_digits_are_found_and_sorted_by_number(tmp_path):
 
 
 def test_after_an_interrupted_write_the_next_succeeds(folder):
-    half = folder / f"{checkpoint.file_name(4)}.{'0' * 32}.tmp"
+    half = folder / f"{checkpoint_file(4)}.{'0' * 32}.tmp"
     half.write_bytes(b"half of it")
     os.utime(half, (1, 1))  # its process was killed long ago
     checkpoint.save(state(4), folder, 4)

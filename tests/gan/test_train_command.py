@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.config import fields
 from raygan.gan.train_command import main
@@ -117,7 +118,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     kept = checkpoint.load_latest(folder)[0]
     checkpoint.save(kept, folder, 4)
-    os.truncate(folder / checkpoint.file_name(4), 100)
+    os.truncate(folder / checkpoint_file(4), 100)
     capsys.readouterr()
     main([*TINY, "--iterations", "4", "--out", str(tmp_path)])
     said = capsys.readouterr().err
@@ -181,10 +182,10 @@ def test_behind_a_damaged_last_checkpoint_there_is_always_one_to_go_on_from(tmp_
 
     go_on(5)
     assert {4, 5} <= set(checkpoint.steps(folder))
-    os.truncate(folder / checkpoint.file_name(5), 100)
+    os.truncate(folder / checkpoint_file(5), 100)
     assert "resumed after iteration 4" in go_on(6)
     assert {4, 6} <= set(checkpoint.steps(folder))  # 5 is not one to go on from
-    os.truncate(folder / checkpoint.file_name(6), 100)
+    os.truncate(folder / checkpoint_file(6), 100)
     assert "resumed after iteration 4" in go_on(8)
 
 

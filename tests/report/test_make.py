@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER
 from raygan.report import cell_figures, course_figures, figures, forest_figure, make, sheets
 from raygan.report.claims import Claim, PlanEntry
 from raygan.report.drawing import COLORS
 from raygan.report.evidence import Cell
 from raygan.report.finals import read_finals
 from raygan.report.ladder import Agreement
-from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
+from raygan.report.make import Report
 from raygan.storage import Storage
 from tests.report.builders import STEPS, cell, evidence, finals, searched_cell, trial
 from tests.report.chromium import PROGRAM, Chromium
@@ -104,15 +105,15 @@ class Links(HTMLParser):
 
 
 def test_report_and_all_its_files_are_written(storage, report):
-    files = storage.files(FOLDER)
+    files = storage.files(REPORT_FOLDER)
     for sheet in report.sheets:
-        table = pq.read_table(storage.local / FOLDER / f"{sheet.key}.parquet")
+        table = pq.read_table(storage.local / REPORT_FOLDER / f"{sheet.key}.parquet")
         assert table.num_rows == len(sheet.rows) > 0, sheet.key
         if sheet.key != "ended_early":
-            written = pyarrow.csv.read_csv(storage.local / FOLDER / f"{sheet.key}.csv")
+            written = pyarrow.csv.read_csv(storage.local / REPORT_FOLDER / f"{sheet.key}.csv")
             assert (written.num_rows, written.column_names) == (table.num_rows, table.column_names)
     markdown = (storage.local / MARKDOWN).read_text()
-    linked = re.findall(rf"\]\({FOLDER}/([^)]+)\)", markdown)
+    linked = re.findall(rf"\]\({REPORT_FOLDER}/([^)]+)\)", markdown)
     assert {f"{key}.png" for key in FIGURES} <= set(linked) <= set(files)
     assert len([name for name in linked if "samples" in name]) == 3 * SHOWN
     assert (storage.local / HTML).stat().st_size < 5_000_000
@@ -130,10 +131,10 @@ def test_both_documents_have_the_same_words(report):
 def test_figures_of_an_earlier_version_are_removed(tmp_path):
     home = Storage(str(tmp_path))
     for name in ("drawup.png", "mine.png"):
-        home.write(f"{FOLDER}/{name}", b"")
+        home.write(f"{REPORT_FOLDER}/{name}", b"")
     Report.of(home, evidence(cell("bn", [0.01]))).write(home)
-    assert "drawup.png" not in home.files(FOLDER)
-    assert "mine.png" in home.files(FOLDER)
+    assert "drawup.png" not in home.files(REPORT_FOLDER)
+    assert "mine.png" in home.files(REPORT_FOLDER)
 
 
 MOST_READING = 220
@@ -148,7 +149,7 @@ def test_each_figure_says_in_one_line_above_it_how_to_read_it(report):
         assert "better" in line
         assert len(line) <= MOST_READING, drawing.key
         assert f"<figcaption><b>{title}.</b> {line}</figcaption><svg" in page
-        assert f"**{title}.** {line}\n\n![{title}]({FOLDER}/{drawing.key}.png)" in plain
+        assert f"**{title}.** {line}\n\n![{title}]({REPORT_FOLDER}/{drawing.key}.png)" in plain
 
 
 def test_each_table_and_strip_says_in_one_line_under_its_title_how_to_read_it(report):
@@ -211,7 +212,7 @@ def test_without_any_finished_trial_there_is_a_report_all_the_same(tmp_path, cel
     storage = Storage(str(tmp_path))
     Report.of(storage, evidence(*cells, finished=False)).write(storage)
     assert "There is no verdict" in (tmp_path / HTML).read_text()
-    assert pq.read_table(tmp_path / FOLDER / "cells.parquet").num_rows == len(cells)
+    assert pq.read_table(tmp_path / REPORT_FOLDER / "cells.parquet").num_rows == len(cells)
 
 
 def test_damaged_pictures_are_named_and_results_of_the_final_test_passed_over(
@@ -244,7 +245,7 @@ def test_damaged_pictures_are_named_and_results_of_the_final_test_passed_over(
         assert f"| picture damaged: {name}" in markdown
     for picture in damaged:
         assert picture.name not in markdown
-        assert picture.name not in storage.files(FOLDER)
+        assert picture.name not in storage.files(REPORT_FOLDER)
     assert {len(strip.pictures) for strip in (*report.samples, *report.extremes)} == {SHOWN}
 
 

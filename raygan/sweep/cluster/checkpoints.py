@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raygan.errors import CheckpointError
+from raygan.folder import checkpoint_folder
 from raygan.records import LOSS, checkpoint_folders
 from raygan.retries import patiently
 from raygan.shown import shown
@@ -31,7 +32,7 @@ def save(state: Saved, trial: Storage, step: int) -> tuple[str, int]:
     from raygan.gan import checkpoint
 
     # two of one iteration are told apart, should a worker that was thought dead write, too
-    name = f"checkpoint_{step:09d}_{uuid.uuid4().hex[:8]}"
+    name = checkpoint_folder(step, uuid.uuid4().hex[:8])
     what = f"{trial.uri}/{name} cannot be written"
     if trial.is_local:
         folder = trial.local / name

@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from raygan.addresses import check_address, first_line, is_address
 from raygan.errors import ResourceError
+from raygan.folder import TUNE
 from raygan.records import STEP
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import Job
@@ -166,7 +167,7 @@ def run(
             trial_dirname_creator=_trial_id,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=TUNE,
             storage_path=study.storage.uri,
             failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
             callbacks=[_Callback(study)],

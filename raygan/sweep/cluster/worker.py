@@ -127,17 +127,18 @@ def load_images(job: Job) -> ImageSet:
 
 
 def _show(evaluation: Evaluation, storage: Storage) -> None:
+    from raygan.folder import IMAGES, RECONSTRUCTIONS, SAMPLES, picture_file
     from raygan.gan.picture_grid import grid_png
     from raygan.shown import shown
 
-    name = f"{evaluation.step:09d}.png"
+    step = evaluation.step
     try:
-        storage.write(f"images/samples-{name}", grid_png(evaluation.samples))
+        storage.write(picture_file(SAMPLES, step), grid_png(evaluation.samples))
         pairs = grid_png(evaluation.reconstructions, columns=8)
-        storage.write(f"images/reconstructions-{name}", pairs)
+        storage.write(picture_file(RECONSTRUCTIONS, step), pairs)
     except OSError as error:  # a picture is not worth a trial
         with contextlib.suppress(OSError):  # the log may lie on the same disk
-            print(shown(f"{storage.uri}/images: {error}"), flush=True)
+            print(shown(f"{storage.uri}/{IMAGES}: {error}"), flush=True)
 
 
 def _join(rank: int, count: int, *, gpu: bool) -> None:

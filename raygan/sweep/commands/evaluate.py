@@ -15,6 +15,7 @@ from rich.console import Console
 
 from raygan import records
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
+from raygan.folder import FINAL, final_fid, trial_folder
 from raygan.records import WHOLE, TrialRecord
 from raygan.shown import MOST_MESSAGE, say, shown
 from raygan.shown import cell as text_cell
@@ -157,7 +158,7 @@ def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:
     described = {**found, "step": state.step, "checkpoint": generator.checkpoint}
     written = json.dumps(described, indent=1)
     for which in generator.which:
-        Storage(job.folder).write(f"final/{which}-fid.json", written.encode())
+        Storage(job.folder).write(final_fid(which), written.encode())
     click.echo(
         f"{shown(generator)}: FID {found['fid']:.3f}, KID "
         f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
@@ -206,7 +207,7 @@ def _see_checkpoints(sweep: Storage, tested: list[TrialRecord], which: Iterable[
         missing = set(which) - records.find_checkpoints(sweep, record).keys()
         if missing:
             raise CheckpointError(
-                f"{sweep.uri}/trials/{record.id} holds no checkpoint of the "
+                f"{sweep.uri}/{trial_folder(record.id)} holds no checkpoint of the "
                 f"{' and the '.join(sorted(missing))} generator: resume the sweep until its next "
                 "evaluation, restore the folder, or test another trial (NAME/TRIAL)"
             )
@@ -229,7 +230,7 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
     replaced = []
     for record in tested:
         for name in which:
-            if (result := final_tests.read(sweep / "trials" / record.id, name)) is not None:
+            if (result := final_tests.read(sweep / trial_folder(record.id), name)) is not None:
                 table.add_row(text_cell(record.title), name, *_cells(result))
                 if text := result.get("replaced"):
                     replaced.append(f"{record.title}, {name}: {text}")
@@ -242,7 +243,7 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
         "restarts lower the mean loss of the audited images.",
         style="dim",
     )
-    say(console, f"Results: {sweep.uri}/trials/TRIAL/final")
+    say(console, f"Results: {sweep.uri}/{trial_folder('TRIAL')}/{FINAL}")
 
 
 def _cells(result: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from raygan.addresses import check_address
 from raygan.errors import ConfigError, RayganError
+from raygan.folder import HTML, SPEC_FILE
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
 from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
@@ -90,7 +91,7 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
 
 def _is_sweep(root: Storage, name: str) -> bool:
     try:
-        return stored_sweep.SPEC_FILE in (root / name).files()
+        return SPEC_FILE in (root / name).files()
     except (OSError, RayganError):
         return False
 
@@ -228,7 +229,6 @@ def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> Non
 )
 def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
     """Write report.html and report.md of the sweep NAME, running or done."""
-    from raygan.report.make import HTML
     from raygan.sweep.study.gather import make_report
 
     records, data = stored_sweep.stored_records(sweep, spec), stored_sweep.stored_data(sweep)

@@ -25,6 +25,7 @@ from raygan.data.prepare import Map, prepare
 from raygan.data.sources import leftout, splits
 from raygan.data.sources.table import SOURCES
 from raygan.errors import DataError, RayganError
+from raygan.folder import DATA
 from raygan.shown import shown
 
 _SHEET = 64
@@ -91,7 +92,7 @@ def prepare_command(
                 )
             if "split" in given:
                 given["split"] = list(given["split"])
-            config, folder = DatasetConfig.of(name=given.pop("source"), **given), "data"
+            config, folder = DatasetConfig.of(name=given.pop("source"), **given), DATA
         click.echo(_prepare(config, out or folder, processes, address))
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from raygan import records, stored
 from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
+from raygan.folder import SPEEDS_FILE
 from raygan.gan.speed import Speed
 from raygan.records import TrialRecord
 from raygan.report.words import listed
@@ -31,7 +32,6 @@ from raygan.sweep.study.power import parse_sd, say_power
 
 MOST_YAML = 200_000
 """Most characters of the resolved YAML that are shown; no YAML that raygan reads has more."""
-SPEEDS_FILE = "rates.json"  # stored sweeps have this name
 CALIBRATION_SECONDS = 5.0
 """Seconds for which each cell is trained to measure its speed."""
 

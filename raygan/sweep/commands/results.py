@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raygan.errors import ConfigError
+from raygan.folder import HTML
 from raygan.sweep.spec.sweep_spec import load
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         curves = next((drawing.svg for drawing in self.report.drawings), "")
-        path = escape(f"{self.folder}/report.html")
+        path = escape(f"{self.folder}/{HTML}")
         verdict = "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines() if line)
         return f"{verdict}<div>{curves}</div><p>Report: <code>{path}</code></p>"
 

@@ -10,9 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from raygan.errors import TrackingError
+from raygan.folder import (
+    CURVES,
+    HTML,
+    MARKDOWN,
+    OVERVIEW,
+    RECORD_FILE,
+    REPORT_FOLDER,
+    RESULTS,
+    SUMMARY,
+    report_file,
+    trial_folder,
+)
 from raygan.records import STEP, WHOLE
 from raygan.report import tables
-from raygan.report.make import FOLDER, HTML, MARKDOWN, Report
+from raygan.report.make import Report
 from raygan.report.overview import overview_png
 from raygan.shown import shown
 from raygan.storage import Storage
@@ -183,7 +195,7 @@ def _write(
         return None
     title = f"{study.spec.name}: reconstruction loss on held-out images"
     drawn = overview_png(study.storage, title, records, best, prepared.baseline)
-    study.storage.write(tables.OVERVIEW, drawn)
+    study.storage.write(OVERVIEW, drawn)
     return _report(study, prepared)
 
 
@@ -236,13 +248,13 @@ def _close(study: Study, tracker: Tracker, code: int, report: Report | None) -> 
 
 def _artifacts(sweep: Storage, folder: Path) -> tuple[Path, ...]:
     """Copies of the sweep's tables and report in ``folder``."""
-    written = (tables.RESULTS, tables.CURVES, tables.SUMMARY, tables.OVERVIEW, HTML, MARKDOWN)
+    written = (RESULTS, CURVES, SUMMARY, OVERVIEW, HTML, MARKDOWN)
     names = [name for name in written if name in sweep.files()]
-    names += [f"{FOLDER}/{name}" for name in sweep.files(FOLDER)]
-    (folder / FOLDER).mkdir()
+    names += [report_file(name) for name in sweep.files(REPORT_FOLDER)]
+    (folder / REPORT_FOLDER).mkdir()
     for name in names:
         (folder / name).write_bytes(sweep.read(name) or b"")
-    return (*(folder / name for name in names if name in written), folder / FOLDER)
+    return (*(folder / name for name in names if name in written), folder / REPORT_FOLDER)
 
 
 def _exit_code(study: Study) -> int:
@@ -271,14 +283,16 @@ def _explain_failures(session: Session, study: Study) -> None:
         session.say(f"  {count} × {cause}")
     if (left := len(causes) - MOST_CAUSES) > 0:
         session.say(f"  and {left} more reasons")
-    session.say(f"Full text: {study.storage.uri}/trials/TRIAL/record.json, under `reason`")
+    session.say(
+        f"Full text: {study.storage.uri}/{trial_folder('TRIAL')}/{RECORD_FILE}, under `reason`"
+    )
 
 
 def _say_where(session: Session, study: Study, tracker: Tracker) -> None:
     session.say(f"Spent:   {describe_spent(study)}")
-    session.say(f"Results: {study.storage.uri}/{tables.RESULTS}")
-    if tables.OVERVIEW in study.storage.files():
-        session.say(f"Picture: {study.storage.uri}/{tables.OVERVIEW}")
+    session.say(f"Results: {study.storage.uri}/{RESULTS}")
+    if OVERVIEW in study.storage.files():
+        session.say(f"Picture: {study.storage.uri}/{OVERVIEW}")
     if HTML in study.storage.files():
         session.say(f"Report:  {study.storage.uri}/{HTML}")
     home = study.storage.parent

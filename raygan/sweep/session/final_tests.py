@@ -21,6 +21,14 @@ from pydantic import Field, TypeAdapter
 
 from raygan import records, stored
 from raygan.addresses import first_line
+from raygan.folder import (
+    EXTREMES,
+    final_losses,
+    final_picture,
+    final_progress,
+    final_result,
+    trial_folder,
+)
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
@@ -172,7 +180,7 @@ _PROGRESS = TypeAdapter(_Progress)
 def status(sweep: Storage, test: PlannedTest, *, running: bool = True) -> FinalStatus:
     """How far a test is, as it is stored; ``running``: whether any test can be running."""
     generator = test.generator
-    trial, title, which = sweep / "trials" / generator.trial, generator.title, generator.which
+    trial, title, which = sweep / trial_folder(generator.trial), generator.title, generator.which
     if _is_done(sweep, test):
         found = read(trial, which[0]) or {}
         return FinalStatus(title, which, "done", 1.0, found["seconds"], found["loss"])
@@ -190,7 +198,7 @@ def status(sweep: Storage, test: PlannedTest, *, running: bool = True) -> FinalS
 
 
 def _progress_file(generator: Generator) -> str:
-    return f"final/{generator.which[0]}-progress.json"
+    return final_progress(generator.which[0])
 
 
 class _Notes:
@@ -293,15 +301,15 @@ def _write(
 
     from raygan.gan.picture_grid import grid_png, side_by_side
 
-    trial.delete(f"final/{which}.json")  # of another budget: nothing below is its own any more
+    trial.delete(final_result(which))  # of another budget: nothing below is its own any more
     rows = pa.table(_columns(test))
     sink = io.BytesIO()
     pq.write_table(rows, sink)
-    trial.write(f"final/{which}.parquet", sink.getvalue())
-    for kind, chosen in (("hardest", test.hardest(SHOWN)), ("easiest", test.easiest(SHOWN))):
+    trial.write(final_losses(which), sink.getvalue())
+    for kind, chosen in zip(EXTREMES, (test.hardest(SHOWN), test.easiest(SHOWN)), strict=True):
         pairs = side_by_side(images[chosen], test.found[chosen])
-        trial.write(f"final/{which}-{kind}.png", grid_png(pairs, columns=8))
-    trial.write(f"final/{which}.json", json.dumps(result, indent=1).encode())
+        trial.write(final_picture(which, kind), grid_png(pairs, columns=8))
+    trial.write(final_result(which), json.dumps(result, indent=1).encode())
 
 
 def _columns(test: FinalTest) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from raygan import stored
 from raygan.errors import LockedError, RayganError
+from raygan.folder import LOCK_FILE, STOP_FILE
 from raygan.shown import shown
 from raygan.storage import Storage, usable
 
-LOCK_FILE, STOP_FILE = "lock.json", "stop.json"
 BEAT_SECONDS, BEAT_SECONDS_REMOTE = 2.0, 10.0
 """Time between two signs of life on a file system, and on object storage."""
 SILENCE_BEATS = 8

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from raygan import records
+from raygan.folder import HTML, trial_folder
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
 from raygan.report.evidence import Evidence
@@ -68,7 +69,7 @@ def note(verdict: str, evidence: Evidence) -> str:
         for cell in evidence.ranked
     ]
     table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
-    more = "More: artifact `report.html`."
+    more = f"More: artifact `{HTML}`."
     if evidence.champion is not None:
         address = f"models:/{model_name(evidence.name)}@{ALIAS}"
         more += f' The best generator: `mlflow.pytorch.load_model("{address}")`.'
@@ -98,7 +99,7 @@ def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | No
     kept = records.find_checkpoints(sweep, record).get("best") if record else None
     if record is None or kept is None:
         return None
-    saved, replaced = checkpoints.load_or_other(sweep / "trials" / record.id, kept, ["best"])
+    saved, replaced = checkpoints.load_or_other(sweep / trial_folder(record.id), kept, ["best"])
     if replaced:
         logger.warning("%s: %s", record.title, replaced)
     channels, height, width = saved["shape"]

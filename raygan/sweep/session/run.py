@@ -12,6 +12,7 @@ from rich.console import Console
 
 from raygan.addresses import is_address
 from raygan.errors import ConfigError, TrackingError
+from raygan.folder import JOURNAL_FILE, MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from raygan.records import TrialRecord
 from raygan.shown import shown
 from raygan.storage import Storage, usable
@@ -43,9 +44,6 @@ from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Event, Study
 from raygan.tracking.context import default_uri, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
-
-JOURNAL_FILE = "optuna.log"
-"""Optuna's studies, one per cell, as optuna-dashboard opens them."""
 
 
 def run(spec: SweepSpec, console: Console, options: Options) -> int:
@@ -194,7 +192,7 @@ def _lost(holder: Holder) -> None:
 
 
 def _journal(sweep: Storage) -> Journal | None:
-    """Where Optuna's studies are kept for people to look at; only in a local folder."""
+    """Where Optuna's studies are kept for optuna-dashboard; only in a local folder."""
     return Journal(sweep.local / JOURNAL_FILE) if sweep.is_local else None
 
 
@@ -235,7 +233,7 @@ def _announce(study: Study, grown: list[str], session: Session) -> None:
 def _tracker(session: Session) -> Tracker:
     spec = session.spec
     uri = spec.tracking.uri or default_uri(session.storage)
-    for name in ("mlflow.db", "mlartifacts"):  # MLflow would write through a link
+    for name in (MLFLOW_DATABASE, MLFLOW_ARTIFACTS):  # MLflow would write through a link
         session.storage.refuse_link(name)
     return Tracker(uri, spec.tracking.experiment, spec.name, session.sweep)
 

@@ -27,8 +27,6 @@ from raygan.shown import shown
 from raygan.sweep.spec.mistakes import LIST, RANGE
 from raygan.sweep.stopping.rules import RULES
 
-RESERVED = ("data", "mlartifacts", "mlflow.db")
-"""What lies beside the sweeps in a storage folder."""
 MOST_TRIALS = 10_000
 MOST_SEEDS = 1000
 """Of one setting."""

@@ -22,6 +22,7 @@ from raygan.addresses import check_address, without_secrets
 from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
+from raygan.folder import BESIDE_SWEEPS
 from raygan.gan.config import CORE, TrainConfig, check_names, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import parameters
@@ -29,7 +30,6 @@ from raygan.shown import shown
 from raygan.sweep.spec import checks, yaml_loader
 from raygan.sweep.spec.mistakes import explain
 from raygan.sweep.spec.sections import (
-    RESERVED,
     Budget,
     Dataset,
     DeclaredClaim,
@@ -95,10 +95,10 @@ class SweepSpec(Section):
 
     @pydantic.model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> SweepSpec:
-        if ".." in self.name or self.name in RESERVED:
+        if ".." in self.name or self.name in BESIDE_SWEEPS:
             raise ValueError(
                 f"`name` (={self.name!r}) must not contain '..' and must not be one of "
-                f"{', '.join(RESERVED)}"
+                f"{', '.join(BESIDE_SWEEPS)}"
             )
         self.train_config()
         self.final_config()

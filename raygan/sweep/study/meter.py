@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 
 from raygan import stored
 from raygan.errors import RayganError
+from raygan.folder import CLOCK_FILE
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.spec.sections import Budget
 
-CLOCK_FILE = "clock.json"
 SAVE_SECONDS = 10.0
 
 

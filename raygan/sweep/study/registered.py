@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter
 
 from raygan import stored
+from raygan.folder import PLAN_FILE
 from raygan.report.claims import Claim, PlanEntry
 from raygan.storage import Storage
 from raygan.sweep.spec import claims
 from raygan.sweep.spec.sections import DeclaredClaim
 from raygan.sweep.spec.sweep_spec import SweepSpec
 
-PLAN_FILE = "plan.json"
 NOT_IN_IT = ("storage", "scale", "budget", "tracking")
 """Keys of the YAML that say where and how a sweep runs; they are not part of its plan."""
 

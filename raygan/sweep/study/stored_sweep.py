@@ -12,8 +12,8 @@ from pydantic import BaseModel, StringConstraints, TypeAdapter
 
 from raygan import records, stored
 from raygan.errors import ConfigError, RayganError
+from raygan.folder import DATA_FILE, SPEC_FILE, SUMMARY, TRIALS, trial_folder
 from raygan.records import TrialRecord
-from raygan.report.tables import SUMMARY
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, yaml_loader
@@ -22,7 +22,6 @@ from raygan.sweep.study.prepared import Prepared
 
 logger = logging.getLogger(__name__)
 
-SPEC_FILE, DATA_FILE = "sweep.yaml", "data.json"
 VERSIONS = "versions"
 """Key in ``result.json``: versions of the packages that the last run trained with."""
 _END = "...\n"
@@ -97,7 +96,7 @@ def stored_data(sweep: Storage, *, mend: bool = False) -> Prepared | None:
         data = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
-    if data is None and sweep.folders("trials"):
+    if data is None and sweep.folders(TRIALS):
         raise RayganError(f"{sweep.uri}/{DATA_FILE} is missing, but the sweep has begun: "
                           f"{_advice(sweep)}")  # fmt: skip
     return data
@@ -123,9 +122,10 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
         values = cells.get(record.cell, {})
         fits = all(record.config[name] == value for name, value in values.items())
         if record.cell in cells and not (fits and record.params.keys() == searched):
+            folder = f"{sweep.uri}/{trial_folder(record.id)}"
             raise RayganError(
-                f"{sweep.uri}/trials/{record.id} does not belong to the sweep {spec.name!r}: its "
-                f"settings are {shown(record.params)}; restore it, or delete this folder"
+                f"{folder} does not belong to the sweep {spec.name!r}: its settings are "
+                f"{shown(record.params)}; restore it, or delete this folder"
             )
     return known
 
@@ -211,7 +211,7 @@ def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 
 def _has_begun(sweep: Storage) -> bool:
-    return bool(sweep.folders("trials")) or any(
+    return bool(sweep.folders(TRIALS)) or any(
         sweep.read(name) is not None for name in (DATA_FILE, SUMMARY)
     )
 

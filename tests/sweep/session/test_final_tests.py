@@ -21,6 +21,7 @@ from rich.console import Console
 from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
 from raygan.errors import CheckpointError
+from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.judge.final import FinalTest
 from raygan.gan.judge.final_config import FinalConfig
@@ -373,7 +374,7 @@ def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
         if made.records.keys() != {planned.id}:  # the first one fails
             for step in (10, 20):
                 made.heard(planned.id, {"step": step, LOSS: 1 / step})
-                name = f"trials/{planned.id}/checkpoint_{step}/{checkpoint.file_name(step)}"
+                name = f"trials/{planned.id}/checkpoint_{step}/{checkpoint_file(step)}"
                 made.storage.write(name, b"x")
         made.ended(planned.id)
         found = watch._tests(made.storage, made.spec, list(made.records.values()))
@@ -554,7 +555,7 @@ def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):
 @pytest.mark.parametrize("lost", ["generator", "optimizer_g", "history", "config"])
 def test_checkpoint_that_lacks_a_part_is_named(study, jobs, lost):
     folder = study.storage.local / "trials" / "wn-seed1" / "checkpoint_20"
-    saved = checkpoint.load(folder / checkpoint.file_name(20))
+    saved = checkpoint.load(folder / checkpoint_file(20))
     saved[lost] = None
     checkpoint.save(saved, folder, 20)
     job = next(job for job in jobs() if job.job.trial == "wn-seed1")
