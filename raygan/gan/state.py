@@ -74,6 +74,33 @@ class TrainState:
             _optimizer(config, discriminator, config.lr_d or config.lr),
         )
 
+    @classmethod
+    def restore(
+        cls,
+        saved: dict[str, Any],
+        device: torch.device | None = None,
+        *,
+        config: TrainConfig | None = None,
+        shape: Shape | None = None,
+    ) -> TrainState:
+        """The state that :meth:`state_dict` returned, on ``device``.
+
+        ``config`` and ``shape`` (C, H, W) are what it must be of, by default its own; ``config``
+        may have more ``iterations``. Raises :class:`~raygan.errors.CheckpointError` if it is of
+        another configuration or shape, or lacks a part.
+        """
+        try:
+            config = config or TrainConfig(**saved["config"])
+            channels, height, width = shape or saved["shape"]
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint does not say what it is of ({error}); use another one, or start "
+                "in a new folder"
+            ) from error
+        state = cls.create(config, (channels, height, width), device)
+        state.load_state_dict(saved)
+        return state
+
     @property
     def device(self) -> torch.device:
         """Where the networks are."""

@@ -66,10 +66,11 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    state = TrainState.create(config, images.shape, device)
     found = checkpoint.load_latest(out / CHECKPOINTS)
-    if found is not None:
-        state.load_state_dict(found[0])
+    if found is None:
+        state = TrainState.create(config, images.shape, device)
+    else:
+        state = TrainState.restore(found[0], device, config=config, shape=images.shape)
     if workers.rank == 0:
         for reason in found[1] if found else []:
             print(f"skipped: {shown(reason)}", file=sys.stderr)

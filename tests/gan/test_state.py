@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 
+import raygan
 from raygan.errors import CheckpointError
 from raygan.gan import checkpoint
 from raygan.gan.config import CORE, choices, fields
@@ -120,6 +122,47 @@ def test_more_iterations_may_be_asked_for(fresh):
     longer.load_state_dict(saved.state_dict())
     assert longer.step == 2
     assert longer.config.iterations == 50
+
+
+def test_what_was_saved_is_restored_without_saying_what_it_is_of(fresh, tmp_path):
+    kept = fresh(norm="wn", ema=0.9)
+    play(kept, range(2))
+    restored = TrainState.restore(checkpoint.load(checkpoint.save(kept.state_dict(), tmp_path, 2)))
+    assert (restored.config, restored.shape) == (kept.config, kept.shape)
+    assert_equal(restored.state_dict(), kept.state_dict())
+    play(restored, range(2, 4))
+    play(kept, range(2, 4))
+    assert_equal(restored.state_dict(), kept.state_dict())
+
+
+def test_it_is_restored_only_as_what_it_has_to_be(fresh, small):
+    saved = fresh(iterations=5).state_dict()
+    assert TrainState.restore(saved, config=small(iterations=50)).config.iterations == 50
+    with pytest.raises(CheckpointError, match="norm was 'wn', is 'bn'"):
+        TrainState.restore(saved, config=small(norm="bn"))
+    with pytest.raises(CheckpointError, match=r"shape was \[1, 16, 12\], is \[3, 16, 12\]"):
+        TrainState.restore(saved, config=small(), shape=(3, 16, 12))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"config": None}, {"config": {"lr": "fast"}}, {"config": {"wings": 2}}, {"shape": [1]},
+     {"shape": None}, {"generator": {}}, {"step": None, "history": None}],
+)  # fmt: skip
+def test_half_a_state_is_refused(fresh, damage):
+    saved = fresh().state_dict()
+    with pytest.raises(CheckpointError):
+        TrainState.restore({**saved, **damage})
+    for name in damage:
+        del saved[name]
+    with pytest.raises(CheckpointError):
+        TrainState.restore(saved)
+
+
+def test_states_are_restored_in_one_place():
+    home = Path(raygan.__file__).parent
+    files = [path for path in home.rglob("*.py") if "load_state_dict(" in path.read_text()]
+    assert [str(path.relative_to(home)) for path in files] == ["gan/state.py"]
 
 
 def test_rmsprop_is_that_of_the_paper(fresh):

@@ -67,12 +67,13 @@ def _train(job: Job, rank: int) -> None:
 
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
-    state = TrainState.create(config, images.shape, device)
     home = Storage(job.folder)
     # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
     saved, passed_over = patiently(lambda: _newest(home), f"{home.uri} cannot be reached")
-    if saved is not None:
-        state.load_state_dict(saved)
+    if saved is None:
+        state = TrainState.create(config, images.shape, device)
+    else:
+        state = TrainState.restore(saved, device, config=config, shape=images.shape)
     notes = [f"{reason}; resumed after iteration {state.step}" for reason in passed_over]
     # the first word: time counts from here; and what was evaluated before is told again, since a
     # report may have been lost with its driver

@@ -288,8 +288,7 @@ def load_generator(generator: Generator, job: Job) -> tuple[TrainState, ImageSet
     device = torch.device("cuda" if job.gpus > 0 else "cpu")
     home = Storage(job.folder)
     saved, replaced = load_or_other(home, generator.checkpoint, generator.which)
-    state = TrainState.create(job.train_config(), images.shape, device)
-    state.load_state_dict(saved)
+    state = TrainState.restore(saved, device, config=job.train_config(), shape=images.shape)
     return state, images, replaced
 
 

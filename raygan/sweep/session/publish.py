@@ -102,9 +102,8 @@ def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | No
     saved, replaced = checkpoints.load_or_other(sweep / trial_folder(record.id), kept, ["best"])
     if replaced:
         logger.warning("%s: %s", record.title, replaced)
-    channels, height, width = saved["shape"]
-    state = TrainState.create(TrainConfig.of(**record.config), (channels, height, width))
-    state.load_state_dict(saved)
+    state = TrainState.restore(saved, config=TrainConfig.of(**record.config))
+    channels, height, width = state.shape
     model = folder / "model"
     save_model(state.judged, state.config.code_size, state.shape, model)
     words = (
