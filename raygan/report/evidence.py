@@ -279,11 +279,13 @@ class Evidence:
 
     @property
     def champion(self) -> TrialRecord | None:
-        """Of the cell with the lowest mean loss, the run with the lowest."""
-        if not self.ranked:
-            return None
-        losses = self.losses(self.ranked[0])
-        return self.ranked[0].runs[min(losses, key=losses.__getitem__)]
+        """The sweep's best run: :meth:`best_run` of the cell with the lowest mean loss."""
+        return self.best_run(self.ranked[0]) if self.ranked else None
+
+    def best_run(self, cell: Cell) -> TrialRecord:
+        """The run with the lowest loss of a cell that has one."""
+        losses = self.losses(cell)
+        return cell.runs[min(losses, key=losses.__getitem__)]
 
     def reference(self, cell: Cell) -> Cell | None:
         """What ``cell`` is held against: the same without a normalisation, else the first cell."""

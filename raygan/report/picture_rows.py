@@ -96,8 +96,7 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     ]
     strips = []
     for cell in evidence.ranked[:MOST_CELLS]:
-        losses = evidence.losses(cell)
-        record = cell.runs[min(losses, key=losses.__getitem__)]
+        record = evidence.best_run(cell)
         found = _strip(storage, cell, record, names)
         note = f"The loss of each image is in {losses_files(record.id)}."
         strips.append(replace(found, note=note))

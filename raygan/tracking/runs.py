@@ -17,8 +17,8 @@ from raygan.folder import PICTURES, SPEC_FILE, picture_file, trial_folder
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking.champion import Champion, register
 from raygan.tracking.context import NO_PARAMS, PARAMS, STATUS_OF, Status
+from raygan.tracking.model import Model, register
 from raygan.tracking.problems import in_short
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Ending:
     """Artifacts: files, and folders by their names."""
     note: str = ""
     """The run's description, in Markdown."""
-    champion: Champion | None = None
+    model: Model | None = None
+    """The generator to register."""
 
 
 @dataclass
@@ -129,14 +130,14 @@ class Runs:
                 self._client.log_artifact(self.parent, str(path))
         if ending.note:
             self._client.set_tag(self.parent, NOTE, ending.note)
-        if ending.champion is not None:
-            self._register(ending.champion)
+        if ending.model is not None:
+            self._register(ending.model)
         self._client.set_terminated(self.parent, status)
 
-    def _register(self, champion: Champion) -> None:
+    def _register(self, model: Model) -> None:
         name = model_name(self._sweep)
         try:
-            register(self._client, self._experiment, self.parent, name, self._id, champion)
+            register(self._client, self._experiment, self.parent, name, self._id, model)
         except Exception as error:  # a registry that may not be used must not keep a run open
             reason = in_short(error)
             logger.warning("the best generator is not registered as %s: %s", name, reason)
@@ -255,7 +256,7 @@ def cut(note: str) -> str:
 
 
 def model_name(sweep: str) -> str:
-    """Name of a sweep's champion in the model registry."""
+    """Name of the champion's generator in the model registry."""
     return f"raygan-{sweep}"
 
 

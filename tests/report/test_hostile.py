@@ -125,7 +125,7 @@ def test_report_has_no_control_character_and_no_element_of_others(tmp_path, host
 
 
 def test_description_in_mlflow_is_no_markup(hostile):
-    note = publish.note("all of " + EVIL, hostile)
+    note = publish.note("all of " + EVIL, hostile, has_model=True)
     assert is_plain(note)
     assert not re.findall(r"(?<!\\)(?:<b|&lt|!\[p\])", note)
 

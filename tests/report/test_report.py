@@ -14,7 +14,7 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.picture_grid import grid_png
 from raygan.records import LOSS, TrialRecord, load_all
 from raygan.report import overview, tables
-from raygan.report.evidence import Evidence
+from raygan.report.evidence import Cell, Evidence
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
 from raygan.sweep.session import publish, terminal
@@ -139,3 +139,25 @@ def test_mlflow_and_results_have_the_worsening_on_fresh_images(tmp_path):
     (row,) = tables.results_table(Storage(str(tmp_path)), [run]).to_pylist()
     assert row["worsening_fresh"] == pytest.approx(math.log(1.2))
     assert row["worsening"] is None  # too few evaluations
+
+
+@pytest.mark.parametrize("has_model", [True, False])
+def test_mlflow_names_the_best_generator_only_if_it_is_registered(has_model):
+    note = publish.note("no verdict", Evidence("a", []), has_model=has_model)
+    assert ("models:/raygan-a@champion" in note) == has_model
+
+
+def test_the_champion_is_the_best_run_of_the_best_cell(tmp_path, caplog):
+    runs = {c: [record(f"{c}-{seed}", [loss], "ok") for seed, loss in enumerate(losses)]
+            for c, losses in {"bn": [0.3, 0.1], "wn": [0.15, 0.16]}.items()}  # fmt: skip
+    for found in runs.values():
+        for seed, run in enumerate(found):
+            run.kind, run.config["seed"] = "replicate", seed
+    evidence = Evidence(
+        "a", [Cell(name, {}, found, found, found[0]) for name, found in runs.items()]
+    )
+    assert evidence.ranked[0].name == "wn"  # 0.155 < 0.173, though the lowest run is one of bn
+    assert evidence.champion is runs["wn"][0]
+    assert evidence.best_run(evidence.cells[0]) is runs["bn"][1]
+    assert publish.model_of(Storage(str(tmp_path)), evidence, tmp_path) is None  # nothing is kept
+    assert caplog.text == ""

@@ -17,10 +17,10 @@ from raygan.gan.picture_grid import grid_png
 from raygan.gan.state import TrainState
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking.champion import Champion, save_model
 from raygan.tracking.context import PARAMS, default_uri, run_tags
 from raygan.tracking.database import file_of
 from raygan.tracking.mlflow_tracker import Tracker
+from raygan.tracking.model import Model, save_model
 from raygan.tracking.runs import NOTE, Ending, cut
 from tests.clusters import wait_until
 
@@ -198,7 +198,7 @@ def test_parent_has_description_folders_and_champion(database, sweep, tmp_path):
     (folder / "cells.csv").write_text("a")
     name = f"raygan-{tmp_path.name}"
     for key in ("wn-000/a", "wn-000/a", "wn-001/b"):
-        ending = Ending(files=(folder,), note="verdict", champion=Champion(key, tmp_path / "model"))
+        ending = Ending(files=(folder,), note="verdict", model=Model(key, tmp_path / "model"))
         tracker = Tracker(database, "experiment", tmp_path.name, sweep)
         tracker.connect()
         tracker.open(sweep.uri, "name: sweep\n", run_tags("abc"))
@@ -221,9 +221,9 @@ def test_refusing_registry_keeps_no_run_open(database, sweep, tmp_path, monkeypa
         raise PermissionError("not allowed")
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", refuse)
-    monkeypatch.setattr("raygan.tracking.champion._version", refuse)
+    monkeypatch.setattr("raygan.tracking.model._version", refuse)
     tracker = open_tracker(database, sweep)
-    ending = Ending({"loss/wn": 0.1}, champion=Champion("wn-000/a", tmp_path))
+    ending = Ending({"loss/wn": 0.1}, model=Model("wn-000/a", tmp_path))
     assert tracker.close("FINISHED", ending)
     parent = runs(database, sweep)["sweep"]
     assert parent.info.status == "FINISHED"

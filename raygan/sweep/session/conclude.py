@@ -139,7 +139,9 @@ def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | Non
     """Whether the parent run has ended so, and with this verdict: tests may have come later."""
     if ended is None or report is None:
         return ended is not None and ended[0] == _status(code)
-    return ended == (_status(code), publish.note(report.verdict, report.evidence))
+    # with a model or without: whether it could be saved then is no matter now
+    notes = [publish.note(report.verdict, report.evidence, has_model=has) for has in (True, False)]
+    return ended[0] == _status(code) and ended[1] in notes
 
 
 def _say_behind(session: Session, tracker: Tracker) -> None:
@@ -237,11 +239,12 @@ def _close(study: Study, tracker: Tracker, code: int, report: Report | None) -> 
                 if record.outcome is not None:
                     summary = publish.summary(record, evidence)
                     tracker.update(record, ended=True, summary=summary)
+            model = publish.model_of(study.storage, evidence, folder)
             ending = replace(
                 ending,
                 metrics=metrics | publish.aggregates(evidence),
-                note=publish.note(report.verdict, evidence),
-                champion=publish.champion(study.storage, evidence, folder),
+                note=publish.note(report.verdict, evidence, has_model=model is not None),
+                model=model,
             )
         return tracker.close(_status(code), ending)
 

@@ -1,5 +1,5 @@
 """What of a sweep's results goes to MLflow: each trial's summary, the parent run's end, the
-champion."""
+champion's generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from raygan.report.make import markdown
 from raygan.report.sections import target
 from raygan.report.words import loss
 from raygan.storage import Storage
-from raygan.tracking.champion import ALIAS, Champion
+from raygan.tracking.champion import ALIAS
+from raygan.tracking.model import ALIAS, Model
 from raygan.tracking.problems import in_short
 from raygan.tracking.runs import cut, model_name
 
@@ -61,8 +62,9 @@ def aggregates(evidence: Evidence) -> dict[str, float]:
     return found
 
 
-def note(verdict: str, evidence: Evidence) -> str:
-    """The description of the parent run, in Markdown."""
+def note(verdict: str, evidence: Evidence, *, has_model: bool) -> str:
+    """The description of the parent run, in Markdown; ``has_model``: whether the champion's
+    generator is registered."""
     rows = [
         f"| {markdown(cell.name)} | {markdown(cell.setting)} | {loss(evidence.mean(cell))} | "
         f"{len(evidence.losses(cell))} | {len(cell.failed)} of {len(cell.ended)} |"
@@ -70,30 +72,30 @@ def note(verdict: str, evidence: Evidence) -> str:
     ]
     table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
     more = f"More: artifact `{HTML}`."
-    if evidence.champion is not None:
+    if has_model:
         address = f"models:/{model_name(evidence.name)}@{ALIAS}"
         more += f' The best generator: `mlflow.pytorch.load_model("{address}")`.'
     return cut("\n".join([markdown(verdict), "", more, "", *(table + rows if rows else [])]))
 
 
-def champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
-    """The best generator, saved as a model in the empty ``folder``.
+def model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
+    """The champion's best generator, saved as a model in the empty ``folder``.
 
     None if there is none, or, with a line in the log, if it cannot be saved.
     """
     try:
-        return _champion(sweep, evidence, folder)
+        return _model_of(sweep, evidence, folder)
     except Exception as error:  # whatever it is, the sweep has its results
         reason = in_short(error)
         logger.warning("the best generator cannot be registered as a model: %s", reason)
         return None
 
 
-def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | None:
+def _model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
     from raygan.sweep.cluster import checkpoints
-    from raygan.tracking.champion import save_model
+    from raygan.tracking.model import save_model
 
     record = evidence.champion
     kept = records.find_checkpoints(sweep, record).get("best") if record else None
@@ -103,13 +105,12 @@ def _champion(sweep: Storage, evidence: Evidence, folder: Path) -> Champion | No
     if replaced:
         logger.warning("%s: %s", record.title, replaced)
     state = TrainState.restore(saved, config=TrainConfig.of(**record.config))
-    channels, height, width = state.shape
-    model = folder / "model"
-    save_model(state.judged, state.config.code_size, state.shape, model)
+    home = folder / "model"
+    save_model(state.judged, state.config.code_size, state.shape, home)
     words = (
         f"Generator of {record.title} after {state.step:,} iterations, the best of its run and "
         f"that the best of the cell {record.cell}. Codes z ~ N(0, 1), float32 (N, "
-        f"{state.config.code_size}), to images, float32 (N, {channels}, {height}, {width}) in "
+        f"{state.config.code_size}), to images, float32 (N, {', '.join(map(str, state.shape))}) in "
         "[0, 1]."
     )
-    return Champion(f"{record.id}/{kept}", model, words, {"trial": record.id, "cell": record.cell})
+    return Model(f"{record.id}/{kept}", home, words, {"trial": record.id, "cell": record.cell})

@@ -1,4 +1,7 @@
-"""A sweep's best generator as a model in MLflow's registry, loadable without raygan."""
+"""The generator of a sweep's champion as a model in MLflow's registry, loadable without raygan.
+
+Which trial the champion is says :attr:`raygan.report.evidence.Evidence.champion`.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ _TAG = "raygan.generator"
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The generator that is registered."""
+class Model:
+    """A generator as it is registered."""
 
     key: str
     """Tells it apart from the sweep's other generators: a trial and its checkpoint."""
-    model: Path
+    folder: Path
     """What :func:`save_model` has written."""
     description: str = ""
     params: dict[str, str] = field(default_factory=dict)
@@ -67,34 +70,34 @@ def save_model(generator: nn.Module, code_size: int, shape: tuple[int, ...], fol
 
 
 def register(
-    client: MlflowClient, experiment: str, run: str, name: str, sweep: str, champion: Champion
+    client: MlflowClient, experiment: str, run: str, name: str, sweep: str, model: Model
 ) -> None:
-    """Make ``champion`` the model ``name`` under the alias ``champion``; no version is made twice.
+    """Register ``model`` as ``name`` under the alias ``champion``; no version is made twice.
 
     ``sweep`` is the id of the sweep whose parent run is ``run``, in the experiment ``experiment``.
     """
-    key = f"{sweep}/{champion.key}"
+    key = f"{sweep}/{model.key}"
     known = next(
         (v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(_TAG) == key),
         None,
     )
-    version = known or _version(client, experiment, run, name, key, champion)
+    version = known or _version(client, experiment, run, name, key, model)
     client.set_registered_model_alias(name, ALIAS, version.version)
 
 
 def _version(
-    client: MlflowClient, experiment: str, run: str, name: str, key: str, champion: Champion
+    client: MlflowClient, experiment: str, run: str, name: str, key: str, model: Model
 ) -> Any:
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
     tags = {_TAG: key}
-    model = client.create_logged_model(
-        experiment, ALIAS, source_run_id=run, tags=tags, params=champion.params
+    logged = client.create_logged_model(
+        experiment, ALIAS, source_run_id=run, tags=tags, params=model.params
     )
-    client.log_model_artifacts(model.model_id, str(champion.model))
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+    client.log_model_artifacts(logged.model_id, str(model.folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
     try:
         client.create_registered_model(name, description="The best generator of a sweep by raygan.")
     except MlflowException as error:
@@ -103,10 +106,10 @@ def _version(
     return client.create_model_version(
         name,
         # not its address models:/…, which the registry would look up in MLflow's global store
-        source=model.artifact_location,
+        source=logged.artifact_location,
         run_id=run,
         tags=tags,
-        description=champion.description,
+        description=model.description,
         await_creation_for=READY_SECONDS,
-        model_id=model.model_id,
+        model_id=logged.model_id,
     )
