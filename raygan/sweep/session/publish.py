@@ -15,7 +15,6 @@ from raygan.report.make import markdown
 from raygan.report.sections import target
 from raygan.report.words import loss
 from raygan.storage import Storage
-from raygan.tracking.champion import ALIAS
 from raygan.tracking.model import ALIAS, Model
 from raygan.tracking.problems import in_short
 from raygan.tracking.runs import cut, model_name
