@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    ("errors", "shown", "addresses", "version", "stored", "local_files", "storage", "folder",
+    ("errors", "shown", "addresses", "version", "stored", "local_files", "retries", "storage", "folder",
      "recipe"),
     ("data",),
     ("gan",),

@@ -90,7 +90,7 @@ class TrainState:
         another configuration or shape, or lacks a part.
         """
         try:
-            config = config or TrainConfig(**saved["config"])
+            config = config or TrainConfig.of(**saved["config"])
             channels, height, width = shape or saved["shape"]
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from raygan.folder import trial_folder
+
 if TYPE_CHECKING:
     from raygan.gan.config import TrainConfig
     from raygan.storage import Storage
@@ -60,7 +62,7 @@ def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared)
     return Job(
         trial=plan.id,
         config=plan.config.to_dict(),
-        folder=f"{sweep.uri}/trials/{plan.id}",
+        folder=f"{sweep.uri}/{trial_folder(plan.id)}",
         prepared=prepared.folder,
         digest=prepared.digest,
         split_seed=plan.config.seed if own_split else None,

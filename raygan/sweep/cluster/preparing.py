@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from raygan.addresses import is_address
 from raygan.errors import DataError, RayganError
+from raygan.folder import DATA
 
 if TYPE_CHECKING:
     from raygan.storage import Storage
@@ -56,7 +57,7 @@ def dataset_of(spec: SweepSpec) -> dict[str, Any]:
 
 def data_folder(storage: Storage) -> str:
     """Where the prepared images of all sweeps in ``storage`` lie."""
-    return str(storage.local / "data") if storage.is_local else f"{storage.uri}/data"
+    return str(storage.local / DATA) if storage.is_local else f"{storage.uri}/{DATA}"
 
 
 def prepare_images(preparation: Preparation, **options: Any) -> Prepared:

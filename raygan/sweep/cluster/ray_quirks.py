@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from raygan.addresses import is_address
 from raygan.errors import ResourceError
+from raygan.folder import CHECKPOINT_LIST
 from raygan.shown import COLORS, shown
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ MOST_OF_A_PATH = 24
 _NOTED = "Failure # "
 """Tune begins each of a trial's failures with it."""
 _RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): )", re.MULTILINE)
-CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of a trial's checkpoints, in the trial's folder."""
 _MOST_LISTED = 2**24
-"""Bytes of that list; one that is longer is cut, and so damaged."""
+"""Bytes of Ray Train's list of a trial's checkpoints; a longer one is cut, and so damaged."""
 
 _NODE_OF_ITS_OWN = re.compile(r"node_[0-9a-f]{56}")
 """The node types that Ray makes up where no autoscaler runs: one for each node."""

@@ -137,7 +137,7 @@ def generators(
 def _is_done(sweep: Storage, test: PlannedTest) -> bool:
     generator = test.generator
     asked = asdict(test.config), generator.checkpoint
-    found = (read(sweep / "trials" / generator.trial, which) for which in generator.which)
+    found = (read(sweep / trial_folder(generator.trial), which) for which in generator.which)
     return all(known and (known.get("asked"), known.get("checkpoint")) == asked for known in found)
 
 
