@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # one stream per use, so that no two uses ever share random numbers
-INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS, FID = range(9)
+INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS, FID, METRICS = range(10)
 
 Places = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]

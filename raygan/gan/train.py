@@ -21,8 +21,8 @@ from raygan.gan import sampling
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
+from raygan.gan.judge.metrics import measure
 from raygan.gan.judge.reconstruction import Reconstruction, reconstruct
-from raygan.gan.judge.variety import variety
 from raygan.gan.nets.layers import frozen
 from raygan.gan.picture_grid import side_by_side
 from raygan.gan.pixels import as_bytes, as_float
@@ -48,9 +48,9 @@ class Evaluation:
     metrics: Metrics
     """``train/…``: means since the last evaluation (losses, D's accuracy on real and fake), and
     gradient norms of the last iteration; ``val/reconstruction_loss``: mean squared error per
-    pixel in [0, 1]; ``val/variety`` (:mod:`raygan.gan.judge.variety`) of G's
-    images; ``perf/images_per_second``: real images of all workers per second of
-    training; ``perf/images_seen``."""
+    pixel in [0, 1]; ``val/variety`` and each metric of the user's own
+    (:mod:`raygan.gan.judge.metrics`) of G's images; ``perf/images_per_second``: real
+    images of all workers per second of training; ``perf/images_seen``."""
     finite: bool
     """Whether every metric is a finite number; if not, one that comes at iteration :data:`EARLY`
     at the latest is an early failure."""
@@ -63,6 +63,8 @@ class Evaluation:
     of this worker's share."""
     reconstruction_losses: Tensor
     """Loss of each running-test image, float32 [N], on the CPU."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the metrics should know; the same words each time that it happens."""
 
     @property
     def loss(self) -> float:
@@ -241,12 +243,14 @@ def _evaluate(
     )
     loss = reconstruction.loss
     samples = _sample(state.judged, config, REFERENCE)
+    seed = sampling.derive_seed(config.seed, sampling.METRICS, state.step)
+    measured, notes = measure(getattr(config, "parameters", {}), samples, images, seed)
     metrics |= {
         "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
         "train/gradient_norm_g": float(game.generator.gradient_norm()),
         "perf/images_seen": float(state.step * config.d_steps * config.batch_size),
         "val/reconstruction_loss": loss,
-        **variety(samples, images),
+        **measured,
     }
     finite = all(math.isfinite(value) for value in metrics.values())
     best = finite and loss < state.best_loss
@@ -261,6 +265,7 @@ def _evaluate(
         samples=as_bytes(samples[:SAMPLES]),
         reconstructions=_pairs(held_out, reconstruction, workers),
         reconstruction_losses=reconstruction.losses,
+        notes=tuple(notes),
     )
 
 

@@ -77,8 +77,12 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
         if found:
             print(f"resumed after iteration {state.step}", file=sys.stderr)
         print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
+    told: set[str] = set()
     for evaluation in train(config, images, state):
         if workers.rank == 0:
+            for note in set(evaluation.notes) - told:
+                print(note, file=sys.stderr)
+            told.update(evaluation.notes)
             _record(evaluation, state, out)
         if not evaluation.finite:
             raise _DivergedError(f"a metric was not finite at iteration {evaluation.step}")

@@ -55,13 +55,29 @@ def geometric_mean(values: Sequence[float]) -> Mean | None:
     if not values:
         return None
     logs = np.log(np.asarray(values, dtype=float))
-    n, mean = len(logs), float(logs.mean())
-    sd = float(logs.std(ddof=1)) if n > 1 else None
+    mean, sd, reach = _spread(logs)
     interval = None
-    if n >= LEAST and sd is not None:
-        reach = _quantile(1 - (1 - LEVEL) / 2, n - 1) * sd / math.sqrt(n)
+    if reach is not None:
         interval = Interval(math.exp(mean - reach), math.exp(mean + reach))
-    return Mean(n, math.exp(mean), sd, interval)
+    return Mean(len(logs), math.exp(mean), sd, interval)
+
+
+def arithmetic_mean(values: Sequence[float]) -> tuple[float, Interval | None] | None:
+    """Mean of ``values`` and its interval, x̄ ± t · s / √n, None below :data:`LEAST`; None if there
+    are no values."""
+    if not values:
+        return None
+    mean, _, reach = _spread(np.asarray(values, dtype=float))
+    return mean, None if reach is None else Interval(mean - reach, mean + reach)
+
+
+def _spread(values: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Mean, standard deviation, and half the width of the mean's interval."""
+    n, mean = len(values), float(values.mean())
+    sd = float(values.std(ddof=1)) if n > 1 else None
+    if n < LEAST or sd is None:
+        return mean, sd, None
+    return mean, sd, _quantile(1 - (1 - LEVEL) / 2, n - 1) * sd / math.sqrt(n)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from raygan.report.assumptions import assumptions
 from raygan.report.comparison_sheets import cells, claims, compared, plans
 from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
+from raygan.report.own_metrics import COLLAPSE, own_metrics
 from raygan.report.section_sheets import budget, crossings, failures, other_comparisons
 from raygan.report.tables import REASON, WHOLE_REASONS
 from raygan.report.tabular import Column, Sheet
 from raygan.shown import shown
 
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
-COLLAPSE = ("val/variety", "val/diversity", "val/duplicates")
-"""Metrics of an evaluation that tell a collapse; the last two are those of earlier versions."""
 
 
 def _measures(evidence: Evidence, record: TrialRecord) -> dict[str, float]:
@@ -33,6 +32,7 @@ def _measures(evidence: Evidence, record: TrialRecord) -> dict[str, float]:
 
 def sheets(evidence: Evidence) -> list[Sheet]:
     """All tables, the most important one first."""
+    own = own_metrics(evidence)
     return [
         claims(evidence),
         cells(evidence),
@@ -44,6 +44,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         assumptions(evidence),
         plans(evidence),
         runs(evidence),
+        *([own] if own.rows else []),
         learning_rates(evidence),
         budget(evidence),
         outcomes(evidence),

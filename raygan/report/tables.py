@@ -51,6 +51,7 @@ def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
         "end_loss": record.end_loss,
         **{name: measures.get(name) for name in STABILITY},
         "worsening_fresh": stability.fresh_of(tested.get("final_best"), tested.get("final_last")),
+        **last_metrics(record),
         **tested,
         "seconds": record.seconds,
         "gpu_seconds": record.gpu_seconds,
@@ -60,6 +61,12 @@ def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
             for folder in [record.checkpoints.get(which)]
         },
     }
+
+
+def last_metrics(record: TrialRecord) -> dict[str, float]:
+    """The metrics of the last evaluation beside the reconstruction loss: ``val/…``."""
+    last = record.history[-1] if record.history else {}
+    return {name: last[name] for name in last if name.startswith("val/") and name != LOSS}
 
 
 def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, Any]) -> None:

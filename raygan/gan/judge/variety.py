@@ -13,17 +13,21 @@ from torch import Tensor
 
 from raygan.data.distances import distances, effective_number
 from raygan.data.images import ImageSet
-from raygan.gan.judge.collapse import VARIETY
+from raygan.gan.judge.metric import Metric
 
 
-def variety(samples: Tensor, images: ImageSet) -> dict[str, float]:
-    """:data:`VARIETY` of ``samples`` (float [n, C, H, W] in [0, 1]), of which as many are looked at
-    as of the training images (:attr:`ImageSet.reference`).
+class Variety(Metric):
+    """Effective number of different images among the samples, divided by that among as many
+    training images (:attr:`ImageSet.reference`); about 1 for samples as varied as the data.
 
-    Empty if the training images do not differ. Not a number if a sample is not.
+    None if the training images do not differ. Not a number if a sample is not.
     """
-    reference = images.reference
-    if not reference.width > 0 or len(samples) < reference.count:
-        return {}
-    between = distances(samples[: reference.count])
-    return {VARIETY: effective_number(between, reference.width) / reference.effective}
+
+    name = "variety"
+
+    def measure(self, samples: Tensor, images: ImageSet) -> float | None:
+        reference = images.reference
+        if not reference.width > 0 or len(samples) < reference.count:
+            return None
+        between = distances(samples[: reference.count])
+        return effective_number(between, reference.width) / reference.effective

@@ -81,6 +81,8 @@ def _train(job: Job, rank: int) -> None:
 
     for evaluation in train(config, images, state, gpu_share=job.gpu_share):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
+        if evaluation.notes:
+            report["notes"] = list(evaluation.notes)
         if not evaluation.finite:
             bad = [key for key, value in evaluation.metrics.items() if not math.isfinite(value)]
             report |= {

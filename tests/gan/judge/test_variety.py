@@ -12,9 +12,10 @@ from raygan.data.distances import distances, effective_number, mean_distance
 from raygan.data.images import REFERENCE, ImageSet
 from raygan.gan.config import choices
 from raygan.gan.judge.collapse import CERTAIN, LAST, VARIETY, find_collapse, find_untrained
-from raygan.gan.judge.variety import variety
+from raygan.gan.judge.variety import Variety
 
 SIZE = 12
+variety = Variety().measure
 
 
 def rng(seed: int) -> torch.Generator:
@@ -89,7 +90,7 @@ def history(**curves: list[float]) -> list[dict[str, float]]:
 
 def verdict(samples: Tensor, images: ImageSet = PHOTOGRAPHS) -> str | None:
     """What is said of a run whose samples are such from the first evaluation on."""
-    return find_collapse(history(variety=[variety(samples, images)[VARIETY]] * 5))
+    return find_collapse(history(variety=[variety(samples, images)] * 5))
 
 
 @pytest.mark.parametrize(
@@ -126,21 +127,21 @@ def test_as_many_different_images_as_the_data_has_are_no_collapse(samples, image
 
 def test_variety_is_against_as_many_training_images():
     assert PHOTOGRAPHS.reference.count == REFERENCE
-    assert variety(scenes(REFERENCE, 5), PHOTOGRAPHS)[VARIETY] == pytest.approx(1, abs=0.1)
+    assert variety(scenes(REFERENCE, 5), PHOTOGRAPHS) == pytest.approx(1, abs=0.1)
     few = image_set(scenes(40, 1))
     assert few.reference.count == 40
-    assert variety(scenes(REFERENCE, 5), few)[VARIETY] == pytest.approx(1, abs=0.1)
+    assert variety(scenes(REFERENCE, 5), few) == pytest.approx(1, abs=0.1)
 
 
 def test_samples_that_are_no_numbers_have_no_variety():
     samples = scenes(REFERENCE, 5)
     samples[3] = math.nan
-    assert math.isnan(variety(samples, PHOTOGRAPHS)[VARIETY])
+    assert math.isnan(variety(samples, PHOTOGRAPHS))
 
 
 def test_data_without_any_spread_says_nothing():
-    assert variety(scenes(REFERENCE, 5), image_set(scenes(1, 1))) == {}
-    assert variety(scenes(REFERENCE, 5), image_set(copies(scenes(1, 1)))) == {}
+    assert variety(scenes(REFERENCE, 5), image_set(scenes(1, 1))) is None
+    assert variety(scenes(REFERENCE, 5), image_set(copies(scenes(1, 1)))) is None
 
 
 def test_the_reference_is_that_of_training_images(images):

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from raygan.errors import RayganError
-from raygan.records import LOSS
+from raygan.records import LOSS, load_all
 from raygan.storage import Storage
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
@@ -54,6 +54,18 @@ def test_trial_runs_to_its_end(storage):
     assert record.history[0].keys() == {"step", LOSS, "perf/images_per_second"}
     assert record.checkpoints == {"last": "checkpoint_40", "best": "checkpoint_40"}
     assert json.loads(storage.read(f"trials/{trial}/record.json"))["outcome"] == "ok"
+
+
+def test_own_metrics_are_kept_and_a_note_about_them_is_kept_once(storage):
+    study = open_study(storage)
+    trial = study.next_trial().id
+    study.started(trial)
+    study.heard(trial, report(10, 0.1, **{"val/sharpness": 3.0}))
+    for step in (20, 30):
+        study.heard(trial, report(step, 0.1, notes=["val/sharpness is left out"]))
+    record = load_all(storage)[trial]
+    assert [point.get("val/sharpness") for point in record.history] == [3.0, None, None]
+    assert record.notes == ["val/sharpness is left out"]
 
 
 def test_cells_never_compete(storage):
