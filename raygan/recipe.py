@@ -92,6 +92,8 @@ class Recipe:
     """What the YAML calls it."""
     table: ClassVar[Table[Any]]
     """The table of its kind."""
+    reserved: ClassVar[tuple[str, ...]] = ()
+    """Keys of the YAML's section that names it: none of its parameters is called so."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -219,6 +221,11 @@ class Table(Generic[R]):
         known = self.parameters()
         for parameter in parameters(recipe).values():
             _check_declared(parameter, label)
+            if parameter.name in recipe.reserved:
+                raise ConfigError(
+                    f"{label}: its parameter `{parameter.name}` has the name of another key of the "
+                    "same section; rename it"
+                )
             for other, same in known.get(parameter.name, {}).items():
                 if same.type != parameter.type:
                     raise ConfigError(

@@ -21,7 +21,7 @@ from raygan.data.decode import UnusableError
 from raygan.data.shards import Written, write_shard
 from raygan.data.sources.find import images_of
 from raygan.data.sources.pieces import Piece
-from raygan.errors import DataError
+from raygan.errors import ConfigError, DataError
 from raygan.folder import shard_file, shard_note
 from raygan.recipe import RecipeFile
 from raygan.retries import retrying
@@ -82,7 +82,10 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
     :class:`~raygan.errors.DataError` naming the file that cannot be read or written.
     """
     index, piece = numbered
-    recipe.ensure(job.recipes)
+    try:
+        recipe.ensure(job.recipes)
+    except ConfigError as error:  # what the file imports may be installed elsewhere only
+        raise DataError(str(error)) from None
     try:
         if (found := _whole(job, index)) is not None:
             return found

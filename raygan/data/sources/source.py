@@ -69,6 +69,10 @@ class DataSource(Recipe):
     (:meth:`read`). Both must say the same whenever they are asked, in any process.
     """
 
+    reserved = (
+        "name", "path", "split", "crop", "size", "running", "final", "split_seed", "max_corrupt",
+        "parameters",
+    )  # fmt: skip
     needs_path: ClassVar[bool] = True
     """Whether `dataset.path` must be given."""
     has_splits: ClassVar[bool] = False

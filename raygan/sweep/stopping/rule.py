@@ -31,6 +31,7 @@ class StopRule(Recipe):
     """When a trial is early-stopped. ``grace`` belongs to all rules that stop trials: the
     iterations of a trial before which it is not stopped."""
 
+    reserved = ("rule", "grace")
     never: ClassVar[bool] = False
     """Whether it stops no trial at all; such a rule has no ``grace``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch
 from raygan import recipe
 from raygan.data import DatasetConfig, load, prepare
 from raygan.data.decoders import processes
+from raygan.data.making import Job, make
 from raygan.data.manifest import read_manifest
 from raygan.data.prepare import _key
 from raygan.data.sources import find as sources
-from raygan.data.sources.source import Source
+from raygan.data.sources.source import DataSource, Source
 from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError, DataError
 
@@ -200,6 +202,20 @@ def test_other_processes_enter_the_files_that_they_lack():
     assert SOURCES.names[-2:] == ("other", "raw2")
     assert recipe.file_of(SOURCES["other"]) == recipe.RecipeFile("other.py", other)
     assert recipe.file_of(SOURCES["digits"]) is None
+
+
+def test_a_parameter_with_the_name_of_a_key_is_refused():
+    assert {field.name for field in dataclasses.fields(DatasetConfig)} == set(DataSource.reserved)
+    with pytest.raises(ConfigError, match=r"^raw.py: .*`size` has the name of another key"):
+        enter(RAW.replace("side", "size"))
+    assert "raw" not in SOURCES.names
+
+
+def test_a_file_that_another_machine_cannot_run_is_an_error_of_the_data(tmp_path, pixels):
+    file = recipe.RecipeFile("raw.py", "import not_installed_here")
+    job = Job(DatasetConfig(), (32, 32, 1), str(tmp_path), 0, (file,))
+    with pytest.raises(DataError, match=r"^raw.py:1: ModuleNotFoundError"):
+        make(job, (0, next(sources.find(DatasetConfig()).cut(2))))
 
 
 @pytest.mark.cluster

@@ -249,3 +249,8 @@ def test_an_error_in_a_users_own_rule_names_file_and_line(own):
     found.started(trial)
     with pytest.raises(ConfigError, match=r"ceiling.py:18: NameError: name 'nothing'"):
         found.heard(trial, {"step": 20, LOSS: 0.1})
+
+
+def test_a_parameter_with_the_name_of_a_key_is_refused():
+    with pytest.raises(ConfigError, match=r"`grace` has the name of another key"):
+        recipe.use([recipe.RecipeFile("ceiling.py", CEILING.replace("    most: ", "    grace: "))])
