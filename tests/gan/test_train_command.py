@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from raygan import recipe
 from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.config import fields
@@ -187,6 +188,39 @@ def test_behind_a_damaged_last_checkpoint_there_is_always_one_to_go_on_from(tmp_
     assert {4, 6} <= set(checkpoint.steps(folder))  # 5 is not one to go on from
     os.truncate(folder / checkpoint_file(6), 100)
     assert "resumed after iteration 4" in go_on(8)
+
+
+def test_parameters_of_data_sources_are_options(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*TINY, "--data-pool", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert (
+        "`dataset.pool` applies to `name: cifar10` only, not to digits" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "parameters" not in capsys.readouterr().out
+
+
+def test_a_note_about_an_own_metric_is_printed_once(tmp_path, capsys):
+    source = """
+from raygan.gan.judge.metric import Metric
+
+class Nothing(Metric):
+    \"\"\"Not a number.\"\"\"
+    name = "nothing"
+
+    def measure(self, samples, images):
+        return float("nan")
+"""
+    recipe.use([recipe.RecipeFile("own.py", source)])
+    try:
+        main([*TINY, "--out", str(tmp_path)])
+    finally:
+        recipe.use([])
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert said.err.count("val/nothing is left out") == 1
 
 
 def test_help_names_every_field(capsys):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import ray.train
 
+from raygan import recipe
 from raygan.data import DatasetConfig, load, prepare
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
@@ -88,6 +89,38 @@ def test_a_checkpoint_without_networks_fails_the_trial_with_the_reason(tmp_path,
     train_worker(cut.to_plain())
     assert reports[0]["outcome"] == "failed"
     assert "does not hold all of its parts" in reports[0]["reason"]
+
+
+OWN = """
+from raygan.gan.judge.metric import Metric
+
+class Brightness(Metric):
+    \"\"\"Mean brightness of the samples.\"\"\"
+    name = "brightness"
+
+    def measure(self, samples, images):
+        return VALUE
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "metrics", "notes", "reason"),
+    [
+        ("samples.mean()", 2, 0, None),
+        ("float('nan')", 0, 2, None),
+        ("nothing", 0, 0, "ConfigError: own.py:9: NameError: name 'nothing' is not defined"),
+    ],
+)
+def test_a_worker_reports_a_users_own_metric(tmp_path, reports, value, metrics, notes, reason):
+    recipe.use([recipe.RecipeFile("own.py", OWN.replace("VALUE", value))])
+    try:
+        train_worker(job(tmp_path).to_plain())
+    finally:
+        recipe.use([])
+    assert sum("val/brightness" in report for report in reports) == metrics
+    assert sum(bool(report.get("notes")) for report in reports) == notes
+    failed = [report["reason"] for report in reports if "outcome" in report]
+    assert failed == ([] if reason is None else [f"raygan.errors.{reason}"])
 
 
 def test_checkpoints_that_cannot_be_reached_are_not_taken_for_damaged(tmp_path, monkeypatch):
