@@ -24,8 +24,6 @@ from raygan.errors import RayganError
 from raygan.folder import (
     RECORD_FILE,
     TRIALS,
-    is_checkpoint_folder,
-    step_of_checkpoint,
     trial_folder,
 )
 from raygan.gan.config import TrainConfig, fields
@@ -209,32 +207,3 @@ def _told(record: TrialRecord) -> dict[str, Any]:
         "reason": reason,
         "notes": [shown(note, MOST_REASON) for note in record.notes[:MOST_NOTES]],
     }
-
-
-def checkpoint_folders(trial: Storage) -> list[tuple[int, str]]:
-    """Iteration and folder of each checkpoint of a trial, the newest first, whole or not.
-
-    Of two with the same iteration, the one that was written last is first.
-    """
-    found = [
-        (step, folder)
-        for folder in filter(is_checkpoint_folder, trial.folders())
-        for file in trial.files(folder)
-        if (step := step_of_checkpoint(file)) is not None
-    ]
-    return sorted(found, reverse=True)
-
-
-def find_checkpoints(storage: Storage, record: TrialRecord) -> dict[str, str]:
-    """The folders of a trial's ``best`` and ``last`` checkpoint, as far as they are kept.
-
-    Looked up where they lie: what a worker reported may be lost, or replaced since.
-    """
-    by_step: dict[int, str] = {}
-    for step, folder in checkpoint_folders(storage / trial_folder(record.id)):
-        by_step.setdefault(step, folder)
-    known = {step: folder for step, folder in by_step.items() if step <= record.step}
-    found = {"last": known[max(known)]} if known else {}
-    if record.best is not None and record.best[0] in known:
-        found["best"] = known[record.best[0]]
-    return found

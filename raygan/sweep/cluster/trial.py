@@ -43,7 +43,7 @@ def run_trial(config: dict[str, Any]) -> None:
         TrainingFailedError,
     )
 
-    from raygan.records import checkpoint_folders
+    from raygan.checkpoints import find_checkpoints
     from raygan.retries import patiently
     from raygan.storage import Storage
 
@@ -80,7 +80,7 @@ def run_trial(config: dict[str, Any]) -> None:
     patiently(lambda: ray_quirks.set_aside_if_damaged(home), what)
 
     def newest_step() -> int:
-        steps = patiently(lambda: [step for step, _ in checkpoint_folders(home)], what)
+        steps = patiently(lambda: [step for step, _ in find_checkpoints(home)], what)
         return max(steps, default=0)
 
     reason = _until_it_fails(fit, newest_step, TrainingFailedError, lambda: _wait_for(home))

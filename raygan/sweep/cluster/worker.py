@@ -17,10 +17,10 @@ from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import Job
 
 if TYPE_CHECKING:
+    from raygan import checkpoints
     from raygan.data.images import ImageSet
     from raygan.gan.train import Evaluation
     from raygan.storage import Storage
-    from raygan.sweep.cluster import checkpoints
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -53,11 +53,11 @@ def _train(job: Job, rank: int) -> None:
     import torch
     from ray.train import CheckpointUploadMode
 
+    from raygan import checkpoints
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
     from raygan.retries import patiently
     from raygan.storage import Storage
-    from raygan.sweep.cluster import checkpoints
 
     config = job.train_config()
     images = load_images(job)
@@ -105,7 +105,7 @@ def _train(job: Job, rank: int) -> None:
 
 
 def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
-    from raygan.sweep.cluster import checkpoints
+    from raygan import checkpoints
 
     found = checkpoints.load_newest(home)
     if found[1]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from raygan import records
+from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
 from raygan.records import WHOLE, TrialRecord
@@ -204,7 +204,7 @@ def _of_sweep(spec: SweepSpec, known: dict[str, TrialRecord]) -> list[TrialRecor
 
 def _see_checkpoints(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
     for record in tested:
-        missing = set(which) - records.find_checkpoints(sweep, record).keys()
+        missing = set(which) - best_and_last(sweep, record).keys()
         if missing:
             raise CheckpointError(
                 f"{sweep.uri}/{trial_folder(record.id)} holds no checkpoint of the "

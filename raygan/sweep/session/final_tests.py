@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
 
-from raygan import records, stored
+from raygan import stored
 from raygan.addresses import first_line
+from raygan.checkpoints import best_and_last, load_or_other
 from raygan.folder import (
     EXTREMES,
     final_losses,
@@ -35,7 +36,6 @@ from raygan.report import finals
 from raygan.report.finals import WHICH
 from raygan.shown import shown
 from raygan.storage import Storage
-from raygan.sweep.cluster.checkpoints import load_or_other
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.worker import load_images
 
@@ -128,7 +128,7 @@ def generators(
 ) -> Iterator[Generator]:
     """The generators of ``trials`` that are kept; one that is both best and last comes once."""
     for record in trials:
-        kept = records.find_checkpoints(sweep, record)
+        kept = best_and_last(sweep, record)
         for checkpoint in dict.fromkeys(kept[name] for name in which if name in kept):
             names = tuple(name for name in which if kept.get(name) == checkpoint)
             yield Generator(record.id, record.title, checkpoint, names)

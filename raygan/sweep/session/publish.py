@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from raygan import records
+from raygan import checkpoints
 from raygan.folder import HTML, trial_folder
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
@@ -93,11 +93,10 @@ def model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
 def _model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
-    from raygan.sweep.cluster import checkpoints
     from raygan.tracking.model import save_model
 
     record = evidence.champion
-    kept = records.find_checkpoints(sweep, record).get("best") if record else None
+    kept = checkpoints.best_and_last(sweep, record).get("best") if record else None
     if record is None or kept is None:
         return None
     saved, replaced = checkpoints.load_or_other(sweep / trial_folder(record.id), kept, ["best"])

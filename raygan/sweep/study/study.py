@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from optuna.storages import BaseStorage
 
 from raygan import records
+from raygan.checkpoints import best_and_last
 from raygan.gan.judge.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
@@ -320,7 +321,7 @@ class Study:
 
     def _find_checkpoints(self, record: TrialRecord) -> None:
         try:
-            record.checkpoints = records.find_checkpoints(self.storage, record)
+            record.checkpoints = best_and_last(self.storage, record)
         except OSError as problem:
             logger.warning("checkpoints of %s cannot be listed: %s", record.id, problem)
 

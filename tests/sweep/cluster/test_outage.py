@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from raygan import checkpoints
 from raygan.records import load_all
 from raygan.retries import GIVEN_UP, patiently
 from raygan.storage import Storage
-from raygan.sweep.cluster import checkpoints
 from raygan.sweep.cluster.outage import Outage
 from raygan.sweep.cluster.worker import _show
 from raygan.sweep.spec import sweep_spec as spec

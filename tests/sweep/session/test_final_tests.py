@@ -18,6 +18,7 @@ from PIL import Image
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
+from raygan import checkpoints
 from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
 from raygan.errors import CheckpointError
@@ -29,7 +30,6 @@ from raygan.gan.state import TrainState
 from raygan.records import LOSS
 from raygan.report import finals
 from raygan.storage import Storage
-from raygan.sweep.cluster import checkpoints
 from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.cluster.tasks import Tasks
 from raygan.sweep.cluster.trial import WORKER_FAILURES

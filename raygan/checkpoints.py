@@ -1,4 +1,4 @@
-"""A trial's checkpoints, each in a folder of its own: the newest that is whole, or one of them.
+"""A trial's checkpoints, each in a folder of its own: which there are, and the one that is wanted.
 
 A checkpoint may be damaged on its disk, or cut off by the loss of its node. Whole ones that lie
 beside it are used instead, and whoever asked is told why.
@@ -14,14 +14,46 @@ from pathlib import Path
 from typing import Any
 
 from raygan.errors import CheckpointError
-from raygan.folder import checkpoint_folder
-from raygan.records import LOSS, checkpoint_folders
+from raygan.folder import (
+    checkpoint_folder,
+    is_checkpoint_folder,
+    step_of_checkpoint,
+    trial_folder,
+)
+from raygan.records import LOSS, TrialRecord
 from raygan.retries import patiently
 from raygan.shown import shown
 from raygan.storage import Storage
 
 Saved = dict[str, Any]
 """The training state in a checkpoint."""
+
+
+def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
+    """Iteration and folder of each checkpoint of a trial, the newest first, whole or not.
+
+    Looked up where they lie: what a worker reported may be lost, or replaced since. Of two with the
+    same iteration, the one that was written last is first.
+    """
+    found = [
+        (step, folder)
+        for folder in filter(is_checkpoint_folder, trial.folders())
+        for file in trial.files(folder)
+        if (step := step_of_checkpoint(file)) is not None
+    ]
+    return sorted(found, reverse=True)
+
+
+def best_and_last(sweep: Storage, record: TrialRecord) -> dict[str, str]:
+    """The folders of a trial's ``best`` and ``last`` checkpoint, as far as they are kept."""
+    by_step: dict[int, str] = {}
+    for step, folder in find_checkpoints(sweep / trial_folder(record.id)):
+        by_step.setdefault(step, folder)
+    known = {step: folder for step, folder in by_step.items() if step <= record.step}
+    found = {"last": known[max(known)]} if known else {}
+    if record.best is not None and record.best[0] in known:
+        found["best"] = known[record.best[0]]
+    return found
 
 
 def save(state: Saved, trial: Storage, step: int) -> tuple[str, int]:
@@ -69,7 +101,7 @@ def load_newest(trial: Storage) -> tuple[Saved | None, list[str]]:
     read.
     """
     passed_over: list[str] = []
-    for step, folder in checkpoint_folders(trial):
+    for step, folder in find_checkpoints(trial):
         try:
             return load(trial, folder), passed_over
         except CheckpointError as error:
@@ -89,7 +121,7 @@ def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Sa
     except CheckpointError as error:
         problem = error
     others: list[tuple[float, Saved]] = []
-    for step, other in checkpoint_folders(trial):
+    for step, other in find_checkpoints(trial):
         try:
             saved = load(trial, other)
         except CheckpointError:

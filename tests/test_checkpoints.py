@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import raygan
+from raygan import checkpoints
 from raygan.errors import CheckpointError
+from raygan.folder import trial_folder
 from raygan.gan import checkpoint
-from raygan.records import LOSS, checkpoint_folders
+from raygan.gan.config import TrainConfig
+from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.sweep.cluster import checkpoints
 from tests.object_store import far
 
 LOSSES = {10: 0.3, 20: 0.1, 30: 0.2}
@@ -58,7 +61,7 @@ def test_one_that_was_cut_off_is_passed_over(trial: Path) -> None:
 
 def test_of_two_after_one_iteration_the_later_is_preferred(trial: Path) -> None:
     later = _save(trial, 30, "checkpoint_031")
-    assert checkpoint_folders(Storage(str(trial)))[:2] == [
+    assert checkpoints.find_checkpoints(Storage(str(trial)))[:2] == [
         (30, "checkpoint_031"),
         (30, "checkpoint_030"),
     ]
@@ -97,3 +100,28 @@ def test_no_other_one_is_an_error(tmp_path: Path) -> None:
     _damage(_save(tmp_path, 10))
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoints.load_or_other(Storage(str(tmp_path)), "checkpoint_010", ["last"])
+
+
+def test_the_best_and_the_last_are_found_where_they_lie(tmp_path: Path) -> None:
+    sweep = Storage(str(tmp_path))
+    config = TrainConfig().to_dict()
+    history = [{"step": float(step), LOSS: loss} for step, loss in LOSSES.items()]
+    record = TrialRecord("bn-000", "bn", 0, "bn", {}, config, history=history)
+    home = tmp_path / trial_folder(record.id)
+    assert checkpoints.best_and_last(sweep, record) == {}
+    for step in (10, 30):
+        _save(home, step)
+    assert checkpoints.best_and_last(sweep, record) == {"last": "checkpoint_030"}
+    for again in ("checkpoint_020", "checkpoint_021"):
+        _save(home, 20, again)
+    best = {"best": "checkpoint_021"}  # of two, the one that was written last
+    assert checkpoints.best_and_last(sweep, record) == {"last": "checkpoint_030", **best}
+    record.history.pop()  # its evaluation after 30 iterations was never heard of
+    assert checkpoints.best_and_last(sweep, record) == {"last": "checkpoint_021", **best}
+
+
+def test_checkpoints_are_found_in_one_place() -> None:
+    home = Path(raygan.__file__).parent
+    texts = {str(path.relative_to(home)): path.read_text() for path in home.rglob("*.py")}
+    found = {name for name, text in texts.items() if "is_checkpoint_folder" in text}
+    assert found == {"folder.py", "checkpoints.py"}
