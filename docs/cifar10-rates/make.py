@@ -27,16 +27,17 @@ from raygan.report.finals import LOSSES, WHICH
 from raygan.storage import Storage
 from raygan.sweep.spec.sweep_spec import SweepSpec, load
 from raygan.sweep.study.gather import make_report
+from raygan.sweep.study.prepared import Prepared
 
 HERE = Path(__file__).resolve().parent
 SWEEP = HERE.parents[1] / "sweeps" / "cifar10-rates.yaml"
-DATA = {
-    "id": "0",
-    "digest": "6fb6db37674364aad2ab38fbaa150d399bcb5ff58b43826f49a79a867bfcc280",
-    "baseline": 0.05981,
-    "shape": "3×32×32",
-    "train": 47_800,
-}
+IMAGES = Prepared(
+    id="0",
+    digest="6fb6db37674364aad2ab38fbaa150d399bcb5ff58b43826f49a79a867bfcc280",
+    baseline=0.05981,
+    shape="3×32×32",
+    train=47_800,
+)
 """The images, as the sweep's own report named them."""
 SUMMARY = {
     "finished": True,
@@ -63,7 +64,7 @@ def main() -> None:
         restore_pictures(sweep)
         records = {row["trial"]: record(row, points) for row in rows}
         sweep.write(tables.SUMMARY, json.dumps(SUMMARY).encode())
-        made = make_report(sweep, spec, records, DATA)
+        made = make_report(sweep, spec, records, IMAGES)
         made.write(sweep)
         for old in (HERE / REPORT_FOLDER).glob("*.png"):
             old.unlink()
