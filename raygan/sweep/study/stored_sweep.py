@@ -225,7 +225,7 @@ def _parse_spec(text: bytes) -> SweepSpec:
 def _parse_data(data: bytes) -> Prepared:
     found = stored.parse(_DATA, data)
     if not found.id:
-        raise ValueError("id: it is missing")
+        raise ValueError("id: Field required")
     return found
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from raygan.errors import ConfigError
+from raygan.gan.state import TrainState
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.spec import plan
@@ -24,6 +25,15 @@ def test_a_job_is_the_same_after_it_has_gone_over_a_wire(tmp_path):
     assert job.train_config() == planned.config
     assert (job.workers, job.prepared, job.digest) == (2, "images", "d")
     assert job.folder == f"{tmp_path}/trials/{planned.id}"
+
+
+def test_a_learning_rate_goes_from_the_yaml_to_both_optimizers(tmp_path):
+    sweep = spec.validate(parse("name: a\ntrain: {lr: 3e-4, lr_d: 2e-4, features: 4}", "x"))
+    (cell,) = plan.cells(sweep)
+    job = job_of(plan.trial(sweep, cell, 0, {}), sweep, Storage(str(tmp_path)), PREPARED)
+    state = TrainState.create(Job(**job.to_plain()).train_config(), (1, 8, 8))
+    found = [one.param_groups[0]["lr"] for one in (state.optimizer_g, state.optimizer_d)]
+    assert found == [3e-4, 2e-4]
 
 
 def test_values_that_are_no_configuration_are_refused_where_they_are_used():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from raygan.errors import ConfigError, RayganError
@@ -44,6 +46,28 @@ def damage(sweep: Storage, name: str) -> None:
 def test_what_was_stored_comes_back(begun):
     assert state.stored_spec(begun).resolved() == read().resolved()
     assert state.stored_data(begun) == DATA
+
+
+def test_what_is_known_of_the_images_keeps_its_format(begun):
+    known = {"id": "1", "digest": "d", "baseline": 0.1, "folder": "f", "shape": "1×8×8", "train": 9}
+    state.store(begun, read(), Prepared(**known))
+    assert json.loads(begun.read(state.DATA_FILE)) == known
+
+
+def test_images_of_an_earlier_version_that_stored_less_are_known(begun):
+    begun.write(state.DATA_FILE, b'{"id": "1", "digest": "d", "baseline": 0.1}')
+    assert state.stored_data(begun) == Prepared(id="1", digest="d", baseline=0.1)
+
+
+@pytest.mark.parametrize("lost", ["id", "digest", "baseline"])
+def test_images_without_what_identifies_them_are_damaged(begun, lost):
+    known = {"id": "1", "digest": "d", "baseline": 0.1}
+    del known[lost]
+    for name in begun.files():
+        if name.startswith(state.DATA_FILE):
+            begun.write(name, json.dumps(known).encode())
+    with pytest.raises(RayganError, match=rf"damaged \({lost}: Field required\)"):
+        state.stored_data(begun)
 
 
 def test_a_folder_without_anything_is_a_new_sweep(sweep):
