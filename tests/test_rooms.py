@@ -38,6 +38,9 @@ FLOORS = (
 WITH_RAY = "raygan.sweep.cluster."
 """The one room that imports Ray."""
 
+PRIVATE = ("v2", "generated", "execution")
+"""Parts of the names of Ray's modules that are private without an underscore."""
+
 
 class Import(NamedTuple):
     """One module imported by another."""
@@ -154,6 +157,17 @@ def test_only_the_room_of_the_cluster_imports_ray() -> None:
     ray = {a for a, b, _ in found if b.partition(".")[0] == "ray"}
     assert ray
     assert [module for module in sorted(ray) if not module.startswith(WITH_RAY)] == []
+
+
+def test_private_modules_of_ray_are_imported_in_one_file() -> None:
+    _, found = of_raygan()
+    private = {
+        importer
+        for importer, imported, for_types in found
+        if imported.startswith("ray.") and not for_types
+        if any(part.startswith("_") or part in PRIVATE for part in imported.split("."))
+    }
+    assert private == {"raygan.sweep.cluster.ray_quirks"}
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from rich.console import Console
 from raygan.folder import JOURNAL_FILE
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep.cluster import tune
+from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.session.conclude import spent_metrics
 from raygan.sweep.session.progress import Progress
@@ -212,7 +212,7 @@ def alone(load: Load, *, ended: Ended | None = None) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         began, cpu = time.perf_counter(), time.process_time()
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(stub, {tune.HEAD_RESOURCE: tune.DRIVER_SHARE}),
+            ray_tune.with_resources(stub, {ray_quirks.HEAD_RESOURCE: tune.DRIVER_SHARE}),
             param_space={"seconds": load.seconds, "lr": ray_tune.loguniform(1e-5, 1e-2)},
             tune_config=ray_tune.TuneConfig(
                 num_samples=load.trials, max_concurrent_trials=load.at_once

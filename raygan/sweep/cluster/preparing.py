@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raygan.addresses import is_address
-from raygan.errors import DataError, RayganError
+from raygan.errors import RayganError
 from raygan.folder import DATA
+from raygan.sweep.cluster import ray_quirks
 
 if TYPE_CHECKING:
     from raygan.storage import Storage
@@ -150,18 +151,6 @@ def on_ray(function: Callable[[T], R], items: list[T]) -> Generator[R, None, Non
     rows = [{"item": pickle.dumps(item)} for item in items]
     # a block, and so a task, per item
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    results = data.map(functools.partial(_row, function), num_cpus=1)
-    for row in results.iter_rows():
-        made, error = pickle.loads(row["made"])  # noqa: S301 - of this program's own tasks
-        if error is not None:
-            raise error
-        yield made
-
-
-def _row(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, bytes]:
-    """Errors are results: Ray Data would wrap them, and print their traces."""
-    try:
-        result: tuple[Any, DataError | None] = function(pickle.loads(row["item"])), None  # noqa: S301
-    except DataError as error:
-        result = None, DataError(str(error))
-    return {"made": pickle.dumps(result)}
+    make = functools.partial(ray_quirks.errors_as_results, function)
+    for row in data.map(make, num_cpus=1).iter_rows():
+        yield ray_quirks.result_of(row)

@@ -13,6 +13,7 @@ import atexit
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import socket
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raygan.addresses import is_address
-from raygan.errors import ResourceError
+from raygan.errors import DataError, ResourceError
 from raygan.folder import CHECKPOINT_LIST
 from raygan.shown import COLORS, shown
 
@@ -63,6 +64,9 @@ TRIAL_SETTINGS = {
 NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """The same where there is one node, which nothing can preempt: each trial would start a process
 that watches for it."""
+HEAD_RESOURCE = "node:__internal_head__"
+"""The resource by which Ray 2.60 itself marks the head node; a task can ask for it by no other
+public means that lasts as long as the cluster."""
 CONNECT_SECONDS = 10.0
 MOST_OF_A_PATH = 24
 """Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""
@@ -339,6 +343,26 @@ def flush_reports() -> None:
     import ray.train
 
     ray.train.report({"step": 0})
+
+
+def errors_as_results(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, bytes]:
+    """A row of Ray Data with what ``function`` makes of the item of ``row``, or its DataError.
+
+    Ray Data 2.60 would wrap the error, and print its trace once per task.
+    """
+    try:
+        result: tuple[Any, DataError | None] = function(pickle.loads(row["item"])), None  # noqa: S301 - of this program's own driver
+    except DataError as error:
+        result = None, DataError(str(error))
+    return {"made": pickle.dumps(result)}
+
+
+def result_of(row: dict[str, Any]) -> Any:
+    """What :func:`errors_as_results` has put into ``row``; raises the DataError."""
+    made, error = pickle.loads(row["made"])  # noqa: S301 - of this program's own tasks
+    if error is not None:
+        raise error
+    return made
 
 
 def set_aside_if_damaged(trial: Storage) -> None:

@@ -26,9 +26,8 @@ from raygan.sweep.spec.sections import Scale
 from raygan.sweep.study.study import Study
 
 DRIVER_RESOURCE = "raygan_driver"
-"""Custom resource of the nodes on which trial drivers may run, if a cluster has it."""
-HEAD_RESOURCE = "node:__internal_head__"
-"""Ray's own mark of the head node: where drivers run otherwise, taking no CPU."""
+"""Custom resource of the nodes on which trial drivers may run, if a cluster has it; otherwise they
+run on the head node. They take no CPU."""
 FREE_SECONDS = 0.5
 """Between two looks for the resources of trials that were stopped or lost; one takes 1 ms."""
 DRIVER_SHARE = 0.001
@@ -155,7 +154,8 @@ def run(
 
     ``job_of`` makes the job of a trial that starts; ``trainable`` gets it as plain values.
     """
-    resource = DRIVER_RESOURCE if DRIVER_RESOURCE in ray.cluster_resources() else HEAD_RESOURCE
+    for_drivers = DRIVER_RESOURCE in ray.cluster_resources()
+    resource = DRIVER_RESOURCE if for_drivers else ray_quirks.HEAD_RESOURCE
     tuner = tune.Tuner(
         tune.with_resources(trainable, {resource: DRIVER_SHARE}),
         tune_config=tune.TuneConfig(

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import ray
 import ray.autoscaler.sdk
 import ray.train
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray._common.utils import try_to_create_directory
 from ray._private.authentication import authentication_token_setup
 from ray.train.v2._internal import constants
@@ -26,6 +28,7 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from raygan.errors import DataError
 from raygan.storage import Storage
 from raygan.sweep.cluster import ray_quirks
 
@@ -206,6 +209,17 @@ def test_a_setting_of_the_user_is_kept(monkeypatch):
     assert os.environ == {"RAY_A": "9", "RAY_B": "1"}
 
 
+def test_an_error_of_the_images_goes_through_a_table_as_itself():
+    def fail(item):
+        raise DataError(f"{item} cannot be decoded")
+
+    item = {"item": pickle.dumps(3)}
+    assert ray_quirks.result_of(ray_quirks.errors_as_results(str, item)) == "3"
+    row = ray_quirks.errors_as_results(fail, item)
+    with pytest.raises(DataError, match="3 cannot be decoded"):
+        ray_quirks.result_of(row)
+
+
 # From here on: Ray still needs it. Where one of these fails with a newer Ray, remove what it names.
 
 
@@ -238,6 +252,10 @@ def test_needed_the_settings_of_a_driver_are_still_read_by_ray(name):
         "ray._private.accelerators.accelerator",
     )
     assert any(name in inspect.getsource(importlib.import_module(place)) for place in places)
+
+
+def test_needed_ray_marks_the_head_node_by_a_private_name():
+    assert ray_quirks.HEAD_RESOURCE == HEAD_NODE_RESOURCE_NAME
 
 
 def test_needed_tune_copies_keys_of_a_cloud():
