@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What is to be prepared, as plain values that go to a task on another machine."""
+    """The order to prepare a sweep's images: plain values, for a task on another machine."""
 
     dataset: dict[str, Any]
     """The fields of the :class:`~raygan.data.DatasetConfig`."""
@@ -36,7 +36,7 @@ class Preparation:
 
 
 def preparation_of(spec: SweepSpec, storage: Storage) -> Preparation:
-    """What the trials of ``spec``, a sweep in ``storage``, need of their images."""
+    """The order to prepare the images of ``spec``, a sweep in ``storage``."""
     from raygan.sweep.spec.checks import extremes
 
     return Preparation(
@@ -90,9 +90,9 @@ def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
 
 
 def prepare_on_ray(preparation: Preparation) -> Iterator[str | Prepared]:
-    """:func:`prepare_images` by Ray Data tasks: lines that say how far it is, then what it returns.
+    """:func:`prepare_images` by Ray Data tasks: lines on its progress, then its result.
 
-    A Ray task: a generator, so that the lines are heard while it runs.
+    A Ray task: a generator, so that the lines arrive while it runs.
     """
     from queue import SimpleQueue
     from threading import Thread

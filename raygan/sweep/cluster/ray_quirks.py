@@ -278,7 +278,7 @@ def _is_dead(actor: bytes) -> bool:
 
 
 def trainer_class() -> type[DataParallelTrainer]:
-    """Ray Train's trainer without a process for each of its helpers; to be used in a Tune trial.
+    """Ray Train's trainer without a process for each of its helpers; for use within a Tune trial.
 
     What starts a trial is mostly the start of its processes. Ray Train 2.60 gives its controller
     one, and another to what frees the resources of a controller that has died. Here the controller
@@ -366,7 +366,7 @@ def result_of(row: dict[str, Any]) -> Any:
 
 
 def set_aside_if_damaged(trial: Storage) -> None:
-    """Put Ray Train's list of a trial's checkpoints away if Ray Train could not start with it.
+    """Rename Ray Train's list of a trial's checkpoints if Ray Train could not start with it.
 
     Ray Train 2.60 writes it in place: a process that is killed meanwhile leaves half of it. And it
     may name a checkpoint that somebody has deleted. The workers look for checkpoints where they

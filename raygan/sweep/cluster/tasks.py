@@ -41,7 +41,7 @@ class Tasks:
             raise error.cause from None
 
     def stop(self, running: Any) -> None:
-        """Give up one that may be running."""
+        """Cancel one that may be running."""
         ray.cancel(running, force=True)
 
 

@@ -25,7 +25,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """The trainable that Tune runs; it holds no CPU that its workers could need.
 
     ``config`` is :meth:`Job.to_plain`. The name of Ray Train's run is the trial's id: launched
-    again, the workers find the last checkpoint there and go on from it.
+    again, the workers find the last checkpoint there and resume from it.
     """
     job = Job(**config)
     ray_quirks.set_in_environment(ray_quirks.TRIAL_SETTINGS)
@@ -66,7 +66,7 @@ def run_trial(config: dict[str, Any]) -> None:
                 # Ray Train counts failures for the whole life of a run: they are counted here
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
                 # the best and, always, the last; the next best because a trial that is stopped may
-                # have gone on by an evaluation or two when it hears of it
+                # have trained on for an evaluation or two before it is told
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=3,
                     checkpoint_score_attribute="val/reconstruction_loss",

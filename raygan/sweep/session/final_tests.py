@@ -80,7 +80,7 @@ class PlannedTest:
 
 @dataclass(frozen=True)
 class FinalJob:
-    """One final test to be made, with all that the process that makes it needs."""
+    """One final test and all that the process that makes it needs."""
 
     test: PlannedTest
     job: Job
@@ -333,7 +333,7 @@ class Runner(Protocol):
     of :func:`make_test`)."""
 
     def start(self, job: Job, *arguments: Any) -> object:
-        """Begin with the resources of ``job``; returns what the test is known by."""
+        """Begin with the resources of ``job``; returns a handle."""
 
     def ended(self, running: list[Any]) -> list[Any]:
         """Those of ``running`` that have ended, after a short wait at the most."""
@@ -342,7 +342,7 @@ class Runner(Protocol):
         """What :func:`make_test` returned; raises what it raised."""
 
     def stop(self, running: Any) -> None:
-        """Give up one that may be running."""
+        """Cancel one that may be running."""
 
 
 class Here:
@@ -370,8 +370,8 @@ def run(
 ) -> int:
     """Make all tests, ``at_once`` of them at a time; returns how many could not be made.
 
-    ``say`` hears a line per test. Once ``stopped`` answers true, those that run are given up:
-    they are still due.
+    ``say`` hears a line per test. Once ``stopped`` answers true, those that run are cancelled
+    and stay due.
     """
     waiting, failed, done = list(jobs), 0, 0
     running: dict[int, tuple[object, FinalJob]] = {}
