@@ -37,7 +37,7 @@ _Text = Annotated[str, StringConstraints(max_length=200)]
 
 
 class _Test(BaseModel):
-    """``final/<which>.json``: what :func:`raygan.sweep.session.final_tests.make_test` returns."""
+    """``final/<which>.json``: what :func:`raygan.sweep.session.final_making.make_test` returns."""
 
     model_config = stored.STRICT
 

@@ -24,6 +24,7 @@ from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.cluster.preparing import data_folder
 from raygan.sweep.commands.look import open_sweep
 from raygan.sweep.session import final_tests
+from raygan.sweep.session.final_making import Here, load_generator
 from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.session.terminal import text_table
 from raygan.sweep.spec import plan
@@ -132,9 +133,7 @@ def _evaluate(
     if tests:
         say(console, f"Final tests of {len(tests)} generators, {config.steps} steps per image")
     with FinalProgress(spec, sweep, list(known.values()), tests, console):
-        failed = final_tests.run(
-            final_jobs, final_tests.Here(), 1, lambda line: say(console, shown(line))
-        )
+        failed = final_tests.run(final_jobs, Here(), 1, lambda line: say(console, shown(line)))
     _show(sweep, tested, names)
     if weights is not None:
         for generator in final_tests.generators(sweep, tested, names):
@@ -150,7 +149,7 @@ def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:
     """Compute and write one generator's FID, beside its final test."""
     from raygan.gan.judge.fid import fid
 
-    state, images, replaced = final_tests.load_generator(generator, job)
+    state, images, replaced = load_generator(generator, job)
     if replaced:
         click.echo(shown(f"{generator.title}: {replaced}"))
     config = state.config

@@ -1,14 +1,13 @@
-"""The final tests of a sweep: which are to be made, one made, and all of them made.
+"""The final tests of a sweep: which there are, how far each is, and making all that are due.
 
 A trial's test of its ``best`` or ``last`` generator lies beside its record, under ``final/``:
-``<which>.json`` (what :func:`make_test` returns; written last, so that what has it is whole),
-``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``. While
-the test runs, or after it has failed, ``<which>-progress.json`` says how far it is.
+``<which>.json`` (what :func:`.final_making.make_test` returns; written last, so that what has it is
+whole), ``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``.
+While the test runs, or after it has failed, ``<which>-progress.json`` says how far it is.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -21,34 +20,23 @@ from pydantic import Field, TypeAdapter
 
 from raygan import stored
 from raygan.addresses import first_line
-from raygan.checkpoints import best_and_last, load_or_other
+from raygan.checkpoints import best_and_last
 from raygan.folder import (
-    EXTREMES,
-    final_losses,
-    final_picture,
     final_progress,
-    final_result,
     trial_folder,
 )
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
 from raygan.report.finals import WHICH
-from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job
-from raygan.sweep.cluster.worker import load_images
 
 if TYPE_CHECKING:
-    from raygan.data.images import ImageSet
-    from raygan.gan.judge.final import FinalTest
-    from raygan.gan.state import TrainState
     from raygan.sweep.study.study import Study
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 16
-"""Images of each picture, each beside its reconstruction."""
 PROGRESS_SECONDS, PROGRESS_SECONDS_REMOTE = 1.0, 10.0
 """Between two notes of how far a test is, on a file system and on object storage."""
 
@@ -201,7 +189,7 @@ def _progress_file(generator: Generator) -> str:
     return final_progress(generator.which[0])
 
 
-class _Notes:
+class Notes:
     """Writes down how far a test is, now and then."""
 
     def __init__(self, trial: Storage, generator: Generator) -> None:
@@ -232,105 +220,9 @@ def _note(trial: Storage, file: str, progress: _Progress | None) -> None:
         logger.info("%s/%s cannot be written: %s", trial.uri, file, error)
 
 
-def make_test(final_job: FinalJob) -> dict[str, Any]:
-    """Make one test; returns what is written.
-
-    Raises :class:`~raygan.errors.RayganError` if images or checkpoint cannot be used.
-    """
-    from raygan.gan.judge.final import final_test
-
-    generator, config = final_job.test.generator, final_job.test.config
-    trial = Storage(final_job.job.folder)
-    note = _Notes(trial, generator)
-    note(0.0)
-    state, images, replaced = load_generator(generator, final_job.job)
-    held_out = images.take(images.final[: config.images])
-    started = time.perf_counter()
-    test = final_test(
-        state.judged,
-        state.config.code_size,
-        held_out,
-        config,
-        seed=state.config.seed,
-        progress=note,
-    )
-    result = {
-        "loss": test.loss,
-        "step": state.step,
-        "images": len(test.losses),
-        "steps": config.steps,
-        "restarts": config.restarts if test.audited else 0,
-        "restarts_loss": test.restarts_loss,
-        "audited": test.audited,
-        "audited_loss": test.audited_loss,
-        "seconds": time.perf_counter() - started,
-        "checkpoint": generator.checkpoint,
-        "replaced": shown(replaced),
-        "asked": asdict(config),
-    }
-    for which in generator.which:
-        _write(trial, which, test, held_out, result)
-    note.remove()
-    return result
-
-
-def load_generator(generator: Generator, job: Job) -> tuple[TrainState, ImageSet, str]:
-    """The training state that ``generator`` is part of, on the device that ``job``, of its trial,
-    asks for; and the trial's images.
-
-    If its checkpoint is damaged, that of another whole one, and in words which (else "").
-    """
-    import torch
-
-    from raygan.gan.state import TrainState
-
-    images = load_images(job)
-    device = torch.device("cuda" if job.gpus > 0 else "cpu")
-    home = Storage(job.folder)
-    saved, replaced = load_or_other(home, generator.checkpoint, generator.which)
-    state = TrainState.restore(saved, device, config=job.train_config(), shape=images.shape)
-    return state, images, replaced
-
-
-def _write(
-    trial: Storage, which: str, test: FinalTest, images: Any, result: dict[str, Any]
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from raygan.gan.picture_grid import grid_png, side_by_side
-
-    trial.delete(final_result(which))  # of another budget: nothing below is its own any more
-    rows = pa.table(_columns(test))
-    sink = io.BytesIO()
-    pq.write_table(rows, sink)
-    trial.write(final_losses(which), sink.getvalue())
-    for kind, chosen in zip(EXTREMES, (test.hardest(SHOWN), test.easiest(SHOWN)), strict=True):
-        pairs = side_by_side(images[chosen], test.found[chosen])
-        trial.write(final_picture(which, kind), grid_png(pairs, columns=8))
-    trial.write(final_result(which), json.dumps(result, indent=1).encode())
-
-
-def _columns(test: FinalTest) -> dict[str, Any]:
-    """A row per image: ``index`` within the final images, ``loss`` from z = 0, of audited images
-    ``restart_1`` … and ``winner`` (0: z = 0), null of others and where a loss is not finite."""
-    count = len(test.losses)
-    blank = [None] * (count - test.audited)
-    restarts = {
-        f"restart_{number}": [x if math.isfinite(x) else None for x in losses.tolist()] + blank
-        for number, losses in enumerate(test.restarts, 1)
-    }
-    return {
-        "index": list(range(count)),
-        "loss": test.losses.tolist(),
-        **restarts,
-        "winner": test.winners[: test.audited].tolist() + blank,
-    }
-
-
 class Runner(Protocol):
     """Whoever makes tests: this process, or Ray's tasks (:class:`raygan.sweep.cluster.tasks.Tasks`
-    of :func:`make_test`)."""
+    of :func:`.final_making.make_test`)."""
 
     def start(self, job: Job, *arguments: Any) -> object:
         """Begin with the resources of ``job``; returns a handle."""
@@ -339,26 +231,10 @@ class Runner(Protocol):
         """Those of ``running`` that have ended, after a short wait at the most."""
 
     def result(self, running: Any) -> dict[str, Any]:
-        """What :func:`make_test` returned; raises what it raised."""
+        """What :func:`.final_making.make_test` returned; raises what it raised."""
 
     def stop(self, running: Any) -> None:
         """Cancel one that may be running."""
-
-
-class Here:
-    """Makes each test in this process, when it is asked for."""
-
-    def start(self, job: Job, final_job: FinalJob) -> FinalJob:  # noqa: ARG002
-        return final_job
-
-    def ended(self, running: list[FinalJob]) -> list[FinalJob]:
-        return running[:1]
-
-    def result(self, running: FinalJob) -> dict[str, Any]:
-        return make_test(running)
-
-    def stop(self, running: FinalJob) -> None:
-        pass
 
 
 def run(

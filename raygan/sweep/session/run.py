@@ -31,6 +31,7 @@ from raygan.sweep.session.conclude import (
     spent_metrics,
     tell_interrupted,
 )
+from raygan.sweep.session.final_making import make_test
 from raygan.sweep.session.lock import Holder, Lock
 from raygan.sweep.session.progress import FinalProgress, Progress
 from raygan.sweep.session.session import Options, Session
@@ -176,7 +177,7 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
     with FinalProgress(spec, sweep, records, tests, session.console):
         failed = final.run(
             jobs,
-            Tasks(final.make_test),
+            Tasks(make_test),
             at_once * spec.scale.workers,
             session.say,
             lambda: session.signals.first is not None,

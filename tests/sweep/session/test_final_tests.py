@@ -34,6 +34,7 @@ from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.cluster.tasks import Tasks
 from raygan.sweep.cluster.trial import WORKER_FAILURES
 from raygan.sweep.commands import watch
+from raygan.sweep.session import final_making
 from raygan.sweep.session import final_tests as final
 from raygan.sweep.session.final_tests import FinalJob, Generator, PlannedTest
 from raygan.sweep.session.lock import Lock
@@ -103,7 +104,7 @@ def jobs(study):
 
 def run_all(jobs: list[FinalJob]) -> list[str]:
     lines: list[str] = []
-    assert final.run(jobs, final.Here(), 1, lines.append) == 0
+    assert final.run(jobs, final_making.Here(), 1, lines.append) == 0
     return lines
 
 
@@ -177,14 +178,14 @@ def test_crash_while_a_test_is_written_again_leaves_no_old_number(study, jobs, m
     ]
     monkeypatch.setattr("raygan.gan.picture_grid.grid_png", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        final.make_test(job)
+        final_making.make_test(job)
     assert final.read(study.storage / "trials" / "bn-seed1", "last") is None
 
 
 def test_table_holds_only_finite_losses():
     losses, nan = torch.tensor([0.3, 0.1]), float("nan")
     test = FinalTest(losses, torch.tensor([[nan], [0.2]]), torch.empty(0))
-    columns = final._columns(test)
+    columns = final_making._columns(test)
     assert columns["restart_1"] == [None, None]
     assert columns["restart_2"] == [pytest.approx(0.2), None]
     assert columns["winner"] == [2, None]
@@ -206,7 +207,7 @@ def test_report_compares_tests_of_one_budget(evaluate, study, jobs):
 
 def test_the_same_test_gives_the_same_numbers(jobs):
     job = jobs()[0]
-    first, again = final.make_test(job), final.make_test(job)
+    first, again = final_making.make_test(job), final_making.make_test(job)
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
 
 
@@ -286,7 +287,7 @@ def statuses(sweep: Storage, jobs: list[FinalJob]) -> list[tuple[str, float]]:
 
 
 def note(job: FinalJob, done: float) -> None:
-    final._Notes(Storage(job.job.folder), job.test.generator)(done)
+    final.Notes(Storage(job.job.folder), job.test.generator)(done)
 
 
 def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
@@ -299,7 +300,7 @@ def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
         seen.append(statuses(study.storage, all_jobs)[0])
 
     monkeypatch.setattr(final, "_note", noted)
-    final.make_test(all_jobs[0])
+    final_making.make_test(all_jobs[0])
     # 18 images from z = 0, and twice 5 audited ones
     shares = [0.0, 18 / 28, 23 / 28, 1.0]
     assert seen == [*(("running", pytest.approx(share)) for share in shares), ("done", 1.0)]
@@ -310,7 +311,7 @@ def test_progress_is_written_now_and_then_only(study, jobs, monkeypatch):
     written = []
     monkeypatch.setattr(final, "_note", lambda *arguments: written.append(arguments[2]))
     monkeypatch.setattr(final, "PROGRESS_SECONDS", 1e9)
-    final.make_test(jobs()[0])
+    final_making.make_test(jobs()[0])
     assert [progress and progress.done for progress in written] == [0.0, None]
 
 
@@ -323,12 +324,12 @@ def test_progress_that_cannot_be_written_fails_no_test(study, jobs, monkeypatch)
         write(self, name, data)
 
     monkeypatch.setattr(Storage, "write", full)
-    assert final.make_test(jobs()[0])["loss"] > 0
+    assert final_making.make_test(jobs()[0])["loss"] > 0
 
 
 def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch):
-    monkeypatch.setattr(final, "make_test", lambda _: 1 / 0)
-    assert final.run(jobs()[:1], final.Here(), 1, lambda _: None) == 1
+    monkeypatch.setattr(final_making, "make_test", lambda _: 1 / 0)
+    assert final.run(jobs()[:1], final_making.Here(), 1, lambda _: None) == 1
     assert statuses(study.storage, jobs())[0] == ("failed", 0.0)
     monkeypatch.undo()
     made, all_jobs = jobs()[:1], jobs()
@@ -427,8 +428,8 @@ def test_tasks_take_a_workers_resources_and_raise_what_was_raised(monkeypatch):
     monkeypatch.setattr(ray, "remote", remote)
     monkeypatch.setattr(ray, "get", get)
     job = Job(trial="a", config={}, folder="f", prepared="p", digest="d", cpus=2.0, gpus=0.5)
-    runner = Tasks(final.make_test)
-    assert runner.start(job, "a test") == (final.make_test, "a test")
+    runner = Tasks(final_making.make_test)
+    assert runner.start(job, "a test") == (final_making.make_test, "a test")
     assert asked == {"num_cpus": 2.0, "num_gpus": 0.5, "max_retries": WORKER_FAILURES}
     with pytest.raises(CheckpointError, match="it is damaged"):
         runner.result("reference")
@@ -560,4 +561,4 @@ def test_checkpoint_that_lacks_a_part_is_named(study, jobs, lost):
     checkpoint.save(saved, folder, 20)
     job = next(job for job in jobs() if job.job.trial == "wn-seed1")
     with pytest.raises(CheckpointError, match=r"the checkpoint (is of another|does not hold)"):
-        final.load_generator(job.test.generator, job.job)
+        final_making.load_generator(job.test.generator, job.job)

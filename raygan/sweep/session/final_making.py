@@ -1,0 +1,141 @@
+"""One final test made, by whichever process: from a trial's checkpoint to numbers and pictures.
+
+Imports PyTorch only when a test is made: whoever plans the tests needs none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from raygan.checkpoints import load_or_other
+from raygan.folder import EXTREMES, final_losses, final_picture, final_result
+from raygan.shown import shown
+from raygan.storage import Storage
+from raygan.sweep.cluster.job import Job
+from raygan.sweep.cluster.worker import load_images
+from raygan.sweep.session.final_tests import FinalJob, Generator, Notes
+
+if TYPE_CHECKING:
+    from raygan.data.images import ImageSet
+    from raygan.gan.judge.final import FinalTest
+    from raygan.gan.state import TrainState
+
+SHOWN = 16
+"""Images of each picture, each beside its reconstruction."""
+
+
+def make_test(final_job: FinalJob) -> dict[str, Any]:
+    """Make one test; returns what is written.
+
+    Raises :class:`~raygan.errors.RayganError` if images or checkpoint cannot be used.
+    """
+    from raygan.gan.judge.final import final_test
+
+    generator, config = final_job.test.generator, final_job.test.config
+    trial = Storage(final_job.job.folder)
+    note = Notes(trial, generator)
+    note(0.0)
+    state, images, replaced = load_generator(generator, final_job.job)
+    held_out = images.take(images.final[: config.images])
+    started = time.perf_counter()
+    test = final_test(
+        state.judged,
+        state.config.code_size,
+        held_out,
+        config,
+        seed=state.config.seed,
+        progress=note,
+    )
+    result = {
+        "loss": test.loss,
+        "step": state.step,
+        "images": len(test.losses),
+        "steps": config.steps,
+        "restarts": config.restarts if test.audited else 0,
+        "restarts_loss": test.restarts_loss,
+        "audited": test.audited,
+        "audited_loss": test.audited_loss,
+        "seconds": time.perf_counter() - started,
+        "checkpoint": generator.checkpoint,
+        "replaced": shown(replaced),
+        "asked": asdict(config),
+    }
+    for which in generator.which:
+        _write(trial, which, test, held_out, result)
+    note.remove()
+    return result
+
+
+def load_generator(generator: Generator, job: Job) -> tuple[TrainState, ImageSet, str]:
+    """The training state that ``generator`` is part of, on the device that ``job``, of its trial,
+    asks for; and the trial's images.
+
+    If its checkpoint is damaged, that of another whole one, and in words which (else "").
+    """
+    import torch
+
+    from raygan.gan.state import TrainState
+
+    images = load_images(job)
+    device = torch.device("cuda" if job.gpus > 0 else "cpu")
+    home = Storage(job.folder)
+    saved, replaced = load_or_other(home, generator.checkpoint, generator.which)
+    state = TrainState.restore(saved, device, config=job.train_config(), shape=images.shape)
+    return state, images, replaced
+
+
+def _write(
+    trial: Storage, which: str, test: FinalTest, images: Any, result: dict[str, Any]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from raygan.gan.picture_grid import grid_png, side_by_side
+
+    trial.delete(final_result(which))  # of another budget: nothing below is its own any more
+    rows = pa.table(_columns(test))
+    sink = io.BytesIO()
+    pq.write_table(rows, sink)
+    trial.write(final_losses(which), sink.getvalue())
+    for kind, chosen in zip(EXTREMES, (test.hardest(SHOWN), test.easiest(SHOWN)), strict=True):
+        pairs = side_by_side(images[chosen], test.found[chosen])
+        trial.write(final_picture(which, kind), grid_png(pairs, columns=8))
+    trial.write(final_result(which), json.dumps(result, indent=1).encode())
+
+
+def _columns(test: FinalTest) -> dict[str, Any]:
+    """A row per image: ``index`` within the final images, ``loss`` from z = 0, of audited images
+    ``restart_1`` … and ``winner`` (0: z = 0), null of others and where a loss is not finite."""
+    count = len(test.losses)
+    blank = [None] * (count - test.audited)
+    restarts = {
+        f"restart_{number}": [x if math.isfinite(x) else None for x in losses.tolist()] + blank
+        for number, losses in enumerate(test.restarts, 1)
+    }
+    return {
+        "index": list(range(count)),
+        "loss": test.losses.tolist(),
+        **restarts,
+        "winner": test.winners[: test.audited].tolist() + blank,
+    }
+
+
+class Here:
+    """Makes each test in this process, when it is asked for."""
+
+    def start(self, job: Job, final_job: FinalJob) -> FinalJob:  # noqa: ARG002
+        return final_job
+
+    def ended(self, running: list[FinalJob]) -> list[FinalJob]:
+        return running[:1]
+
+    def result(self, running: FinalJob) -> dict[str, Any]:
+        return make_test(running)
+
+    def stop(self, running: FinalJob) -> None:
+        pass
