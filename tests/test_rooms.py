@@ -22,7 +22,7 @@ FLOORS = (
      "recipe"),
     ("data",),
     ("gan",),
-    ("records", "pictures"),
+    ("records", "pictures", "checkpoints"),
     ("report",),
     ("tracking",),
     ("sweep.stopping",),
