@@ -63,6 +63,7 @@ SPEC_FILE, PLAN_FILE, DATA_FILE, SPEEDS_FILE = "sweep.yaml", "plan.json", "data.
 RESULTS, CURVES, SUMMARY = "results.parquet", "curves.parquet", "result.json"
 OVERVIEW = "overview.png"
 HTML, MARKDOWN, REPORT_FOLDER = "report.html", "report.md", "report"
+RECIPES_FILE, _RECIPES = "recipes.json", "recipes"
 JOURNAL_FILE = "optuna.log"
 LOCK_FILE, STOP_FILE = "lock.json", "stop.json"
 CLOCK_FILE = "clock.json"
@@ -105,6 +106,11 @@ def is_shard(name: str) -> bool:
 def report_file(name: str) -> str:
     """A table or figure of the report."""
     return f"{REPORT_FOLDER}/{name}"
+
+
+def recipe_file(name: str) -> str:
+    """The sweep's copy of a user's file of recipes."""
+    return f"{_RECIPES}/{name}"
 
 
 def trial_folder(trial: str) -> str:

@@ -66,13 +66,17 @@ class Parameter:
     doc: str
     """What it is, in one line."""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that are allowed; none: of another type."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
     def check(self, value: object) -> None:
         """Raise :class:`~raygan.errors.ConfigError` if ``value`` is not of the type."""
-        if get_origin(self.type) is Literal:
-            words = get_args(self.type)
-            if value not in words:
+        if self.words:
+            if value not in self.words:
                 raise ConfigError(
-                    f"`{self.name}` (={shown(value)}) must be one of {', '.join(map(str, words))}"
+                    f"`{self.name}` (={shown(value)}) must be one of {', '.join(self.words)}"
                 )
             return
         accepted = (int, float) if self.type is float else self.type
@@ -92,6 +96,8 @@ class Recipe:
     """What the YAML calls it."""
     table: ClassVar[Table[Any]]
     """The table of its kind."""
+    described_only: ClassVar[bool] = False
+    """Whether its code is not there: it is known from a sweep that somebody has run."""
     reserved: ClassVar[tuple[str, ...]] = ()
     """Keys of the YAML's section that names it: none of its parameters is called so."""
 
@@ -322,6 +328,8 @@ def use(files: Iterable[RecipeFile]) -> None:
             recipe.table.remove(recipe.name)
     for name, file in wanted.items():
         if name not in _used:
+            for recipe in _described.pop(name, ("", []))[1]:
+                recipe.table.remove(recipe.name)
             _used[name] = (file, _enter(file))
 
 
@@ -340,6 +348,72 @@ def file_of(recipe: type[Recipe]) -> RecipeFile | None:
 def in_use() -> dict[str, tuple[RecipeFile, Sequence[type[Recipe]]]]:
     """The files that :func:`use` has entered, with their recipes, by the file's name."""
     return dict(_used)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a process knows of a recipe whose code it does not have."""
+
+    kind: str
+    name: str
+    doc: str
+    parameters: tuple[Parameter, ...]
+
+
+def describe(recipe: type[Recipe]) -> Description:
+    """What others may know of ``recipe``."""
+    doc = inspect.getdoc(recipe) or ""
+    return Description(recipe.table.kind, recipe.name, doc, tuple(parameters(recipe).values()))
+
+
+def enter_described(file: str, digest: str, descriptions: Sequence[Description]) -> None:
+    """Enter recipes of a user's file by their description, unless its code is in use.
+
+    They name and check values, but cannot train. Raises :class:`~raygan.errors.ConfigError` for
+    a description that no recipe can have.
+    """
+    known = _described.get(file)
+    if (file in _used and _used[file][0].digest == digest) or (known and known[0] == digest):
+        return
+    use(own for name, (own, _) in _used.items() if name != file)
+    for recipe in _described.pop(file, ("", []))[1]:
+        recipe.table.remove(recipe.name)
+    tables = _tables()
+    entered: list[type[Recipe]] = []
+    for each in descriptions:
+        if each.kind not in tables:
+            raise ConfigError(f"{file}: there is no kind of recipe {shown(each.kind)!r}")
+        made: dict[str, Any] = {
+            "name": each.name,
+            "__doc__": each.doc,
+            "described_only": True,
+            "__annotations__": {parameter.name: parameter.type for parameter in each.parameters},
+            "_parameters": {parameter.name: parameter for parameter in each.parameters},
+            **{parameter.name: parameter.default for parameter in each.parameters},
+        }
+        recipe = type("Described", (tables[each.kind].base,), made)
+        tables[each.kind].add(recipe)
+        entered.append(recipe)
+    _described[file] = (digest, entered)
+
+
+def _tables() -> dict[str, Table[Any]]:
+    from raygan.recipes import tables  # which loads all kinds
+
+    return tables()
+
+
+_described: dict[str, tuple[str, list[type[Recipe]]]] = {}
+"""Files whose recipes are in the tables by description only: their digest, and the recipes."""
+
+
+def require_code(recipe: type[Recipe]) -> None:
+    """Raise :class:`~raygan.errors.ConfigError` if only a description of ``recipe`` is known."""
+    if recipe.described_only:
+        raise ConfigError(
+            f"the code of the {recipe.table.kind} `{recipe.name}` is needed: name its file "
+            "(in the YAML under `recipes`, or by --recipe)"
+        )
 
 
 def _enter(file: RecipeFile) -> list[type[Recipe]]:

@@ -22,7 +22,7 @@ FLOORS = (
      "recipe"),
     ("data",),
     ("gan",),
-    ("records", "pictures", "checkpoints"),
+    ("records", "pictures", "checkpoints", "own_recipes"),
     ("report",),
     ("tracking",),
     ("sweep.stopping",),

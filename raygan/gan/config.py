@@ -137,10 +137,11 @@ class TrainConfig:
                 f"`{min(unknown)}` is neither a field of the training configuration nor a "
                 "parameter of a recipe"
             )
+        metrics = [_metrics().make(name, self.parameters) for name in _metrics().names]
         parts = [table.make(getattr(self, name), self.parameters) for name, table in tables.items()]
         complete = {
             each.name: getattr(part, each.name)
-            for part in parts
+            for part in (*parts, *metrics)
             for each in dataclasses.fields(part)
         }
         object.__setattr__(self, "parameters", complete)
@@ -185,9 +186,20 @@ def recipe_tables() -> dict[str, Table[Part]]:
     return tables
 
 
+def _metrics() -> Table[Any]:
+    from raygan.gan.judge.metrics import METRICS
+
+    return METRICS
+
+
+def parameter_tables() -> tuple[Table[Any], ...]:
+    """The tables whose recipes' parameters are in a configuration; all metrics are used."""
+    return (*recipe_tables().values(), _metrics())
+
+
 def fields() -> tuple[str, ...]:
     """Names of all fields and of all parameters of recipes."""
-    tables = recipe_tables().values()
+    tables = parameter_tables()
     return tuple(dict.fromkeys((*CORE, *(name for t in tables for name in t.parameters()))))
 
 
@@ -197,7 +209,7 @@ def check_names() -> None:
     Raises :class:`~raygan.errors.ConfigError` if a field, or a recipe of another kind, has it.
     """
     known = dict.fromkeys((*CORE, "parameters"), "a field of the training configuration")
-    for table in recipe_tables().values():
+    for table in parameter_tables():
         for name, owners in table.parameters().items():
             owner = f"a parameter of the {table.kind} {' and '.join(owners)}"
             if name in known:

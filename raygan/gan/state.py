@@ -21,6 +21,7 @@ from raygan.gan.nets.levels import Shape
 from raygan.gan.optimizers import OPTIMIZERS
 from raygan.gan.steps import Game, Player
 from raygan.gan.workers import Workers
+from raygan.recipe import require_code
 
 Metrics = dict[str, float]
 
@@ -54,6 +55,8 @@ class TrainState:
         cls, config: TrainConfig, shape: Shape, device: torch.device | None = None
     ) -> TrainState:
         """Fresh networks for images of ``shape`` (C, H, W), the same on every worker and device."""
+        for name, table in recipe_tables().items():
+            require_code(table[getattr(config, name)])
         device = device or torch.device("cpu")
         workers = Workers()
         with torch.random.fork_rng(devices=[]):

@@ -41,6 +41,8 @@ class Job:
     """CPUs of each worker."""
     gpus: float = 0.0
     """GPUs of each worker; may be a fraction below 1."""
+    recipes: tuple[tuple[str, str], ...] = ()
+    """The user's own files of recipes: name and text."""
     gpu_share: float = 0.0
     """Share of a GPU's memory, from 0 to 1, that the images may take part of."""
 
@@ -49,10 +51,21 @@ class Job:
         return asdict(self)
 
     def train_config(self) -> TrainConfig:
-        """How the trial is trained; raises :class:`~raygan.errors.ConfigError`."""
+        """How the trial is trained, by the recipes of :attr:`recipes`, which are in use from here
+        on; raises :class:`~raygan.errors.ConfigError`."""
+        from raygan import recipe
         from raygan.gan.config import TrainConfig
 
+        recipe.use(recipe.RecipeFile(*file) for file in self.recipes)
+
         return TrainConfig.of(**self.config)
+
+
+def own_files() -> tuple[tuple[str, str], ...]:
+    """The user's own files of recipes that are in use, as name and text."""
+    from raygan import recipe
+
+    return tuple((file.name, file.source) for file, _ in recipe.in_use().values())
 
 
 def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared) -> Job:
@@ -66,6 +79,7 @@ def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared)
         prepared=prepared.folder,
         digest=prepared.digest,
         split_seed=plan.config.seed if own_split else None,
+        recipes=own_files(),
         workers=scale.workers,
         cpus=scale.cpus_per_worker,
         gpus=scale.gpus_per_worker,

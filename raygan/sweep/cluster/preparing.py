@@ -13,6 +13,7 @@ from raygan.addresses import is_address
 from raygan.errors import RayganError
 from raygan.folder import DATA
 from raygan.sweep.cluster import ray_quirks
+from raygan.sweep.cluster.job import own_files
 
 if TYPE_CHECKING:
     from raygan.storage import Storage
@@ -31,6 +32,8 @@ class Preparation:
     """The fields of the :class:`~raygan.data.DatasetConfig`."""
     folder: str
     """Folder or address in which the prepared images of all sweeps of a storage lie."""
+    recipes: tuple[tuple[str, str], ...] = ()
+    """The user's own files of recipes: name and text."""
     configs: tuple[dict[str, Any], ...] = ()
     """The fields of the training configurations that must be able to train on the images."""
 
@@ -41,6 +44,7 @@ def preparation_of(spec: SweepSpec, storage: Storage) -> Preparation:
 
     return Preparation(
         dataset=dataset_of(spec),
+        recipes=own_files(),
         folder=data_folder(storage),
         configs=tuple(config.to_dict() for config in extremes(spec)),
     )
@@ -67,12 +71,14 @@ def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
     Runs as a Ray task: where the images are, and where PyTorch is needed anyway. ``options`` are
     those of :func:`raygan.data.prepare`. Raises :class:`~raygan.errors.RayganError`.
     """
+    from raygan import recipe
     from raygan.data import DatasetConfig, load, prepare
     from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
     from raygan.gan.nets.architectures import check_size
     from raygan.sweep.study.prepared import Prepared
 
+    recipe.use(recipe.RecipeFile(*file) for file in preparation.recipes)
     folder = prepare(DatasetConfig.of(**preparation.dataset), preparation.folder, **options)
     if not is_address(folder):
         load(Path(folder))  # sees that the shards are whole

@@ -31,6 +31,8 @@ def train_worker(config: dict[str, Any]) -> None:
     """
     import ray.train
 
+    from raygan import recipe
+
     job = Job(**config)
     context = ray.train.get_context()
     rank, count = context.get_world_rank(), context.get_world_size()
@@ -42,7 +44,8 @@ def train_worker(config: dict[str, Any]) -> None:
         # storage may answer again; and the others may wait in a collective: Ray Train ends them
         if isinstance(error, OSError) or isinstance(error.__cause__, OSError) or count > 1:
             raise
-        reason = " ".join("".join(traceback.format_exception_only(error)).split())
+        reason = recipe.blame(error, [recipe.RecipeFile(*file) for file in job.recipes])
+        reason = reason or " ".join("".join(traceback.format_exception_only(error)).split())
         traceback.print_exc()
         ray.train.report({"step": 0, "outcome": "failed", "reason": reason})
     ray_quirks.flush_reports()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from optuna.storages import JournalStorage
 from rich.console import Console
 
+from raygan import own_recipes
 from raygan.addresses import is_address
 from raygan.errors import ConfigError, TrackingError
 from raygan.folder import JOURNAL_FILE, MLFLOW_ARTIFACTS, MLFLOW_DATABASE
@@ -70,6 +71,7 @@ def _run(session: Session) -> int:
     spec, sweep = session.spec, session.sweep
     with usable(sweep):
         sweep.check_tree()
+        own_recipes.check_unchanged(sweep)
         before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
         grown = []
         if before is None:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
-from raygan.gan.config import TrainConfig, fields, recipe_tables
+from raygan.gan.config import TrainConfig, fields, parameter_tables, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.shown import shown
@@ -128,7 +128,7 @@ def recipe_sections() -> dict[str, type[Section]]:
         for name, table in tables.items()
     }
     own: dict[str, Any] = {}
-    for table in tables.values():
+    for table in parameter_tables():
         own |= _own_parameters(table)
     searched = (name for name in fields() if name != "seed")
     made: dict[str, Any] = {

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, get_type_hints
 
 from raygan import recipe
-from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.gan.config import TrainConfig, parameter_tables
 from raygan.sweep.spec.sections import Range, Scalar
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def integer_fields() -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _integer_fields(_: int) -> frozenset[str]:
     hints = get_type_hints(TrainConfig)
-    for table in recipe_tables().values():
+    for table in parameter_tables():
         for name, owners in table.parameters().items():
             hints[name] = next(iter(owners.values())).type
     return frozenset(name for name, hint in hints.items() if hint in (int, int | None))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from raygan import stored
+from raygan import recipe, stored
 from raygan.folder import PLAN_FILE
 from raygan.report.claims import Claim, PlanEntry
 from raygan.storage import Storage
@@ -84,8 +84,11 @@ def register(sweep: Storage, spec: SweepSpec, images: str, code: str, trials: in
 
 
 def code_of(tags: dict[str, str]) -> str:
-    """The commit of the code that the tags of a run name, or else its version."""
-    return tags.get("git_commit") or f"raygan {tags.get('version.raygan', '?')}"
+    """The commit of the code that the tags of a run name, or else its version; and the digests of
+    the user's own recipes."""
+    code = tags.get("git_commit") or f"raygan {tags.get('version.raygan', '?')}"
+    own = [f"{file.name} {file.digest}" for file, _ in recipe.in_use().values()]
+    return ", ".join([code, *own])
 
 
 def history(sweep: Storage) -> tuple[PlanEntry, ...]:

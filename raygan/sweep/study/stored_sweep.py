@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, StringConstraints, TypeAdapter
 
-from raygan import records, stored
+from raygan import own_recipes, records, stored
 from raygan.errors import ConfigError, RayganError
 from raygan.folder import DATA_FILE, SPEC_FILE, SUMMARY, TRIALS, trial_folder
 from raygan.records import TrialRecord
@@ -77,6 +77,7 @@ def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
 
     Raises :class:`~raygan.errors.RayganError` if its stored YAML is damaged or missing.
     """
+    own_recipes.enter(sweep)
     try:
         spec = sweep.read_kept(SPEC_FILE, _parse_spec, mend=mend)
     except RayganError as error:
@@ -108,6 +109,7 @@ def store(sweep: Storage, spec: SweepSpec, prepared: Prepared) -> None:
     for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, data)):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
+    own_recipes.store(sweep)
 
 
 def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
