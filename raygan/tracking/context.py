@@ -1,4 +1,4 @@
-"""Where MLflow is, its words, and where the code and the data of a run come from."""
+"""Where MLflow's store is, how outcomes map to its statuses, and the origin of code and data."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ STATUS_OF: dict[str | None, Status] = {
     "early-failure": "FAILED", "failed": "FAILED", None: "KILLED",
 }  # fmt: skip
 PARAMS = ("norm", "architecture", "features", "iterations", "lr", "seed")
-"""Fields of the training configuration that every trial's run has; others if not the default."""
+"""Fields of the training configuration that are always logged as parameters; the others are logged
+only if they are not the default."""
 NO_PARAMS = ("evaluate_every", "reconstruction_steps")
-"""Fields that no trial's run has: they say how is measured, not what is trained."""
+"""Fields that are never logged: they say how a trial is measured, not what is trained."""
 EXPERIMENT_NOTE = (
     "GANs trained by raygan. A run per sweep, whose description is its verdict and whose artifacts "
     f"hold {HTML}; its children are the trials. Compare trials by `final/*` and `stability/*`, "
     "group them by the parameters `cell` and `outcome`."
 )
-"""Description of an experiment that raygan makes."""
+"""Description of an experiment that raygan creates."""
 
 
 def default_uri(storage: Storage) -> str:
-    """The embedded store: SQLite in a local storage folder.
+    """The address of MLflow's store if the YAML names none: MLFLOW_TRACKING_URI, or else an SQLite
+    database in the storage folder.
 
     Raises :class:`~raygan.errors.TrackingError` for object storage, which cannot hold it, and
     :class:`~raygan.errors.ConfigError` if MLFLOW_TRACKING_URI holds a password.
@@ -55,29 +57,31 @@ def default_uri(storage: Storage) -> str:
 
 
 def is_file(uri: str) -> bool:
-    """Whether ``uri`` is a file of this node, rather than a server."""
+    """Whether ``uri`` is a database file on this node, not a server."""
     return uri.startswith(("sqlite:", "sqlite+"))
 
 
 def set_defaults() -> None:
-    """Set what the user's environment leaves open; MLflow reads it when it is imported."""
-    # MLflow's own default is minutes per call
+    """Set those of MLflow's environment variables that are not set, before MLflow is imported."""
+    # by default, MLflow retries for minutes per call
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or it writes to the home folder
+    os.environ.setdefault(
+        "MLFLOW_DISABLE_TELEMETRY", "true"
+    )  # telemetry writes to the home folder, too
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def run_tags(digest: str) -> dict[str, str]:
-    """Where the code and the data of a run come from, for its tags."""
+    """Tags of a run that say which code and which data it used."""
     from importlib.metadata import version
 
-    # as a job, raygan is a folder and no installed package
+    # in a Ray job, raygan is a folder, not an installed package
     tags = {"data_digest": digest, "version.raygan": __version__}
     tags |= {f"version.{name}": version(name) for name in ("torch", "ray", "mlflow")}
-    # of a repository that holds this file, not of one that merely surrounds it
+    # only if this file is part of the repository, not just inside its folder
     if _git("ls-files", "--error-unmatch", Path(__file__).name) and (
         commit := _git("rev-parse", "HEAD")
     ):
@@ -96,8 +100,11 @@ def _git(*arguments: str) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MLflow and SQLAlchemy announce migrations, retries and errors, with traces of the stack and
-    addresses in full; the user is told what matters."""
+    """Silence the loggers of MLflow and its libraries within the block.
+
+    They report migrations, retries and errors with stack traces and full addresses. raygan reports
+    what matters itself.
+    """
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3", "sqlalchemy")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

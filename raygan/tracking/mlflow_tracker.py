@@ -1,8 +1,8 @@
-"""A sweep in MLflow: a parent run, one child run per trial, kept in step with the records.
+"""Copies a sweep to MLflow: a parent run for the sweep, and a child run for each trial.
 
-All of it happens on one background thread that copies what MLflow does not have yet from the
-trials' records, so that training never waits for MLflow, an outage loses nothing (the records
-are the spool), and a metric is logged once however often something was retried.
+One background thread copies what MLflow does not have yet from the trials' records. So training
+does not wait for MLflow, an outage of MLflow loses nothing, and each metric is logged once even if
+a trial was retried.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from raygan.tracking.runs import NOTE, Ending, Runs
 
 RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
-"""How long is waited for MLflow in the end."""
-# the UI opens such an experiment on its runs, not on traces of language models
+"""How long :meth:`Tracker.close` waits for MLflow."""
+# with this kind, the UI shows the runs of the experiment first, not traces of language models
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
 
 
@@ -45,14 +45,17 @@ class _Change:
 @dataclass
 class _Pending:
     changes: dict[str, _Change] = field(default_factory=dict)
-    """By trial, what is to be copied."""
+    """By trial, the change that is copied next."""
     busy: bool = False
     done: int = 0
-    """Changes that were copied."""
+    """Number of changes that were copied."""
 
 
 class Tracker:
-    """Keeps MLflow in step with a sweep's records; only ``connect``, ``open``, ``close`` wait."""
+    """Copies a sweep's records to MLflow.
+
+    :meth:`update` returns at once. All other methods wait for MLflow.
+    """
 
     def __init__(
         self,
@@ -72,10 +75,10 @@ class Tracker:
         self._ended_trials: set[str] = set()
         self._thread: threading.Thread | None = None
         self.last_error: str | None = None
-        """Why MLflow is behind at the moment, if it is."""
+        """Why MLflow is behind the records now; None if it is not."""
 
     def connect(self) -> None:
-        """See that MLflow can be used, and make the experiment; raises TrackingError."""
+        """Connect to MLflow and create the experiment if needed; raises TrackingError."""
         if self.uri.startswith("file:") or not (
             is_address(self.uri) or is_database(self.uri) or self.uri.startswith("databricks")
         ):
@@ -88,14 +91,18 @@ class Tracker:
             self._connect()
 
     def ended(self, sweep_id: str) -> tuple[str, str] | None:
-        """Status and description of the sweep's parent run, if there is one; raises
-        TrackingError."""
+        """Status and description of the sweep's parent run; None if there is no run.
+
+        Raises TrackingError.
+        """
         with self._named_errors():
             return self._runs_of(sweep_id).ended()
 
     def link(self, sweep_id: str) -> str | None:
-        """Path in MLflow's UI of the sweep's trials, if there is a run of it; raises
-        TrackingError."""
+        """Path in MLflow's UI to the sweep's trials; None if the sweep has no run.
+
+        Raises TrackingError.
+        """
         with self._named_errors():
             parent = self._runs_of(sweep_id).find_parent()
             return parent and view.link(self._client, self._experiment_id, parent, self._sweep)
@@ -103,11 +110,11 @@ class Tracker:
     def open(
         self, sweep_id: str, spec_yaml: str, tags: dict[str, str], plans: Sequence[str] = ()
     ) -> None:
-        """Find or make the parent run and begin to follow; raises TrackingError.
+        """Find or create the parent run and start copying; raises TrackingError.
 
-        ``sweep_id`` tells apart two sweeps of one name, in one place even; ``tags`` are those of
-        the parent and of every trial's run; ``plans``: SHA-256 of the sweep's plan and
-        of its changes, of which the first and the last are tags of the parent.
+        ``sweep_id`` identifies the sweep: another one may have the same name and folder. ``tags``:
+        of the parent run and of all trials' runs. ``plans``: SHA-256 of the sweep's plan and of its
+        changes; the first and the last become tags of the parent run.
         """
         with self._named_errors():
             self._runs = self._runs_of(sweep_id)
@@ -123,12 +130,11 @@ class Tracker:
         spent: dict[str, float] | None = None,
         summary: Mapping[str, float] | None = None,
     ) -> None:
-        """Let MLflow catch up with ``record`` soon.
+        """Copy ``record`` to MLflow soon.
 
-        ``spent``: metrics of the parent run by now, with the ``step`` that they belong to;
-        ``summary``: metrics of the trial as a whole, for when it has ended. What comes in of a
-        trial that has ended, as its last report while the sweep is being stopped, does not make it
-        a running one again.
+        ``spent``: metrics of the parent run, and the ``step`` that they belong to. ``summary``:
+        metrics of the whole trial, logged when it has ended. A trial stays ended: a late report,
+        such as its last one while the sweep is stopped, does not start its run again.
         """
         with self._changed:
             if ended:
@@ -146,10 +152,10 @@ class Tracker:
         self._pending.changes[change.record.id] = change
 
     def close(self, status: Status, ending: Ending | None = None) -> bool:
-        """Wait for the rest, and end the parent run. Returns whether all was copied.
+        """Copy the rest and end the parent run. Returns whether everything was copied.
 
-        It waits :data:`CLOSE_SECONDS`; with an ``ending``, these begin anew with each change that
-        is copied. Closed is closed: another call changes nothing.
+        It waits :data:`CLOSE_SECONDS`. With an ``ending``, the time starts again with each change
+        that is copied. A second call changes nothing.
         """
         if self._closed is None:
             self._closed = self._close(status, ending)
@@ -196,11 +202,11 @@ class Tracker:
                 with quiet():
                     self._copy(change)
                 pause, failed = RETRY_SECONDS, False
-            except Exception as error:  # whatever it is, training goes on
+            except Exception as error:  # no error of MLflow may stop the training
                 self.last_error, failed = explain(error, self.uri), True
             with self._changed:
                 if failed:
-                    # a newer record may have come meanwhile; what MLflow has is asked again
+                    # merge with a newer change; ask MLflow again what it has
                     newer = self._pending.changes.pop(change.record.id, None)
                     for one in (change, newer):
                         if one is not None:
@@ -217,7 +223,7 @@ class Tracker:
                 pause = min(2 * pause, RETRY_SECONDS_MOST)
 
     def _copy(self, change: _Change) -> None:
-        if is_file(self.uri):  # a lock is told sooner than by MLflow
+        if is_file(self.uri):  # finds a lock sooner than MLflow does
             check(self.uri)
         if not self._runs.copy(change.record, change.ended, change.summary):
             return
@@ -245,15 +251,15 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         self._client = MlflowClient(tracking_uri=self.uri)
-        found = self._client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            if found.lifecycle_stage != "active":
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        if experiment is not None:
+            if experiment.lifecycle_stage != "active":
                 raise TrackingError(
                     f"the experiment {shown(self.experiment)!r} of MLflow at {self.uri} is "
                     "deleted: restore it (`mlflow experiments restore --experiment-id "
-                    f"{found.experiment_id}`), or give another name in `tracking.experiment`"
+                    f"{experiment.experiment_id}`), or give another name in `tracking.experiment`"
                 )
-            self._experiment_id = found.experiment_id
+            self._experiment_id = experiment.experiment_id
             return
         location = None
         if is_file(self.uri) and self._storage.is_local:
@@ -262,11 +268,11 @@ class Tracker:
             self._experiment_id = self._client.create_experiment(
                 self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
             )
-        except MlflowException:  # made by another sweep just now?
-            found = self._client.get_experiment_by_name(self.experiment)
-            if found is None:
+        except MlflowException:  # perhaps another sweep has created it meanwhile
+            experiment = self._client.get_experiment_by_name(self.experiment)
+            if experiment is None:
                 raise
-            self._experiment_id = found.experiment_id
+            self._experiment_id = experiment.experiment_id
 
     def _runs_of(self, sweep_id: str) -> Runs:
         return Runs(self._client, self._experiment_id, self._sweep, sweep_id, self._storage)

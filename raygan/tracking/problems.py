@@ -1,4 +1,4 @@
-"""What is wrong with MLflow, and what to do about it: one line, without passwords."""
+"""Explains errors of MLflow: what is wrong and what to do, in one line, without passwords."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def explain(error: BaseException, uri: str) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and what led to it, the last first."""
+    """``error`` and its causes, from ``error`` to the first cause."""
     seen = 0
     while error is not None and seen < 20:
         yield error

@@ -1,4 +1,4 @@
-"""The runs of one sweep in MLflow: found or made, and brought up to what the records say."""
+"""The MLflow runs of one sweep: finds or creates them, and logs what the records have."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
-"""Outcome tag of a trial whose sweep was stopped; it goes on with the sweep."""
+"""Outcome tag of a trial whose sweep was stopped; the trial is resumed with the sweep."""
 NOTE = "mlflow.note.content"
 """Tag that MLflow shows as a run's or an experiment's description, in Markdown."""
 _MOST_TEXT = 5000
-"""Characters that MLflow takes in a tag."""
+"""Most characters of a tag in MLflow."""
 _MOST_KEY = 250
-"""Characters that MLflow takes in the name of a metric."""
+"""Most characters of the name of a metric in MLflow."""
 _NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
-"""What MLflow does not take there."""
+"""Characters that MLflow does not allow in the name of a metric."""
 _SEEN = "perf/images_seen"
-"""A metric of each evaluation that is always finite."""
+"""A metric that each evaluation has and that is always finite."""
 _SWEEP_TAG, _TRIAL_TAG = "raygan.sweep", "raygan.trial"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What the parent run of a sweep has at the end."""
+    """What is logged to the parent run of a sweep at its end."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     step: int = 0
     """Step of the metrics."""
     files: tuple[Path, ...] = ()
-    """Artifacts: files, and folders by their names."""
+    """Artifacts: files and folders, which keep their names."""
     note: str = ""
     """The run's description, in Markdown."""
     model: Model | None = None
@@ -59,15 +59,15 @@ class Ending:
 
 @dataclass
 class _Child:
-    """What is known of a trial's run."""
+    """What MLflow has of a trial's run."""
 
     run_id: str
     logged: int
-    """Step of the last evaluation that MLflow has; -1: none."""
+    """Step of the last evaluation that was logged; -1: none."""
     outcome: str | None
-    """Outcome that MLflow has, if the trial has ended there."""
+    """The outcome tag; None if the run has not ended."""
     metrics: dict[str, float]
-    """The last value of each metric that MLflow has."""
+    """The last value of each metric."""
     params: Mapping[str, str]
 
 
@@ -77,8 +77,8 @@ class Runs:
     def __init__(
         self, client: MlflowClient, experiment: str, sweep: str, id: str, storage: Storage
     ) -> None:
-        """``experiment``: its id; ``sweep``: the sweep's name; ``id`` tells apart two sweeps of
-        one name, in one place even; ``storage``: where its records and pictures lie."""
+        """``experiment``: its id. ``sweep``: the name of the sweep. ``id`` identifies the sweep:
+        another one may have the same name and folder. ``storage``: of its records and pictures."""
         self._client, self._experiment, self._storage = client, experiment, storage
         self._sweep, self._id = sweep, id
         self._tags: dict[str, str] = {}
@@ -88,18 +88,21 @@ class Runs:
         """Id of the parent run."""
 
     def ended(self) -> tuple[str, str] | None:
-        """The parent run's status and description, if there is one."""
-        found = self._find(_SWEEP_TAG, self._id)
-        return found and (str(found.info.status), str(found.data.tags.get(NOTE, "")))
+        """Status and description of the parent run; None if there is no run."""
+        run = self._find(_SWEEP_TAG, self._id)
+        return run and (str(run.info.status), str(run.data.tags.get(NOTE, "")))
 
     def find_parent(self) -> str | None:
-        """Id of the parent run, if there is one."""
-        found = self._find(_SWEEP_TAG, self._id)
-        return found and str(found.info.run_id)
+        """Id of the parent run; None if there is no run."""
+        run = self._find(_SWEEP_TAG, self._id)
+        return run and str(run.info.run_id)
 
     def open(self, spec_yaml: str, tags: dict[str, str], plans: Sequence[str] = ()) -> None:
-        """Find or make the parent run; ``tags`` are those of it and of every trial's run, ``plans``
-        the SHA-256 of the plan and of its changes."""
+        """Find or create the parent run.
+
+        ``tags``: of the parent run and of all trials' runs. ``plans``: SHA-256 of the plan and of
+        its changes.
+        """
         self._tags = {"sweep": self._sweep, **tags}
         self.parent = self._find_or_create(_SWEEP_TAG, self._id, self._sweep, self._tags)
         self._client.update_run(self.parent, status="RUNNING")
@@ -110,16 +113,16 @@ class Runs:
         self._client.log_text(self.parent, spec_yaml, SPEC_FILE)
 
     def forget(self, trial: str) -> None:
-        """Ask MLflow anew what it has of a trial."""
+        """Ask MLflow again, at the next copy, what it has of a trial."""
         self._children.pop(trial, None)
 
     def log_parent(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics of the parent run."""
+        """Log metrics of the parent run."""
         named = {_NOT_IN_KEYS.sub(":", key)[:_MOST_KEY]: metrics[key] for key in metrics}
         self._client.log_batch(self.parent, metrics=_metrics(named, step))
 
     def close(self, status: Status, ending: Ending) -> None:
-        """End the parent run; what a call before this one has logged is not logged again."""
+        """Log ``ending`` and end the parent run. A repeated call does not log the metrics again."""
         if not self._has_metrics:
             self.log_parent(ending.metrics, ending.step)
             self._has_metrics = True
@@ -143,9 +146,9 @@ class Runs:
             logger.warning("the best generator is not registered as %s: %s", name, reason)
 
     def copy(self, record: TrialRecord, ended: bool, summary: Mapping[str, float]) -> bool:
-        """Bring a trial's run up to ``record``; returns whether the trial has ended by this.
+        """Log what a trial's run lacks of ``record``; returns whether this has ended the run.
 
-        ``summary``: metrics without a step, logged when the trial has ended and as they change.
+        ``summary``: metrics of the whole trial, logged when it has ended and whenever they change.
         """
         child = self._children.get(record.id)
         if child is None or (not ended and child.outcome is not None):
@@ -185,7 +188,7 @@ class Runs:
 
         reason = (record.reason or "")[:_MOST_TEXT]
         tags = [RunTag("outcome", outcome), RunTag("reason", reason)]
-        # a parameter is for ever: none for what may go on, or be tried again
+        # a parameter cannot be changed: set none if the trial may be resumed or retried
         final = record.outcome not in (None, "failed") and "outcome" not in child.params
         params = [Param("outcome", outcome)] if final else []
         self._client.log_batch(child.run_id, tags=tags, params=params)
@@ -195,13 +198,13 @@ class Runs:
         return next(iter(self._client.search_runs([self._experiment], query, max_results=1)), None)
 
     def _find_or_create(self, tag: str, key: str, name: str, tags: dict[str, str]) -> str:
-        if (found := self._find(tag, key)) is not None:
-            return str(found.info.run_id)
+        if (existing := self._find(tag, key)) is not None:
+            return str(existing.info.run_id)
         run = self._client.create_run(self._experiment, run_name=name, tags={tag: key, **tags})
         return str(run.info.run_id)
 
     def _child(self, record: TrialRecord, ended: bool) -> _Child:
-        """The trial's run and how far it is, found in MLflow itself or made."""
+        """The trial's run, found in MLflow or created, and what MLflow has of it."""
         from mlflow.entities import Param
 
         tags = {
@@ -251,7 +254,7 @@ class Runs:
 
 
 def cut(note: str) -> str:
-    """As many whole lines of ``note`` as MLflow takes."""
+    """``note``, cut after a line if it is longer than MLflow allows."""
     return note if len(note) <= _MOST_TEXT else note[:_MOST_TEXT].rsplit("\n", 1)[0]
 
 
@@ -261,7 +264,7 @@ def model_name(sweep: str) -> str:
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
-    """The fields of a training configuration that tell what it is; the others are the default."""
+    """The fields of a training configuration that are logged as parameters."""
     default = TrainConfig().to_dict()
     return {
         name: str(value)
@@ -271,7 +274,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
-    """``values`` of now; what is not finite is no number, and left out."""
+    """``values`` as metrics with the current time; values that are not finite are left out."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)

@@ -1,9 +1,8 @@
-"""The view of a sweep in MLflow's UI: its trials grouped by cell, the columns that matter, and the
-curves by cell.
+"""A view of a sweep in MLflow's UI: its trials grouped by cell, selected columns, curves by cell.
 
-MLflow keeps a view that a user shares as a tag of the experiment, and opens it by a key in the
-link. The format is internal: it was read from the source of MLflow 3.17 and is written for that
-version only. For any other version the link shows the same trials without the view.
+MLflow stores a shared view as a tag of the experiment; a link opens it by its key. The format is
+internal to MLflow. It was read from the source of MLflow 3.17 and is written for that version only.
+With any other version, the link shows the same trials without the view.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VERSION = "3.17."
-"""The versions of MLflow that the view is written for."""
+"""The versions of MLflow that have this format."""
 _TAG = "mlflow.sharedViewState."
 _PARAMS = ("cell", "lr", "seed", "outcome")
 _METRICS = ("final/best", "final/last", LOSS, "stability/worsening_fresh", "stability/log_area")
@@ -36,7 +35,7 @@ _SECTION = "raygan"
 
 
 def state(parent: str) -> dict[str, Any]:
-    """The view of the trials of the parent run ``parent``, as MLflow's UI keeps it."""
+    """The view of the trials under the run ``parent``, in MLflow's format."""
     charts = [
         {
             "uuid": f"raygan-{number}",
@@ -97,12 +96,15 @@ def state(parent: str) -> dict[str, Any]:
 
 
 def link(client: MlflowClient, experiment: str, parent: str, sweep: str) -> str:
-    """Path in MLflow's UI of the trials under ``sweep``'s run ``parent``; keeps the view, if it can
-    be, and puts links to the verdict and the report into the experiment's description."""
+    """Path in MLflow's UI to the trials under ``parent``, the run of the sweep named ``sweep``.
+
+    It stores the view if MLflow has the right version. It also adds links to the verdict and the
+    report to the experiment's description.
+    """
     import mlflow
 
     note = client.get_experiment(experiment).tags.get(NOTE, EXPERIMENT_NOTE)
-    if note.endswith(EXPERIMENT_NOTE):  # otherwise somebody has written one of their own
+    if note.endswith(EXPERIMENT_NOTE):  # otherwise a user has written another one
         run = f"#/experiments/{experiment}/runs/{parent}"
         links = f"**{sweep}**: [verdict]({run}) · [report]({run}/artifacts/{HTML})"
         client.set_experiment_tag(experiment, NOTE, f"{links}\n\n{EXPERIMENT_NOTE}")
