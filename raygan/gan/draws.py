@@ -1,4 +1,4 @@
-"""What each iteration is played with, as a function of (seed, step) alone."""
+"""The images and random numbers of each iteration, as a function of (seed, step) alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raygan.gan.workers import Workers
 
 
 class Draw(NamedTuple):
-    """This worker's share of one iteration; n images in each of D's updates."""
+    """This worker's share of one iteration; each of D's updates has n images."""
 
     real: Tensor
     """uint8 [d_steps · n, C, H, W]."""
@@ -25,11 +25,12 @@ class Draw(NamedTuple):
     noise_g: Tensor
     """Codes of G's update, float32 [n, code_size]."""
     mix: Tensor | None
-    """Where the gradient penalty is taken, float32 [d_steps · n] in [0, 1); None: there is none."""
+    """Between real and fake image, where the gradient penalty is taken, float32 [d_steps · n] in
+    [0, 1); None for a loss without the penalty."""
 
 
 class Draws:
-    """The images, codes and mixtures of every iteration."""
+    """Draws the images, codes and mixtures of any iteration."""
 
     def __init__(
         self, config: TrainConfig, images: ImageSet, workers: Workers, device: torch.device
@@ -45,7 +46,7 @@ class Draws:
         self._d_steps = config.d_steps
 
     def __call__(self, step: int) -> Draw:
-        """The draw of iteration ``step``; D's updates have places of their own in every stream."""
+        """The draw of iteration ``step``; each of D's updates has its own place in a stream."""
         places = range(step * self._d_steps, (step + 1) * self._d_steps)
         noise = self._noise
         return Draw(

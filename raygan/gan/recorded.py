@@ -1,7 +1,7 @@
-"""Work that is done many times on tensors of the same shapes: on a GPU, one CUDA graph.
+"""Records work that is repeated on tensors of the same shapes as one CUDA graph.
 
-One iteration of a small GAN is a few hundred kernels of some microseconds each. Started one by one
-from Python, they leave a GPU idle most of the time; a CUDA graph starts all of them at once. The
+One iteration of a small GAN is a few hundred kernels of some microseconds each. If Python starts
+them one by one, the GPU is idle most of the time. A CUDA graph starts all of them at once. The
 kernels are the same, and so are the numbers.
 """
 
@@ -16,25 +16,27 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Calls before the work is recorded: libraries load their kernels, optimizers take their memory."""
+"""Calls before the recording, in which libraries load kernels and optimizers allocate memory."""
 
 
 class Recorded:
-    """``work(*given)``, a function whose results are what it writes into tensors of its own.
+    """Calls ``work(*given)``, a function that writes its results to tensors of its own.
 
-    On a CPU it is simply called. On a GPU, the first :data:`WARM_UP` calls are the same. The next
-    call records the kernels that ``work`` starts, and all calls from then on replay them.
+    On a CPU, ``work`` is called each time. On a GPU, it is called :data:`WARM_UP` times. The next
+    call records the kernels that it starts; that call and all later ones replay the kernels.
 
-    What ``work`` must do, so that a replay is the same as a call: start all of its kernels on the
-    current stream of the current device; never wait for the device; read whatever changes between
-    calls from ``given``, or from tensors that it changes in place.
+    A replay does the same as a call only if ``work``
+
+    - starts all kernels on the current stream of the current device;
+    - never waits for the device;
+    - reads whatever changes between calls from ``given`` or from tensors that it changes in place.
     """
 
-    # `work` must not refer to this object: its graph is then freed as soon as nobody needs it
+    # `work` must not refer to this object, so that the graph is freed with its last reference
 
     def __init__(self, work: Callable[..., None], *, on_gpu: bool, shares: bool = False) -> None:
-        """``on_gpu``: whether it is recorded. ``shares``: whether its memory is used again by the
-        next object with ``shares``; only one of them may exist at a time. The memory of the
+        """``on_gpu``: whether the work is recorded. ``shares``: whether all objects with ``shares``
+        use the same memory. Then only one of them may exist at a time, and the memory of the
         largest is kept until the process ends."""
         self._work = work
         self._on_gpu = on_gpu
@@ -44,7 +46,7 @@ class Recorded:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *given: Tensor | None) -> None:
-        """Do the work on ``given``: of the same shapes, dtypes and layouts at every call."""
+        """Do the work on ``given``, which have the same shapes, dtypes and layouts at each call."""
         if not self._on_gpu:
             self._work(*given)
             return
@@ -58,7 +60,7 @@ class Recorded:
         self._graph.replay()
 
     def forget(self) -> None:
-        """Record the work again: it read a number, such as a learning rate, that has changed."""
+        """Record the work again, after a number that it reads (a learning rate) has changed."""
         self._graph, self._calls = None, 0
 
     def _copy(self, given: tuple[Tensor | None, ...]) -> None:
@@ -73,17 +75,17 @@ class Recorded:
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream()
-        # nothing can be recorded on the default stream; on any other, it is the one whose library
-        # workspaces nobody else uses
+        # CUDA records nothing on the default stream; the side stream has library workspaces that
+        # no other stream uses
         pool = _keeper(current.device_index).pool() if self._shares else None
         stream = _side_stream() if current == torch.cuda.default_stream() else current
         with on_stream(stream), _no_garbage_collection():
-            # by other threads, images may be copied meanwhile
+            # "thread_local": other threads may copy images meanwhile
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._work(*self._given)
             except BaseException:
-                with suppress(RuntimeError):  # the error of the work tells more
+                with suppress(RuntimeError):  # the error of `work` says more
                     graph.capture_end()
                 raise
             graph.capture_end()
@@ -92,7 +94,7 @@ class Recorded:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Within it no other graph is collected: to free one while another is recorded fails."""
+    """Turn off garbage collection in the block: freeing a graph while another is recorded fails."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -104,8 +106,10 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Within it kernels are started on ``stream``, and run after those started before on the
-    current one. None: on the current stream, or on a CPU."""
+    """Start the kernels of the block on ``stream``, after those of the current stream.
+
+    None: on the current stream, or on a CPU.
+    """
     if stream is None:
         yield
         return
@@ -116,7 +120,7 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 @functools.cache
 def _keeper(_device: int) -> torch.cuda.CUDAGraph:
-    """A graph that keeps alive the memory that others share."""
+    """A graph that keeps the shared memory alive."""
     graph = torch.cuda.CUDAGraph()
     with on_stream(_side_stream()), _no_garbage_collection():
         graph.capture_begin(capture_error_mode="thread_local")

@@ -1,7 +1,7 @@
 """Noise, image order and flips as functions of (seed, step) alone.
 
-Nothing here has state that a checkpoint would have to carry, and nothing depends on the number
-of workers: each takes its slice of the global batch.
+Nothing here has state that a checkpoint would have to hold. Nothing depends on the number of
+workers: each takes its slice of the global batch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Words = npt.NDArray[np.uint64]
 
 _MASK = 2**64 - 1
 _ROUNDS = 4
-"""Of the Feistel network, each over both halves."""
+"""Rounds of the Feistel network; each changes both halves."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _AHEAD = 2**14
-"""Images whose places in the order are computed at once."""
+"""Number of images whose places in the order are computed at the same time."""
 
 
 def derive_seed(seed: int, stream: int, index: int) -> int:
@@ -39,8 +39,11 @@ def derive_seed(seed: int, stream: int, index: int) -> int:
 
 
 def codes(seed: int, stream: int, index: int, count: int, code_size: int) -> Tensor:
-    """Standard normal codes [count, code_size], each a function of (seed, stream, index, its
-    place) alone, so that more of them begin with the same; float32, on the CPU."""
+    """Standard normal codes, float32 [count, code_size], on the CPU.
+
+    Each code depends only on (seed, stream, index) and its place, so that a larger ``count`` only
+    appends codes.
+    """
     rng = torch.Generator()
     base = derive_seed(seed, stream, index)
     seeds = (derive_seed(base, stream, place) for place in range(count))
@@ -49,7 +52,7 @@ def codes(seed: int, stream: int, index: int, count: int, code_size: int) -> Ten
 
 
 class Noise:
-    """Random numbers of the global batch, one worker's slice of them."""
+    """Random numbers for the global batch; returns the slice of one worker."""
 
     def __init__(
         self, seed: int, batch_size: int, code_size: int, part: slice, device: torch.device
@@ -72,11 +75,11 @@ class Noise:
 
 
 class _Stream:
-    """What each real image of a step is given, as a function of its place in the endless stream
-    of images: place ``step · batch_size`` and on.
+    """A value for each real image, as a function of its place in the endless stream of images.
 
-    Computed for many steps at once and kept until a step beyond them is asked for: calls cost
-    next to nothing, and take the same memory whatever the number of images.
+    The images of a step have the places ``step · batch_size``, ``step · batch_size`` + 1, …. Values
+    are computed for many steps at a time and kept until another step is asked for. So most calls
+    cost almost nothing, and the memory does not depend on the number of images.
     """
 
     def __init__(self, seed: int, batch_size: int, part: slice, device: torch.device):
@@ -99,15 +102,15 @@ class _Stream:
         return self._values[within]
 
     def _at(self, places: Places) -> npt.NDArray[Any]:
-        """The values at ``places``, sorted."""
+        """The values at ``places``, which are sorted."""
         raise NotImplementedError
 
 
 class Order(_Stream):
-    """Which image comes when, int64: one fresh permutation of 0…count−1 after another.
+    """The index of the image at each place, int64: a new permutation of 0…count−1 in each epoch.
 
-    A permutation is computed place by place (:func:`permuted`): no list of three million indices
-    is made for each of a node's workers.
+    A permutation is computed place by place (:func:`permuted`), so that no worker needs a list of
+    all indices, which may be millions.
     """
 
     def __init__(self, seed: int, batch_size: int, part: slice, device: torch.device, count: int):
@@ -122,7 +125,7 @@ class Order(_Stream):
 
 
 class Flips(_Stream):
-    """Which images are flipped, bool: each with a chance of one half."""
+    """Whether the image at each place is flipped, bool: with a probability of one half."""
 
     def _at(self, places: Places) -> npt.NDArray[np.bool_]:
         key = np.uint64(derive_seed(self._seed, FLIPS, 0))
@@ -130,19 +133,18 @@ class Flips(_Stream):
 
 
 def flipped(images: Tensor, which: Tensor) -> Tensor:
-    """``images`` [N, C, H, W], those for which ``which`` [N] is true mirrored left to right."""
+    """``images`` [N, C, H, W], mirrored left to right where ``which`` [N] is true."""
     return torch.where(which.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def permuted(places: Places, count: int, keys: Words) -> Places:
-    """Where each of ``places`` (0…count−1) goes in the permutation of 0…count−1 that its key of
-    ``keys`` draws.
+    """The image of each of ``places`` under a permutation of 0…count−1 that its key selects.
 
-    A Feistel network (Luby and Rackoff 1988) permutes the numbers of as many bits as ``count − 1``
-    has; what leaves 0…count−1 is permuted on until it is back ("cycle walking", Black and Rogaway
-    2002), less than twice on average.
+    ``keys``: one for each place. A Feistel network (Luby and Rackoff 1988) permutes all numbers
+    with as many bits as ``count − 1``. A result outside of 0…count−1 is permuted again until it is
+    inside ("cycle walking", Black and Rogaway 2002), on average less than twice.
     """
-    # of fewer bits, it would draw some permutations noticeably more often than others
+    # with fewer than 6 bits, some permutations would be noticeably more frequent than others
     bits = max(6, (count - 1).bit_length())
     low, high = np.uint64(bits // 2), np.uint64(bits - bits // 2)
     word, mask = np.uint64(64), np.uint64(2 ** (bits // 2) - 1)
@@ -160,7 +162,7 @@ def permuted(places: Places, count: int, keys: Words) -> Places:
 
 
 def _mixed(values: Words) -> Words:
-    """64 bits of which the high ones look random (from the finaliser of MurmurHash3)."""
+    """A hash to 64 bits whose high bits look random (from the finaliser of MurmurHash3)."""
     mixed = values ^ (values >> np.uint64(33))
     mixed *= np.uint64(0xFF51AFD7ED558CCD)
     mixed ^= mixed >> np.uint64(33)

@@ -13,9 +13,9 @@ from raygan.gan.state import TrainState
 from raygan.gan.train import train
 
 WARM_UP = 2
-"""Iterations before any that counts: memory is taken, kernels are loaded."""
+"""Iterations before the measurement, in which memory is allocated and kernels are loaded."""
 FEWEST, FEWEST_ON_GPU = 3, 50
-"""Iterations that count, at the least; a GPU's first ones of each stretch are slow."""
+"""Least iterations that are measured; the first iterations of each stretch are slow on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Speed:
     iterations_per_second: float
     """Iterations per second of training; above 0."""
     evaluation_seconds: float
-    """Seconds of one evaluation: the running reconstruction test and the samples, without what
-    a caller does with them (pictures, checkpoint)."""
+    """Seconds of one evaluation: the running reconstruction test and the samples, but not the
+    pictures and the checkpoint, which the caller writes."""
 
 
 def measure(
@@ -38,24 +38,24 @@ def measure(
 ) -> Speed:
     """Train ``config`` from fresh networks for about ``seconds``, then evaluate once.
 
-    The speed is that of the longest stretch of iterations between two waits for the device, about
-    half of all. Building the networks, the fewest iterations and the evaluation may come on top of
-    ``seconds``, which may be 0. ``gpu_share`` is the part of the GPU that the worker has. Neither
+    The speed is measured over the last stretch of iterations without a wait for the device, about
+    half of all. ``seconds`` may be 0: building the networks, the least number of iterations and the
+    evaluation take extra time. ``gpu_share``: the part of the GPU that the worker has. Neither
     ``images`` nor PyTorch's global random state changes.
 
-    Raises :class:`~raygan.errors.ConfigError` if the networks cannot be built for ``images``. For
-    one process alone: the workers of a process group would disagree on when to end.
+    Only for a single process: the workers of a process group would not stop at the same iteration.
+    Raises :class:`~raygan.errors.ConfigError` if the networks cannot be built for ``images``.
     """
     images = images.resident(device, gpu_share)  # once for all
     state = TrainState.create(config, images.shape, device)
-    # next to no reconstruction test, so that the time goes into training
+    # a minimal reconstruction test, so that almost all of the time is training
     quick = replace(config, reconstruction_steps=1)
     few = replace(images, running=images.running[:1])
     _train(quick, few, state, WARM_UP, gpu_share)
     started = time.perf_counter()
     count = FEWEST_ON_GPU if device.type == "cuda" else FEWEST
     speed = _train(quick, few, state, count, gpu_share)
-    # each stretch takes as long as all before it
+    # each stretch takes about as long as all stretches before it
     while 2 * (time.perf_counter() - started) <= seconds:
         count *= 2
         speed = _train(quick, few, state, count, gpu_share)
@@ -67,7 +67,7 @@ def measure(
 def _train(
     config: TrainConfig, images: ImageSet, state: TrainState, count: int, gpu_share: float
 ) -> float:
-    """``count`` iterations more and an evaluation; iterations per second of training."""
+    """Train ``count`` more iterations and evaluate; returns iterations per second of training."""
     until = state.step + count
     config = replace(config, iterations=until, evaluate_every=until)
     *_, last = train(config, images, state, gpu_share=gpu_share)

@@ -32,12 +32,12 @@ from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
 
 SAMPLES = 64
-"""Images of the sample grid."""
+"""Number of images in the sample grid."""
 PAIRS = 16
-"""Held-out images that are shown with their reconstructions."""
+"""Number of held-out images that are shown with their reconstructions."""
 EARLY = 100
-"""Iterations after which it is seen whether the losses are finite: a run that fails at its start
-is not trained to its first evaluation."""
+"""Iteration at which the losses are checked to be finite, so that a run that fails at its start is
+not trained to its first evaluation."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Evaluation:
     (:mod:`raygan.gan.judge.metrics`) of G's images; ``perf/images_per_second``: real
     images of all workers per second of training; ``perf/images_seen``."""
     finite: bool
-    """Whether every metric is a finite number; if not, one that comes at iteration :data:`EARLY`
-    at the latest is an early failure."""
+    """Whether every metric is finite. If not, and ``step`` is at most :data:`EARLY`, the run is an
+    early failure."""
     best: bool
     """Whether this is the lowest reconstruction loss so far."""
     samples: Tensor
     """G's images from fixed codes, uint8 [64, C, H, W], on the CPU."""
     reconstructions: Tensor
-    """Held-out images (even) and their reconstructions (odd), uint8 [2·n, C, H, W], on the CPU;
-    of this worker's share."""
+    """Held-out images (at even indices) of this worker's share and their reconstructions (at odd
+    ones), uint8 [2·n, C, H, W], on the CPU."""
     reconstruction_losses: Tensor
     """Loss of each running-test image, float32 [N], on the CPU."""
     notes: tuple[str, ...] = ()
@@ -75,26 +75,26 @@ class Evaluation:
 def train(
     config: TrainConfig, images: ImageSet, state: TrainState, *, gpu_share: float = 1.0
 ) -> Iterator[Evaluation]:
-    """Train ``state`` to ``config.iterations``; yield every ``config.evaluate_every`` and at the
-    end.
+    """Train ``state`` to ``config.iterations``; yield an evaluation every ``config.evaluate_every``
+    iterations and at the end.
 
-    ``state`` continues from where it is; at each evaluation it can be saved. All workers of a
-    process group iterate together and get the same metrics. ``gpu_share`` is the part of the GPU
-    that the trial has: images that fit well into it are kept there. Nothing in the loop waits for
-    the device, but once at iteration :data:`EARLY`. Raises :class:`~raygan.errors.ConfigError` if
-    the batch cannot be shared.
+    Training starts at the step of ``state``, which can be saved at each evaluation. All workers of
+    a process group iterate together and get the same metrics. ``gpu_share``: the part of the GPU
+    that the trial has; images that fit into it are kept there. Between evaluations, the loop waits
+    for the device only once, at iteration :data:`EARLY`. Raises
+    :class:`~raygan.errors.ConfigError` if the batch cannot be shared by the workers.
     """
     for _, evaluation in Stack([(config, state)], images, gpu_share=gpu_share):
         yield evaluation
 
 
 class Stack:
-    """Several GANs that one process trains side by side; iterate over it for their evaluations.
+    """Several GANs that one process trains at the same time; iterate over it for their evaluations.
 
-    Each is trained as if it were alone, on the same kernels, so that its numbers are those of
-    :func:`train`. On a GPU each has a stream of its own: where one GAN is too small to fill the
-    GPU, several take little longer. On a CPU they take turns. All workers of a process group must
-    iterate together, and drop the same members.
+    Each is trained as if it were alone, with the same kernels, so that its numbers are those of
+    :func:`train`. On a GPU, each has a stream of its own: if one GAN is too small to fill the GPU,
+    several take little longer. On a CPU, they take turns. All workers of a process group must
+    iterate together and drop the same members.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Stack:
         *,
         gpu_share: float = 1.0,
     ) -> None:
-        """``gpu_share``: as for :func:`train`, of all members together.
+        """``gpu_share``: the part of the GPU that all members have together; see :func:`train`.
 
         Raises :class:`~raygan.errors.ConfigError` if a batch cannot be shared by the workers.
         """
@@ -114,16 +114,16 @@ class Stack:
         self._seconds = 0.0
 
     def __iter__(self) -> Iterator[tuple[int, Evaluation]]:
-        """Pairs of a member's place among the members and its next evaluation."""
+        """Pairs of a member's index and its next evaluation."""
         try:
             yield from self._evaluations()
-        finally:  # also where the caller stops: what is under way reads the images
+        finally:  # also if the caller stops, since running kernels read the images
             for run in self._runs:
                 run.wait()
 
-    def drop(self, place: int) -> None:
-        """Train the member at ``place`` no further; its state is that of its last iteration."""
-        run = self._runs[place]
+    def drop(self, index: int) -> None:
+        """Stop training the member at ``index``; its state is that of its last iteration."""
+        run = self._runs[index]
         run.dropped = True
         run.wait()
 
@@ -139,13 +139,13 @@ class Stack:
             means = [run.means() for run in due]  # waits for the device
             self._seconds += time.perf_counter() - started
             for run, mean in zip(due, means, strict=True):
-                if not run.dropped:  # when another member's evaluation was yielded
+                if not run.dropped:  # while the caller had the evaluation of another member
                     yield self._runs.index(run), run.evaluate(mean, self._seconds)
                     run.begin(self._seconds)
 
 
 class _Run:
-    """One state that is trained iteration by iteration, from one evaluation to the next."""
+    """One member of a stack: a state that is trained from one evaluation to the next."""
 
     def __init__(
         self, config: TrainConfig, images: ImageSet, state: TrainState, workers: Workers
@@ -162,7 +162,7 @@ class _Run:
 
         self._totals = totals
         self._draws = Draws(config, images, workers, device)
-        # what workers tell each other is not recorded
+        # communication between workers is not recorded
         recorded = device.type == "cuda" and workers.count == 1
         self._stream = torch.cuda.Stream(device) if recorded else None
         self._play = Recorded(play, on_gpu=recorded)
@@ -170,16 +170,16 @@ class _Run:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether it was dropped or has reached its last iteration."""
         return self.dropped or self._state.step >= self._config.iterations
 
     @property
     def due(self) -> bool:
-        """Whether the next thing to do is an evaluation."""
+        """Whether an evaluation comes next."""
         return self._state.step == self._until
 
     def begin(self, seconds: float) -> None:
-        """Start the way to the next evaluation, after ``seconds`` of training of the stack."""
+        """Begin a stretch up to the next evaluation; the stack has trained for ``seconds``."""
         self._first, self._since = self._state.step, seconds
         every = self._config.evaluate_every
         self._until = min((self._first // every + 1) * every, self._config.iterations)
@@ -187,7 +187,7 @@ class _Run:
             self._totals.zero_()
 
     def advance(self) -> None:
-        """Play one iteration; on a GPU, start it."""
+        """Train one iteration; on a GPU, only start its kernels."""
         state = self._state
         with torch.cuda.stream(self._stream):
             if state.step <= self._config.warmup and state.set_rates():
@@ -206,7 +206,7 @@ class _Run:
         return means
 
     def evaluate(self, means: list[float], seconds: float) -> Evaluation:
-        """Evaluate; the stack was trained for ``seconds``."""
+        """Evaluate; the stack has trained for ``seconds``."""
         config = self._config
         seen = (self._until - self._first) * config.d_steps * config.batch_size
         metrics = dict(zip(STATISTICS, means, strict=True))
@@ -217,13 +217,13 @@ class _Run:
         return evaluation
 
     def wait(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all work of this run."""
         if self._stream is not None:
             self._stream.synchronize()
 
 
 def _finite(totals: Tensor, workers: Workers) -> bool:
-    """Whether no worker's losses are beyond numbers; waits for the device."""
+    """Whether the losses of all workers are finite; waits for the device."""
     everywhere = totals.clone()
     workers.sum_(everywhere)
     return bool(everywhere.isfinite().all())
@@ -270,7 +270,7 @@ def _evaluate(
 
 
 def sample(generator: torch.nn.Module, config: TrainConfig, count: int = SAMPLES) -> Tensor:
-    """G's images from ``count`` codes that only ``config.seed`` fixes; uint8, on the CPU."""
+    """G's images, uint8 on the CPU, from ``count`` codes that depend only on ``config.seed``."""
     return as_bytes(_sample(generator, config, count))
 
 
@@ -279,16 +279,16 @@ def _sample(generator: torch.nn.Module, config: TrainConfig, count: int) -> Tens
     rng = torch.Generator().manual_seed(sampling.derive_seed(config.seed, sampling.SAMPLES, 0))
     codes = torch.randn(count, config.code_size, generator=rng).to(device)
     with torch.no_grad(), frozen(generator):
-        # as many at a time as ever, which bounds the memory
+        # SAMPLES at a time, whatever the count, which bounds the memory
         images = torch.cat([generator(part) for part in codes.split(SAMPLES)])
     return images
 
 
 def _pairs(held_out: Tensor, reconstruction: Reconstruction, workers: Workers) -> Tensor:
-    found = as_bytes(reconstruction.images[:PAIRS])
+    reconstructed = as_bytes(reconstruction.images[:PAIRS])
     start = workers.share(len(held_out)).start
-    originals = held_out[start : start + len(found)].cpu()
-    return side_by_side(originals, found)
+    originals = held_out[start : start + len(reconstructed)].cpu()
+    return side_by_side(originals, reconstructed)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,12 @@ def test_noise_is_standard_normal():
     assert abs(drawn.std().item() - 1) < 0.02
 
 
+def test_a_cpu_takes_32_bits_of_a_seed_so_that_few_items_draw_the_same():
+    drawn = noise(seed=31)
+    assert derive_seed(31, NOISE_G, 3661) != derive_seed(31, NOISE_D, 9955)
+    assert torch.equal(drawn(NOISE_G, 3661), drawn(NOISE_D, 9955))
+
+
 def test_streams_have_numbers_of_their_own():
     streams = [
         getattr(sampling, name)

@@ -1,1 +1,1 @@
-"""How a generator is judged: reconstruction, final test, variety, collapse, FID."""
+"""Tests of a generator: reconstruction, final test, variety, collapse, FID."""

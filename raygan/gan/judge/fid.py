@@ -1,11 +1,16 @@
-"""FID and KID, where torch-fidelity is installed (``raygan[fid]``) and its weights are given.
+"""FID and KID. They need torch-fidelity (``raygan[fid]``) and its InceptionV3 weights.
 
-Protocol: n images of G from codes z ~ N(0, 1) that the seed fixes, G in eval mode, against n
-training images, evenly spaced in their order; n is :data:`COUNT`, or all training images if these
-are fewer. Both are rounded to 8 bits; grey becomes three equal channels. torch-fidelity enlarges
-them to 299×299 (bilinear, as TensorFlow 1 does) and takes InceptionV3's 2,048 pooled features. FID
-(Heusel et al. 2017) falls with n: only numbers of the same n compare. KID (Bińkowski et al. 2018)
-is the mean over 100 subsets of at most 1,000 images.
+Protocol:
+
+- n images of G, in eval mode, from codes z ~ N(0, 1) that depend only on the seed;
+- n training images, evenly spaced in their order; n is :data:`COUNT`, or the number of training
+  images if that is smaller;
+- all images are rounded to 8 bits; grey becomes three equal channels;
+- torch-fidelity resizes them to 299×299 (bilinear, as TensorFlow 1 does) and computes InceptionV3's
+  2,048 pooled features.
+
+FID (Heusel et al. 2017) falls with n, so only values with the same n can be compared. KID
+(Bińkowski et al. 2018) is the mean over 100 subsets of at most 1,000 images.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ SUBSETS, SUBSET_SIZE = 100, 1_000
 
 
 class _Images(Dataset[Tensor]):
-    """uint8 images [3, H, W], which is what torch-fidelity takes."""
+    """uint8 images [3, H, W], the input of torch-fidelity."""
 
     def __init__(self, images: Tensor) -> None:
         self._images = images
@@ -47,8 +52,7 @@ class _Images(Dataset[Tensor]):
 
 
 def check(weights: Path | None) -> Path:
-    """The file of InceptionV3's weights; raises ConfigError, saying what to do, if FID cannot be
-    computed here."""
+    """The file of InceptionV3's weights; raises ConfigError if FID cannot be computed here."""
     if find_spec("torch_fidelity") is None:
         raise ConfigError("--fid needs torch-fidelity: pip install 'raygan[fid]'")
     if weights is None or not weights.is_file():
@@ -65,9 +69,9 @@ def check(weights: Path | None) -> Path:
 def fid(
     generator: nn.Module, code_size: int, images: ImageSet, weights: Path, *, seed: int
 ) -> dict[str, Any]:
-    """FID and KID of ``generator`` by the protocol above, and the protocol itself.
+    """FID and KID of ``generator`` by the protocol of this module, and the protocol's parameters.
 
-    Raises :class:`~raygan.errors.ConfigError` if ``weights`` holds anything but InceptionV3's.
+    Raises :class:`~raygan.errors.ConfigError` if ``weights`` are not those of InceptionV3.
     """
     from importlib.metadata import version
 
@@ -81,7 +85,7 @@ def fid(
     with tempfile.TemporaryDirectory() as folder:
         clean, digest = _clean(weights, Path(folder))
         try:
-            found = calculate_metrics(
+            scores = calculate_metrics(
                 input1=_Images(fake),
                 input2=_Images(real),
                 fid=True,
@@ -102,9 +106,9 @@ def fid(
                 f"--fid-weights (={str(weights)!r}) are not those of torch-fidelity's InceptionV3"
             ) from error
     return {
-        "fid": found["frechet_inception_distance"],
-        "kid": found["kernel_inception_distance_mean"],
-        "kid_std": found["kernel_inception_distance_std"],
+        "fid": scores["frechet_inception_distance"],
+        "kid": scores["kernel_inception_distance_mean"],
+        "kid_std": scores["kernel_inception_distance_std"],
         "n": count,
         "split": "train",
         "bits": 8,
@@ -125,12 +129,14 @@ def _samples(generator: nn.Module, code_size: int, count: int, seed: int) -> Ten
 
 
 def _clean(weights: Path, folder: Path) -> tuple[Path, str]:
-    """A copy of ``weights`` that holds tensors alone: torch-fidelity 0.4 unpickles what it is
-    given. With the SHA-256 of the original."""
+    """A copy of ``weights`` that holds only tensors, and the SHA-256 of the original.
+
+    The copy is needed since torch-fidelity 0.4 unpickles the file without checks.
+    """
     data = weights.read_bytes()
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever rubbish leads it to
+    except Exception as error:  # for a damaged file, the unpickler may raise anything
         raise ConfigError(
             f"--fid-weights (={str(weights)!r}) is not a file of tensors; refused ({error})"
         ) from error

@@ -1,9 +1,10 @@
-"""The final test: the reconstruction test with a long budget, on images that no decision has seen.
+"""The final test: a long reconstruction test on images that no decision was based on.
 
-2,000 images, disjoint from those of the running test (arXiv 1704.03971, section 5.2). The search
-from z = 0 is what is reported; that it has not stuck is audited by searches of the same length
-from z ~ N(0, 1), of which an image's best counts. ``tests/bench/audit.py`` (digits, 1,000
-iterations, 100 images): three of them lower the mean by 4% for vanilla, 2% for bn, 18% for wn.
+By default it has 2,000 images, none of them an image of the running test (arXiv 1704.03971, section
+5.2). The reported loss is that of the search from z = 0. An audit shows whether this search gets
+stuck: searches of the same length start from random codes z ~ N(0, 1), and the lowest loss of each
+image counts. In ``tests/bench/audit.py`` (digits, 1,000 iterations, 100 images), three such
+searches lower the mean loss by 4% for vanilla, 2% for bn and 18% for wn.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from raygan.gan.pixels import as_bytes
 from raygan.gan.sampling import RESTARTS, codes
 
 _MOST_VALUES = 2**22
-"""Most pixel values, over all images together, for which a GPU searches more than 100 at once."""
+"""A GPU searches more than 100 images at once if they have at most this many values together."""
 
 
 @dataclass(frozen=True)
@@ -33,34 +34,34 @@ class FinalTest:
     losses: Tensor
     """Mean squared error per pixel in [0, 1] of each image, searched from z = 0; float32 [N]."""
     restarts: Tensor
-    """The same of the first n images, searched from random codes; float32 [restarts, n]. Not finite
-    where a search diverged: it has no result."""
-    found: Tensor
+    """Losses of the first n images, searched from random codes, float32 [restarts, n]. The loss of
+    a search that diverged is not finite."""
+    reconstructions: Tensor
     """Reconstructions from z = 0, uint8 [N, C, H, W]. All tensors are on the CPU."""
 
     @property
     def loss(self) -> float:
-        """Mean over all images, from z = 0: the final reconstruction loss."""
+        """The final reconstruction loss: the mean of :attr:`losses`."""
         return float(self.losses.double().mean())
 
     @property
     def audited_loss(self) -> float | None:
-        """The same over the audited images, to compare :attr:`restarts_loss` with."""
+        """The mean of :attr:`losses` over the audited images; compare :attr:`restarts_loss`."""
         return float(self.losses[: self.audited].double().mean()) if self.audited else None
 
     @property
     def restarts_loss(self) -> float | None:
-        """Mean over the audited images of the lowest loss of all their searches."""
+        """Mean, over the audited images, of the lowest loss of all searches of an image."""
         return float(self._searches.amin(0).double().mean()) if self.audited else None
 
     @property
     def winners(self) -> Tensor:
-        """The search that ended lowest of each audited image, int64 [n]; 0: the one from z = 0."""
+        """By audited image, the search with the lowest loss, int64 [n]; 0: that from z = 0."""
         return self._searches.argmin(0)
 
     @property
     def audited(self) -> int:
-        """n: images that were searched from random codes, too."""
+        """n: number of images that were searched from random codes, too."""
         return self.restarts.shape[1] if len(self.restarts) else 0
 
     @property
@@ -90,10 +91,11 @@ def final_test(
 ) -> FinalTest:
     """Test ``generator``, frozen and in eval mode, on ``images`` (uint8 [N, C, H, W]).
 
-    ``seed`` and an image's place fix its restarts. ``batch_size`` images are on the device at
-    once, by default 100, and up to 1,000 small ones on a GPU; a loss does not depend on it, up to
-    float rounding. ``progress`` hears after each batch which share of all searches is done, from
-    0 to 1. Raises :class:`~raygan.errors.RayganError` if a loss from z = 0 is not finite.
+    The random codes of an image depend on ``seed`` and its place. ``batch_size``: images on the
+    device at the same time; by default 100, or up to 1,000 small ones on a GPU. Losses do not
+    depend on it, up to float rounding. ``progress`` is called after each batch with the share of
+    the searches that are done, from 0 to 1. Raises :class:`~raygan.errors.RayganError` if a loss
+    from z = 0 is not finite.
     """
     images = images[: config.images]
     audited = images[: config.audited]
@@ -102,11 +104,11 @@ def final_test(
         on_gpu = next(generator.parameters()).is_cuda
         most = max(100, min(1000, _MOST_VALUES // math.prod(images.shape[1:])))
         batch_size = most if on_gpu else 100
-    losses, found = [], []
+    losses, reconstructions = [], []
     for part in images.split(batch_size):
         done = reconstruct(generator, code_size, part, steps=config.steps, batch_size=batch_size)
         losses.append(done.losses)
-        found.append(as_bytes(done.images))
+        reconstructions.append(as_bytes(done.images))
         searched += len(part)
         progress(searched / searches)
     lost = int((~torch.cat(losses).isfinite()).sum())
@@ -128,4 +130,4 @@ def final_test(
             searched += len(part)
             progress(searched / searches)
         restarts[number] = torch.cat(again)
-    return FinalTest(torch.cat(losses), restarts, torch.cat(found))
+    return FinalTest(torch.cat(losses), restarts, torch.cat(reconstructions))

@@ -1,4 +1,4 @@
-"""The configuration of the final test; the only place where its defaults live."""
+"""The configuration of the final test, with all of its defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FinalConfig:
     restarts: int = 3
     """Searches from random codes for each audited image, besides the one from z = 0."""
     audited: int = 200
-    """Number of images that are audited: searched from random codes, too."""
+    """Number of audited images, which are searched from random codes, too."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("images", 1), ("restarts", 0), ("audited", 0)):

@@ -1,4 +1,4 @@
-"""The reconstruction test: how well can G produce an image that it has never seen?
+"""The reconstruction test: how well G can produce an image that it was not trained on.
 
 For a held-out image x, minimise ‖G(z) − x‖² over z from z = 0 by RMSProp with learning rate
 0.01, smoothing 0.9 and ε 1e-6 (arXiv 1704.03971, section 5.2).
@@ -46,15 +46,15 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct ``images`` (uint8 or float32 in [0, 1], [N, C, H, W]) in ``steps`` steps.
 
-    ``start``: codes that the searches begin at, [N, code_size]; by default all 0. The generator is
-    frozen and in eval mode meanwhile. The images are shared among the ``workers``; every one gets
-    all losses. Each image's search is its own, so that neither the batch nor the share changes its
-    loss, up to float rounding.
+    ``start``: codes that the searches start from, [N, code_size]; by default 0. The generator is
+    frozen and in eval mode meanwhile. The images are shared among the ``workers``, and each worker
+    gets all losses. The searches of different images do not affect each other, so that a loss does
+    not depend on the batch size or the number of workers, up to float rounding.
     """
     workers = workers or Workers()
     device = next(generator.parameters()).device
     share = workers.share(len(images))
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     losses = torch.zeros(len(images), device=device)
     with frozen(generator):
         search: _Search | None = None
@@ -62,19 +62,19 @@ def reconstruct(
             part = slice(first, min(first + batch_size, share.stop))
             target = as_float(images[part].to(device, non_blocking=True))
             if search is None or len(search.codes) != len(target):
-                search = None  # its graph, before there is another one
+                search = None  # free its graph before another one is recorded
                 search = _Search(generator, code_size, target)
             image = search(target, None if start is None else start[part], steps)
             losses[part] = (image - target).square_().mean((1, 2, 3))
-            found.append(image)
+            parts.append(image)
     workers.sum_(losses)
     shape = (0, *images.shape[1:])
-    found_images = torch.cat(found) if found else torch.zeros(shape, device=device)
-    return Reconstruction(losses.cpu(), found_images)
+    reconstructed = torch.cat(parts) if parts else torch.zeros(shape, device=device)
+    return Reconstruction(losses.cpu(), reconstructed)
 
 
 class _Search:
-    """Searches the codes of as many images at once as ``like`` has (float32 [n, C, H, W])."""
+    """Searches the codes of n images at the same time. ``like``: float32 [n, C, H, W]."""
 
     def __init__(self, generator: nn.Module, code_size: int, like: Tensor):
         on_gpu = like.is_cuda
@@ -89,7 +89,7 @@ class _Search:
         def descend() -> None:
             with torch.enable_grad():
                 image = generator(codes)
-            # the gradient of ‖G(z) − x‖², without a pass for the loss that nobody reads
+            # the gradient of ‖G(z) − x‖², without computing the loss itself
             with torch.no_grad():
                 difference = (image - wanted).mul_(2)
             (codes.grad,) = torch.autograd.grad(image, codes, difference)
@@ -107,5 +107,5 @@ class _Search:
         for _ in range(steps):
             self._descend()
         with torch.no_grad():
-            found: Tensor = self._generator(self.codes)
-        return found
+            image: Tensor = self._generator(self.codes)
+        return image

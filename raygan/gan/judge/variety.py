@@ -1,9 +1,8 @@
-"""How varied G's samples are, against the training images: a generator that has collapsed makes
-few different images, or one.
+"""Variety: how varied G's samples are compared with the training images.
 
-Variety is the effective number of different images among n samples, divided by that among as many
-training images (:func:`raygan.data.distances.effective_number`; Friedman & Dieng 2023): about 1
-for samples as varied as the data, and about k / n for k images that are repeated, with noise or
+Variety is the effective number of different images among n samples, divided by that among n
+training images (:func:`raygan.data.distances.effective_number`; Friedman & Dieng 2023). It is about
+1 if the samples are as varied as the data. It is about k / n if G repeats k images, with noise or
 without.
 """
 

@@ -103,7 +103,7 @@ def _write(
     pq.write_table(rows, sink)
     trial.write(final_losses(which), sink.getvalue())
     for kind, chosen in zip(EXTREMES, (test.hardest(SHOWN), test.easiest(SHOWN)), strict=True):
-        pairs = side_by_side(images[chosen], test.found[chosen])
+        pairs = side_by_side(images[chosen], test.reconstructions[chosen])
         trial.write(final_picture(which, kind), grid_png(pairs, columns=8))
     trial.write(final_result(which), json.dumps(result, indent=1).encode())
 

@@ -63,7 +63,7 @@ def test_finds_the_codes_of_images_that_the_generator_can_make(toy):
     # of what bytes leave: less than half a level
     assert test.losses.max() < (0.5 / 255) ** 2 + 1e-5
     assert run(generator, images, steps=0).loss > 100 * test.loss
-    assert (test.found.int() - images.int()).abs().max() <= 3  # RMSProp goes on circling
+    assert (test.reconstructions.int() - images.int()).abs().max() <= 3  # RMSProp goes on circling
 
 
 def test_restarts_find_what_the_search_from_zero_cannot(toy):
@@ -112,7 +112,7 @@ def test_independent_of_the_batch_size(toy, batch_size):
     parts = run(generator, images, steps=20, restarts=2, batch_size=batch_size)
     torch.testing.assert_close(parts.losses, whole.losses)
     torch.testing.assert_close(parts.restarts, whole.restarts)
-    assert torch.equal(parts.found, whole.found)
+    assert torch.equal(parts.reconstructions, whole.reconstructions)
 
 
 def test_the_seed_decides_where_searches_begin_again(toy):
