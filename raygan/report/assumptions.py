@@ -1,4 +1,4 @@
-"""What the verdict assumes, and what the runs say to it."""
+"""The assumptions of the verdict, and whether the runs agree with them."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from raygan.report.verdict import over
 
 @dataclass(frozen=True)
 class Check:
-    """One assumption and what was seen."""
+    """One assumption, and what the runs show."""
 
     assumption: str
     seen: str
     holds: bool | None = None
-    """None if it cannot be checked, or is no matter of yes and no."""
+    """None if it cannot be checked, or has no yes or no."""
     value: float | None = None
-    """The number that was looked at, if there is one: a p, a ratio."""
+    """The number that the check is based on, such as a p or a ratio; None without one."""
 
 
 def checks(evidence: Evidence) -> list[Check]:
-    """All that is assumed where there are several runs of a cell; empty without any."""
+    """The checks of all assumptions; empty unless a cell has several runs."""
     if not evidence.replicated:
         return []
-    found: list[Callable[[Evidence], Check | None]] = [
+    functions: list[Callable[[Evidence], Check | None]] = [
         _normal, _spreads, _permutation, _ranks, _images, _fixed, _restarts, _rule,
     ]  # fmt: skip
-    return [check for one in found if (check := one(evidence)) is not None]
+    return [check for one in functions if (check := one(evidence)) is not None]
 
 
 def _logs(evidence: Evidence) -> dict[str, np.ndarray]:
     """ln(loss) of the cells with enough runs whose losses vary."""
-    found = {c.name: np.log(list(evidence.units(c).values())) for c in evidence.comparable}
-    return {name: logs for name, logs in found.items() if np.ptp(logs) > 1e-9}
+    every = {c.name: np.log(list(evidence.units(c).values())) for c in evidence.comparable}
+    return {name: logs for name, logs in every.items() if np.ptp(logs) > 1e-9}
 
 
 def _normal(evidence: Evidence) -> Check | None:
@@ -101,9 +101,9 @@ def _permutation(evidence: Evidence) -> Check | None:
                  not differ if able else None)  # fmt: skip
 
 
-def _least_p(found: Comparison) -> float:
-    """The lowest p that a two-sided permutation test of so many runs can have."""
-    n, m = found.contrast.n, found.contrast.others
+def _least_p(comparison: Comparison) -> float:
+    """The lowest p that a two-sided permutation test can have with this number of runs."""
+    n, m = comparison.contrast.n, comparison.contrast.others
     return (2 if n == m else 1) / math.comb(n + m, n)
 
 
@@ -127,8 +127,8 @@ def _images(evidence: Evidence) -> Check:
             holds=False,
         )
     counts = {
-        int(found["best"]["images"]) for found in evidence.finals.values()
-        if isinstance(found.get("best", {}).get("images"), int)
+        int(tests["best"]["images"]) for tests in evidence.finals.values()
+        if isinstance(tests.get("best", {}).get("images"), int)
     }  # fmt: skip
     size = f" ({words.listed([f'{n:,}' for n in sorted(counts)])} images)" if counts else ""
     included = "add" if evidence.counts_images else "do not add"
@@ -173,7 +173,7 @@ def _rule(evidence: Evidence) -> Check | None:
 
 
 def assumptions(evidence: Evidence) -> Sheet:
-    """A row per assumption."""
+    """The table of assumptions, one in each row."""
     rows = [
         {"assumption": c.assumption, "holds": c.holds, "value": c.value, "seen": c.seen}
         for c in checks(evidence)

@@ -1,4 +1,4 @@
-"""The audit of the final test in words: whether restarts change what the verdict says."""
+"""The audit of the final test: whether restarts change the verdict."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from raygan.report.family import Family, Values, compare, of_losses
 
 
 def by_restarts(evidence: Evidence) -> list[Cell] | None:
-    """The cells with a loss by the audit's loss with restarts, that with the lowest mean first.
+    """The cells with a loss, ordered by the audit's mean loss with restarts, the lowest first.
 
-    None unless all runs that the verdict stands on have been audited.
+    None unless all runs that the verdict rests on were audited.
     """
     if not evidence.by_final_test:
         return None
     means = {}
     for cell in evidence.ranked:
-        found = _restarts(evidence, cell)
-        if found.keys() != evidence.losses(cell).keys():
+        losses = _restarts(evidence, cell)
+        if losses.keys() != evidence.losses(cell).keys():
             return None
-        mean = geometric_mean(list(found.values()))
+        mean = geometric_mean(list(losses.values()))
         assert mean is not None
         means[cell.name] = mean.value
     return sorted(evidence.ranked, key=lambda cell: means[cell.name])
 
 
 def audit(evidence: Evidence) -> tuple[bool, str]:
-    """Whether restarts from random codes change what the verdict says, and what they show.
+    """Whether restarts from random codes change the verdict, and a text that says so.
 
-    No words if they were not tried, or if there is nothing to compare.
+    The text is empty if there were no restarts, or nothing to compare.
     """
     order = by_restarts(evidence)
     if order is None or len(order) < 2:
@@ -48,9 +48,9 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
             "find the best code of each cell equally well."
         )
     if order[0] is not best:
-        found = again_compared.of(order[0].name, best.name)
-        if found is not None:
-            sentences.append(words.difference(found, "loss with restarts"))
+        comparison = again_compared.of(order[0].name, best.name)
+        if comparison is not None:
+            sentences.append(words.difference(comparison, "loss with restarts"))
     lost = []
     for claimed in of_losses(evidence).within:
         again = again_compared.of(claimed.cell, claimed.other)
@@ -83,8 +83,8 @@ def _restarts(evidence: Evidence, cell: Cell) -> dict[int, float]:
 
 
 def _gain_words(evidence: Evidence, cell: Cell) -> str:
-    found = gain(evidence.final_losses(cell, "best", "audited_loss"), _restarts(evidence, cell))
-    return "an unknown share" if found is None else words.percent(found)
+    percent = gain(evidence.final_losses(cell, "best", "audited_loss"), _restarts(evidence, cell))
+    return "an unknown share" if percent is None else words.percent(percent)
 
 
 def gain(audited: dict[int, float], restarts: dict[int, float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Figures with a row per cell or per pair of cells."""
+"""Figures with a row for each cell."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from raygan.report.family import Family, of_losses, worsening
 from raygan.shown import shown
 
 WIDTH = 8.6
-"""Inches of the figures that stand alone."""
+"""Inches of the width of figures outside of sections."""
 MOST_ROWS, MOST_BRACKETS, MOST_CROSSES = 40, 12, 8
-"""Rows of a figure, brackets beside them, and marks of one cell's failed runs."""
+"""Most rows of a figure, most brackets beside them, and most marks of failed runs in a row."""
 _NOTE, _MOST_NOTE = 72, 500
-"""Characters of a line, and of all lines, of a note below an axis."""
+"""Most characters of a line, and of all lines, of a note below an axis."""
 _ROW, FRAME = 0.42, 1.25
-"""Inches of a row, and of what stands above and below all rows."""
+"""Inches of a row, and of the space above and below all rows together."""
 
 
 def rows_size(rows: int) -> tuple[float, float]:
-    """Inches of a figure in a section with so many rows."""
+    """Inches of a figure in a section, with this number of rows."""
     return 4.7, max(1.9, FRAME + _ROW * min(rows, MOST_ROWS))
 
 
@@ -39,7 +39,7 @@ def losses_size(evidence: Evidence) -> tuple[float, float]:
 
 
 def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
-    """Each cell's runs, mean and interval; failures at the worst end; claims as brackets."""
+    """By cell, runs, mean and interval; failed runs on the right; claims as brackets."""
     if not evidence.ranked:
         return False
     others = [cell for cell in evidence.cells if cell not in evidence.ranked]
@@ -78,28 +78,28 @@ def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
 
 
 def _pooled_words(family: Family) -> list[str]:
-    """Lines of what can be claimed over all strata."""
-    found = [
+    """The claims over all strata, in lines."""
+    claimed = [
         f"{c.cell} against {c.other} {words.signed(c.contrast.percent)}"
         for c in family.pooled
         if c.claimed
     ]
-    text = f"Can be claimed over all strata: {words.listed(found)}" if found else ""
+    text = f"Can be claimed over all strata: {words.listed(claimed)}" if claimed else ""
     return textwrap.wrap(shown(text, _MOST_NOTE), _NOTE)
 
 
 def _color(cell: Cell, cells: Sequence[Cell]) -> str:
-    """The cell's colour in all figures; that of the words for those that curves leave out."""
+    """The cell's colour in all figures; the colour of the text for a cell without a curve."""
     return COLORS[cells.index(cell)] if cell in cells else INK
 
 
 def _dots(axis: Axes, colors: Sequence[str], values: Sequence[Sequence[float]]) -> None:
-    """A row per cell: its runs as dots, its geometric mean as a tick, its interval as a line."""
-    for row, (color, found) in enumerate(zip(colors, values, strict=True)):
-        if (mean := geometric_mean(found)) is None:
+    """By row, the runs as dots, their geometric mean as a tick, its interval as a line."""
+    for row, (color, losses) in enumerate(zip(colors, values, strict=True)):
+        if (mean := geometric_mean(losses)) is None:
             continue
         shifts = [0.13 * (1 - 2 * (index % 2)) if mean.n > 1 else 0.0 for index in range(mean.n)]
-        axis.plot(found, [row + shift for shift in shifts], "o", color=color, ms=6, mew=0,
+        axis.plot(losses, [row + shift for shift in shifts], "o", color=color, ms=6, mew=0,
                   alpha=0.85)  # fmt: skip
         if mean.interval is not None:
             axis.plot([mean.interval.low, mean.interval.high], [row, row], color=INK, lw=1.6)
@@ -124,7 +124,7 @@ def _plain_losses(axis: Axes) -> None:
 
 
 def _mean_image(axis: Axes, evidence: Evidence) -> None:
-    """The mean image as a line; beside the axis, where the line would leave the cells no room."""
+    """The loss of the mean image as a line, or as a text if it is far from the cells."""
     if not evidence.baseline:
         return
     (low, high), text = axis.get_xlim(), f"mean image: {words.loss(evidence.baseline)}"
@@ -141,7 +141,7 @@ def _mean_image(axis: Axes, evidence: Evidence) -> None:
 
 
 def _crosses(axis: Axes, rows: Sequence[Cell], cells: Sequence[Cell], most: int) -> None:
-    """A mark per run that gave no result."""
+    """A mark for each run without a result."""
     if not most:
         axis.set_axis_off()
         return
@@ -160,36 +160,36 @@ def _crosses(axis: Axes, rows: Sequence[Cell], cells: Sequence[Cell], most: int)
 
 
 def _levels(spans: Sequence[Sequence[int]]) -> list[int]:
-    """For each bracket the nearest column in which it does not touch another."""
-    found: list[int] = []
+    """For each bracket, the nearest column in which it does not touch another bracket."""
+    levels: list[int] = []
     for index, (start, end) in enumerate(spans):
         taken = {
-            found[i] for i in range(index) if spans[i][0] <= end and start <= spans[i][1]
+            levels[i] for i in range(index) if spans[i][0] <= end and start <= spans[i][1]
         }  # fmt: skip
-        found.append(next(level for level in range(len(spans)) if level not in taken))
-    return found
+        levels.append(next(level for level in range(len(spans)) if level not in taken))
+    return levels
 
 
 def signed(value: float, _: int = 0) -> str:
-    """The text of a tick at ``value`` per cent."""
+    """The label of a tick at ``value`` per cent."""
     return f"{value:+.4g}%".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
 def worsened(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
-    """ln(last / best loss) of each run on the final images, in per cent."""
+    """By cell, the ratio of last to best loss on the final images of each run, in per cent."""
     rows = [
-        (cell, [math.exp(g) for g in found.values()])
+        (cell, [math.exp(g) for g in ratios.values()])
         for cell in [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
-        if (found := worsening(evidence, cell))
+        if (ratios := worsening(evidence, cell))
     ][:MOST_ROWS]
     if not rows:
         return False
     axis = figure.subplots()
-    _dots(axis, [_color(cell, cells) for cell, _ in rows], [ratios for _, ratios in rows])
+    _dots(axis, [_color(cell, cells) for cell, _ in rows], [ends for _, ends in rows])
     _name_rows(axis, [cell.name for cell, _ in rows])
     axis.axvline(1.0, color=INK, lw=1)
     ticks = MaxNLocator(4).tick_values(*(100 * (end - 1) for end in axis.dataLim.intervalx))
-    axis.set_xlim(axis.get_xlim())  # not all ticks lie between the ends
+    axis.set_xlim(axis.get_xlim())  # otherwise ticks outside of the limits would widen them
     axis.xaxis.set_major_locator(FixedLocator([1 + tick / 100 for tick in ticks]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, at: signed(100 * (ratio - 1), at)))
     axis.set_xlabel("last against best loss")

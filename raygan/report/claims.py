@@ -1,4 +1,4 @@
-"""Claims that a sweep declares before its first trial, and the plan that they are part of."""
+"""Declared claims, and the registered plan that they are part of."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim about the loss of two cells, or of two values of an axis over all strata."""
+    """A claim about the losses of two cells, or of two values of an axis over all strata."""
 
     kind: Literal["lower", "not_worse", "equivalent"]
     cell: str
     other: str
     margin: float = 0.0
-    """Share of the loss of ``other`` that is allowed; none for ``lower``."""
+    """Allowed difference, as a share of the loss of ``other``; 0 for ``lower``."""
     declared: bool = True
-    """Whether it was declared before the first trial; else it is exploratory."""
+    """Whether it was declared before the first trial. If not, it is exploratory."""
 
     @property
     def text(self) -> str:
-        """The claim in words."""
+        """The claim as a sentence."""
         start = f"{self.cell}'s loss is"
         if self.kind == "lower":
             return f"{start} lower than {self.other}'s"
@@ -32,13 +32,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """What a sweep was to be at some time: its plan, or a later change of it."""
+    """The plan of a sweep at one time: the first one, or a changed one."""
 
     time: str
     """ISO 8601, UTC."""
     sha256: str
-    """Of the plan's canonical JSON."""
+    """SHA-256 of the plan's canonical JSON."""
     changed: str = ""
-    """What has changed since the entry before, in words; empty for the first."""
+    """What has changed since the previous entry, in words; empty for the first entry."""
     trials: int = 0
-    """Trials that had been planned by then."""
+    """Number of trials that were planned by then."""

@@ -1,8 +1,8 @@
-"""What the losses of a few runs can say: intervals and differences of two cells.
+"""Intervals of the mean loss of a cell, and differences between the losses of two cells.
 
-Losses are compared as y = ln(loss): their spread is about the same share of the loss in all cells,
-and a difference of two means is a ratio of losses. Nothing is claimed from fewer than
-:data:`LEAST` runs of a cell.
+Losses are compared as y = ln(loss), for two reasons: their spread is about the same share of the
+loss in all cells, and a difference of two means is a ratio of losses. Nothing is claimed from fewer
+than :data:`LEAST` runs of a cell.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from raygan.report.exact import permutation_p
 LEVEL = 0.95
 """Level of every interval that is shown."""
 LEAST = 3
-"""Runs of a cell below which nothing is claimed and no interval is given."""
+"""Least runs of a cell for a claim or an interval."""
 _MOST_LOG = 50.0
-"""Beyond all that losses can differ by, where three runs leave everything open."""
+"""Limit of ln(ratio), so that the limits of very wide intervals are finite."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, at the level :data:`LEVEL` unless something else is said."""
+    """An interval from ``low`` to ``high``; its level is :data:`LEVEL` if no other is named."""
 
     low: float
     high: float
 
     @property
     def leaves_out_0(self) -> bool:
-        """Whether it lies on one side of 0."""
+        """Whether 0 is not in the interval."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Geometric mean of a cell's losses, with the interval of the mean over its runs."""
+    """Geometric mean of the losses of a cell's runs, and its confidence interval."""
 
     n: int
     value: float
     sd: float | None
-    """Standard deviation of ln(loss); about the spread of the losses as a share of their mean."""
+    """Standard deviation of ln(loss): about the spread of the losses as a share of their mean."""
     interval: Interval | None
     """exp(ȳ ± t · s / √n), Student's t with n − 1 degrees of freedom; None below :data:`LEAST`."""
 
@@ -82,8 +82,11 @@ def _spread(values: np.ndarray) -> tuple[float, float | None, float | None]:
 
 @dataclass(frozen=True)
 class Contrast:
-    """By how much the losses of one cell lie above (+) or below (−) those of another, by Welch
-    (1947): d = ȳ − ȳ′, se² = s²/n + s′²/n′, degrees of freedom after Satterthwaite (1946)."""
+    """The difference between the losses of two cells, by Welch (1947).
+
+    d = ȳ − ȳ′, se² = s²/n + s′²/n′, degrees of freedom after Satterthwaite (1946). d is positive if
+    the first cell has the higher losses.
+    """
 
     log: float
     """d: difference of the means of ln(loss)."""
@@ -96,9 +99,9 @@ class Contrast:
     others: int
     """Runs of the second cell."""
     values: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-    """ln(loss) of the runs; empty where the contrast is pooled from several."""
+    """ln(loss) of the runs of both cells; empty for a pooled contrast."""
     image_error: float = 0.0
-    """Part of ``error`` that comes from the choice of the held-out images; 0 if it is left out."""
+    """Part of ``error`` that comes from the choice of the held-out images; 0 if not counted."""
 
     @property
     def percent(self) -> float:
@@ -107,12 +110,12 @@ class Contrast:
 
     @property
     def testable(self) -> bool:
-        """Whether both cells have :data:`LEAST` runs."""
+        """Whether both cells have at least :data:`LEAST` runs."""
         return min(self.n, self.others) >= LEAST
 
     @property
     def turned(self) -> Contrast:
-        """The second cell against the first."""
+        """The contrast of the second cell against the first."""
         return Contrast(-self.log, self.error, self.freedom, self.others, self.n,
                         self.values[::-1], self.image_error)  # fmt: skip
 
@@ -140,8 +143,8 @@ class Contrast:
         return self.turned.p_below(-log)
 
     def detectable(self, level: float, power: float = 0.8) -> float | None:
-        """The difference, in per cent, that a test at ``level`` finds with the chance ``power`` if
-        the spread is the one seen here; None below :data:`LEAST` runs."""
+        """The difference, in per cent, that a test at ``level`` detects with the probability
+        ``power``, given the spread of these runs; None below :data:`LEAST` runs."""
         if not self.testable:
             return None
         return percent(self.error * noncentrality(level, self.freedom, power))
@@ -154,11 +157,11 @@ class Contrast:
 
     @cached_property
     def p_permutation(self) -> float | None:
-        """Two-sided p of the permutation test of the difference of means, which assumes no
-        distribution, but that the runs of equal cells could be exchanged.
+        """Two-sided p of the permutation test of the difference of means.
 
-        See :func:`~raygan.report.exact.permutation_p`; None for a pooled contrast and below
-        :data:`LEAST` runs.
+        It assumes no distribution, only that runs of equal cells could be exchanged. None for a
+        pooled contrast and below :data:`LEAST` runs. See
+        :func:`~raygan.report.exact.permutation_p`.
         """
         first, second = self.values
         return permutation_p(first, second) if self.testable and first and second else None
@@ -192,18 +195,18 @@ def contrast(
     freedom = over_runs**2 / used if used else float(sum(freedoms)) or 1.0
     variance = over_runs + image_variance
     if over_runs and image_variance:
-        # the images' part is known from hundreds of them
+        # the variance over hundreds of images is known much better than that over the runs
         freedom *= (variance / over_runs) ** 2
     log, (n, others) = means[0] - means[1], map(len, logs)
     return Contrast(log, math.sqrt(variance), freedom, n, others, logs, math.sqrt(image_variance))
 
 
 def image_variance(runs: np.ndarray, others: np.ndarray) -> float:
-    """Variance of d over the choice of the images, with the runs fixed (delta method).
+    """Variance of d over the choice of the images, for fixed runs (delta method).
 
     ``runs`` and ``others``: the losses of each run on the same images, floats [runs, images]. With
-    Lᵣᵢ the loss of run r on image i and Lᵣ the run's mean over the images, an image adds
-    uᵢ = mean over r of Lᵣᵢ / Lᵣ to the first cell's mean of ln Lᵣ: the variance is that of the
+    Lᵣᵢ the loss of run r on image i and Lᵣ the mean of run r over the images, image i contributes
+    uᵢ = mean over r of Lᵣᵢ / Lᵣ to the first cell's mean of ln Lᵣ. The result is the variance of
     uᵢ − u′ᵢ, divided by the number of images.
     """
     first, second = (
@@ -214,10 +217,10 @@ def image_variance(runs: np.ndarray, others: np.ndarray) -> float:
 
 
 def pooled(parts: Sequence[Contrast]) -> Contrast:
-    """Mean of the contrasts of several strata, each of the same weight: d̄ = Σ d / K.
+    """Mean of the contrasts of K strata with equal weights: d̄ = Σ d / K.
 
-    The runs of the strata are independent. Their images are the same, so that what these add is
-    the mean of the strata's image errors and does not shrink with K.
+    The runs of the strata are independent, but their images are the same. So the image error is the
+    mean of those of the strata and does not shrink with K.
     """
     strata = len(parts)
     variances = [part.error**2 for part in parts]
@@ -236,10 +239,10 @@ def pooled(parts: Sequence[Contrast]) -> Contrast:
 
 
 def heterogeneity_p(parts: Sequence[Contrast]) -> float | None:
-    """p of equal contrasts in all strata; None for one stratum or without a spread.
+    """p of equal contrasts in all strata; None for one stratum, or if a standard error is 0.
 
-    Cochran's Q (1954) = Σ w · (d − d_w)², with w = 1 / se² and d_w the mean weighted by w, in the
-    form of Welch (1951), which counts that each se is estimated from few runs:
+    Cochran's Q (1954) = Σ w · (d − d_w)², with w = 1 / se² and d_w the mean weighted by w. The form
+    of Welch (1951) takes into account that each se is an estimate from few runs:
     F = Q / (K − 1) / (1 + 2 · (K − 2) / (K² − 1) · Λ), with K − 1 and (K² − 1) / (3 · Λ) degrees of
     freedom, and Λ = Σ (1 − w / Σ w)² / ν.
     """
@@ -257,16 +260,16 @@ def heterogeneity_p(parts: Sequence[Contrast]) -> float | None:
 
 
 def wilson(count: int, n: int) -> Interval | None:
-    """Wilson's interval (1927) for the probability of what happened ``count`` times of ``n``."""
+    """Wilson's interval (1927) of the probability of what occurred ``count`` of ``n`` times."""
     if not n:
         return None
-    found = stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    interval = stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson")
+    return Interval(float(interval.low), float(interval.high))
 
 
 def never_bound(n: int) -> float:
-    """What happened in none of ``n`` runs is less probable than this, at the level
-    :data:`LEVEL`: 1 − 0.05^(1/n)."""
+    """Upper limit, at the level :data:`LEVEL`, of the probability of an event that did not occur in
+    ``n`` runs: 1 − 0.05^(1/n)."""
     return float(1 - (1 - LEVEL) ** (1 / n))
 
 
@@ -282,8 +285,8 @@ def worsening_p(worsening: Sequence[float]) -> float | None:
 
 
 def noncentrality(level: float, freedom: float, power: float) -> float:
-    """How many standard errors a difference has to be, for Student's two-sided test at ``level``
-    with ``freedom`` degrees of freedom to find it with the chance ``power``."""
+    """The difference, in standard errors, that Student's two-sided test detects with the
+    probability ``power``, at ``level`` and with ``freedom`` degrees of freedom."""
     critical = _quantile((1 + level) / 2, freedom)
     # the other tail adds less than 0.1% to a power of 80%
     return float(special.nctdtrinc(freedom, 1 - power, critical))

@@ -1,4 +1,4 @@
-"""The tables of what is compared: cells, declared claims, differences."""
+"""The tables of cells, of declared claims and of differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_(
 
 
 def cells(evidence: Evidence) -> Sheet:
-    """A row per cell: mean loss with its interval, what choosing it gives up, failures."""
+    """The table of cells: mean loss and its interval, what a choice gives up, failures."""
     aim = target(evidence)
     goal = (
         f" Iterations to target: until the running test's loss is at most {words.loss(aim)}, "
@@ -78,7 +78,7 @@ def cells(evidence: Evidence) -> Sheet:
         Column("mean_image", _NUMBER),
     ]
     order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
-    chosen = {found.cell: found for found in of_losses(evidence).choices}
+    chosen = {choice.cell: choice for choice in of_losses(evidence).choices}
     same = rates.same_choices(evidence.cells)
     rows = [
         {
@@ -123,9 +123,9 @@ def _cell_row(evidence: Evidence, cell: Cell, choice: Choice | None) -> dict[str
         "worsening": percent(statistics.fmean(worse)) if worse else None,
         "worsening_p": worsening_p(worse),
         **{
-            name: statistics.median(found) if found else None
+            name: statistics.median(values) if values else None
             for name in ("roughness", "log_area")
-            for found in [[one[name] for one in whole if name in one]]
+            for values in [[one[name] for one in whole if name in one]]
         },
         "to_target": statistics.median(reached) if reached else None,
         "reached": len(reached) if steps else None,
@@ -140,9 +140,9 @@ def _failed_words(failed: int, ended: int, rate: Interval | None) -> str:
 
 
 def compared(evidence: Evidence) -> Sheet:
-    """A row per pair of cells, and per pair of an axis' values over several strata."""
+    """The table of differences of cells, and of an axis' values over several strata."""
     family = of_losses(evidence)
-    rows = [compared_row(found) for found in family.comparisons]
+    rows = [compared_row(one) for one in family.comparisons]
     reading = (
         "One row per pair of cells that differ along one axis of the grid. A negative difference: "
         "the loss of the first cell is lower, which is better."
@@ -183,34 +183,34 @@ def compared(evidence: Evidence) -> Sheet:
     return Sheet("comparisons", "Differences between cells", columns, rows, reading, note)
 
 
-def compared_row(found: Comparison) -> dict[str, Any]:
-    """A comparison as a row of a table."""
-    interval = found.contrast.interval()
+def compared_row(comparison: Comparison) -> dict[str, Any]:
+    """One row of the table of differences."""
+    interval = comparison.contrast.interval()
     return {
-        "cell": found.cell,
-        "against": found.other,
-        "axis": found.axis,
-        "within": found.within or None,
-        "strata": found.compared,
-        "n": found.n,
-        "others": found.others,
-        "failed": found.failed[0],
-        "others_failed": found.failed[1],
-        "percent": found.contrast.percent,
+        "cell": comparison.cell,
+        "against": comparison.other,
+        "axis": comparison.axis,
+        "within": comparison.within or None,
+        "strata": comparison.compared,
+        "n": comparison.n,
+        "others": comparison.others,
+        "failed": comparison.failed[0],
+        "others_failed": comparison.failed[1],
+        "percent": comparison.contrast.percent,
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
-        "p": found.p,
-        "adjusted_p": found.adjusted,
-        "permutation_p": found.contrast.p_permutation,
-        "improvement": found.ranks.improvement if found.ranks else None,
-        "detectable": found.detectable,
-        "equal_p": found.heterogeneity,
-        "claimed": found.claimed,
+        "p": comparison.p,
+        "adjusted_p": comparison.adjusted,
+        "permutation_p": comparison.contrast.p_permutation,
+        "improvement": comparison.ranks.improvement if comparison.ranks else None,
+        "detectable": comparison.detectable,
+        "equal_p": comparison.heterogeneity,
+        "claimed": comparison.claimed,
     }
 
 
 def claims(evidence: Evidence) -> Sheet:
-    """A row per declared claim."""
+    """The table of declared claims."""
     rows = [
         {
             "claim": result.claim.text,
@@ -243,7 +243,7 @@ def claims(evidence: Evidence) -> Sheet:
 
 
 def plans(evidence: Evidence) -> Sheet:
-    """A row per state of the sweep's plan."""
+    """The table of the plan and its changes."""
     rows = [
         {
             "time": entry.time,

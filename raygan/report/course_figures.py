@@ -16,11 +16,11 @@ from raygan.report.drawing import COLORS, INK, MARKERS, MOST_TICKS, finish, labe
 from raygan.report.evidence import Cell, Evidence
 
 _MOST_OPEN = 3
-"""Crossings up to which those are marked, too, that may be chance."""
+"""Uncertain crossings are marked only if there are at most so many crossings in all."""
 
 
 def curves(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
-    """Mean curves with their bands, each run as a thin line, and where two means cross."""
+    """Mean curves with their bands, each run as a thin line, and the crossings of two means."""
     axis, drawn = figure.subplots(), False
     lowest, highest = math.inf, 0.0
     for color, cell in zip(COLORS, cells, strict=False):
@@ -50,7 +50,7 @@ def curves(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
         lowest, highest = min(lowest, evidence.baseline), max(highest, evidence.baseline)
     axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     axis.set(xlabel="iteration", ylabel="reconstruction loss (MSE per pixel)", yscale="log")
-    if lowest > 0:  # bands may be far wider than all curves
+    if lowest > 0:  # limits by the curves, since bands may be far wider
         axis.dataLim.intervaly = (lowest, highest)
         room = (highest / lowest) ** 0.05 * 1.001
         axis.set_ylim(lowest / room, highest * room)
@@ -61,21 +61,21 @@ def curves(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
 
 def _mark_crossings(axis: Axes, evidence: Evidence, cells: Sequence[Cell]) -> None:
     names = {cell.name for cell in cells}
-    found = [c for c in crossings(evidence) if {c.cell, c.other} <= names]
-    for crossing in found:
-        if crossing.certain or len(found) <= _MOST_OPEN:
+    drawn = [c for c in crossings(evidence) if {c.cell, c.other} <= names]
+    for crossing in drawn:
+        if crossing.certain or len(drawn) <= _MOST_OPEN:
             axis.plot(crossing.iteration, math.exp(crossing.log), "D", color=INK, ms=6, zorder=5,
                       mfc=INK if crossing.certain else "none")  # fmt: skip
 
 
 def budget(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
-    """The lowest loss that so many trials of a random search find on average."""
-    found = budgets(evidence)
+    """The mean lowest loss over the number of trials of a random search."""
+    lowest = budgets(evidence)
     axis = figure.subplots()
     for color, marker, cell in zip(COLORS, MARKERS, cells, strict=False):
         points = [
             (trials, loss)
-            for trials, loss in enumerate(found.get(cell.name, []), start=1)
+            for trials, loss in enumerate(lowest.get(cell.name, []), start=1)
             if loss < math.inf
         ]
         if points:
@@ -94,7 +94,7 @@ def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bo
     """End loss of each trial by its learning rate."""
     axis, drawn = figure.subplots(), False
     lost: list[tuple[float, str, str]] = []
-    # cells that differ in their learning rate alone are one line
+    # cells that differ only in their learning rate are one line
     recipes = rates.recipes(evidence.cells)
     names = (
         list(recipes)[: len(COLORS)]
@@ -103,8 +103,8 @@ def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bo
     )
     for color, marker, name in zip(COLORS, MARKERS, names, strict=False):
         records = recipes[name]
-        found = rates.by_rate(records)
-        medians = [(rate.lr, rate.loss) for rate in found if rate.loss is not None]
+        tried_rates = rates.by_rate(records)
+        medians = [(rate.lr, rate.loss) for rate in tried_rates if rate.loss is not None]
         for record in records:
             lr = float(record.config["lr"])
             if record.outcome == "ok" and record.end_loss is not None:
@@ -115,11 +115,11 @@ def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bo
             drawn = True
             axis.plot(*zip(*medians, strict=True), color=color, lw=1.2, marker=marker, ms=0)
             axis.plot([], [], marker=marker, color=color, lw=1.2, ms=5, label=label(name))
-        if (width := rates.width(found)) is not None and width.holds:
+        if (width := rates.width(tried_rates)) is not None and width.holds:
             good = [point for point in medians if point[0] in width]
             axis.plot(*zip(*good, strict=True), color=color, lw=6, alpha=0.3, marker=marker, ms=0)
     for index, (lr, marker, color) in enumerate(lost):
-        level = 1.03 + 0.04 * (index % 4)  # above the axes, where no loss can be read from them
+        level = 1.03 + 0.04 * (index % 4)  # above the axes, so that they are not read as losses
         axis.plot(
             lr, level, marker, color=color, ms=6, clip_on=False,
             transform=axis.get_xaxis_transform(),

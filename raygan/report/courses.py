@@ -1,4 +1,4 @@
-"""How cells compare while they train: mean curves, where two of them cross, and search budgets."""
+"""Comparisons during training: mean curves, their crossings, and budget curves of the search."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from raygan.report.family import of_losses
 from raygan.report.multiple import expected_best, simultaneous_t
 
 _LEAST_LOSS = 1e-12
-"""A loss below this counts as this: the logarithm of 0 is no number."""
+"""Lower losses are set to this, since the logarithm of 0 is not defined."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """Mean curve of a cell: over its runs that have not failed, at the evaluations of all."""
+    """Mean curve of a cell, over its runs that have not failed, at their common evaluations."""
 
     steps: np.ndarray
     """Iterations, ints [evaluations]."""
@@ -48,63 +48,63 @@ class Course:
 
 
 def course(cell: Cell) -> Course | None:
-    """The mean curve of a cell; None if its runs have no evaluation in common."""
-    found = [dict(r.curve) for r in cell.runs.values() if r.outcome in (None, "ok") and r.history]
-    steps = sorted(set.intersection(*map(set, found))) if found else []
+    """The mean curve of a cell; None if its runs have no common evaluation."""
+    curves = [dict(r.curve) for r in cell.runs.values() if r.outcome in (None, "ok") and r.history]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
     if not steps:
         return None
-    losses = [[max(one[step], _LEAST_LOSS) for step in steps] for one in found]
+    losses = [[max(one[step], _LEAST_LOSS) for step in steps] for one in curves]
     return Course(np.array(steps), np.log(losses))
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where the mean curves of two cells cross for the last time."""
+    """The last crossing of the mean curves of two cells."""
 
     cell: str
-    """The one that is lower from there on."""
+    """The cell that is lower after the crossing."""
     other: str
     iteration: float
     """Interpolated between two evaluations."""
     log: float
-    """ln(loss) of both there."""
+    """ln(loss) of both curves at the crossing."""
     times: int
-    """How often they cross in all."""
+    """Number of all crossings."""
     before: int | None
-    """The last iteration before it at which the other cell is lower for certain; None if it never
-    is, or if runs of either cell failed. At the level :data:`~raygan.report.compare.LEVEL` for all
-    evaluations of all pairs together.
+    """The last iteration before the crossing at which ``other`` is lower for certain: at the level
+    :data:`~raygan.report.compare.LEVEL`, for all evaluations of all pairs together. None if there
+    is none, or if runs of either cell failed.
     """
     after: int | None
-    """The first iteration after it at which ``cell`` is lower for certain."""
+    """The first iteration after the crossing at which ``cell`` is lower for certain, or None."""
 
     @property
     def certain(self) -> bool:
-        """Whether either cell is lower for certain on its side of the crossing."""
+        """Whether each cell is lower for certain somewhere on its side of the crossing."""
         return self.before is not None and self.after is not None
 
 
 def crossings(evidence: Evidence) -> list[Crossing]:
-    """The last crossing of each pair of cells that are compared and whose mean curves cross."""
+    """The last crossing of each pair of compared cells whose mean curves cross."""
     courses = {cell.name: course(cell) for cell in evidence.cells}
     failed = {cell.name for cell in evidence.cells if cell.failed}
-    found, pairs = [], of_losses(evidence).within
+    last, pairs = [], of_losses(evidence).within
     for pair in pairs:
         one, other = courses.get(pair.cell), courses.get(pair.other)
         if one is not None and other is not None:
-            # the curves of the runs that are left say nothing of all runs
+            # if runs failed, the mean of the others is not that of all runs: nothing is certain
             claims = 0 if {pair.cell, pair.other} & failed else len(pairs)
-            found.append(_crossing(pair.cell, one, pair.other, other, claims))
-    return [crossing for crossing in found if crossing is not None]
+            last.append(_crossing(pair.cell, one, pair.other, other, claims))
+    return [crossing for crossing in last if crossing is not None]
 
 
 def _crossing(
     name: str, one: Course, other_name: str, other: Course, claims: int
 ) -> Crossing | None:
-    """``claims``: pairs that are looked at together; 0 if nothing may be certain."""
+    """``claims``: number of pairs that are compared together; 0 if nothing may be certain."""
     steps, mine, others = np.intersect1d(one.steps, other.steps, return_indices=True)
     apart = one.mean[mine] - other.mean[others]
-    # where the curves touch, the cell that was lower stays so
+    # where the curves only touch, they do not cross
     signs = np.sign(apart)
     known = np.flatnonzero(signs)
     changes = [(a, b) for a, b in pairwise(known) if signs[a] != signs[b]]
@@ -132,8 +132,8 @@ def _crossing(
 def _reach(
     one: Course, mine: np.ndarray, other: Course, others: np.ndarray, claims: int
 ) -> np.ndarray:
-    """Half the width of Welch's intervals of the difference that hold at all evaluations of so many
-    pairs."""
+    """Half the width of Welch's intervals of the difference, which hold at all evaluations of
+    ``claims`` pairs together."""
     n, m = len(one.logs), len(other.logs)
     if min(n, m) < LEAST or not claims:
         return np.full(len(mine), np.inf)
@@ -153,7 +153,7 @@ def budgets(evidence: Evidence) -> dict[str, list[float]]:
     """
     if evidence.search_method != "random":
         return {}
-    found = {}
+    lowest = {}
     for cell in evidence.cells:
         ended = [r for r in cell.records if r.kind == "search" and r.outcome is not None]
         losses = [
@@ -161,5 +161,5 @@ def budgets(evidence: Evidence) -> dict[str, list[float]]:
             for r in ended
         ]
         if len(losses) > 1 and min(losses) < math.inf:
-            found[cell.name] = expected_best(losses)
-    return found
+            lowest[cell.name] = expected_best(losses)
+    return lowest

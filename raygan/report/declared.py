@@ -1,4 +1,4 @@
-"""Whether the claims that were declared hold: they alone are tested, all else is exploratory."""
+"""Tests of the declared claims. All other comparisons are exploratory."""
 
 from __future__ import annotations
 
@@ -15,99 +15,113 @@ from raygan.report.multiple import holm
 
 @dataclass(frozen=True)
 class Result:
-    """A declared claim and what the runs say to it."""
+    """A claim and the result of its test."""
 
     claim: Claim
     comparison: Comparison | None
-    """None if either cell has no run that gave a result."""
+    """None if either cell has no run with a result."""
     p: float | None
-    """Two-sided p: twice that of the claim's direction. A claim holds at 2.5% on its side, as a
-    95% interval does."""
+    """Two-sided p: twice the one-sided p. So a claim is tested at 2.5% on its side, like the limit
+    of a 95% interval."""
     adjusted: float | None
-    """p, adjusted for all declared claims (Holm)."""
+    """p, adjusted for all declared claims (Holm). None if the claim cannot be tested."""
     holds: bool
     reason: str
-    """Why it holds or not, in words."""
+    """Why the claim holds or not, in words."""
 
 
 def results(evidence: Evidence, family: Family) -> list[Result]:
-    """All of the sweep's claims; those that were added later are tested by themselves."""
-    found = []
+    """The results of all claims. Claims that were added later are a family of their own."""
+    tested = []
     for declared in (True, False):
         claims = [claim for claim in evidence.claims if claim.declared is declared]
         comparisons = [family.of(claim.cell, claim.other) for claim in claims]
         ps = [_p(claim, c) for claim, c in zip(claims, comparisons, strict=True)]
-        # a claim that cannot be tested is one of those that were declared
+        # a claim that cannot be tested counts in the correction, too
         adjusted = holm([1.0 if p is None else p for p in ps])
-        found += [
+        tested += [
             _result(claim, c, p, a if p is not None else None, evidence.alpha)
             for claim, c, p, a in zip(claims, comparisons, ps, adjusted, strict=True)
         ]
-    return found
+    return tested
 
 
-def _p(claim: Claim, found: Comparison | None) -> float | None:
-    if found is None or not found.contrast.testable or len(found.ranked) < found.strata:
+def _p(claim: Claim, comparison: Comparison | None) -> float | None:
+    if (
+        comparison is None
+        or not comparison.contrast.testable
+        or len(comparison.ranked) < comparison.strata
+    ):
         return None
     margin = math.log1p(claim.margin)
-    shares = [count / ended for count, ended in zip(found.failed, found.ended, strict=True)]
-    failed, others = shares if found.cell == claim.cell else shares[::-1]
+    shares = [
+        count / ended for count, ended in zip(comparison.failed, comparison.ended, strict=True)
+    ]
+    failed, others = shares if comparison.cell == claim.cell else shares[::-1]
     if claim.kind == "lower":
-        p = _p_below(claim.cell, found, 0.0)
+        p = _p_below(claim.cell, comparison, 0.0)
     elif failed > others or (claim.kind == "equivalent" and failed != others):
-        p = 1.0  # no margin says how much more often it may fail
+        p = 1.0  # the margin does not cover more frequent failures
     elif claim.kind == "not_worse":
-        p = _p_below(claim.cell, found, margin)
+        p = _p_below(claim.cell, comparison, margin)
     else:
-        p = max(_p_below(cell, found, margin) for cell in (claim.cell, claim.other))
+        p = max(_p_below(cell, comparison, margin) for cell in (claim.cell, claim.other))
     return min(1.0, 2 * p)
 
 
-def _p_below(cell: str, found: Comparison, log: float) -> float:
-    """One-sided p for the claim that ``cell``, one of the two, lies above the other by less than
-    ``log``; if any run failed, also by the ranks with these as the worst.
+def _p_below(cell: str, comparison: Comparison, log: float) -> float:
+    """One-sided p for the claim that ln(loss) of ``cell`` is less than ``log`` above the other's.
 
-    How much worse a failed run is, is not known: beside a margin, one of ``cell`` counts as worse
-    than one of the other.
+    If any run failed, the p by ranks is computed, too, with the failed runs as the worst; the
+    larger p counts. It is not known how much worse a failed run is. So with a margin, a failed run
+    of ``cell`` counts as worse than one of the other cell.
     """
-    turned = found.cell != cell
-    p = found.contrast.p_above(-log) if turned else found.contrast.p_below(log)
+    turned = comparison.cell != cell
+    p = comparison.contrast.p_above(-log) if turned else comparison.contrast.p_below(log)
     assert p is not None
-    if found.ranks is not None and any(found.failed):
-        ranks = found.ranks_at(-log if turned else log, cell) if log else found.ranks
+    if comparison.ranks is not None and any(comparison.failed):
+        ranks = comparison.ranks_at(-log if turned else log, cell) if log else comparison.ranks
         p = max(p, ranks.p_higher if turned else ranks.p_lower)
     return p
 
 
 def _result(
-    claim: Claim, found: Comparison | None, p: float | None, adjusted: float | None, alpha: float
+    claim: Claim,
+    comparison: Comparison | None,
+    p: float | None,
+    adjusted: float | None,
+    alpha: float,
 ) -> Result:
-    if found is None or p is None:
-        strata = " in each stratum" if found is not None and found.strata > 1 else ""
-        return Result(claim, found, p, adjusted, False, "not tested: it takes 3 runs of each cell "
-                      f"that gave a result{strata}")  # fmt: skip
-    interval = found.contrast.interval()
+    if comparison is None or p is None:
+        strata = " in each stratum" if comparison is not None and comparison.strata > 1 else ""
+        why = f"not tested: it takes 3 runs of each cell that gave a result{strata}"
+        return Result(claim, comparison, p, adjusted, False, why)
+    interval = comparison.contrast.interval()
     assert interval is not None
-    percent, low, high = found.contrast.percent, interval.low, interval.high
-    if found.cell != claim.cell:
+    percent, low, high = comparison.contrast.percent, interval.low, interval.high
+    if comparison.cell != claim.cell:
         percent, low, high = (_turned(value) for value in (percent, high, low))
     seen = (
         f"{claim.cell}'s loss is {words.percent(percent, signed=True)} from {claim.other}'s, 95% "
         f"CI {words.percent(low, signed=True)} to {words.percent(high, signed=True)}"
     )
-    if sum(found.failed):
-        seen += f"; {found.failed[0]} and {found.failed[1]} runs of {found.cell} and "
-        seen += f"{found.other} gave no result"
-    return Result(claim, found, p, adjusted, bool(adjusted is not None and adjusted <= alpha), seen)
+    if sum(comparison.failed):
+        seen += (
+            f"; {comparison.failed[0]} and {comparison.failed[1]} runs of {comparison.cell} and "
+        )
+        seen += f"{comparison.other} gave no result"
+    return Result(
+        claim, comparison, p, adjusted, bool(adjusted is not None and adjusted <= alpha), seen
+    )
 
 
 def _turned(percent: float) -> float:
     return 100 * math.expm1(-math.log1p(percent / 100))
 
 
-def sentence(found: Sequence[Result]) -> str:
-    """All declared claims in one or two sentences; empty without any."""
-    declared = [result for result in found if result.claim.declared]
+def sentence(tested: Sequence[Result]) -> str:
+    """The declared claims in at most two sentences; empty without any."""
+    declared = [result for result in tested if result.claim.declared]
     if not declared:
         return ""
     holds = [result.claim.text for result in declared if result.holds]

@@ -1,4 +1,4 @@
-"""How figures are drawn: once, as SVG for light and dark pages and as PNG for Markdown."""
+"""Draws each figure once and saves it as SVG, for light and dark pages, and as PNG for Markdown."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from raygan.shown import shown
 COLORS = (
     "#2f7fd6", "#d9690f", "#1f9d57", "#d6457f", "#8a63d2", "#0f95a5", "#a8743a", "#7d8590",
 )  # fmt: skip
-"""One per cell; each has a contrast of 3:1 or more with a white and with a black page."""
+"""One for each cell. Each has a contrast of at least 3:1 to a white and to a black page."""
 INK = "#010203"
-"""Stands for the page's own text colour until the SVG is written."""
+"""Placeholder that is replaced by the page's text colour in the SVG."""
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none",
     "svg.hashsalt": "raygan", "text.color": INK,
@@ -35,17 +35,17 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
 SIZE = (4.7, 3.4)
-"""Inches of a figure that stands in a section."""
+"""Inches of a figure in a section: width and height."""
 _LEGEND = 66
-"""Characters that fit side by side in a legend."""
+"""Most characters of a line of a legend."""
 _LEGEND_LINE = 0.19
-"""Inches of its lines."""
+"""Inches of the height of such a line."""
 MOST_TICKS = 5
-"""Of an axis whose numbers are long."""
+"""Most ticks of an axis with long numbers."""
 MARKERS = "osD^vPX*"
-"""One per cell."""
+"""One for each cell."""
 MOST_LABEL, LABEL_WIDTH = 80, 36
-"""Characters of a name in a figure, and of a line of it."""
+"""Most characters of a name in a figure, and of a line of it."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,21 @@ class Drawing:
     key: str
     title: str
     caption: str
-    """How to read it, in one line: what its marks are, and which way is better."""
+    """How to read it, in one line: what the marks mean, and which direction is better."""
     svg: str
-    """An ``svg`` element whose lines and words have the page's text colour."""
+    """An ``svg`` element; its lines and text have the page's text colour."""
     png: bytes
-    """On white."""
+    """The figure on a white background."""
 
 
 def draw(
     key: str, title: str, caption: str, plot: Callable[[Figure], bool], size: tuple[float, float]
 ) -> Drawing | None:
-    """What ``plot`` draws into a figure of so many inches; None if it finds nothing to draw."""
+    """The figure that ``plot`` draws; None if ``plot`` returns False, since there is nothing to
+    draw.
+
+    ``size``: width and height in inches.
+    """
     with style(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -73,13 +77,13 @@ def draw(
             return None
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")  # it has its layout
+        figure.set_layout_engine("none")  # the layout is computed already
         figure.savefig(png, format="png", dpi=130, facecolor="white")
     return Drawing(key, title, caption, _inline(svg.getvalue(), key, title), png.getvalue())
 
 
 def legend(figure: Figure, axis: Axes) -> None:
-    """Name the lines of ``axis`` above it, side by side as far as they fit."""
+    """Add a legend above ``axis``, in as many columns as fit."""
     if names := axis.get_legend_handles_labels()[1]:
         columns = max(1, _LEGEND // (max(map(len, names)) + 8))  # 8: the line before a name
         lines = math.ceil(len(names) / columns) * max(name.count("\n") + 1 for name in names)
@@ -89,7 +93,7 @@ def legend(figure: Figure, axis: Axes) -> None:
 
 @contextmanager
 def style(settings: Mapping[Any, Any]) -> Iterator[None]:
-    """Draw with these settings of matplotlib; a ``$`` in a name is a dollar sign."""
+    """Use these settings of matplotlib in the block; ``$`` in a text is a dollar sign."""
     with mpl.rc_context({**settings, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # many long names
@@ -97,29 +101,30 @@ def style(settings: Mapping[Any, Any]) -> Iterator[None]:
 
 
 def label(name: str, most: int = MOST_LABEL, width: int = LABEL_WIDTH) -> str:
-    """A name in lines that are short enough for a figure."""
+    """A name, broken into lines that fit into a figure."""
     return "\n".join(textwrap.wrap(shown(name, most), width))
 
 
 def _inline(document: str, key: str, title: str) -> str:
-    """The ``svg`` element alone, in the page's colours, its ids told from other figures'."""
+    """The ``svg`` element of ``document``, with the page's text colour and ids that start with
+    ``key``."""
     element = document[document.index("<svg") :].replace(INK, "currentColor")
-    # a style sheet in it would hold for the whole page
+    # a style sheet in the element would apply to the whole page
     element = re.sub(r"<(metadata|style)\b.*?</\1>", "", element, flags=re.DOTALL)
     element = re.sub(r'\bid="', f'id="{key}-', element)
     element = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{key}-", element)
-    # the viewBox says the proportions, the page the size
+    # the viewBox defines the proportions, the page defines the size
     element = re.sub(r'\b(width|height)="[\d.]+pt"', "", element, count=2)
     return element.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
 def finish(axis: Axes) -> None:
-    """Give a log axis of losses plain numbers: :func:`style` takes ``$`` for text."""
+    """Label a log axis of losses with plain numbers, since :func:`style` turns off math text."""
     axis.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0]))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
     low, high = axis.dataLim.intervaly
-    if high < 2 * low:  # fewer than two of them would be seen
+    if high < 2 * low:  # a log axis would show fewer than two ticks
         axis.set_yscale("linear")
         axis.yaxis.set_major_locator(MaxNLocator(MOST_TICKS))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))

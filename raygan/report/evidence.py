@@ -1,4 +1,4 @@
-"""What a verdict stands on: each cell's runs by seed, and the loss that they are compared by."""
+"""What the verdict rests on: the runs of each cell, and the losses by which they are compared."""
 
 from __future__ import annotations
 
@@ -20,30 +20,37 @@ from raygan.report.tables import RETRY, setting
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One recipe that is compared: a point of the sweep's grid, over all its seeds."""
+    """The results of one cell of the grid, over all its seeds."""
 
     name: str
     values: dict[str, Any]
-    """The grid's values but the seed."""
+    """The grid's values, without the seed."""
     records: list[TrialRecord]
-    """All its trials."""
+    """All trials of the cell."""
     replicates: list[TrialRecord]
-    """Its best settings with several seeds, whatever their outcome, with and without a warm-up;
+    """The replicates of the best settings, whatever their outcome, with and without a warm-up;
     empty if the sweep has none."""
     best: TrialRecord | None
-    """The trial that ended lowest, of the replicates if there are some."""
+    """The trial with the lowest end loss; a replicate if there are replicates."""
     repeats: Mapping[str, int] = field(default_factory=dict)
-    """Number of the search that each replicate belongs to, by trial, where the whole search was
-    repeated."""
+    """By id of a replicate, the number of the search that it belongs to, if the whole search was
+    repeated; else empty."""
 
     @cached_property
     def runs(self) -> dict[int, TrialRecord]:
-        """The runs that carry the verdict, by seed, all of one recipe: those with a warm-up if
-        every seed has one, else those without, of which the early failures are failures.
+        """By seed, the runs that the verdict rests on, all of one setting.
 
-        Of several replicated settings, those of the one that the search ranked first: whoever
-        chooses by the runs that are compared makes the cell look better than it is. Without
-        replicates, the best trial alone.
+        =========================================  =============================================
+        If …                                       the runs are …
+        =========================================  =============================================
+        the sweep has no replicates                the best trial alone
+        every seed has a run with a warm-up        the runs with a warm-up
+        otherwise                                  the runs without; early failures have failed
+        =========================================  =============================================
+
+        If several settings were replicated, the runs are those of the setting that the search
+        ranked first. To choose by the compared runs themselves would make the cell look better than
+        it is.
         """
         if not self.replicates:
             return {int(self.best.config["seed"]): self.best} if self.best else {}
@@ -52,12 +59,14 @@ class Cell:
 
     @property
     def lost_before(self) -> list[TrialRecord]:
-        """The attempts without a warm-up that failed, if all of :attr:`runs` have one."""
+        """The failed runs without a warm-up, if :attr:`runs` are those with a warm-up; else
+        empty."""
         return [r for r in self.tried_before if r.outcome not in ("ok", "stopped")]
 
     @property
     def tried_before(self) -> list[TrialRecord]:
-        """The ended attempts without a warm-up, if all of :attr:`runs` have one."""
+        """The ended runs without a warm-up, if :attr:`runs` are those with a warm-up; else
+        empty."""
         if not self.replicates or self.runs is not self._chosen[1]:
             return []
         return [record for record in self._chosen[0].values() if record.outcome is not None]
@@ -73,11 +82,11 @@ class Cell:
 
     @cached_property
     def _by_setting(self) -> dict[str, tuple[dict[int, TrialRecord], dict[int, TrialRecord]]]:
-        """By setting and seed, the replicates without and with a warm-up."""
+        """By setting, the replicates without and those with a warm-up, each by seed."""
         by_setting: dict[str, tuple[dict[int, TrialRecord], dict[int, TrialRecord]]] = {}
         for record in self.replicates:
-            # where the seed is an axis of the grid, or the search was repeated, each seed or repeat
-            # was searched by itself
+            # if the seed is an axis of the grid, or the search was repeated, each seed or repeat
+            # has a search of its own, and its best setting counts
             alike = record.kind == "replicate" and not self.repeats
             chosen = repr(record.params) if alike else ""
             both = by_setting.setdefault(chosen, ({}, {}))
@@ -85,7 +94,7 @@ class Cell:
         return by_setting
 
     def _search_rank(self, chosen: str) -> tuple[bool, float]:
-        """How the search ranked a setting: trials that ran to their end first, then by loss."""
+        """Sort key by which the search ranks a setting: outcome ok first, then the end loss."""
         return min(
             (
                 (record.outcome != "ok", record.end_loss or math.inf)
@@ -97,7 +106,7 @@ class Cell:
 
     @property
     def ended(self) -> list[TrialRecord]:
-        """The runs that have their outcome."""
+        """The runs that have ended."""
         return [record for record in self.runs.values() if record.outcome is not None]
 
     @property
@@ -106,30 +115,30 @@ class Cell:
         return [record for record in self.ended if record.outcome not in ("ok", "stopped")]
 
     def units(self, values: Mapping[int, float]) -> dict[int, float]:
-        """What is compared: ``values`` (positive, by seed), or, where the search was repeated, the
-        geometric mean of each repeat's."""
+        """The values that are compared: ``values`` by seed or, if the search was repeated, the
+        geometric mean of each repeat. ``values``: positive, by seed."""
         if not self.repeats:
             return dict(values)
         logs: dict[int, list[float]] = {}
         for seed, value in values.items():
             logs.setdefault(self.repeats[self.runs[seed].id], []).append(math.log(value))
-        return {repeat: math.exp(sum(found) / len(found)) for repeat, found in logs.items()}
+        return {repeat: math.exp(sum(mine) / len(mine)) for repeat, mine in logs.items()}
 
     @property
     def tried(self) -> int:
-        """Runs that have ended, or repeats of the search of which some run has."""
+        """Number of ended runs or, if the search was repeated, of repeats with an ended run."""
         if not self.repeats:
             return len(self.ended)
         return len({self.repeats[record.id] for record in self.ended})
 
     @property
     def unit(self) -> str:
-        """What is compared, in a word."""
+        """The word for one value that is compared: run or repeat."""
         return "repeat" if self.repeats else "run"
 
     @property
     def lost(self) -> int:
-        """Those of :attr:`tried` of which no run gave a result."""
+        """How many of :attr:`tried` gave no result."""
         if not self.repeats:
             return len(self.failed)
         gave = {self.repeats[r.id] for r in self.ended if r not in self.failed}
@@ -137,8 +146,10 @@ class Cell:
 
     @property
     def failure_rate(self) -> Interval | None:
-        """Wilson's interval of the share of failed runs; None for runs of repeats of the search,
-        which are not independent, and without replicates."""
+        """Wilson's interval of the share of failed runs.
+
+        None without replicates, and if the search was repeated, since its runs are not independent.
+        """
         if self.repeats or not self.replicates:
             return None
         return wilson(len(self.failed), len(self.ended))
@@ -146,47 +157,47 @@ class Cell:
     @property
     def setting(self) -> str:
         """The searched values of its runs, in words."""
-        found = list(dict.fromkeys(setting(record) for record in self.runs.values()))
-        return found[0] if len(found) == 1 else "one per seed" if found else ""
+        settings = list(dict.fromkeys(setting(record) for record in self.runs.values()))
+        return settings[0] if len(settings) == 1 else "one per seed" if settings else ""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A sweep's results, as far as there are some."""
+    """The results of a sweep so far."""
 
     name: str
     cells: list[Cell]
     baseline: float | None = None
     """Loss of the mean training image."""
     expected_trials: int | None = None
-    """Trials that the sweep takes in all, as far as is known."""
+    """Number of trials of the whole sweep, as far as is known."""
     finished: bool = False
     data: dict[str, Any] = field(default_factory=dict)
-    """What the images are, for people."""
+    """Description of the images, for people."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of the code that trained."""
+    """Versions of the packages that the runs were trained with."""
     spent: dict[str, float] = field(default_factory=dict)
     recipe: str = ""
     """The sweep's resolved YAML."""
     search_method: str = ""
-    """How the search draws its settings: grid, random or tpe; empty if that is not known."""
+    """grid, random or tpe; empty if it is not known."""
     finals: Found = field(default_factory=dict)
     """Results of the final test."""
     fids: Found = field(default_factory=dict)
     """FID and KID, if they were computed."""
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Losses of each final image, by trial, of its best generator; only where there are so few
-    images that they add to the uncertainty."""
+    """By trial, the loss of its best generator on each final image; only if there are so few images
+    that their choice adds to the uncertainty."""
     resplit: bool = False
     """Whether each seed drew its own held-out images."""
     claims: tuple[Claim, ...] = ()
-    """What the sweep has declared, or was asked later."""
+    """The declared claims, and those that were added later."""
     plans: tuple[PlanEntry, ...] = ()
-    """The sweep's plan, with the time before its first trial, and its later changes."""
+    """The registered plan and its later changes."""
     rule: Agreement | None = None
-    """How well the first rung of early stopping told where trials ended; None without a rule."""
+    """How well losses at the first rung agree with end losses; None without early stopping."""
     alpha: float = 0.05
-    """Chance that any claim of a kind is false: less where the seeds were added in several looks.
+    """Chance that any claim of a family is false; below 0.05 if seeds were added in several looks.
     """
 
     @property
@@ -201,81 +212,84 @@ class Evidence:
 
     @cached_property
     def by_final_test(self) -> bool:
-        """Whether the verdict stands on the final test: every run that ended ok has taken it."""
+        """Whether the verdict is based on the final test: every run that ended ok has taken it."""
         whole = [r for cell in self.cells for r in cell.runs.values() if r.outcome == "ok"]
         return bool(whole) and all(self.final_loss(r, "best") is not None for r in whole)
 
     @property
     def measure(self) -> str:
-        """What the loss is that runs are compared by."""
+        """The loss by which runs are compared, in words."""
         if not self.by_final_test:
             return "end loss of the running test"
-        tests = [found["best"] for found in self.finals.values() if "best" in found]
+        tests = [tests["best"] for tests in self.finals.values() if "best" in tests]
         images, steps = tests[0].get("images"), tests[0].get("steps")
         size = f" ({images:,} images, {steps:,} steps)" if images and steps else ""
         return f"final test's loss of the best generator{size}"
 
     @property
     def counts_images(self) -> bool:
-        """Whether the choice of the images is in the intervals of differences: the losses of as
-        many images are known for all runs that the verdict stands on."""
+        """Whether intervals of differences include the choice of the images.
+
+        For this, the losses of the same number of images must be known for all runs of the verdict.
+        """
         runs = [cell.runs[seed].id for cell in self.cells for seed in self.losses(cell)]
         counts = {len(self.images.get(run, ())) for run in runs}
         return self.by_final_test and len(counts) == 1 and 0 not in counts
 
     @property
     def final_images(self) -> int | None:
-        """The fewest images of any final test; None without one."""
+        """The smallest number of images of any final test; None without a final test."""
         counts = [t["best"].get("images") for t in self.finals.values() if "best" in t]
         return min((count for count in counts if count), default=None)
 
     def final_loss(self, record: TrialRecord, which: str) -> float | None:
-        """The final test's loss of a trial's ``best`` or ``last`` generator, if it was taken."""
+        """The loss of a trial's ``best`` or ``last`` generator in the final test; None without
+        one."""
         return positive(self.finals.get(record.id, {}).get(which, {}), "loss")
 
     def final_losses(self, cell: Cell, which: str, key: str) -> dict[int, float]:
-        """What the final tests of the cell's runs that ended ok have under ``key``, by seed."""
+        """By seed, the value ``key`` of the final tests of the cell's runs that ended ok."""
         tests = {
             seed: self.finals.get(record.id, {}).get(which, {})
             for seed, record in cell.runs.items()
             if record.outcome == "ok"
         }
-        found = {seed: positive(test, key) for seed, test in tests.items()}
-        return {seed: loss for seed, loss in found.items() if loss is not None}
+        values = {seed: positive(test, key) for seed, test in tests.items()}
+        return {seed: value for seed, value in values.items() if value is not None}
 
     def losses(self, cell: Cell) -> dict[int, float]:
-        """The loss by seed of the cell's runs that ended ok."""
-        found = {}
+        """By seed, the loss of the cell's runs that ended ok."""
+        losses = {}
         for seed, record in cell.runs.items():
             loss = self.final_loss(record, "best") if self.by_final_test else record.end_loss
             if record.outcome == "ok" and loss:
-                found[seed] = loss
-        return found
+                losses[seed] = loss
+        return losses
 
     @cached_property
     def ranked(self) -> list[Cell]:
-        """The cells with a loss, that with the lowest mean first."""
+        """The cells with a loss, ordered by their mean, the lowest first."""
         usable = [cell for cell in self.cells if self.losses(cell)]
         return sorted(usable, key=self.mean)
 
     @cached_property
     def comparable(self) -> list[Cell]:
-        """The cells with enough runs for a claim, that with the lowest mean first."""
+        """The cells with enough runs for a claim, ordered by their mean, the lowest first."""
         return [cell for cell in self.ranked if len(self.units(cell)) >= LEAST]
 
     def units(self, cell: Cell) -> dict[int, float]:
-        """The losses that are compared: by seed, or by repeat of the search."""
+        """The losses that are compared, by seed or by repeat of the search."""
         return cell.units(self.losses(cell))
 
     def mean(self, cell: Cell) -> float:
-        """Geometric mean of the loss over the runs of a cell that has one."""
+        """Geometric mean of the losses of a cell, which must have one."""
         return self.summary(cell).value
 
     def summary(self, cell: Cell) -> Mean:
-        """The same with its spread and interval."""
-        found = geometric_mean(list(self.units(cell).values()))
-        assert found is not None
-        return found
+        """:meth:`mean` with its spread and its interval."""
+        mean = geometric_mean(list(self.units(cell).values()))
+        assert mean is not None
+        return mean
 
     @property
     def champion(self) -> TrialRecord | None:
@@ -288,7 +302,8 @@ class Evidence:
         return cell.runs[min(losses, key=losses.__getitem__)]
 
     def reference(self, cell: Cell) -> Cell | None:
-        """What ``cell`` is held against: the same without a normalisation, else the first cell."""
+        """The cell that ``cell`` is compared with: the same with `norm: vanilla`, or else the
+        first."""
         plain = {**cell.values, "norm": "vanilla"}
         twin = next((other for other in self.cells if other.values == plain), None)
         return twin or next(iter(self.cells), None)

@@ -1,4 +1,4 @@
-"""Exact tests of two cells: by ranks, by permutation, and of failure rates."""
+"""Exact tests of two cells: of ranks, by permutation, and of failure rates."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ import numpy as np
 from scipy import stats
 
 MOST_EXACT = 200_000
-"""Permutations up to which a permutation test looks at all of them."""
+"""A permutation test with at most this many permutations uses all of them."""
 RESAMPLES = 9_999
-"""Random permutations beyond that."""
+"""Number of random permutations that it uses otherwise."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Two cells by the ranks of all their runs, those without a result last."""
+    """Two cells compared by the ranks of all their runs; runs without a result rank last."""
 
     improvement: float
-    """Probability that a run of the first cell is better than one of the second; a tie counts
-    half: U / (n · n′) (Mann & Whitney 1947)."""
+    """Probability that a run of the first cell is better than one of the second, where a tie counts
+    one half: U / (n · n′) (Mann & Whitney 1947)."""
     p_lower: float
-    """One-sided exact p for the claim that the first cell's runs rank better."""
+    """Exact one-sided p for the claim that the runs of the first cell rank better."""
     p_higher: float
-    """The same for the second cell's."""
+    """Exact one-sided p for the claim that the runs of the second cell rank better."""
 
 
 def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Ranks:
-    """The same over several strata, each ranked by itself (van Elteren 1960, with equal weights);
-    a run without a result is infinity."""
-    found, improved, pairs = 0, 0.0, 0
+    """The ranks over several strata, each ranked separately (van Elteren 1960, equal weights).
+
+    ``strata``: by stratum, the losses of the first and of the second cell; infinity for a run
+    without a result.
+    """
+    doubled_sum, improved, pairs = 0, 0.0, 0
     counts = np.ones(1)
     for first, second in strata:
-        # twice the mean rank is a whole number
+        # twice the mean rank of tied values is an integer
         together = np.array([*first, *second])
         ordered = np.sort(together)
         doubled = np.searchsorted(ordered, together) + 1
         doubled += np.searchsorted(ordered, together, side="right")
-        found += (rank_sum := int(doubled[: len(first)].sum()))
+        doubled_sum += (rank_sum := int(doubled[: len(first)].sum()))
         n, m = len(first), len(second)
         improved += n * m - (rank_sum / 2 - n * (n + 1) / 2)
         pairs += n * m
@@ -49,21 +52,20 @@ def stratified_ranks(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) 
     total = counts.sum()
     return Ranks(
         improved / pairs,
-        float(counts[: found + 1].sum() / total),
-        float(counts[found:].sum() / total),
+        float(counts[: doubled_sum + 1].sum() / total),
+        float(counts[doubled_sum:].sum() / total),
     )
 
 
 def shift_limit(values: Sequence[float], others: Sequence[float], level: float) -> float:
-    """One-sided upper limit, by ranks, of how far ``values`` lie above ``others``; a run without a
-    result is infinity.
+    """One-sided upper limit, by ranks, of the shift of ``values`` against ``others``.
 
-    What the exact test of Mann and Whitney does not reject (Hodges and Lehmann 1963): an order
-    statistic of all differences. Infinity if too many of ``values`` are, or if there are too few
-    for the level.
+    It is the largest shift that the exact test of Mann and Whitney does not reject, an order
+    statistic of all differences (Hodges and Lehmann 1963). A run without a result is infinity. The
+    limit is infinity if too many of ``values`` are, or if there are too few values for ``level``.
     """
     pairs = len(values) * len(others)
-    # two infinities may lie apart by anything
+    # the difference of two infinities is unknown
     apart = sorted(math.inf if a == math.inf else a - b for a in values for b in others)
     doubled = tuple(range(2, 2 * (len(values) + len(others)) + 1, 2))
     counts = _rank_sums(doubled, len(values))[len(values) * (len(values) + 1) :: 2]
@@ -74,7 +76,7 @@ def shift_limit(values: Sequence[float], others: Sequence[float], level: float) 
 
 @lru_cache(maxsize=256)
 def _rank_sums(doubled: tuple[int, ...], size: int) -> np.ndarray:
-    """How many subsets of ``size`` of these ranks have each sum."""
+    """By sum, the number of subsets of ``size`` of these ranks."""
     sums = np.zeros((size + 1, sum(doubled) + 1))
     sums[0, 0] = 1
     for rank in doubled:
@@ -83,24 +85,24 @@ def _rank_sums(doubled: tuple[int, ...], size: int) -> np.ndarray:
 
 
 def permutation_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p of the difference of means when the values are dealt out again.
+    """Two-sided p of the difference of means, by permutation of the values between the two cells.
 
-    Exact where there are at most :data:`MOST_EXACT` ways to deal them out, else from
-    :data:`RESAMPLES` random ones.
+    Exact if there are at most :data:`MOST_EXACT` permutations, otherwise from :data:`RESAMPLES`
+    random ones.
     """
     together = np.array([*first, *second])
     n, total = len(first), len(together)
-    found = abs(np.mean(first) - np.mean(second)) * (1 - 1e-9)
+    observed = abs(np.mean(first) - np.mean(second)) * (1 - 1e-9)
     if math.comb(total, n) <= MOST_EXACT:
         dealt = np.array(list(itertools.combinations(range(total), n)))
         extra = 0
     else:
         generator = np.random.default_rng(0)
         dealt = np.argsort(generator.random((RESAMPLES, total)), axis=1)[:, :n]
-        extra = 1  # the data as they are
+        extra = 1  # the observed permutation
     sums = together[dealt].sum(axis=1)
     apart = np.abs(sums / n - (together.sum() - sums) / (total - n))
-    return float(((apart >= found).sum() + extra) / (len(dealt) + extra))
+    return float(((apart >= observed).sum() + extra) / (len(dealt) + extra))
 
 
 @cache
@@ -109,6 +111,8 @@ def failures_p(failed: int, n: int, others_failed: int, others: int) -> float | 
     if not n or not others or not failed + others_failed or failed + others_failed == n + others:
         return None
     if (n, failed) > (others, others_failed):
-        return failures_p(others_failed, others, failed, n)  # the same, and it is slow
+        return failures_p(
+            others_failed, others, failed, n
+        )  # the same p, cached, since the test is slow
     table = [[failed, others_failed], [n - failed, others - others_failed]]
     return float(stats.boschloo_exact(table).pvalue)
