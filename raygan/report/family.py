@@ -1,8 +1,8 @@
-"""Which cells are compared with each other, and what may be claimed of them together.
+"""Which cells are compared, and which differences can be claimed together.
 
-Only comparisons that mean something are made: one axis of the grid at a time, within the strata
-that the other axes make (norm within each architecture), and pooled over the strata. All
-comparisons of one measure are one family: any false claim among them has at most the chance
+Two cells are compared if they differ along one axis of the grid. The values of the other axes are
+the strata: norms are compared within each architecture, and pooled over the architectures. All
+comparisons of one measure are a family: the chance of any false claim in a family is at most
 :attr:`~raygan.report.evidence.Evidence.alpha`.
 """
 
@@ -32,78 +32,80 @@ from raygan.report.exact import Ranks, stratified_ranks
 from raygan.report.multiple import Choice, choices, holm, shaffer
 
 NOT_COMPARED = ("lr",)
-"""Axes that are searched rather than compared, as long as there is another axis."""
+"""Axes that are not compared if there is another axis."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """What one cell brings to a comparison."""
+    """The values of one cell in a comparison."""
 
     name: str
     logs: Sequence[float]
-    """Logarithms of the measure of its runs that gave a result."""
+    """Logarithm of the measure of each run with a result."""
     failed: int = 0
-    """Runs without a result."""
+    """Number of runs without a result."""
     images: np.ndarray | None = None
-    """Loss of each run on each image, floats [runs, images], if the images are to count."""
+    """Loss of each run on each image, floats [runs, images]; None if images are not counted."""
 
     @property
     def ranked(self) -> list[float]:
-        """All runs, those without a result as the worst."""
+        """The values of all runs; infinity, the worst, for a run without a result."""
         return [*self.logs, *[math.inf] * self.failed]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells, or two values of an axis over all strata, and what may be claimed of them."""
+    """The comparison of two cells, or of two values of an axis over all strata."""
 
     cell: str
-    """The one with the lower mean."""
+    """The cell with the lower mean."""
     other: str
     contrast: Contrast
     """``cell`` against ``other``."""
     axis: str = ""
-    """What differs between them."""
+    """The axis along which they differ."""
     within: str = ""
-    """The values of the other axes, in words; empty if there are none, or if they are pooled."""
+    """The stratum: values of the other axes, in words; empty without one, or if pooled."""
     failed: tuple[int, int] = (0, 0)
-    """Runs of each that gave no result."""
+    """Number of runs without a result, of each."""
     ranks: Ranks | None = None
-    """The same by ranks, runs without a result as the worst."""
+    """The comparison by ranks, with runs without a result as the worst."""
     strata: int = 1
-    """How many strata the grid has for a pooled difference; 1 if it is not pooled."""
+    """Number of strata of the grid, if the difference is pooled over them; else 1."""
     ranked: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
-    """ln(loss) of all runs of both by stratum, infinity without a result."""
+    """By stratum, ln(loss) of all runs of both; infinity for a run without a result."""
     heterogeneity: float | None = None
     """p of equal differences in all strata."""
     claims: int = 1
-    """Comparisons of the family."""
+    """Number of comparisons in the family."""
     adjusted: float | None = None
     """p, adjusted for all comparisons of the family; None with too few runs."""
     alpha: float = 0.05
     unit: str = "run"
-    """What is counted, in a word: runs, or repeats of the search."""
+    """The word for what is counted: run, or repeat of the search."""
 
     @property
     def compared(self) -> int:
-        """In how many strata both have a run that gave a result."""
+        """Number of strata in which both have a run with a result."""
         return sum(min(map(_results, pair)) > 0 for pair in self.ranked)
 
     @property
     def n(self) -> int:
-        """Runs of ``cell`` that the difference stands on: those that gave a result, over the
-        strata that are compared."""
+        """Number of runs of ``cell`` with a result, over the strata in which ``other`` has one."""
         return sum(_results(first) for first, second in self.ranked if _results(second))
 
     @property
     def others(self) -> int:
-        """The same of ``other``."""
+        """Number of runs of ``other`` with a result, over the strata in which ``cell`` has one."""
         return sum(_results(second) for first, second in self.ranked if _results(first))
 
     @property
     def p(self) -> float | None:
-        """Two-sided p: Welch's of the runs that gave a result and, if any run did not, also that of
-        the ranks in the same direction, whichever is larger."""
+        """Two-sided p of Welch's test of the runs with a result.
+
+        If any run gave no result, the two-sided p by ranks, in the same direction, is computed,
+        too. The larger p counts.
+        """
         p = self.contrast.p
         if p is None or self.ranks is None or not sum(self.failed):
             return p
@@ -111,8 +113,10 @@ class Comparison:
         return max(p, min(1.0, 2 * (self.ranks.p_lower if lower else self.ranks.p_higher)))
 
     def ranks_at(self, log: float, cell: str) -> Ranks:
-        """The same by ranks for a true difference of ``log`` instead of none; the runs without a
-        result of ``cell``, one of the two, as worse than those of the other."""
+        """The ranks under a true difference of ``log`` instead of 0.
+
+        Runs without a result of ``cell``, one of the two cells, rank below those of the other.
+        """
         return stratified_ranks(
             [
                 ([x - log for x in a], _before_the_worst(b)) if cell == self.cell
@@ -123,24 +127,24 @@ class Comparison:
 
     @property
     def ended(self) -> tuple[int, int]:
-        """Runs of each that have ended, with a result or without, over all strata."""
+        """Number of ended runs of each, with a result or without, over all strata."""
         return sum(len(first) for first, _ in self.ranked), sum(len(b) for _, b in self.ranked)
 
     @property
     def claimed(self) -> bool:
-        """Whether a difference can be claimed."""
+        """Whether the difference can be claimed."""
         return self.adjusted is not None and self.adjusted <= self.alpha
 
     @property
     def failures_forbid(self) -> bool:
-        """Whether the runs that gave a result differ, but their ranks with the others do not."""
+        """Whether the runs with a result differ, but the ranks with the failed runs do not."""
         p = self.contrast.p
         return not self.claimed and p is not None and self.p is not None and p < self.p and (
             p * self.claims <= self.alpha)  # fmt: skip
 
     @property
     def detectable(self) -> float | None:
-        """The difference, in per cent, that would be claimed in 80% of such sweeps."""
+        """The difference, in per cent, that is claimed in 80% of such sweeps."""
         return self.contrast.detectable(1 - self.alpha / max(1, self.claims))
 
 
@@ -150,21 +154,21 @@ class Family:
 
     comparisons: list[Comparison]
     correction: str = ""
-    """How p is adjusted, in words."""
+    """The name of the correction of p; empty for a single comparison."""
     choices: list[Choice] = field(default_factory=list)
-    """What each cell gives up at most."""
+    """By cell, what its choice gives up at most."""
 
     alpha: float = 0.05
     too_few: tuple[str, ...] = ()
-    """Cells with too few results for a claim, or none yet."""
+    """Cells with too few results for a claim."""
 
     @property
     def heterogeneous(self) -> list[tuple[Comparison, float]]:
-        """The pooled comparisons with p of equal differences in all strata, adjusted by Holm, the
-        lowest first."""
+        """The pooled comparisons, each with p of equal differences in all strata, adjusted by Holm;
+        the lowest p first."""
         tested = [c for c in self.comparisons if c.heterogeneity is not None]
         adjusted = holm([c.heterogeneity or 0.0 for c in tested])
-        return sorted(zip(tested, adjusted, strict=True), key=lambda found: found[1])
+        return sorted(zip(tested, adjusted, strict=True), key=lambda pair: pair[1])
 
     def of(self, cell: str, other: str) -> Comparison | None:
         """The comparison of two cells, in either order."""
@@ -183,24 +187,25 @@ class Family:
 
 def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], alpha: float
             ) -> Family:  # fmt: skip
-    """Compare ``values``, whose ``cells`` say where each lies on the grid's axes.
+    """Compare ``values`` of cells. ``cells``: by name, the cell's values on the axes of the grid.
 
-    Cells without a run that gave a result are left out, except by the ranks of a pooled difference:
-    a cell that failed altogether in a stratum is the worst there.
+    A cell without any result is left out. But it counts in the ranks of a pooled difference: if all
+    of its runs failed, it is the worst in its stratum.
     """
     usable = {one.name: one for one in values if len(one.logs)}
     ended = {one.name: one for one in values if one.ranked}
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for axis in axes(cells):
-        found += _along(axis, cells, ended)
-    tested = [c for c in found if c.p is not None]
-    whole = len(found) == len(tested) == math.comb(len(usable), 2) and not any(
-        c.strata > 1 for c in found)  # fmt: skip
+        comparisons += _along(axis, cells, ended)
+    tested = [c for c in comparisons if c.p is not None]
+    whole = len(comparisons) == len(tested) == math.comb(len(usable), 2) and not any(
+        c.strata > 1 for c in comparisons)  # fmt: skip
     ps = [c.p or 0.0 for c in tested]
     adjusted = shaffer(ps, len(usable)) if whole and len(usable) > 1 else holm(ps)
     by_index = dict(zip(map(id, tested), adjusted, strict=True))
-    found = [
-        replace(c, adjusted=by_index.get(id(c)), claims=len(tested), alpha=alpha) for c in found
+    comparisons = [
+        replace(c, adjusted=by_index.get(id(c)), claims=len(tested), alpha=alpha)
+        for c in comparisons
     ]
     many = len(tested) > 1
     correction = "Shaffer's correction" if whole and many else "Holm's correction" if many else ""
@@ -215,56 +220,56 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
         for a, b in against
         if by_name[a].failed or by_name[b].failed
     }
-    # a cell that failed altogether is the worst: all others are better
+    # a cell whose runs all failed is the worst: it needs no further results
     too_few = tuple(
         one.name for one in values if one.name not in by_name and (len(one.logs) or not one.failed)
     )
-    return Family(found, correction, choices(against, 1 - alpha, ranked), alpha, too_few)
+    return Family(comparisons, correction, choices(against, 1 - alpha, ranked), alpha, too_few)
 
 
 def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The pairs of ``cells`` that are compared: those that differ along one axis alone."""
-    found: dict[tuple[str, str], None] = {}
+    """The pairs of ``cells`` that are compared: they differ along exactly one axis."""
+    pairs: dict[tuple[str, str], None] = {}
     for axis in axes(cells):
         strata: dict[str, list[str]] = {}
         for name, values in cells.items():
             rest = {key: value for key, value in values.items() if key != axis}
             strata.setdefault(repr(rest), []).append(name)
         for names in strata.values():
-            found |= dict.fromkeys(itertools.combinations(names, 2))
-    return list(found)
+            pairs |= dict.fromkeys(itertools.combinations(names, 2))
+    return list(pairs)
 
 
 def axes(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The grid's axes along which the cells differ and are compared."""
-    values = [dict(found) for found in cells.values()]
-    names = list(dict.fromkeys(name for found in values for name in found))
-    varied = [n for n in names if len({repr(found.get(n)) for found in values}) > 1]
+    """The axes of the grid along which the cells differ and are compared."""
+    points = [dict(values) for values in cells.values()]
+    names = list(dict.fromkeys(name for point in points for name in point))
+    varied = [n for n in names if len({repr(point.get(n)) for point in points}) > 1]
     return [name for name in varied if name not in NOT_COMPARED] or varied
 
 
 def _along(
     axis: str, cells: Mapping[str, Mapping[str, Any]], ended: Mapping[str, Values]
 ) -> list[Comparison]:
-    """The comparisons along one axis: within each stratum, and pooled over several."""
+    """The comparisons along one axis: within each stratum, and pooled over the strata."""
     strata: dict[str, dict[Any, Values]] = {}
     for name, one in ended.items():
         rest = {key: value for key, value in cells[name].items() if key != axis}
         words = " ".join(str(value) for value in rest.values())
         strata.setdefault(words, {})[cells[name][axis]] = one
-    number = len({repr({k: v for k, v in found.items() if k != axis}) for found in cells.values()})
-    found = []
+    number = len({repr({k: v for k, v in point.items() if k != axis}) for point in cells.values()})
+    comparisons = []
     for words, by_value in strata.items():
         for a, b in itertools.combinations(by_value.values(), 2):
-            found.append(_pair([(a, b)], a.name, b.name, axis, "" if number == 1 else words))
+            comparisons.append(_pair([(a, b)], a.name, b.name, axis, "" if number == 1 else words))
     if number == 1:
-        return [c for c in found if c is not None]
+        return [c for c in comparisons if c is not None]
     names = list(dict.fromkeys(value for by_value in strata.values() for value in by_value))
     for first, second in itertools.combinations(names, 2):
         pairs = [(by[first], by[second]) for by in strata.values() if first in by and second in by]
         if len(pairs) > 1:
-            found.append(_pair(pairs, str(first), str(second), axis, "", number))
-    return [c for c in found if c is not None]
+            comparisons.append(_pair(pairs, str(first), str(second), axis, "", number))
+    return [c for c in comparisons if c is not None]
 
 
 def _pair(
@@ -311,30 +316,32 @@ def _contrast(a: Values, b: Values) -> Contrast | None:
 
 
 def of_losses(evidence: Evidence) -> Family:
-    """The comparisons of the loss that the verdict stands on."""
+    """The comparisons of the loss, on which the verdict rests."""
     return _of(evidence, partial(_losses, evidence))
 
 
 def of_worsening(evidence: Evidence) -> Family:
-    """The comparisons of g = ln(last / best loss), both in the final test."""
+    """The comparisons of g = ln(last / best loss), both losses of the final test."""
     return _of(evidence, lambda c: Values(c.name, list(worsening(evidence, c).values()), c.lost))
 
 
 def of_speed(evidence: Evidence) -> Family:
-    """The comparisons of the mean log loss over the run (running test)."""
+    """The comparisons of the mean log loss over the iterations (running test)."""
     return _of(evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), cell.lost))
 
 
 def worsening(evidence: Evidence, cell: Cell) -> dict[int, float]:
-    """g by seed (or by repeat) of the cell's runs that ended ok and whose two generators took the
-    final test."""
+    """g = ln(last / best loss), by seed or by repeat.
+
+    Of the cell's runs that ended ok and whose two generators have taken the final test.
+    """
     best, last = (evidence.final_losses(cell, which, "loss") for which in ("best", "last"))
     ratios = {seed: last[seed] / best[seed] for seed in sorted(best.keys() & last.keys())}
     return {unit: math.log(ratio) for unit, ratio in cell.units(ratios).items()}
 
 
 def log_areas(cell: Cell) -> dict[int, float]:
-    """The mean log loss over the iterations, by seed (or by repeat), of the runs that ended ok."""
+    """Mean log loss over the iterations, by seed or by repeat, of the runs that ended ok."""
     areas = {
         seed: math.exp(stability.log_area(record.curve))
         for seed, record in cell.runs.items()

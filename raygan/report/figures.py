@@ -15,7 +15,7 @@ Plot = Callable[[Figure, Evidence, list[Cell]], bool]
 
 
 def drawings(evidence: Evidence) -> list[Drawing]:
-    """All figures for which there are data."""
+    """The figures for which there are data."""
     shown = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
     shown = sorted(shown[: len(COLORS)], key=evidence.cells.index)
     left_out = len(evidence.cells) - len(shown)
@@ -42,8 +42,8 @@ def drawings(evidence: Evidence) -> list[Drawing]:
          f"{rates.NEAR - 1:.0%} of the best. On top, without such a loss: + early-stopped, "
          f"× no result.{tail}", course_figures.rates_tried, SIZE),
     ]  # fmt: skip
-    found = (
+    drawn = (
         draw(key, title, caption, lambda figure, plot=plot: plot(figure, evidence, shown), size)  # type: ignore[misc]
         for key, title, caption, plot, size in parts
     )
-    return [drawing for drawing in found if drawing is not None]
+    return [drawing for drawing in drawn if drawing is not None]

@@ -14,11 +14,11 @@ from raygan.report.finals import WHICH, losses_files, number
 from raygan.report.tabular import Column, Sheet
 
 _PROTOCOL = ("n", "split", "bits", "resizer", "weights_sha256", "torch_fidelity")
-"""What two FIDs must share to compare."""
+"""Keys that must be equal for two FIDs to be comparable."""
 
 
 def final_test(evidence: Evidence) -> Sheet:
-    """A row per cell and generator: the final loss, the audit, and FID and KID if computed."""
+    """The table of final tests, by cell and generator: loss, audit, and FID and KID if computed."""
     rows = [
         row
         for cell in [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
@@ -52,7 +52,7 @@ def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
     fids = _fids(evidence, cell, which)
     if not losses and not fids:
         return None
-    one_protocol = len({_protocol(found) for found in fids}) == 1
+    one_protocol = len({_protocol(fid) for fid in fids}) == 1
     return {
         "cell": cell.name,
         "generator": which,
@@ -61,8 +61,8 @@ def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
         "audited_loss": _mean(list(audited.values())),
         "restarts_loss": _mean(list(restarts.values())),
         "gain": gain(audited, restarts),
-        "fid": _mean([found["fid"] for found in fids]) if one_protocol else None,
-        "kid": _mean([found["kid"] for found in fids if number(found, "kid") is not None])
+        "fid": _mean([fid["fid"] for fid in fids]) if one_protocol else None,
+        "kid": _mean([fid["kid"] for fid in fids if number(fid, "kid") is not None])
         if one_protocol
         else None,
         "fid_images": _count(fids[0], "n") if one_protocol else None,
@@ -71,17 +71,17 @@ def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
 
 
 def _fids(evidence: Evidence, cell: Cell, which: str) -> list[dict[str, Any]]:
-    found = (evidence.fids.get(r.id, {}).get(which, {}) for r in cell.runs.values()
+    fids = (evidence.fids.get(r.id, {}).get(which, {}) for r in cell.runs.values()
              if r.outcome == "ok")  # fmt: skip
-    return [one for one in found if number(one, "fid") is not None]
+    return [fid for fid in fids if number(fid, "fid") is not None]
 
 
-def _protocol(found: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(found.get(key)) for key in _PROTOCOL)
+def _protocol(fid: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(fid.get(key)) for key in _PROTOCOL)
 
 
-def _count(found: dict[str, Any], key: str) -> int:
-    return int(number(found, key) or 0)
+def _count(result: dict[str, Any], key: str) -> int:
+    return int(number(result, key) or 0)
 
 
 def _mean(values: list[float]) -> float | None:
@@ -89,7 +89,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _replaced(evidence: Evidence) -> list[str]:
-    """Which tests are not of the generator that they are listed as."""
+    """The tests of another generator than the listed one, since a checkpoint was damaged."""
     return [
         f"{record.title} ({which}: iteration {_count(test, 'step'):,})"
         for record in evidence.records
@@ -99,7 +99,7 @@ def _replaced(evidence: Evidence) -> list[str]:
 
 
 def _note(evidence: Evidence) -> str:
-    tests = [test for found in evidence.finals.values() for test in found.values()]
+    tests = [test for both in evidence.finals.values() for test in both.values()]
     budgets = sorted({(_count(test, "audited"), _count(test, "restarts")) for test in tests})
     audits = [
         f"the first {images:,} images, searched from z = 0 alone; with restarts: the lowest loss "

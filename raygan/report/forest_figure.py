@@ -18,7 +18,7 @@ from raygan.report.evidence import Cell, Evidence
 from raygan.report.family import Comparison, of_losses
 
 _PAIR, _MOST_PAIR = 46, 170
-"""Characters of a line, and of all lines, of the name of a pair."""
+"""Most characters of a line, and of all lines, of the name of a pair."""
 
 
 def size(evidence: Evidence) -> tuple[float, float]:
@@ -29,12 +29,12 @@ def size(evidence: Evidence) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of a forest plot: a heading, or a comparison in the order of the grid."""
+    """One row of a forest plot: a heading, or a comparison with its cells in the grid's order."""
 
     name: str
-    found: Comparison | None = None
+    comparison: Comparison | None = None
     turned: bool = False
-    """Whether it is of the comparison's other cell against the first."""
+    """Whether the row shows the second cell of the comparison against the first."""
 
     def percent(self, value: float) -> float:
         """A difference in per cent, as this row shows it."""
@@ -42,55 +42,55 @@ class _Row:
 
 
 def rows(evidence: Evidence) -> list[_Row]:
-    """Comparisons by stratum, with a heading for each where there are several."""
+    """The rows by stratum, with a heading for each stratum if there are several."""
     family = of_losses(evidence)
     groups: dict[str, list[Comparison]] = {}
     for c in [*family.pooled, *family.within]:
         heading = f"{c.axis}, over all strata" if c.strata > 1 else ""
         groups.setdefault(f"{c.axis} within {c.within}" if c.within else heading, []).append(c)
-    found: list[_Row] = []
+    every: list[_Row] = []
     for heading, mine in groups.items():
-        found += [_Row(label(heading))] if heading else []
-        found += [_row(evidence, c) for c in mine]
-    left = len(family.comparisons) - sum(row.found is not None for row in found[:MOST_ROWS])
-    return found[:MOST_ROWS] + ([_Row(f"{left} more in the table")] if left else [])
+        every += [_Row(label(heading))] if heading else []
+        every += [_row(evidence, c) for c in mine]
+    left = len(family.comparisons) - sum(row.comparison is not None for row in every[:MOST_ROWS])
+    return every[:MOST_ROWS] + ([_Row(f"{left} more in the table")] if left else [])
 
 
-def _row(evidence: Evidence, found: Comparison) -> _Row:
-    values = {cell.name: cell.values.get(found.axis) for cell in evidence.cells}
-    order = [str(value) for value in values.values()] if found.strata > 1 else list(values)
-    turned = order.index(found.cell) < order.index(found.other)
-    pair = [found.other, found.cell] if turned else [found.cell, found.other]
-    # under a heading that names the stratum, what differs says enough
-    names = [str(values[name]) for name in pair] if found.within else pair
-    return _Row(label(" against ".join(names), _MOST_PAIR, _PAIR), found, turned)
+def _row(evidence: Evidence, comparison: Comparison) -> _Row:
+    values = {cell.name: cell.values.get(comparison.axis) for cell in evidence.cells}
+    order = [str(value) for value in values.values()] if comparison.strata > 1 else list(values)
+    turned = order.index(comparison.cell) < order.index(comparison.other)
+    pair = [comparison.other, comparison.cell] if turned else [comparison.cell, comparison.other]
+    # the heading names the stratum, so the values that differ are enough
+    names = [str(values[name]) for name in pair] if comparison.within else pair
+    return _Row(label(" against ".join(names), _MOST_PAIR, _PAIR), comparison, turned)
 
 
 def forest(figure: Figure, evidence: Evidence, _: Sequence[Cell]) -> bool:
-    """Each difference with its interval, and the chance that a run of the first is better."""
+    """Each difference with its interval, and the chance that a run of the first cell is better."""
     shown = rows(evidence)
-    if not any(row.found is not None and row.found.contrast.testable for row in shown):
+    if not any(row.comparison is not None and row.comparison.contrast.testable for row in shown):
         return False
     axis, better = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     low, high = _reach(shown)
     for number, row in enumerate(shown):
-        if (found := row.found) is None:
+        if (comparison := row.comparison) is None:
             continue
         marker: dict[str, Any] = {
-            "marker": "D" if found.strata > 1 else "o",
+            "marker": "D" if comparison.strata > 1 else "o",
             "color": INK,
             "ms": 6,
-            "mfc": INK if found.claimed else "none",
+            "mfc": INK if comparison.claimed else "none",
         }
         _line(axis, row, number, low, high)
-        axis.plot([row.percent(found.contrast.percent)], [number], **marker)
-        if found.ranks is not None:
-            share = found.ranks.improvement
+        axis.plot([row.percent(comparison.contrast.percent)], [number], **marker)
+        if comparison.ranks is not None:
+            share = comparison.ranks.improvement
             better.plot([100 * (1 - share if row.turned else share)], [number], **marker)
     axis.set_yticks(range(len(shown)), [row.name for row in shown], fontsize="small")
     axis.set_ylim(len(shown) - 0.4, -0.6)
     for text, row in zip(axis.get_yticklabels(), shown, strict=True):
-        text.set_fontweight("bold" if row.found is None else "normal")
+        text.set_fontweight("bold" if row.comparison is None else "normal")
     axis.axvline(0, color=INK, lw=1)
     room = 0.04 * (high - low)
     axis.set(xlim=(low - room, high + room), xlabel="difference of the mean loss")
@@ -106,8 +106,9 @@ def forest(figure: Figure, evidence: Evidence, _: Sequence[Cell]) -> bool:
 
 
 def _reach(shown: Sequence[_Row]) -> tuple[float, float]:
-    """Ends of an axis with 0, all differences, and their intervals, unless these are far wider."""
-    compared = [(row, row.found.contrast) for row in shown if row.found is not None]
+    """Ends of an axis that shows 0, all differences and, if they are not too wide, their
+    intervals."""
+    compared = [(row, row.comparison.contrast) for row in shown if row.comparison is not None]
     values = [row.percent(contrast.percent) for row, contrast in compared]
     most = 3 * max(1.0, *map(abs, values))
     ends = [
@@ -122,8 +123,8 @@ def _reach(shown: Sequence[_Row]) -> tuple[float, float]:
 
 
 def _line(axis: Axes, row: _Row, number: int, low: float, high: float) -> None:
-    """The interval, with an arrow where it does not end within the axis."""
-    if row.found is None or (interval := row.found.contrast.interval()) is None:
+    """Draw the interval, with an arrow at an end that is outside of the axis."""
+    if row.comparison is None or (interval := row.comparison.contrast.interval()) is None:
         return
     ends = [row.percent(end) if end > -100 else -math.inf for end in (interval.low, interval.high)]
     first, last = sorted(math.inf if row.turned and math.isinf(end) else end for end in ends)

@@ -1,4 +1,4 @@
-"""Whether early stopping could tell: do trials rank early as they rank in the end?"""
+"""Whether early stopping is reliable: whether trials rank early as they rank at their end."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from scipy import stats
 from raygan.records import TrialRecord
 
 LOW = 0.7
-"""A rank correlation below this is warned of."""
+"""A rank correlation below this causes a warning."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the ranks of trials at the first rung agree with those in the end."""
+    """How well the ranks of trials at the first rung agree with those at their end."""
 
     rho: float | None
     """Spearman's ρ within cells, pooled over them; None if no cell has two trials that differ."""
     n: int
-    """Trials that it stands on."""
+    """Number of these trials."""
 
     @property
     def low(self) -> bool:
-        """Whether the rule may have stopped trials that would have ended among the best."""
+        """Whether the stop rule may have stopped trials that would have ended among the best."""
         return self.rho is not None and self.rho < LOW
 
 
 def agreement(
     cells: Iterable[Sequence[TrialRecord]], first: Callable[[TrialRecord], int]
 ) -> Agreement:
-    """Of the trials of each cell that no rule could stop, and that have ended.
+    """The agreement over ``cells``: by cell, the trials that were exempt from early stopping.
 
-    ``first``: the iterations after which a trial would first have been judged. It is judged by its
-    lowest loss up to the first evaluation at or after these; a trial that did not get there is
-    left out. In the end it is ranked by its end loss; one without a result comes last.
+    ``first``: iteration of the first rung of a trial. The early rank is by the lowest loss up to
+    the first evaluation at or after it; a trial without such an evaluation is left out. The late
+    rank is by the end loss; a trial without a result ranks last.
     """
     early: list[float] = []
     late: list[float] = []

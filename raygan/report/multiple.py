@@ -1,4 +1,4 @@
-"""Several claims at once: how often any of them is false, and which cell to choose."""
+"""Several claims together: corrections of p, and what the choice of a cell gives up."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from raygan.report.exact import shift_limit
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p of each claim, adjusted so that any false one is claimed with at most the level (Holm
-    1979)."""
+    """The adjusted p of each claim (Holm 1979).
+
+    If claims with an adjusted p up to α are made, the chance of any false claim is at most α.
+    """
     return _step_down(ps, [len(ps) - number for number in range(len(ps))])
 
 
 def shaffer(ps: Sequence[float], cells: int) -> list[float]:
-    """The same, sharper, for all pairs of ``cells`` (Shaffer 1986): once a pair differs, not all
-    others can be equal. For three cells p is held against α/3, then α, then α."""
+    """The adjusted p of all pairs of ``cells`` (Shaffer 1986).
+
+    It is at most that of :func:`holm`, since once one pair differs, not all others can be equal.
+    For three cells, the ordered p are compared with α/3, α and α.
+    """
     if len(ps) != math.comb(cells, 2):
         raise ValueError(f"{len(ps)} p are not those of all pairs of {cells} cells")
     possible = sorted(_equal_pairs(cells), reverse=True)
     pairs = len(ps)
-    # with `number` pairs found to differ, the most of the others that can still all be equal
+    # the most pairs that can all be equal if n other pairs differ
     return _step_down(ps, [next(c for c in possible if c <= pairs - n) for n in range(pairs)])
 
 
@@ -40,7 +45,8 @@ def _step_down(ps: Sequence[float], factors: Sequence[int]) -> list[float]:
 
 @cache
 def _equal_pairs(cells: int) -> frozenset[int]:
-    """How many pairs of ``cells`` can be equal at once: those within groups of equal cells."""
+    """The possible numbers of equal pairs of ``cells``, which are the pairs in groups of equal
+    cells."""
     if cells < 2:
         return frozenset({0})
     return frozenset(
@@ -52,16 +58,16 @@ def _equal_pairs(cells: int) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is given up at most by choosing one cell (multiple comparisons with the best, Hsu
+    """What the choice of one cell gives up at most (multiple comparisons with the best, Hsu
     1984)."""
 
     cell: str
     regret: float | None
-    """By how many per cent its mean loss lies above the lowest, at most; all bounds of a sweep
-    hold together at the level of :func:`choices`. None if too many of its runs gave no result for
-    any bound."""
+    """Upper limit, in per cent, of how much its mean loss is above the lowest one. All limits of a
+    sweep hold together at the level of :func:`choices`. None if too many runs gave no result for a
+    limit."""
     out: bool
-    """Whether it is not the best one for certain, at that level: another one's mean is lower."""
+    """Whether it is certainly not the best cell, at the same level: another mean is lower."""
 
 
 def choices(
@@ -71,15 +77,15 @@ def choices(
         {}
     ),
 ) -> list[Choice]:
-    """What each cell gives up at most, the least first.
+    """What the choice of each cell gives up at most, the smallest limit first.
 
-    ``contrasts``: of each ordered pair of the k cells, by their names. With d the difference of two
-    cells' means of ln(loss) and t = t_{1 − (1 − level) / (k − 1)}, c lies above j by at most
-    u_cj = d_cj + t · se. The regret of c is at most exp(max(0, max over j of u_cj)) − 1, and c is
-    out if u_jc < 0 for some j.
+    ``contrasts``: by the names of each ordered pair of the k cells. Let d_cj be the difference of
+    the means of ln(loss) of c and j, and t = t_{1 − (1 − level) / (k − 1)}. Then c is above j by at
+    most u_cj = d_cj + t · se. The regret of c is at most exp(max(0, max over j of u_cj)) − 1, and c
+    is out if u_jc < 0 for some j.
 
-    ``ranked``: ln(loss) of all runs of those pairs of which some run gave no result, these as
-    infinity. u is then the higher one of the above and of the limit by ranks.
+    ``ranked``: for pairs in which some run gave no result, ln(loss) of all runs, with infinity for
+    these. For such a pair, u is the larger of the limit above and the limit by ranks.
     """
     names = list(dict.fromkeys(name for pair in contrasts for name in pair))
     if len(names) < 2:
@@ -91,30 +97,30 @@ def choices(
         )
         for pair, c in contrasts.items()
     }
-    found = []
+    ordered = []
     for name in names:
         others = [other for other in names if other != name]
         regret = max(0.0, *(most[name, other] for other in others))
         out = any(most[other, name] < 0 for other in others)
-        found.append(Choice(name, percent(regret) if regret < math.inf else None, out))
-    return sorted(found, key=lambda c: math.inf if c.regret is None else c.regret)
+        ordered.append(Choice(name, percent(regret) if regret < math.inf else None, out))
+    return sorted(ordered, key=lambda c: math.inf if c.regret is None else c.regret)
 
 
 def expected_best(losses: Sequence[float]) -> list[float]:
-    """The lowest of B ≤ N of these losses, drawn without replacement, on average, for B = 1 … N.
+    """For B = 1 … N, the mean of the lowest of B of the N ``losses``, drawn without replacement.
 
-    The budget curve of a random search (Dodge et al. 2019) without its bias (Tang et al. 2020):
-    E = Σᵢ C(N − i, B − 1) / C(N, B) · x₍ᵢ₎ over the ascending x₍₁₎ … x₍ₙ₎. A trial without a result
-    counts as infinitely high; the value is then infinite while B does not exceed their number.
+    This is the budget curve of a random search (Dodge et al. 2019) without its bias (Tang et al.
+    2020): E = Σᵢ C(N − i, B − 1) / C(N, B) · x₍ᵢ₎ over the ascending x₍₁₎ … x₍ₙ₎. The loss of a
+    trial without a result is infinity. So E is infinite if B is at most the number of such trials.
     """
     ordered, n = sorted(losses), len(losses)
-    found = []
+    means = []
     for budget in range(1, n + 1):
         shares = [math.comb(n - 1 - i, budget - 1) / math.comb(n, budget) for i in range(n)]
-        found.append(sum(s * x for s, x in zip(shares, ordered, strict=True) if s))
-    return found
+        means.append(sum(s * x for s, x in zip(shares, ordered, strict=True) if s))
+    return means
 
 
 def simultaneous_t(level: float, claims: int, freedom: float) -> float:
-    """Student's t for two-sided intervals of ``claims`` means that hold together (Bonferroni)."""
+    """Student's t for two-sided intervals of ``claims`` means that hold together, by Bonferroni."""
     return float(special.stdtrit(freedom, 1 - (1 - level) / (2 * claims)))

@@ -1,11 +1,11 @@
-"""How many seeds a comparison takes, before it is made.
+"""The power of a comparison before it is made: how many seeds a difference takes.
 
-For two cells with n seeds each, and the same standard deviation s of ln(loss), a difference of
-δ on the log scale is claimed in 80% of sweeps if a noncentral t with 2n − 2 degrees of freedom and
-noncentrality δ / (s · √(2 / n)) exceeds t_{1 − α / 2m} with that chance. There are m comparisons,
-the first of which has to pass α / m (Holm). The formula n = 2s² (t_{1 − α / 2m} + t_{0.8})² / δ² is
-its approximation. With few seeds, Welch's test has a little less freedom: with six, it finds in 77%
-what is named here.
+Let two cells have n seeds each and the same standard deviation s of ln(loss). There are m
+comparisons, the first of which must pass α / m (Holm). A difference of δ on the log scale is
+claimed in 80% of sweeps if a noncentral t, with 2n − 2 degrees of freedom and noncentrality
+δ / (s · √(2 / n)), exceeds t_{1 − α / 2m} with a probability of 80%. An approximation is
+n = 2s² (t_{1 − α / 2m} + t_{0.8})² / δ². Welch's test has slightly fewer degrees of freedom: with
+six seeds, it claims the difference in 77% of sweeps.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from raygan.report.compare import LEAST, noncentrality, percent
 
 POWER = 0.8
 MOST = 1000
-"""Seeds beyond which nothing is looked for."""
+"""Most seeds that are considered."""
 
 
 def detectable(
     sd: float, seeds: int, comparisons: int = 1, power: float = POWER, level: float = 0.05
 ) -> float | None:
-    """The difference, in per cent, that is claimed with the chance ``power``; None for fewer than
-    three seeds. ``sd``: standard deviation of ln(loss) between seeds."""
+    """The difference, in per cent, that is claimed with the probability ``power``.
+
+    ``sd``: standard deviation of ln(loss) between seeds. None for fewer than three seeds.
+    """
     if seeds < LEAST:
         return None
     freedom = 2 * seeds - 2
@@ -34,8 +36,8 @@ def detectable(
 def seeds_needed(
     sd: float, difference: float, comparisons: int = 1, power: float = POWER, level: float = 0.05
 ) -> int | None:
-    """The fewest seeds per cell with which ``difference``, in per cent, is claimed with the chance
-    ``power``; None for more than :data:`MOST`."""
+    """The smallest number of seeds per cell with which ``difference``, in per cent, is claimed with
+    the probability ``power``; None if it is more than :data:`MOST`."""
     low, high = LEAST, MOST
     if (detectable(sd, high, comparisons, power, level) or math.inf) > difference:
         return None

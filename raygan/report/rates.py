@@ -1,4 +1,4 @@
-"""Robustness to the learning rate: over how many decades a recipe stays ok and near its best."""
+"""Robustness to the learning rate: over how many decades a recipe is near its best loss."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from raygan.report.compare import geometric_mean
 from raygan.report.evidence import Cell
 
 NEAR = 1.1
-"""Times its lowest loss at any rate: up to here, a recipe is near its best."""
+"""A recipe is near its best up to this many times its lowest loss at any rate."""
 LEAST = 1e-12
-"""A loss below this counts as this: the logarithm of 0 is no number."""
+"""Lower losses are set to this, since the logarithm of 0 is not defined."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What a recipe did at one learning rate."""
+    """The trials of a recipe at one learning rate."""
 
     lr: float
     trials: int
-    """Trials that have ended."""
+    """Number of ended trials."""
     ok: int
     stopped: int
-    """Trials that were stopped early: where they would have ended is not known."""
+    """Number of early-stopped trials, whose end loss is not known."""
     loss: float | None
-    """Median end loss of those that ended ok."""
+    """Median end loss of the trials that ended ok."""
 
     @property
     def bad(self) -> int:
@@ -40,20 +40,20 @@ class Rate:
 
 @dataclass(frozen=True)
 class Width:
-    """The rates around its best at which all of a recipe's trials ended ok, and their median near
-    its best."""
+    """The range of good rates around the best one: all trials ended ok, with a median near the
+    best."""
 
     low: float
     high: float
     open_below: bool
-    """No lower rate was tried: the true width may be larger."""
+    """Whether no lower rate was tried, so that the true range may be wider."""
     open_above: bool
     holds: bool
-    """Whether all trials ended ok at the best rate itself; if not, no rate is good."""
+    """Whether all trials at the best rate ended ok. If not, no rate is good."""
 
     @property
     def decades(self) -> float:
-        """log10(high / low); 0 if only the best rate itself is good, or not even that."""
+        """log10(high / low); 0 if at most the best rate is good."""
         return math.log10(self.high / self.low)
 
     def __contains__(self, lr: float) -> bool:
@@ -61,20 +61,22 @@ class Width:
 
 
 def recipes(cells: Iterable[Cell]) -> dict[str, list[TrialRecord]]:
-    """Trials by what the cells are besides the learning rate, which may be an axis of the grid."""
-    found: dict[str, list[TrialRecord]] = {}
+    """By recipe, its trials. Cells that differ only in ``lr`` are one recipe."""
+    by_recipe: dict[str, list[TrialRecord]] = {}
     for cell in cells:
         rest = {name: value for name, value in cell.values.items() if name != "lr"}
         name = cell.name
         if "lr" in cell.values:
             name = " ".join(str(value) for value in rest.values()) or "all"
-        found.setdefault(name, []).extend(cell.records)
-    return {name: _held_alike(records) for name, records in found.items()}
+        by_recipe.setdefault(name, []).extend(cell.records)
+    return {name: _held_alike(records) for name, records in by_recipe.items()}
 
 
 def _held_alike(records: list[TrialRecord]) -> list[TrialRecord]:
-    """Without replicates, unless every rate that was searched has some: the rate that was chosen
-    must not be held to more trials than the others."""
+    """``records`` without the replicates, unless every searched rate has replicates.
+
+    Otherwise the chosen rate would have more trials than the others, and so more chances to fail.
+    """
     searched, replicated = (
         {float(record.config["lr"]) for record in records if record.kind == kind}
         for kind in ("search", "replicate")
@@ -101,11 +103,11 @@ def _rate(lr: float, records: list[TrialRecord]) -> Rate:
 
 
 def width(rates: list[Rate]) -> Width | None:
-    """The stretch of neighbouring good rates around the best one; None if no trial ended ok.
+    """The range of good rates around the best one; None if no trial ended ok.
 
-    A rate is good if all trials there ended ok, with a median end loss up to :data:`NEAR` times
-    the lowest. Only rates that were tried count, so the width is a lower bound; a rate at which
-    trials were stopped early counts as not good.
+    A rate is good if all its trials ended ok, with a median end loss of at most :data:`NEAR` times
+    the lowest. So a rate with early-stopped trials is not good. Only rates that were tried count,
+    so the width is a lower bound.
     """
     losses = [math.inf if rate.loss is None else rate.loss for rate in rates]
     if not any(map(math.isfinite, losses)):
@@ -127,8 +129,8 @@ def _is_good(rate: Rate, limit: float) -> bool:
 
 
 def same_choices(cells: Iterable[Cell]) -> dict[str, float]:
-    """:func:`same_choice` of each cell that has searched the learning rate and has several runs."""
-    found = {}
+    """By cell, :func:`same_choice`, if it has searched the learning rate and has several runs."""
+    shares = {}
     for cell in cells:
         searched = [record for record in cell.records if "lr" in record.params]
         ends = [r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss]
@@ -136,8 +138,8 @@ def same_choices(cells: Iterable[Cell]) -> dict[str, float]:
         if searched and cell.replicates and mean is not None and mean.sd is not None:
             share = same_choice(searched, mean.sd)
             if share is not None:
-                found[cell.name] = share
-    return found
+                shares[cell.name] = share
+    return shares
 
 
 def same_choice(
@@ -145,21 +147,21 @@ def same_choice(
 ) -> float | None:
     """Share of draws of the noise in which the search chooses about the same learning rate.
 
-    ``records``: a cell's search trials, of which those count that ended ok; ``spread``: standard
-    deviation of the logarithm of the end loss between runs of one setting, as replicates show it.
-    In each draw, normal noise of this size is added to the logarithm of each trial's end loss; the
-    lowest is chosen. About the same is within ``within`` decades of the rate that was chosen. None
-    if no trial ended ok. The draws are the same each time.
+    ``records``: search trials of a cell; those that ended ok count. ``spread``: standard deviation
+    of ln(end loss) between runs of one setting, from the replicates. Each draw adds normal noise of
+    this size to ln(end loss) of each trial and chooses the lowest. "About the same" is within
+    ``within`` decades of the rate that was chosen. None if no trial ended ok. The draws have a
+    fixed seed.
     """
-    found = [
+    trials = [
         (math.log10(float(r.config["lr"])), math.log(max(r.end_loss, LEAST)))
         for r in records
         if r.kind == "search" and r.outcome == "ok" and r.end_loss is not None
     ]
-    if not found:
+    if not trials:
         return None
-    rates, losses = np.array(found).T
-    noise = np.random.default_rng(0).normal(0.0, spread, (draws, len(found)))
+    rates, losses = np.array(trials).T
+    noise = np.random.default_rng(0).normal(0.0, spread, (draws, len(trials)))
     drawn = rates[np.argmin(losses + noise, axis=1)]
     chosen = rates[np.argmin(losses)]
     return float(np.mean(np.abs(drawn - chosen) <= within + 1e-9))

@@ -1,4 +1,4 @@
-"""The tables behind the sections: differences in other measures, crossings, budgets, failures."""
+"""The tables of the sections: other differences, crossings, budget curves, failures."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ MEASURES = {
     "restarts_loss": "loss with restarts",
     "failed": "share of failed runs",
 }
-"""What is compared besides the loss, and how it is called for people."""
+"""By name, the measures that are compared besides the loss, as people read them."""
 PHASES = ("early-failure", "diverged", "collapsed", "untrained", "failed")
-"""Outcomes of runs that gave no result, the earliest first."""
+"""Outcomes without a result, in the order of the phases of training."""
 
 
 def other_comparisons(evidence: Evidence) -> Sheet:
-    """A row per pair of cells and measure: speed, stability, failures, loss with restarts."""
+    """The table of differences in speed, stability, failures and loss with restarts."""
     families = {
         "log_area": of_speed(evidence),
         "worsening": of_worsening(evidence),
         "restarts_loss": with_restarts(evidence) if by_restarts(evidence) else Family([]),
     }
     rows = [
-        {"measure": measure, **compared_row(found)}
+        {"measure": measure, **compared_row(one)}
         for measure, family in families.items()
-        for found in family.comparisons
+        for one in family.comparisons
     ]
     rows += [
         {
@@ -90,19 +90,19 @@ def other_comparisons(evidence: Evidence) -> Sheet:
 
 
 def crossings(evidence: Evidence) -> Sheet:
-    """A row per pair of cells whose mean curves cross: where they do for the last time."""
+    """The table of last crossings of mean curves."""
     rows = [
         {
-            "cell": found.cell,
-            "against": found.other,
-            "iteration": found.iteration,
-            "loss": math.exp(found.log),
-            "times": found.times,
-            "before": found.before,
-            "after": found.after,
-            "certain": found.certain,
+            "cell": crossing.cell,
+            "against": crossing.other,
+            "iteration": crossing.iteration,
+            "loss": math.exp(crossing.log),
+            "times": crossing.times,
+            "before": crossing.before,
+            "after": crossing.after,
+            "certain": crossing.certain,
         }
-        for found in courses.crossings(evidence)
+        for crossing in courses.crossings(evidence)
     ]
     columns = [
         Column("cell", _TEXT, "lower from there on"),
@@ -127,7 +127,7 @@ def crossings(evidence: Evidence) -> Sheet:
 
 
 def budget(evidence: Evidence) -> Sheet:
-    """A row per cell and number of trials: the loss that so many trials find on average."""
+    """The table of budget curves: the mean lowest loss, by cell and number of trials."""
     rows = [
         {"cell": cell, "trials": trials, "loss": loss if loss < math.inf else None}
         for cell, losses in courses.budgets(evidence).items()
@@ -148,7 +148,7 @@ def budget(evidence: Evidence) -> Sheet:
 
 
 def failures(evidence: Evidence) -> Sheet:
-    """A row per cell and kind of trial: how many gave no result, by the phase."""
+    """The table of trials without a result, by cell, kind of trial and phase."""
     rows = [
         row
         for cell in evidence.cells

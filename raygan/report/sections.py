@@ -1,6 +1,6 @@
-"""Speed, quality, stability and robustness to the learning rate: what a sweep says of each.
+"""The sections of the report: speed, quality, stability, and robustness to the learning rate.
 
-Each section has an answer in words, or says what the sweep lacks to answer it.
+Each section answers its question in words, or says what the sweep lacks for an answer.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from raygan.report.family import of_losses, of_speed, of_worsening, related, wor
 from raygan.report.multiple import holm
 
 TARGET = 1.05
-"""Times the highest mean end loss of all cells: a loss that every cell should reach."""
+"""The target loss, as a multiple of the highest mean end loss of all cells."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One side of training, and what this sweep says of it."""
+    """One question about training, and the answer of this sweep."""
 
     key: str
     title: str
     text: str
     answer: str
     figure: str
-    """Key of the figure that shows it."""
+    """Key of the figure that shows the answer."""
     answered: bool = True
 
 
 def sections(evidence: Evidence) -> list[Section]:
-    """Speed, quality, stability, learning rate."""
+    """All sections, in the order of the report."""
     return [
         _ask("speed", "Speed", "Which trains fastest?", "curves", _speed, evidence),
         _ask("quality", "Quality", "Which ends with the lowest loss?", "budget", _quality,
@@ -57,16 +57,17 @@ def _ask(
     answer: Callable[[Evidence], tuple[bool, str]],
     evidence: Evidence,
 ) -> Section:
-    answered, found = answer(evidence)
+    answered, sentences = answer(evidence)
     if not answered:
-        found = f"Not answered by this sweep: {found}"
-    return Section(key, title, text, found, figure, answered)
+        sentences = f"Not answered by this sweep: {sentences}"
+    return Section(key, title, text, sentences, figure, answered)
 
 
 def target(evidence: Evidence) -> float | None:
     """:data:`TARGET` times the highest of the cells' geometric mean end losses (running test).
 
-    None if no run has ended ok. No cell sets it by the luck of its own lowest evaluation.
+    None if no run has ended ok. Means are used, so that the target does not depend on the lucky
+    lowest evaluation of a run.
     """
     means = [
         geometric_mean([r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss])
@@ -77,9 +78,9 @@ def target(evidence: Evidence) -> float | None:
 
 
 def iterations_to_target(evidence: Evidence, cell: Cell) -> dict[int, int | None]:
-    """By seed, the iterations that the cell's ended runs took to the target; empty without one.
+    """By seed, the iterations that the cell's ended runs took to reach the target.
 
-    None for a run that has not reached it, or that gave no result in the end.
+    None for a run that has not reached it or gave no result. Empty without a target.
     """
     if (aim := target(evidence)) is None:
         return {}
@@ -115,13 +116,13 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
     arrived: dict[str, float] = {}
     never = []
     for cell in evidence.ranked:
-        found = iterations_to_target(evidence, cell)
-        steps = [step for step in found.values() if step is not None]
-        if len(steps) == len(found):
+        by_seed = iterations_to_target(evidence, cell)
+        steps = [step for step in by_seed.values() if step is not None]
+        if len(steps) == len(by_seed):
             arrived[cell.name] = statistics.median(steps)
         else:
             median = f", median {statistics.median(steps):,.0f}" if steps else ""
-            never.append(f"{cell.name} ({len(steps)} of {len(found)}{median})")
+            never.append(f"{cell.name} ({len(steps)} of {len(by_seed)}{median})")
     medians = [f"{name} after {arrived[name]:,.0f}" for name in sorted(arrived, key=arrived.get)]  # type: ignore[arg-type]
     if medians:
         sentences.append(f"Median iterations until it is reached: {words.listed(medians)}.")
@@ -180,12 +181,14 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
 
 
 FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, float]
-"""Two cells, failed and ended runs of each, p of equal shares, and p after Holm's correction."""
+"""Two cells, the failed and the ended runs of each, p of equal shares, and p adjusted by Holm."""
 
 
 def failure_rates(evidence: Evidence) -> list[FailureRates]:
-    """How the shares of failed runs (or of repeats of the search without a result) of each pair of
-    cells compare; empty without replicates."""
+    """By pair of cells, the comparison of their shares of failed runs; empty without replicates.
+
+    If the search was repeated, repeats without a result count instead of failed runs.
+    """
     cells = {c.name: (c.lost, c.tried) for c in evidence.cells if c.ended}
     values = {cell.name: cell.values for cell in evidence.cells if cell.name in cells}
     pairs = related(values) if evidence.replicated else []
@@ -226,28 +229,31 @@ def differing_failures(evidence: Evidence) -> list[tuple[str, str, float]]:
 
 
 def worse_again(evidence: Evidence) -> dict[str, bool]:
-    """Whether the runs of each cell with enough of them get worse again after their best, for
-    certain (one-sided t of ln(last / best loss), adjusted by Holm)."""
-    found = _ratios(evidence)
-    adjusted = holm([1.0 if (p := worsening_p(g)) is None else p for g in found.values()])
-    return {name: p <= evidence.alpha for name, p in zip(found, adjusted, strict=True)}
+    """By cell with enough runs, whether it can be claimed that they get worse again after their
+    best.
+
+    By a one-sided t-test of ln(last / best loss), adjusted by Holm.
+    """
+    ratios = _ratios(evidence)
+    adjusted = holm([1.0 if (p := worsening_p(g)) is None else p for g in ratios.values()])
+    return {name: p <= evidence.alpha for name, p in zip(ratios, adjusted, strict=True)}
 
 
 def _ratios(evidence: Evidence) -> dict[str, list[float]]:
     """ln(last / best loss) on the final images of the cells with enough runs for a claim."""
-    found = {cell.name: list(worsening(evidence, cell).values()) for cell in evidence.ranked}
-    return {name: values for name, values in found.items() if len(values) >= LEAST}
+    ratios = {cell.name: list(worsening(evidence, cell).values()) for cell in evidence.ranked}
+    return {name: values for name, values in ratios.items() if len(values) >= LEAST}
 
 
 def _worsening(evidence: Evidence) -> list[str]:
-    """What is said of ln(last / best loss) on the final images."""
-    found = _ratios(evidence)
-    if not found:
+    """Sentences on ln(last / best loss) on the final images."""
+    ratios = _ratios(evidence)
+    if not ratios:
         return [
             "Whether runs get worse again is not known: it takes the final test of the best and "
             f"the last generator of at least {LEAST} runs of a cell."
         ]
-    means = {name: 100 * math.expm1(statistics.fmean(g)) for name, g in found.items()}
+    means = {name: 100 * math.expm1(statistics.fmean(g)) for name, g in ratios.items()}
     order = sorted(means, key=lambda name: means[name])
     ends = [f"{name} {words.percent(means[name], signed=True)}" for name in order]
     sentences = [
@@ -264,7 +270,7 @@ def _worsening(evidence: Evidence) -> list[str]:
     sentences += [
         words.difference(c, "ratio of last to best loss", family.correction) for c in claimed[:2]
     ]
-    if not claimed and len(found) > 1:
+    if not claimed and len(ratios) > 1:
         sentences.append("No difference between cells in this can be claimed.")
     return sentences
 
@@ -273,10 +279,10 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
     widths = {}
     tried, trials = 0, []
     for name, records in rates.recipes(evidence.cells).items():
-        found = rates.by_rate(records)
-        tried = max(tried, len(found))
-        trials += [rate.trials for rate in found]
-        widths[name] = rates.width(found)
+        by_rate = rates.by_rate(records)
+        tried = max(tried, len(by_rate))
+        trials += [rate.trials for rate in by_rate]
+        widths[name] = rates.width(by_rate)
     if tried < 2:
         return False, "no cell has trials that ended at two learning rates."
     known = {name: width for name, width in widths.items() if width is not None}

@@ -24,10 +24,10 @@ _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_(
 
 def _measures(evidence: Evidence, record: TrialRecord) -> dict[str, float]:
     """Stability of a run from its curve, and from its final tests where it has taken both."""
-    found = stability.summary(record.curve)
+    measures = stability.summary(record.curve)
     best, last = (evidence.final_loss(record, which) for which in ("best", "last"))
     fresh = stability.fresh_of(best, last)
-    return found if fresh is None else {**found, "worsening_fresh": fresh}
+    return measures if fresh is None else {**measures, "worsening_fresh": fresh}
 
 
 def sheets(evidence: Evidence) -> list[Sheet]:
@@ -108,8 +108,8 @@ def learning_rates(evidence: Evidence) -> Sheet:
     """A row per recipe and learning rate."""
     rows = []
     for name, records in rates.recipes(evidence.cells).items():
-        found = rates.by_rate(records)
-        width = rates.width(found)
+        by_rate = rates.by_rate(records)
+        width = rates.width(by_rate)
         rows += [
             {
                 "cell": name,
@@ -124,7 +124,7 @@ def learning_rates(evidence: Evidence) -> Sheet:
                 "good_high": width.high if width else None,
                 "decades": width.decades if width and width.holds else None,
             }
-            for rate in found
+            for rate in by_rate
         ]
     columns = [
         Column("cell", _TEXT, "cell"),

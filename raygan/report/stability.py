@@ -1,4 +1,4 @@
-"""How stable one trial was, from its curve of reconstruction losses, or from its final tests.
+"""Measures of the stability of one trial, from its losses or from its final tests.
 
 A curve is the iteration t and the loss L(t) of each evaluation, ascending in t.
 """
@@ -22,14 +22,15 @@ Curve = Sequence[tuple[int, float]]
 _Array = npt.NDArray[np.float64]
 
 SETTLING = 0.1
-"""Share of the iterations at the start in which a steep fall is no roughness."""
+"""Share of the iterations, at the start, that does not count as roughness."""
 
 
 SMOOTH, ENOUGH = 5, 15
-"""Evaluations whose running median is looked at for whether a curve gets worse again, and how many
-the curve must have."""
+"""Evaluations of the running median that smooths a curve, and the least evaluations of a curve that
+is smoothed."""
 _DRAWS, _FEWEST_DRAWS, _MOST_VALUES = 400, 50, 200_000
-"""Flat curves that are simulated for what noise alone would show: of long ones fewer."""
+"""Flat curves that are simulated to measure the effect of noise alone: usually, at least, and the
+most values together, so that fewer long curves are simulated."""
 _SD_OF_SECOND_DIFFERENCE = math.sqrt(6)
 _SD_OF_MEDIAN_DISTANCE = 1.4826
 """Standard deviation of a normal variable divided by its median distance from 0."""
@@ -37,7 +38,7 @@ _SD_OF_MEDIAN_DISTANCE = 1.4826
 
 @dataclass(frozen=True)
 class Flat:
-    """What a flat curve with a run's noise would show of a measure of the smoothed curve."""
+    """The distribution of a measure over flat curves with the noise of a run."""
 
     mean: float
     high: float
@@ -47,12 +48,12 @@ class Flat:
 def summary(curve: Curve) -> dict[str, float]:
     """All measures of a curve that do not need a target, by name; empty for an empty curve.
 
-    Those of the smoothed curve are left out where it is too short for them.
+    Measures of the smoothed curve are missing if the curve is too short.
     """
     if not curve:
         return {}
     flat, flat_rise = flat_worsening(curve), flat_drawup(curve)
-    found = {
+    measures = {
         "best": best(curve),
         "last": curve[-1][1],
         "worsening": worsening(curve),
@@ -64,58 +65,61 @@ def summary(curve: Curve) -> dict[str, float]:
         "roughness": roughness(curve),
         "log_area": log_area(curve),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in measures.items() if value is not None}
 
 
 def fresh_worsening(final_best_loss: float, final_last_loss: float) -> float:
     """g = ln(loss of the last generator / loss of the best one), both of the final test.
 
-    0 if it ended at its best, above if it got worse again. The images are others than those by
-    which the best generator was chosen: the noise of that choice is not in it. A flat run has a
-    mean of 0, and g may be negative.
+    0 if the run ended at its best, above 0 if it got worse again. The best generator was chosen by
+    other images, so that g does not include the noise of that choice: over flat runs, g has a mean
+    of 0, and it may be negative.
     """
     return _log(final_last_loss) - _log(final_best_loss)
 
 
 def fresh_of(final_best_loss: float | None, final_last_loss: float | None) -> float | None:
-    """:func:`fresh_worsening` where both tests were made, else None."""
+    """:func:`fresh_worsening`; None unless both losses are known."""
     if final_best_loss is None or final_last_loss is None:
         return None
     return fresh_worsening(final_best_loss, final_last_loss)
 
 
 def worsening(curve: Curve) -> float | None:
-    """ln(last / lowest) of the smoothed curve, ≥ 0: how far a run ends above its best.
+    """ln(last / lowest loss) of the smoothed curve, ≥ 0: how far the run ends above its best.
 
-    Smoothed: running median of :data:`SMOOTH` evaluations, as many as fit. None for fewer than
-    :data:`ENOUGH` evaluations. Noise alone gives more than 0, see :func:`flat_worsening`.
+    The curve is smoothed by a running median of :data:`SMOOTH` evaluations. None for fewer than
+    :data:`ENOUGH` evaluations. Noise alone gives a value above 0: see :func:`flat_worsening`.
     """
     return None if len(curve) < ENOUGH else float(_worsening(_smooth(_logs(curve))))
 
 
 def drawup(curve: Curve) -> float | None:
-    """Largest rise of ln L of the smoothed curve above its lowest so far, ≥ 0; else as
-    :func:`worsening`."""
+    """Largest rise of ln L of the smoothed curve above its lowest value so far, ≥ 0.
+
+    Smoothed as in :func:`worsening`; None for fewer than :data:`ENOUGH` evaluations.
+    """
     return None if len(curve) < ENOUGH else float(_drawup(_smooth(_logs(curve))))
 
 
 def flat_worsening(curve: Curve) -> Flat | None:
-    """What :func:`worsening` of a flat curve with as many evaluations and this one's noise is.
+    """:func:`worsening` of flat curves with as many evaluations as ``curve`` and with its noise.
 
-    The noise is taken to be normal and independent in log L. Its standard deviation is the median
-    of |second difference of log L| · 1.4826 / √6, which neither a trend nor a few jumps change
-    much. By simulation with a fixed seed, the same for every curve.
+    The noise of log L is assumed to be normal and independent. Its standard deviation is the median
+    of |second difference of log L| · 1.4826 / √6, on which a trend or a few jumps have little
+    effect. The flat curves are simulated with a fixed seed.
     """
     return _flat(curve, _FLAT_WORSENING)
 
 
 def flat_drawup(curve: Curve) -> Flat | None:
-    """The same of :func:`drawup`."""
+    """:func:`drawup` of the flat curves of :func:`flat_worsening`."""
     return _flat(curve, _FLAT_DRAWUP)
 
 
 def noise(curve: Curve) -> float:
-    """Standard deviation of log L's noise, from 3 evaluations or more (:func:`flat_worsening`)."""
+    """Standard deviation of the noise of log L, as in :func:`flat_worsening`; from 3 evaluations
+    on."""
     second = np.abs(np.diff(_logs(curve), 2))
     return float(np.median(second)) * _SD_OF_MEDIAN_DISTANCE / _SD_OF_SECOND_DIFFERENCE
 
@@ -132,12 +136,12 @@ _FLAT_WORSENING, _FLAT_DRAWUP = 0, 1
 
 @lru_cache(maxsize=256)
 def _flat_unit(evaluations: int) -> tuple[Flat, Flat]:
-    """Worsening and drawup of flat curves with noise of 1: both grow in proportion to it."""
+    """Worsening and drawup of flat curves with a noise of 1; both are proportional to the noise."""
     draws = max(min(_DRAWS, _MOST_VALUES // evaluations), _FEWEST_DRAWS)
     smooth = _smooth(np.random.default_rng(0).standard_normal((draws, evaluations)))
     worse, drawn = (
-        Flat(float(found.mean()), float(np.quantile(found, 0.95)))
-        for found in (_worsening(smooth), _drawup(smooth))
+        Flat(float(values.mean()), float(np.quantile(values, 0.95)))
+        for values in (_worsening(smooth), _drawup(smooth))
     )
     return worse, drawn
 
@@ -167,8 +171,8 @@ def best(curve: Curve) -> float:
 def roughness(curve: Curve) -> float | None:
     """mean of |log L(t′) − log L(t)| over consecutive evaluations t < t′ with t ≥ T / 10.
 
-    None if there are no two such evaluations. It depends on how often is evaluated: compare only
-    trials of the same sweep.
+    None if there are fewer than two such evaluations. It depends on the number of evaluations, so
+    only trials of the same sweep can be compared.
     """
     settled = [(step, loss) for step, loss in curve if step >= SETTLING * curve[-1][0]]
     changes = [abs(_log(after) - _log(before)) for (_, before), (_, after) in pairwise(settled)]
@@ -178,7 +182,7 @@ def roughness(curve: Curve) -> float | None:
 def log_area(curve: Curve) -> float:
     """Area under log L(t) by the trapezoidal rule, divided by the iterations that it spans.
 
-    It is the mean of log L over the run: low for a trial that gets low early and stays there.
+    It is the mean of log L over the run: low for a trial whose loss falls early and stays low.
     """
     span = curve[-1][0] - curve[0][0]
     if not span:

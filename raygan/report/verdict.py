@@ -1,4 +1,4 @@
-"""The verdict in words that the numbers carry, and no further."""
+"""The verdict: what the results show, in words."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from raygan.report.finals import FEW_IMAGES
 from raygan.shown import MOST_MESSAGE, shown
 
 MOST = 5
-"""Comparisons in words; the others are in the table."""
+"""Most comparisons in the verdict; the others are in the table."""
 
 
 def verdict(evidence: Evidence) -> str:
-    """One paragraph: what is given up by choosing each cell, what differs, and what is open."""
+    """One paragraph: what the choice of a cell gives up, which cells differ, and what is open."""
     return shown(" ".join(_sentences(evidence)), MOST_MESSAGE)
 
 
@@ -41,7 +41,7 @@ def _sentences(evidence: Evidence) -> list[str]:
 
 
 def choice(family: Family) -> str:
-    """What each cell gives up at most, the least first; empty if nothing can be said."""
+    """What the choice of each cell gives up at most, the least first; empty if that is unknown."""
     known = [(c.cell, c.regret) for c in family.choices if c.regret is not None]
     open_ = [c.cell for c in family.choices if c.regret is None]
     no_limit = (
@@ -55,7 +55,7 @@ def choice(family: Family) -> str:
     if (left := len(rest) - len(shown)) > 0:
         most = max(regret for _, regret in rest)
         shown.append(f"the other {left} cells at most {words.percent(most)}")
-    some_failed = any(sum(found.failed) for found in family.comparisons)
+    some_failed = any(sum(one.failed) for one in family.comparisons)
     how = "95%; runs without a result are the worst" if some_failed else "95%"
     others = f"; choosing {words.listed(shown)}" if shown else ""
     which = f"any other cell with {LEAST} or more results" if family.too_few else (
@@ -66,14 +66,14 @@ def choice(family: Family) -> str:
 
 def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
     summary = evidence.summary(best)
-    found = [f"n = {words.times(summary.n, best.unit)}"]
+    details = [f"n = {words.times(summary.n, best.unit)}"]
     if (interval := summary.interval) is not None:
-        found.insert(0, f"95% CI {words.loss(interval.low)}–{words.loss(interval.high)}")
+        details.insert(0, f"95% CI {words.loss(interval.low)}–{words.loss(interval.high)}")
     if best.setting not in ("", "as given"):
-        found.append(best.setting)
+        details.append(best.setting)
     mean = "mean loss" if summary.n > 1 else "loss"
     start, detail = f"By the {evidence.measure}, {best.name}", f"{words.loss(summary.value)}"
-    detail += f" ({', '.join(found)})"
+    detail += f" ({', '.join(details)})"
     if alone:
         return f"{start} has a {mean} of {detail}; no other cell has a result to compare with."
     return f"{start} has the lowest {mean}, {detail}."
@@ -92,7 +92,7 @@ def _single_runs(evidence: Evidence, best: Cell, other: Cell) -> str:
 
 
 def _differences(evidence: Evidence, family: Family) -> list[str]:
-    """Differences in words: those over all strata, else those of the best cell first."""
+    """Differences in words: those over all strata, or else of two cells, the best cell first."""
     chosen = family.pooled or family.within
     order = {cell.name: number for number, cell in enumerate(evidence.ranked)}
     if not family.pooled:
@@ -115,7 +115,7 @@ def _differences(evidence: Evidence, family: Family) -> list[str]:
 
 
 def _lost(evidence: Evidence) -> list[str]:
-    """What the losses do not show: runs that gave none."""
+    """Sentences on the runs without a result, which the losses do not show."""
     sentences = []
     for cell in evidence.cells:
         if cell.lost_before:
@@ -188,7 +188,7 @@ def _unfinished(evidence: Evidence) -> list[str]:
 
 
 def over(evidence: Evidence) -> str:
-    """What the intervals are over."""
+    """Which sources of variation the intervals cover."""
     if evidence.resplit:
         return "The intervals are over seeds and splits of the images; the data set is fixed."
     if any(cell.repeats for cell in evidence.cells):

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and comparisons as text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from raygan.report.family import Comparison
 
 MOST = 8
-"""Things that one sentence lists; tables have all."""
+"""Most items that a sentence lists; tables have all of them."""
 _NOTHING = 0.005
-"""Per cent that two digits show as 0."""
+"""A smaller number of per cent is 0 with two decimals."""
 
 
 def loss(value: float) -> str:
@@ -24,7 +24,7 @@ def loss(value: float) -> str:
 
 
 def percent(value: float, *, signed: bool = False) -> str:
-    """9.8%; beyond 900%, which is open in practice, 12-fold."""
+    """9.8%; above 900%, 12-fold."""
     if abs(value) > 900:
         return f"{value / 100:,.0f}-fold"
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 0.1 or value == 0 else 2
@@ -47,15 +47,15 @@ def times(n: int, noun: str) -> str:
 
 
 def listed(items: Sequence[str], last: str = "and") -> str:
-    """a, b and c; of more than :data:`MOST` the first ones, and how many others."""
+    """a, b and c; of more than :data:`MOST` items, the first ones and the number of the others."""
     if len(items) > MOST:
         items = [*items[: MOST - 1], f"{len(items) - MOST + 1} others"]
     return f" {last} ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
-def outcomes(found: Iterable[str | None]) -> str:
+def outcomes(every: Iterable[str | None]) -> str:
     """2 diverged, 1 failed."""
-    counts = Counter(outcome or "unfinished" for outcome in found)
+    counts = Counter(outcome or "unfinished" for outcome in every)
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
@@ -65,12 +65,12 @@ def runs(n: int, others: int, unit: str = "run") -> str:
 
 
 def none_of(n: int) -> str:
-    """How often what happened in none of ``n`` runs may happen."""
+    """0 of 5 (at most 45%, 95% limit): of an event that did not occur in ``n`` runs."""
     return f"0 of {n} (at most {100 * never_bound(n):.0f}%, {LEVEL:.0%} limit)"
 
 
 def before_warmup(cell: Cell) -> str:
-    """How many of a cell's seeds failed without the warm-up that all of its runs now have."""
+    """How many of a cell's seeds failed without a warm-up; all of :attr:`Cell.runs` have one."""
     failed, tried = len(cell.lost_before), len(cell.tried_before)
     length = next(iter(cell.runs.values())).config["warmup"]
     return (
@@ -79,50 +79,53 @@ def before_warmup(cell: Cell) -> str:
     )
 
 
-def difference(found: Comparison, what: str, correction: str = "") -> str:
-    """How one cell's ``what`` compares with the other's, with its interval: one sentence or two.
+def difference(comparison: Comparison, what: str, correction: str = "") -> str:
+    """One or two sentences that compare the ``what`` of two cells, with the interval.
 
-    It says so if no difference can be claimed, and why.
+    If no difference can be claimed, they say so, and why.
     """
-    gap, interval = _gap(found.contrast.percent), found.contrast.interval()
-    n, where = runs(found.n, found.others, found.unit), ""
-    if found.strata > 1:
-        part = "" if found.compared == found.strata else f"{found.compared} of "
-        where = f"On average over {part}{found.strata} strata, "
+    gap, interval = _gap(comparison.contrast.percent), comparison.contrast.interval()
+    n, where = runs(comparison.n, comparison.others, comparison.unit), ""
+    if comparison.strata > 1:
+        part = "" if comparison.compared == comparison.strata else f"{comparison.compared} of "
+        where = f"On average over {part}{comparison.strata} strata, "
     if interval is None:
         return (
-            f"No difference between {found.cell} and {found.other} can be claimed: "
-            f"{found.cell}'s {what} is {gap}, but this cannot be told from chance with {n}; at "
-            f"least {LEAST} are needed{' in each stratum' if where else ''}."
+            f"No difference between {comparison.cell} and {comparison.other} can be claimed: "
+            f"{comparison.cell}'s {what} is {gap}, but this cannot be told from chance with {n}; "
+            f"at least {LEAST} are needed{' in each stratum' if where else ''}."
         )
-    if found.claimed:
+    if comparison.claimed:
         near, far = sorted((abs(interval.low), abs(interval.high)))
         span = f"95% CI {_span(near, far)}, {n}"
-        return f"{where}{found.cell}'s {what} is {gap} than {found.other}'s ({span})."
-    start = f"{where}no difference between {found.cell} and {found.other} can be claimed"
+        return f"{where}{comparison.cell}'s {what} is {gap} than {comparison.other}'s ({span})."
+    start = f"{where}no difference between {comparison.cell} and {comparison.other} can be claimed"
     start = start[0].upper() + start[1:]
-    if found.failures_forbid:
+    if comparison.failures_forbid:
         failed = [
             f"{count} of {ended} runs of {name}"
             for name, count, ended in zip(
-                (found.cell, found.other), found.failed, found.ended, strict=True
+                (comparison.cell, comparison.other),
+                comparison.failed,
+                comparison.ended,
+                strict=True,
             )
             if count
         ]
         return (
-            f"{start}: {found.cell}'s {what} is {gap} over the runs that gave a result, but "
+            f"{start}: {comparison.cell}'s {what} is {gap} over the runs that gave a result, but "
             f"{listed(failed)} gave none, and with these as the worst the ranks do not differ."
         )
     low, high = _gap(interval.low), _gap(interval.high)
-    text = f"{start}: {found.cell}'s {what} is {gap}, 95% CI from {low} to {high}, {n}"
-    if interval.leaves_out_0 and found.claims > 1:
-        text += f"; that is not enough after {correction} for {found.claims} comparisons"
-    if interval.leaves_out_0 and found.alpha < 1 - LEVEL - 1e-9:
-        text += f"; differences are claimed at {percent(100 * found.alpha)} with so many seeds"
-    if found.detectable is not None and found.detectable >= _NOTHING:
+    text = f"{start}: {comparison.cell}'s {what} is {gap}, 95% CI from {low} to {high}, {n}"
+    if interval.leaves_out_0 and comparison.claims > 1:
+        text += f"; that is not enough after {correction} for {comparison.claims} comparisons"
+    if interval.leaves_out_0 and comparison.alpha < 1 - LEVEL - 1e-9:
+        text += f"; differences are claimed at {percent(100 * comparison.alpha)} with so many seeds"
+    if comparison.detectable is not None and comparison.detectable >= _NOTHING:
         text += (
-            f". With so many runs and this spread, a difference of {percent(found.detectable)} "
-            "would be claimed in 80% of such sweeps"
+            ". With so many runs and this spread, a difference of "
+            f"{percent(comparison.detectable)} would be claimed in 80% of such sweeps"
         )
     return f"{text}."
 
