@@ -7,11 +7,11 @@ import statistics
 
 from raygan.report import words
 from raygan.report.compare import geometric_mean
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Family, Values, compare, of_losses
 
 
-def by_restarts(evidence: Evidence) -> list[Cell] | None:
+def by_restarts(evidence: Evidence) -> list[CellResults] | None:
     """The cells with a loss, ordered by the audit's mean loss with restarts, the lowest first.
 
     None unless all runs that the verdict rests on were audited.
@@ -78,11 +78,11 @@ def with_restarts(evidence: Evidence) -> Family:
     return compare(cells, values, evidence.alpha)
 
 
-def _restarts(evidence: Evidence, cell: Cell) -> dict[int, float]:
+def _restarts(evidence: Evidence, cell: CellResults) -> dict[int, float]:
     return evidence.final_losses(cell, "best", "restarts_loss")
 
 
-def _gain_words(evidence: Evidence, cell: Cell) -> str:
+def _gain_words(evidence: Evidence, cell: CellResults) -> str:
     percent = gain(evidence.final_losses(cell, "best", "audited_loss"), _restarts(evidence, cell))
     return "an unknown share" if percent is None else words.percent(percent)
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from raygan.report import words
 from raygan.report.compare import geometric_mean
 from raygan.report.drawing import COLORS, INK, MOST_TICKS, label
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Family, of_losses, worsening
 from raygan.shown import shown
 
@@ -38,7 +38,7 @@ def losses_size(evidence: Evidence) -> tuple[float, float]:
     return WIDTH, FRAME + _ROW * rows + 0.17 * len(_pooled_words(of_losses(evidence)))
 
 
-def losses(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+def losses(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """By cell, runs, mean and interval; failed runs on the right; claims as brackets."""
     if not evidence.ranked:
         return False
@@ -88,7 +88,7 @@ def _pooled_words(family: Family) -> list[str]:
     return textwrap.wrap(shown(text, _MOST_NOTE), _NOTE)
 
 
-def _color(cell: Cell, cells: Sequence[Cell]) -> str:
+def _color(cell: CellResults, cells: Sequence[CellResults]) -> str:
     """The cell's colour in all figures; the colour of the text for a cell without a curve."""
     return COLORS[cells.index(cell)] if cell in cells else INK
 
@@ -140,7 +140,9 @@ def _mean_image(axis: Axes, evidence: Evidence) -> None:
     axis.text(at, 1.01, text, transform=place, ha=where, va="bottom", fontsize="small")
 
 
-def _crosses(axis: Axes, rows: Sequence[Cell], cells: Sequence[Cell], most: int) -> None:
+def _crosses(
+    axis: Axes, rows: Sequence[CellResults], cells: Sequence[CellResults], most: int
+) -> None:
     """A mark for each run without a result."""
     if not most:
         axis.set_axis_off()
@@ -175,7 +177,7 @@ def signed(value: float, _: int = 0) -> str:
     return f"{value:+.4g}%".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
-def worsened(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+def worsened(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """By cell, the ratio of last to best loss on the final images of each run, in per cent."""
     rows = [
         (cell, [math.exp(g) for g in ratios.values()])

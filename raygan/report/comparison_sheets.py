@@ -10,7 +10,7 @@ import pyarrow as pa
 from raygan.report import rates, stability, words
 from raygan.report.compare import Interval, percent, wilson, worsening_p
 from raygan.report.declared import results
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Comparison, of_losses, worsening
 from raygan.report.multiple import Choice
 from raygan.report.sections import TARGET, apart, iterations_to_target, target
@@ -90,7 +90,7 @@ def cells(evidence: Evidence) -> Sheet:
     return Sheet("cells", "Cells", columns, rows, reading, note)
 
 
-def _cell_row(evidence: Evidence, cell: Cell, choice: Choice | None) -> dict[str, Any]:
+def _cell_row(evidence: Evidence, cell: CellResults, choice: Choice | None) -> dict[str, Any]:
     summary = evidence.summary(cell) if cell in evidence.ranked else None
     interval = summary.interval if summary else None
     failed, ended = len(cell.failed), len(cell.ended)

@@ -13,13 +13,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from raygan.report import rates
 from raygan.report.courses import budgets, course, crossings
 from raygan.report.drawing import COLORS, INK, MARKERS, MOST_TICKS, finish, label, legend
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 
 _MOST_OPEN = 3
 """Uncertain crossings are marked only if there are at most so many crossings in all."""
 
 
-def curves(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+def curves(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """Mean curves with their bands, each run as a thin line, and the crossings of two means."""
     axis, drawn = figure.subplots(), False
     lowest, highest = math.inf, 0.0
@@ -59,7 +59,7 @@ def curves(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
     return True
 
 
-def _mark_crossings(axis: Axes, evidence: Evidence, cells: Sequence[Cell]) -> None:
+def _mark_crossings(axis: Axes, evidence: Evidence, cells: Sequence[CellResults]) -> None:
     names = {cell.name for cell in cells}
     drawn = [c for c in crossings(evidence) if {c.cell, c.other} <= names]
     for crossing in drawn:
@@ -68,7 +68,7 @@ def _mark_crossings(axis: Axes, evidence: Evidence, cells: Sequence[Cell]) -> No
                       mfc=INK if crossing.certain else "none")  # fmt: skip
 
 
-def budget(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+def budget(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """The mean lowest loss over the number of trials of a random search."""
     lowest = budgets(evidence)
     axis = figure.subplots()
@@ -90,7 +90,7 @@ def budget(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
     return True
 
 
-def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[Cell]) -> bool:
+def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """End loss of each trial by its learning rate."""
     axis, drawn = figure.subplots(), False
     lost: list[tuple[float, str, str]] = []

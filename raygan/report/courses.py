@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from raygan.report.compare import LEAST, LEVEL
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import of_losses
 from raygan.report.multiple import expected_best, simultaneous_t
 
@@ -47,7 +47,7 @@ class Course:
         return np.exp(self.mean - reach), np.exp(self.mean + reach)
 
 
-def course(cell: Cell) -> Course | None:
+def course(cell: CellResults) -> Course | None:
     """The mean curve of a cell; None if its runs have no common evaluation."""
     curves = [dict(r.curve) for r in cell.runs.values() if r.outcome in (None, "ok") and r.history]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []

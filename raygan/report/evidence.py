@@ -19,7 +19,7 @@ from raygan.report.tables import RETRY, setting
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class CellResults:
     """The results of one cell of the grid, over all its seeds."""
 
     name: str
@@ -166,7 +166,7 @@ class Evidence:
     """The results of a sweep so far."""
 
     name: str
-    cells: list[Cell]
+    cells: list[CellResults]
     baseline: float | None = None
     """Loss of the mean training image."""
     expected_trials: int | None = None
@@ -247,7 +247,7 @@ class Evidence:
         one."""
         return positive(self.finals.get(record.id, {}).get(which, {}), "loss")
 
-    def final_losses(self, cell: Cell, which: str, key: str) -> dict[int, float]:
+    def final_losses(self, cell: CellResults, which: str, key: str) -> dict[int, float]:
         """By seed, the value ``key`` of the final tests of the cell's runs that ended ok."""
         tests = {
             seed: self.finals.get(record.id, {}).get(which, {})
@@ -257,7 +257,7 @@ class Evidence:
         values = {seed: positive(test, key) for seed, test in tests.items()}
         return {seed: value for seed, value in values.items() if value is not None}
 
-    def losses(self, cell: Cell) -> dict[int, float]:
+    def losses(self, cell: CellResults) -> dict[int, float]:
         """By seed, the loss of the cell's runs that ended ok."""
         losses = {}
         for seed, record in cell.runs.items():
@@ -267,25 +267,25 @@ class Evidence:
         return losses
 
     @cached_property
-    def ranked(self) -> list[Cell]:
+    def ranked(self) -> list[CellResults]:
         """The cells with a loss, ordered by their mean, the lowest first."""
         usable = [cell for cell in self.cells if self.losses(cell)]
         return sorted(usable, key=self.mean)
 
     @cached_property
-    def comparable(self) -> list[Cell]:
+    def comparable(self) -> list[CellResults]:
         """The cells with enough runs for a claim, ordered by their mean, the lowest first."""
         return [cell for cell in self.ranked if len(self.units(cell)) >= LEAST]
 
-    def units(self, cell: Cell) -> dict[int, float]:
+    def units(self, cell: CellResults) -> dict[int, float]:
         """The losses that are compared, by seed or by repeat of the search."""
         return cell.units(self.losses(cell))
 
-    def mean(self, cell: Cell) -> float:
+    def mean(self, cell: CellResults) -> float:
         """Geometric mean of the losses of a cell, which must have one."""
         return self.summary(cell).value
 
-    def summary(self, cell: Cell) -> Mean:
+    def summary(self, cell: CellResults) -> Mean:
         """:meth:`mean` with its spread and its interval."""
         mean = geometric_mean(list(self.units(cell).values()))
         assert mean is not None
@@ -296,12 +296,12 @@ class Evidence:
         """The sweep's best run: :meth:`best_run` of the cell with the lowest mean loss."""
         return self.best_run(self.ranked[0]) if self.ranked else None
 
-    def best_run(self, cell: Cell) -> TrialRecord:
+    def best_run(self, cell: CellResults) -> TrialRecord:
         """The run with the lowest loss of a cell that has one."""
         losses = self.losses(cell)
         return cell.runs[min(losses, key=losses.__getitem__)]
 
-    def reference(self, cell: Cell) -> Cell | None:
+    def reference(self, cell: CellResults) -> CellResults | None:
         """The cell that ``cell`` is compared with: the same with `norm: vanilla`, or else the
         first."""
         plain = {**cell.values, "norm": "vanilla"}

@@ -27,7 +27,7 @@ from raygan.report.compare import (
     image_variance,
     pooled,
 )
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.exact import Ranks, stratified_ranks
 from raygan.report.multiple import Choice, choices, holm, shaffer
 
@@ -330,7 +330,7 @@ def of_speed(evidence: Evidence) -> Family:
     return _of(evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), cell.lost))
 
 
-def worsening(evidence: Evidence, cell: Cell) -> dict[int, float]:
+def worsening(evidence: Evidence, cell: CellResults) -> dict[int, float]:
     """g = ln(last / best loss), by seed or by repeat.
 
     Of the cell's runs that ended ok and whose two generators have taken the final test.
@@ -340,7 +340,7 @@ def worsening(evidence: Evidence, cell: Cell) -> dict[int, float]:
     return {unit: math.log(ratio) for unit, ratio in cell.units(ratios).items()}
 
 
-def log_areas(cell: Cell) -> dict[int, float]:
+def log_areas(cell: CellResults) -> dict[int, float]:
     """Mean log loss over the iterations, by seed or by repeat, of the runs that ended ok."""
     areas = {
         seed: math.exp(stability.log_area(record.curve))
@@ -350,7 +350,7 @@ def log_areas(cell: Cell) -> dict[int, float]:
     return {unit: math.log(area) for unit, area in cell.units(areas).items()}
 
 
-def _losses(evidence: Evidence, cell: Cell) -> Values:
+def _losses(evidence: Evidence, cell: CellResults) -> Values:
     losses = evidence.losses(cell)
     return Values(
         cell.name,

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from raygan.report import cell_figures, course_figures, forest_figure, rates
 from raygan.report.compare import LEAST
 from raygan.report.drawing import COLORS, SIZE, Drawing, draw
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 
-Plot = Callable[[Figure, Evidence, list[Cell]], bool]
+Plot = Callable[[Figure, Evidence, list[CellResults]], bool]
 
 
 def drawings(evidence: Evidence) -> list[Drawing]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raygan.report import words
 from raygan.report.audit import gain
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import WHICH, losses_files, number
 from raygan.report.tabular import Column, Sheet
 
@@ -45,7 +45,7 @@ def final_test(evidence: Evidence) -> Sheet:
     return Sheet("final_test", "Final test", columns, rows, reading, _note(evidence))
 
 
-def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
+def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | None:
     losses, audited, restarts = (
         evidence.final_losses(cell, which, key) for key in ("loss", "audited_loss", "restarts_loss")
     )
@@ -70,7 +70,7 @@ def _row(evidence: Evidence, cell: Cell, which: str) -> dict[str, Any] | None:
     }
 
 
-def _fids(evidence: Evidence, cell: Cell, which: str) -> list[dict[str, Any]]:
+def _fids(evidence: Evidence, cell: CellResults, which: str) -> list[dict[str, Any]]:
     fids = (evidence.fids.get(r.id, {}).get(which, {}) for r in cell.runs.values()
              if r.outcome == "ok")  # fmt: skip
     return [fid for fid in fids if number(fid, "fid") is not None]

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from raygan.report.cell_figures import FRAME, MOST_ROWS, WIDTH, signed
 from raygan.report.compare import percent
 from raygan.report.drawing import INK, label
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Comparison, of_losses
 
 _PAIR, _MOST_PAIR = 46, 170
@@ -66,7 +66,7 @@ def _row(evidence: Evidence, comparison: Comparison) -> _Row:
     return _Row(label(" against ".join(names), _MOST_PAIR, _PAIR), comparison, turned)
 
 
-def forest(figure: Figure, evidence: Evidence, _: Sequence[Cell]) -> bool:
+def forest(figure: Figure, evidence: Evidence, _: Sequence[CellResults]) -> bool:
     """Each difference with its interval, and the chance that a run of the first cell is better."""
     shown = rows(evidence)
     if not any(row.comparison is not None and row.comparison.contrast.testable for row in shown):

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from raygan.report.compare import arithmetic_mean
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.tables import last_metrics
 from raygan.report.tabular import Column, Sheet
 
@@ -54,7 +54,7 @@ def own_metrics(evidence: Evidence) -> Sheet:
     return Sheet("own_metrics", "Your own metrics (exploratory)", columns, rows, reading, note)
 
 
-def _row(name: str, cell: Cell) -> dict[str, Any] | None:
+def _row(name: str, cell: CellResults) -> dict[str, Any] | None:
     groups: dict[str | int, list[float]] = {}
     for record in cell.runs.values():
         value = last_metrics(record).get(name)

@@ -20,7 +20,7 @@ from raygan.folder import (
 )
 from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import WHICH, losses_files
 from raygan.storage import Storage
 
@@ -103,7 +103,7 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     return [strip for strip in strips if strip.pictures]
 
 
-def _chosen(evidence: Evidence) -> list[tuple[Cell, TrialRecord]]:
+def _chosen(evidence: Evidence) -> list[tuple[CellResults, TrialRecord]]:
     """One run of each cell, with the seed that most cells have a result with."""
     cells = [cell for cell in (evidence.ranked or evidence.cells) if cell.runs][:MOST_CELLS]
     seeds = [seed for cell in cells for seed in (evidence.losses(cell) or cell.runs)]
@@ -130,7 +130,7 @@ def _spread(steps: list[int]) -> list[int]:
 
 
 def _strip(
-    storage: Storage, cell: Cell, record: TrialRecord, names: Iterable[tuple[str, str]]
+    storage: Storage, cell: CellResults, record: TrialRecord, names: Iterable[tuple[str, str]]
 ) -> Strip:
     pictures = []
     for caption, path in names:

@@ -11,7 +11,7 @@ import numpy as np
 
 from raygan.records import TrialRecord
 from raygan.report.compare import geometric_mean
-from raygan.report.evidence import Cell
+from raygan.report.evidence import CellResults
 
 NEAR = 1.1
 """A recipe is near its best up to this many times its lowest loss at any rate."""
@@ -60,7 +60,7 @@ class Width:
         return self.holds and self.low <= lr <= self.high
 
 
-def recipes(cells: Iterable[Cell]) -> dict[str, list[TrialRecord]]:
+def recipes(cells: Iterable[CellResults]) -> dict[str, list[TrialRecord]]:
     """By recipe, its trials. Cells that differ only in ``lr`` are one recipe."""
     by_recipe: dict[str, list[TrialRecord]] = {}
     for cell in cells:
@@ -128,7 +128,7 @@ def _is_good(rate: Rate, limit: float) -> bool:
     return rate.ok == rate.trials and rate.loss is not None and rate.loss <= limit
 
 
-def same_choices(cells: Iterable[Cell]) -> dict[str, float]:
+def same_choices(cells: Iterable[CellResults]) -> dict[str, float]:
     """By cell, :func:`same_choice`, if it has searched the learning rate and has several runs."""
     shares = {}
     for cell in cells:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from raygan.report import courses, words
 from raygan.report.audit import by_restarts, with_restarts
 from raygan.report.comparison_sheets import compared_row
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Family, of_speed, of_worsening
 from raygan.report.sections import failure_rates
 from raygan.report.tabular import Column, Sheet
@@ -179,7 +179,7 @@ def failures(evidence: Evidence) -> Sheet:
     return Sheet("failures", "Failures by phase", columns, rows, reading, note)
 
 
-def _failures(cell: Cell, kind: str, warmup: bool) -> dict[str, Any] | None:
+def _failures(cell: CellResults, kind: str, warmup: bool) -> dict[str, Any] | None:
     ended: list[str] = [
         record.outcome
         for record in cell.records

@@ -14,7 +14,7 @@ from itertools import pairwise
 from raygan.report import rates, stability, words
 from raygan.report.audit import audit
 from raygan.report.compare import LEAST, geometric_mean, worsening_p
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.exact import failures_p
 from raygan.report.family import of_losses, of_speed, of_worsening, related, worsening
 from raygan.report.multiple import holm
@@ -77,7 +77,7 @@ def target(evidence: Evidence) -> float | None:
     return TARGET * max(known) if known else None
 
 
-def iterations_to_target(evidence: Evidence, cell: Cell) -> dict[int, int | None]:
+def iterations_to_target(evidence: Evidence, cell: CellResults) -> dict[int, int | None]:
     """By seed, the iterations that the cell's ended runs took to reach the target.
 
     None for a run that has not reached it or gave no result. Empty without a target.
@@ -92,7 +92,7 @@ def iterations_to_target(evidence: Evidence, cell: Cell) -> dict[int, int | None
     }
 
 
-def _curves(cell: Cell) -> dict[int, list[tuple[int, float]]]:
+def _curves(cell: CellResults) -> dict[int, list[tuple[int, float]]]:
     return {seed: r.curve for seed, r in cell.runs.items() if r.outcome == "ok" and r.history}
 
 
@@ -200,7 +200,7 @@ def failure_rates(evidence: Evidence) -> list[FailureRates]:
     ]
 
 
-def _failures(evidence: Evidence, cells: list[Cell]) -> list[str]:
+def _failures(evidence: Evidence, cells: list[CellResults]) -> list[str]:
     sentences = []
     before = [words.before_warmup(cell) for cell in cells if cell.lost_before]
     for cell in cells:

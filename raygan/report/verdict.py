@@ -7,7 +7,7 @@ import math
 from raygan.report import declared, words
 from raygan.report.audit import audit
 from raygan.report.compare import LEAST
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Family, of_losses
 from raygan.report.finals import FEW_IMAGES
 from raygan.shown import MOST_MESSAGE, shown
@@ -64,7 +64,7 @@ def choice(family: Family) -> str:
     return f"{text}({how}){others}.{f' {no_limit}' if open_ else ''}"
 
 
-def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
+def _lead(evidence: Evidence, best: CellResults, *, alone: bool) -> str:
     summary = evidence.summary(best)
     details = [f"n = {words.times(summary.n, best.unit)}"]
     if (interval := summary.interval) is not None:
@@ -79,7 +79,7 @@ def _lead(evidence: Evidence, best: Cell, *, alone: bool) -> str:
     return f"{start} has the lowest {mean}, {detail}."
 
 
-def _single_runs(evidence: Evidence, best: Cell, other: Cell) -> str:
+def _single_runs(evidence: Evidence, best: CellResults, other: CellResults) -> str:
     gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
     is_best = not (best.replicates or other.replicates)
     luck = ", the best of its search, which is partly luck" if is_best else ""
@@ -132,7 +132,7 @@ def _lost(evidence: Evidence) -> list[str]:
     return sentences
 
 
-def _caveats(evidence: Evidence, best: Cell) -> list[str]:
+def _caveats(evidence: Evidence, best: CellResults) -> list[str]:
     sentences = []
     baseline = math.inf if evidence.baseline is None else evidence.baseline
     useless = [cell.name for cell in evidence.ranked if evidence.mean(cell) >= baseline]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from raygan.report.compare import LEAST, LEVEL, Interval, never_bound
 
 if TYPE_CHECKING:
-    from raygan.report.evidence import Cell
+    from raygan.report.evidence import CellResults
     from raygan.report.family import Comparison
 
 MOST = 8
@@ -69,8 +69,9 @@ def none_of(n: int) -> str:
     return f"0 of {n} (at most {100 * never_bound(n):.0f}%, {LEVEL:.0%} limit)"
 
 
-def before_warmup(cell: Cell) -> str:
-    """How many of a cell's seeds failed without a warm-up; all of :attr:`Cell.runs` have one."""
+def before_warmup(cell: CellResults) -> str:
+    """How many of a cell's seeds failed without a warm-up; all of :attr:`CellResults.runs` have
+    one."""
     failed, tried = len(cell.lost_before), len(cell.tried_before)
     length = next(iter(cell.runs.values())).config["warmup"]
     return (

@@ -32,7 +32,7 @@ from raygan.records import LOSS, STEP, TrialRecord
 from raygan.report.claims import Claim
 from raygan.report.compare import geometric_mean, wilson
 from raygan.report.declared import results
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Comparison, Family, of_losses, of_speed, of_worsening
 from raygan.report.sections import differing_failures, worse_again
 
@@ -149,7 +149,7 @@ class Sweep:
                     ends = {"best": log, "last": log + self.worsening[i, seed]}
                     finals[run.id] = {which: {"loss": math.exp(x)} for which, x in ends.items()}
                 runs.append(run)
-            made.append(Cell(names[i], axes, runs, runs, runs[0]))
+            made.append(CellResults(names[i], axes, runs, runs, runs[0]))
         return Evidence("drawn", made, finished=True, finals=finals, alpha=alpha)
 
     def _run(self, name: str, cell: int, seed: int) -> TrialRecord:

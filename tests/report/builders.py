@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 
 STEPS = 10
 """Iterations between evaluations."""
@@ -33,12 +33,12 @@ def trial(
 
 def cell(
     norm: str, ends: Sequence[float | str | None], searched: Sequence[TrialRecord] = ()
-) -> Cell:
+) -> CellResults:
     """A cell with a replicate per item of ``ends``: its loss, or its outcome if that is not ok."""
     replicates = [_replicate(norm, seed, end) for seed, end in enumerate(ends, start=1)]
     whole = [r for r in [*replicates, *searched] if r.outcome == "ok"]
     best = min(whole, key=lambda r: r.end_loss, default=None)
-    return Cell(norm, {"norm": norm}, [*searched, *replicates], replicates, best)
+    return CellResults(norm, {"norm": norm}, [*searched, *replicates], replicates, best)
 
 
 def _replicate(norm: str, seed: int, end: float | str | None) -> TrialRecord:
@@ -47,7 +47,7 @@ def _replicate(norm: str, seed: int, end: float | str | None) -> TrialRecord:
     return trial(norm, [0.05, 0.04], end, seed=seed, kind="replicate")
 
 
-def searched_cell(norm: str, losses: Mapping[float, float | str]) -> Cell:
+def searched_cell(norm: str, losses: Mapping[float, float | str]) -> CellResults:
     """A cell without replicates: the end loss, or the outcome, of one trial per learning rate."""
     trials = [
         trial(norm, [0.05] if isinstance(end, str) else [end] * 6,
@@ -56,7 +56,7 @@ def searched_cell(norm: str, losses: Mapping[float, float | str]) -> Cell:
     ]  # fmt: skip
     whole = [record for record in trials if record.outcome == "ok"]
     best = min(whole, key=lambda r: r.end_loss, default=None)
-    return Cell(norm, {"norm": norm}, trials, [], best)
+    return CellResults(norm, {"norm": norm}, trials, [], best)
 
 
 def final(loss: float, restarts: float | None = None, step: int = 50) -> dict:
@@ -67,7 +67,7 @@ def final(loss: float, restarts: float | None = None, step: int = 50) -> dict:
     }  # fmt: skip
 
 
-def finals(restarts: Mapping[str, float], *cells: Cell) -> dict:
+def finals(restarts: Mapping[str, float], *cells: CellResults) -> dict:
     """Final tests of all runs that ended ok: half the end loss, which restarts lower by a cell's
     factor in ``restarts``."""
     return {
@@ -81,5 +81,5 @@ def finals(restarts: Mapping[str, float], *cells: Cell) -> dict:
     }
 
 
-def evidence(*cells: Cell, finished: bool = True, **more) -> Evidence:
+def evidence(*cells: CellResults, finished: bool = True, **more) -> Evidence:
     return Evidence("made-up", list(cells), finished=finished, **more)

@@ -12,7 +12,7 @@ from raygan.report import cell_figures, course_figures, forest_figure
 from raygan.report.assumptions import checks
 from raygan.report.courses import budgets, course, crossings
 from raygan.report.drawing import INK, legend
-from raygan.report.evidence import Cell
+from raygan.report.evidence import CellResults
 from raygan.report.family import of_losses
 from raygan.report.section_sheets import budget, failures, other_comparisons
 from raygan.report.sections import sections
@@ -42,7 +42,9 @@ def lines(axis, marker=None, color=None):
 
 def stratum(norm, size, ends):
     made = cell(f"{norm} {size}", ends)
-    return Cell(made.name, {"norm": norm, "size": size}, made.records, made.replicates, made.best)
+    return CellResults(
+        made.name, {"norm": norm, "size": size}, made.records, made.replicates, made.best
+    )
 
 
 # the figure of all cells
@@ -67,7 +69,9 @@ def test_each_run_is_a_dot_and_each_failure_a_cross_at_the_worst_end():
 def test_where_the_search_was_repeated_each_repeat_is_a_dot():
     made = cell("bn", [loss * f for loss in BN for f in (0.99, 1.01)])
     repeats = {record.id: 1 + i // 2 for i, record in enumerate(made.replicates)}
-    found = evidence(Cell("bn", {"norm": "bn"}, made.records, made.replicates, made.best, repeats))
+    found = evidence(
+        CellResults("bn", {"norm": "bn"}, made.records, made.replicates, made.best, repeats)
+    )
     losses, *_ = drawn(cell_figures.losses, found)
     (dots,) = lines(losses, "o")
     assert len(dots.get_xdata()) == 5
@@ -166,7 +170,7 @@ def test_more_comparisons_than_rows_are_counted():
 
 def with_curves(norm, *curves, outcome="ok"):
     runs = [trial(norm, curve, outcome, seed=s, kind="replicate") for s, curve in enumerate(curves)]
-    return Cell(norm, {"norm": norm}, runs, runs, runs[0])
+    return CellResults(norm, {"norm": norm}, runs, runs, runs[0])
 
 
 def test_bands_hold_at_all_evaluations_together():
@@ -184,7 +188,7 @@ def test_bands_hold_at_all_evaluations_together():
 def test_mean_curve_is_over_the_runs_that_have_not_failed():
     whole = with_curves("bn", [0.04, 0.02], [0.04, 0.02])
     lost = trial("bn", [0.9], "diverged", seed=7, kind="replicate")
-    one = Cell("bn", {}, [*whole.records, lost], [*whole.replicates, lost], whole.best)
+    one = CellResults("bn", {}, [*whole.records, lost], [*whole.replicates, lost], whole.best)
     assert np.exp(course(one).mean) == pytest.approx([0.04, 0.02])
     assert course(with_curves("bn", [0.9], outcome="diverged")) is None
     (axis, *_) = drawn(course_figures.curves, evidence(one))
@@ -221,7 +225,7 @@ def test_a_crossing_of_the_runs_that_are_left_is_not_certain():
     slow = with_curves("slow", *falling)
     lost = trial("slow", [0.04, 0.03], "diverged", seed=9, kind="replicate")
     runs = [*slow.replicates, lost]
-    slow = Cell("slow", slow.values, runs, runs, slow.best)
+    slow = CellResults("slow", slow.values, runs, runs, slow.best)
     (crossing,) = crossings(evidence(slow, with_curves("level", *steady(0.02 * 2**0.5))))
     assert (crossing.before, crossing.after) == (None, None)
 
@@ -303,7 +307,7 @@ def test_failures_are_counted_by_phase_with_every_attempt():
     again = trial("wn", [0.01] * 6, seed=1, kind="replicate", suffix="-warmup")
     again.config["warmup"] = 100
     searched = [trial("wn", [0.05], "diverged", lr=1e-3), trial("wn", [0.05], "stopped", lr=1e-5)]
-    one = Cell("wn", {}, [first, again, *searched], [first, again], again)
+    one = CellResults("wn", {}, [first, again, *searched], [first, again], again)
     rows = {(row["kind"], row["warmup"]): row for row in failures(evidence(one)).rows}
     assert set(rows) == {("search", False), ("replicate", False), ("replicate", True)}
     assert (rows["replicate", False]["early-failure"], rows["replicate", False]["ended"]) == (1, 1)

@@ -18,7 +18,7 @@ from rich.console import Console
 from raygan.cli import main
 from raygan.records import TrialRecord
 from raygan.report import make, tables
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.figures import drawings
 from raygan.report.make import Report
 from raygan.report.overview import overview_png
@@ -73,8 +73,10 @@ def records() -> list[TrialRecord]:
 
 @pytest.fixture
 def hostile(records) -> Evidence:
-    cell = Cell(EVIL, {"norm": EVIL}, records, records[:5], records[0])
-    other = Cell(f"+{EVIL}", {"norm": "wn"}, [trial("wn", [0.04] * 6)], [], trial("wn", [0.04] * 6))
+    cell = CellResults(EVIL, {"norm": EVIL}, records, records[:5], records[0])
+    other = CellResults(
+        f"+{EVIL}", {"norm": "wn"}, [trial("wn", [0.04] * 6)], [], trial("wn", [0.04] * 6)
+    )
     facts = {EVIL: EVIL}
     return evidence(cell, other, baseline=0.05, data=facts, versions=facts, recipe=f"a: {EVIL}\n")
 
@@ -168,7 +170,7 @@ def test_figures_draw_the_text_itself(tmp_path, hostile, records):
 def test_figures_take_a_formula_and_a_letter_without_a_glyph_as_text(tmp_path):
     name = "$\\frac{$ \u65e5"
     record = trial(name, [0.04] * 6)
-    drawn = drawings(evidence(Cell(name, {}, [record], [], record)))
+    drawn = drawings(evidence(CellResults(name, {}, [record], [], record)))
     assert len(drawn) > 1
     assert all("$\\frac{$ \u65e5" in drawing.svg for drawing in drawn)
     record.title = name
@@ -280,7 +282,7 @@ def test_a_long_reason_ends_after_a_word_and_is_found_in_full(console, tmp_path,
     text = " ".join(printed(console).split())
     assert re.search(r"(words|of|Ray)… \(\d+ more characters\)", text)
     assert tables.WHOLE_REASONS in text
-    cell = Cell("bn", {}, [record], [], None)
+    cell = CellResults("bn", {}, [record], [], None)
     markdown = Report.of(Storage(str(tmp_path)), evidence(cell)).markdown()
     assert "TRIAL/record.json, under" in markdown
     assert re.search(r"(words|of|Ray)… ", markdown)

@@ -16,7 +16,7 @@ from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER
 from raygan.report import cell_figures, course_figures, figures, forest_figure, make, sheets
 from raygan.report.claims import Claim, PlanEntry
 from raygan.report.drawing import COLORS
-from raygan.report.evidence import Cell
+from raygan.report.evidence import CellResults
 from raygan.report.finals import read_finals
 from raygan.report.ladder import Agreement
 from raygan.report.make import Report
@@ -40,7 +40,7 @@ def made_up():
     slow = [trial("vanilla", [0.02] * 5 + [0.014], seed=seed, kind="replicate") for seed in (1, 2)]
     lost = trial("vanilla", [0.05, 0.04], "diverged", seed=3, kind="replicate")
     cells = (
-        Cell("vanilla", {"norm": "vanilla"}, [*slow, lost], [*slow, lost], slow[0]),
+        CellResults("vanilla", {"norm": "vanilla"}, [*slow, lost], [*slow, lost], slow[0]),
         cell("bn", [0.012, 0.0125, 0.0118], searched),
         cell("wn", [0.0108, 0.0112, 0.011], [trial("wn", [0.02] * 6, lr=1e-3)]),
     )
@@ -191,7 +191,7 @@ def test_names_cannot_become_markup(tmp_path):
     record = trial("wn", [0.01] * 6, kind="replicate")
     stopped = trial("wn", [0.01], "failed")
     stopped.reason = stopped.title = EVIL
-    nasty = Cell(EVIL, {"norm": EVIL}, [record, stopped], [record], record)
+    nasty = CellResults(EVIL, {"norm": EVIL}, [record, stopped], [record], record)
     report = Report.of(Storage(str(tmp_path)), evidence(nasty, made_up().cells[1], recipe=EVIL))
     assert "script" not in Links(report.html()).elements
     markdown = report.markdown()

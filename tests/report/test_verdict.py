@@ -6,7 +6,7 @@ import pytest
 
 from raygan.report.claims import Claim
 from raygan.report.declared import results
-from raygan.report.evidence import Cell
+from raygan.report.evidence import CellResults
 from raygan.report.family import of_losses, of_speed, of_worsening
 from raygan.report.ladder import Agreement
 from raygan.report.sections import sections
@@ -197,7 +197,7 @@ def test_the_final_test_carries_the_verdict_once_all_have_taken_it():
 def test_a_retry_replaces_the_early_failure_of_its_seed():
     failed = trial("wn", [], "early-failure", seed=3, kind="replicate")
     again = trial("wn", [0.01] * 6, seed=3, kind="replicate", suffix="-warmup")
-    one = Cell("wn", {}, [again, failed], [again, failed], again)
+    one = CellResults("wn", {}, [again, failed], [again, failed], again)
     assert one.runs == {3: again}
     assert one.failed == []
 
@@ -209,7 +209,7 @@ def test_seeds_that_failed_without_a_warm_up_stay_in_what_is_said_of_stability()
     for record in again:
         record.config["warmup"] = 100
     runs = [*failed, *again]
-    found = evidence(cell("bn", BN), Cell("wn", {"norm": "wn"}, runs, runs, again[0]))
+    found = evidence(cell("bn", BN), CellResults("wn", {"norm": "wn"}, runs, runs, again[0]))
     said = "5 of 5 seeds of wn failed without a warm-up; all of its runs shown have one of 100"
     assert said in verdict(found)
     stable = answers(found)["stability"].answer
@@ -221,7 +221,7 @@ def test_of_two_replicated_settings_the_one_that_the_search_ranked_first_counts(
     low = [trial("wn", [0.01] * 6, seed=s, lr=1e-4, kind="replicate") for s in (1, 2)]
     high = [trial("wn", [0.02] * 6, seed=s, lr=1e-3, kind="replicate") for s in (1, 2)]
     search = [trial("wn", [0.03] * 6, lr=1e-4), trial("wn", [0.02] * 6, lr=1e-3)]
-    one = Cell("wn", {"norm": "wn"}, search + low + high, high + low, low[0])
+    one = CellResults("wn", {"norm": "wn"}, search + low + high, high + low, low[0])
     # by the runs that are compared, the other one would be
     assert {r.config["lr"] for r in one.runs.values()} == {1e-3}
     said = "Several settings of wn have replicates: compared are those of the one that the search"
@@ -233,7 +233,7 @@ def test_the_repeat_of_the_search_is_what_is_compared():
     ends = [0.010, 0.012, 0.020, 0.022, 0.015, "diverged", "failed", "failed"]
     made = cell("wn", ends)
     repeats = {record.id: 1 + i // 2 for i, record in enumerate(made.replicates)}
-    one = Cell("wn", {"norm": "wn"}, made.records, made.replicates, made.best, repeats)
+    one = CellResults("wn", {"norm": "wn"}, made.records, made.replicates, made.best, repeats)
     found = evidence(one, cell("bn", BN))
     assert list(found.units(one).values()) == pytest.approx(
         [math.sqrt(0.010 * 0.012), math.sqrt(0.020 * 0.022), 0.015]
@@ -250,7 +250,9 @@ def test_runs_of_one_repeat_of_the_search_are_not_counted_as_independent():
     for name, ends in (("wn", ["diverged"] * 5 + LOWER * 3), ("bn", BN * 4)):
         made = cell(name, ends)
         repeats = {record.id: 1 + i // 5 for i, record in enumerate(made.replicates)}
-        cells.append(Cell(name, {"norm": name}, made.records, made.replicates, made.best, repeats))
+        cells.append(
+            CellResults(name, {"norm": name}, made.records, made.replicates, made.best, repeats)
+        )
     found = evidence(*cells)
     assert [(c.lost, c.tried) for c in cells] == [(1, 4), (0, 4)]
     stable = answers(found)["stability"].answer
@@ -261,7 +263,7 @@ def test_runs_of_one_repeat_of_the_search_are_not_counted_as_independent():
 
 def at(norm, size, ends):
     made = cell(f"{norm}_{size}", ends)
-    return Cell(made.name, {"norm": norm, "features": size}, made.records, made.replicates,
+    return CellResults(made.name, {"norm": norm, "features": size}, made.records, made.replicates,
                 made.best)  # fmt: skip
 
 
@@ -334,7 +336,7 @@ def test_runs_that_are_each_the_best_of_a_search_are_said_to_be_lucky():
                 for i in range(trials)
             ]
             best = records[::trials]
-            cells.append(Cell(norm, {"norm": norm}, records, best, best[0]))
+            cells.append(CellResults(norm, {"norm": norm}, records, best, best[0]))
         found.append("looks better than it is" in verdict(evidence(*cells)))
     assert found == [False, True]
     assert "looks better" not in verdict(evidence(cell("bn", BN), cell("wn", LOWER)))
@@ -345,7 +347,7 @@ def test_learning_rates_of_the_grid_are_not_compared_beside_another_axis():
     for norm in ("bn", "wn"):
         for lr in (1e-4, 1e-3):
             made = cell(f"{norm}_lr={lr:g}", BN)
-            cells.append(Cell(made.name, {"norm": norm, "lr": lr}, made.records, made.replicates,
+            cells.append(CellResults(made.name, {"norm": norm, "lr": lr}, made.records, made.replicates,
                               made.best))  # fmt: skip
     assert {c.axis for c in of_losses(evidence(*cells)).comparisons} == {"norm"}
 
@@ -415,7 +417,7 @@ def test_speed_is_measured_against_what_every_cell_reaches():
     cells = []
     for norm, losses in (("vanilla", slow), ("bn", fast)):
         runs = [trial(norm, losses, seed=s, kind="replicate") for s in range(3)]
-        cells.append(Cell(norm, {"norm": norm}, runs, runs, runs[0]))
+        cells.append(CellResults(norm, {"norm": norm}, runs, runs, runs[0]))
     speed = answers(evidence(*cells))["speed"].answer
     assert "5% above the mean end loss of the cell that ends highest" in speed
     assert "bn after 10 and vanilla after 40" in speed
@@ -424,7 +426,7 @@ def test_speed_is_measured_against_what_every_cell_reaches():
     )
     assert "Evaluations are 10 iterations apart" in speed
     lost = [*cells[1].replicates[:2], trial("bn", rising, "diverged", seed=2, kind="replicate")]
-    cells[1] = Cell("bn", {"norm": "bn"}, lost, lost, lost[0])
+    cells[1] = CellResults("bn", {"norm": "bn"}, lost, lost, lost[0])
     assert (
         "Not all runs reach it: bn (2 of 3, median 10)."
         in answers(evidence(*cells))["speed"].answer
@@ -453,7 +455,9 @@ def test_a_rough_curve_is_not_taken_for_one_that_gets_worse():
     ]
     finals = {r.id: {"best": final(0.1), "last": final(0.1 + 0.001 * (-1) ** s)}
               for s, r in enumerate(runs)}  # fmt: skip
-    stable = answers(evidence(Cell("bn", {"norm": "bn"}, runs, runs, runs[0]), finals=finals))
+    stable = answers(
+        evidence(CellResults("bn", {"norm": "bn"}, runs, runs, runs[0]), finals=finals)
+    )
     assert "That any cell's runs get worse again after their best cannot be claimed." in (
         stable["stability"].answer)  # fmt: skip
 
@@ -495,10 +499,10 @@ def test_many_cells_are_not_all_listed():
 def test_the_chosen_rate_is_not_held_to_more_trials_than_the_others():
     search = [trial("wn", [0.01] * 6, lr=lr) for lr in (1e-4, 1e-3)]
     chosen = [trial("wn", [0.01] * 6, "diverged", seed=1, lr=1e-4, kind="replicate")]
-    alone = Cell("wn", {"norm": "wn"}, search + chosen, chosen, search[0])
+    alone = CellResults("wn", {"norm": "wn"}, search + chosen, chosen, search[0])
     assert "wn 1 decade (0.0001 to 0.001" in answers(evidence(alone))["rates"].answer
     every = [*chosen, trial("wn", [0.01] * 6, seed=1, lr=1e-3, kind="replicate")]
-    both = Cell("wn", {"norm": "wn"}, search + every, every, search[0])
+    both = CellResults("wn", {"norm": "wn"}, search + every, every, search[0])
     assert (
         "wn none: not all trials end ok even at its best" in answers(evidence(both))["rates"].answer
     )
@@ -520,7 +524,9 @@ def test_learning_rate_as_an_axis_of_the_grid_is_one_recipe():
     cells = []
     for lr, loss in ((1e-4, 0.01), (1e-3, 0.0105)):
         one = searched_cell("bn", {lr: loss})
-        cells.append(Cell(f"bn_lr={lr:g}", {"norm": "bn", "lr": lr}, one.records, [], one.best))
+        cells.append(
+            CellResults(f"bn_lr={lr:g}", {"norm": "bn", "lr": lr}, one.records, [], one.best)
+        )
     assert "bn 1 decade (0.0001 to 0.001" in answers(evidence(*cells))["rates"].answer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raygan.records import TrialRecord
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import Found, read_fids, read_finals, read_image_losses
 from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
@@ -64,7 +64,7 @@ def _image_losses(sweep: Storage, spec: SweepSpec, finals: Found) -> dict[str, n
     return {} if spec.replicate.resplit else read_image_losses(sweep, finals)
 
 
-def _of_one_budget(finals: Found, compared: list[Cell], spec: SweepSpec) -> Found:
+def _of_one_budget(finals: Found, compared: list[CellResults], spec: SweepSpec) -> Found:
     """Those of ``finals`` that were made with one budget, so that they can be compared.
 
     It is the budget that the tests of all best generators share, or else that of the sweep.
