@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.data import DatasetConfig, ImageSet, load, prepare
 from raygan.gan.config import TrainConfig
-from raygan.gan.judge.collapse import LAST, VARIETY, find_collapse, find_untrained
+from raygan.gan.judge.collapse import JUDGED, VARIETY, find_collapse, find_untrained
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 
@@ -52,7 +52,7 @@ def main() -> None:
     heads = ("variety", "loss G", "D on real", "D on fake", "loss of rec.")
     print(
         f"digits, 16 px, {len(images.train)} images; {options.iterations} iterations; medians of "
-        f"the last {LAST} of 10 evaluations; the mean image's loss is {images.baseline:.3g}\n\n{'':33}"
+        f"the last {JUDGED} of 10 evaluations; the mean image's loss is {images.baseline:.3g}\n\n{'':33}"
         + "".join(f"{head:>13}" for head in heads)
     )
     for name in options.runs:
@@ -60,7 +60,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 history = curve(name, norm, seed, images, options)
                 levels = [
-                    statistics.median(point[metric] for point in history[-LAST:])
+                    statistics.median(point[metric] for point in history[-JUDGED:])
                     for metric in METRICS
                 ]
                 numbers = "".join(f"{level:13.3g}" for level in levels)

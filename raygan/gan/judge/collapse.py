@@ -1,12 +1,12 @@
-"""Whether a run has collapsed, from its samples and from D, or has learned nothing.
+"""Whether a run has collapsed, or has learned nothing.
 
-A collapse is never told from the reconstruction loss, which a generator that makes few different
-images may still lower. What counts is the median over the last :data:`LAST` evaluations. A run has
-collapsed if
+A collapse is found in the samples and in D's losses, not in the reconstruction loss: a generator
+that makes few different images may still lower that. Each metric is the median over the last
+:data:`JUDGED` evaluations. A run has collapsed if
 
-* D is **saturated**: by G's loss, D gives fake images a logit below −:data:`CERTAIN`. G's updates
-  would not let that last; it lasts where they lead nowhere any more.
-* G makes **few different images**: variety (:mod:`raygan.gan.judge.variety`) below
+* D is **saturated**: G's loss says that D's logit of fake images is below −:data:`CERTAIN_LOGIT`.
+  If G still learned, its updates would raise that logit again.
+* G makes **few different images**: its variety (:mod:`raygan.gan.judge.variety`) is below
   :data:`LEAST_VARIETY`.
 
 ``tests/bench/collapse.py`` makes runs collapse on purpose; docs/method/collapse.md has its figures.
@@ -20,13 +20,14 @@ from collections.abc import Mapping, Sequence
 from raygan.gan.losses import LOSSES
 
 VARIETY = "val/variety"
-LAST, EARLIEST = 3, 500
-"""Evaluations at the end that are judged, and iterations; fewer say nothing."""
-CERTAIN = 10.0
-"""D takes fake images for real with a probability of e⁻¹⁰ or less, 1 in 20,000."""
+JUDGED, EARLIEST = 3, 500
+"""Number of evaluations at the end of a run whose median is judged, and the least iterations of a
+run that is judged."""
+CERTAIN_LOGIT = 10.0
+"""At a logit of −10, D says that a fake image is real with a probability of e⁻¹⁰, 1 in 20,000."""
 LEAST_VARIETY = 0.2
 MOST_LOSS = 0.95
-"""Share of the mean training image's loss that the lowest loss of a run must not exceed."""
+"""A run has learned nothing if its lowest loss is above this share of the mean training image's."""
 
 _LOSS_G, _LOSS = "train/loss_g", "val/reconstruction_loss"
 
@@ -34,14 +35,14 @@ History = Sequence[Mapping[str, float]]
 
 
 def find_collapse(history: History, loss: str = "log") -> str | None:
-    """Why the run with these evaluations (``history``, ascending) has collapsed; None if not.
+    """Why the run with the evaluations ``history``, in order, has collapsed; None if it has not.
 
-    ``loss`` is that of its configuration. Metrics that are missing are not judged: whether a run
-    of an earlier version, which has no variety, makes few different images cannot be known.
+    ``loss``: that of its configuration. A metric that is missing is not judged, such as the variety
+    of a run of an earlier version.
     """
-    if len(history) < LAST or history[-1]["step"] < EARLIEST:
+    if len(history) < JUDGED or history[-1]["step"] < EARLIEST:
         return None
-    loss_g, most = _level(history, _LOSS_G), LOSSES[loss]().saturated(CERTAIN)
+    loss_g, most = _level(history, _LOSS_G), LOSSES[loss]().saturated(CERTAIN_LOGIT)
     if loss_g is not None and most is not None and loss_g > most:
         return f"D is saturated: G's loss is {loss_g:.3g}, above {most:g}"
     variety = _level(history, VARIETY)
@@ -54,9 +55,9 @@ def find_collapse(history: History, loss: str = "log") -> str | None:
 
 
 def find_untrained(history: History, baseline: float) -> str | None:
-    """Why the run with these evaluations has learned nothing; None if it has learned something.
+    """Why the run with the evaluations ``history`` has learned nothing; None if it has learned.
 
-    ``baseline``: reconstruction loss of answering every image with the mean training image.
+    ``baseline``: reconstruction loss if the mean training image is the answer to every image.
     """
     if not history or history[-1]["step"] < EARLIEST:
         return None
@@ -70,6 +71,6 @@ def find_untrained(history: History, baseline: float) -> str | None:
 
 
 def _level(history: History, metric: str) -> float | None:
-    """Median of ``metric`` over the last :data:`LAST` evaluations, if all of them have it."""
-    values = [point[metric] for point in history[-LAST:] if metric in point]
-    return statistics.median(values) if len(values) == LAST else None
+    """Median of ``metric`` over the last :data:`JUDGED` evaluations, if all of them have it."""
+    values = [point[metric] for point in history[-JUDGED:] if metric in point]
+    return statistics.median(values) if len(values) == JUDGED else None

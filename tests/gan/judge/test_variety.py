@@ -11,7 +11,7 @@ from torch import Tensor
 from raygan.data.distances import distances, effective_number, mean_distance
 from raygan.data.images import REFERENCE, ImageSet
 from raygan.gan.config import choices
-from raygan.gan.judge.collapse import CERTAIN, LAST, VARIETY, find_collapse, find_untrained
+from raygan.gan.judge.collapse import CERTAIN_LOGIT, JUDGED, VARIETY, find_collapse, find_untrained
 from raygan.gan.judge.variety import Variety
 
 SIZE = 12
@@ -196,9 +196,9 @@ def test_a_run_that_never_beats_the_mean_image_has_learned_nothing():
 
 
 def test_saturation_is_the_same_logit_for_every_loss():
-    curve = history(loss_g=[(CERTAIN + 2) ** 2 / 2] * LAST)
+    curve = history(loss_g=[(CERTAIN_LOGIT + 2) ** 2 / 2] * JUDGED)
     assert find_collapse(curve, "least-squares")
-    assert not find_collapse(history(loss_g=[CERTAIN + 2] * LAST), "least-squares")
-    assert find_collapse(history(loss_g=[CERTAIN + 2] * LAST), "log")
+    assert not find_collapse(history(loss_g=[CERTAIN_LOGIT + 2] * JUDGED), "least-squares")
+    assert find_collapse(history(loss_g=[CERTAIN_LOGIT + 2] * JUDGED), "log")
     assert not find_collapse(curve, "wgan-gp")
     assert find_collapse([], choices()["loss"][0]) is None
