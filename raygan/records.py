@@ -1,7 +1,6 @@
-"""What is known of each trial, kept as one JSON file per trial in the sweep's storage.
+"""The record of each trial, one JSON file per trial in the sweep's storage.
 
-These files are the sweep's memory: tables and reports are made from them, and the same command
-goes on from them.
+Tables and reports are made from these files, and a sweep is resumed from them.
 """
 
 from __future__ import annotations
@@ -33,21 +32,23 @@ from raygan.storage import Storage
 Outcome = Literal["ok", "stopped", "collapsed", "untrained", "diverged", "early-failure", "failed"]
 Kind = Literal["search", "replicate"]
 
+WARMUP_SUFFIX = "-warmup"
+"""Ends the id of a trial that is trained with a warm-up, since its setting has failed early."""
 WHOLE: tuple[Outcome, ...] = ("ok", "collapsed", "untrained")
 """Outcomes of trials that ran to their end: their losses are results."""
 _MOST_STEPS = 2**40
-"""The most iterations that a trial may be configured with."""
-LAST, LAST_SHARE = 5, 0.1
-"""Evaluations at the end of a trial, and share of its iterations, that say where it has come to:
-whichever are more evaluations."""
+"""Most iterations of a trial."""
+END_EVALUATIONS, END_SHARE = 5, 0.1
+"""The end of a trial, for :func:`end_loss`: its last evaluations, or those in the last share of its
+iterations, whichever are more."""
 END_LOSS = (
     "value at the end of a robust line through the last evaluations (Theil–Sen on the log loss)"
 )
 """What :func:`end_loss` is, for people."""
 LEAST_LOSS = 1e-12
-"""A loss below this counts as this: the logarithm of 0 is no number."""
+"""Lower losses are set to this, since the logarithm of 0 is not defined."""
 _MOST_POINTS = 50
-"""Evaluations whose slopes are looked at; of more, as many that stand evenly spaced."""
+"""Most evaluations whose slopes are computed; of more, this many, evenly spaced."""
 STEP, LOSS = "step", "val/reconstruction_loss"
 MOST_REASON, MOST_NOTES = 4000, 100
 """Characters of a reason or note, and notes, that are kept."""
@@ -63,19 +64,21 @@ _Point = dict[_Name, stored.Metric]
 
 
 def end_loss(curve: Sequence[tuple[int, float]]) -> float:
-    """Reconstruction loss at the end of ``curve`` (iteration and loss of each evaluation, at least
-    one, ascending): what trials are compared by.
+    """The end loss of a trial, by which trials are compared.
 
-    It is the value at the last iteration of the Theil–Sen line through log L over the last
-    :data:`LAST` evaluations, or over those in the last :data:`LAST_SHARE` of the iterations if
-    these are more, as far as they are finite: slope = median of the slopes between two of them,
-    level = median of what they are above that slope. Unlike the lowest of all evaluations, it does
-    not reward a rough curve for its luck; unlike their median, it is not behind a curve that still
-    falls or rises. Not a number if none of these evaluations is.
+    ``curve``: iteration and loss of each evaluation, ascending; at least one. The end loss is the
+    value, at the last iteration, of the Theil–Sen line through log L: its slope is the median of
+    the slopes between two evaluations, its level the median of log L − slope · t. The line goes
+    through the last :data:`END_EVALUATIONS` evaluations, or through those in the last
+    :data:`END_SHARE` of the iterations if they are more. Losses that are not finite are left out.
+
+    Unlike the lowest loss, the end loss does not reward the luck of a rough curve. Unlike a median
+    of the losses, it does not lag behind a curve that still falls or rises. NaN if none of these
+    losses is finite.
     """
     end = curve[-1][0]
-    first = bisect_left(curve, (1 - LAST_SHARE) * end, key=itemgetter(0))
-    points = np.array(curve[max(min(first, len(curve) - LAST), 0) :], dtype=float)
+    first = bisect_left(curve, (1 - END_SHARE) * end, key=itemgetter(0))
+    points = np.array(curve[max(min(first, len(curve) - END_EVALUATIONS), 0) :], dtype=float)
     points = points[np.isfinite(points[:, 1])]
     if not len(points):
         return math.nan
@@ -108,15 +111,16 @@ class TrialRecord:
     history: Annotated[list[_Point], FailFast()] = field(default_factory=list)
     """Metrics of each evaluation, with its ``step``, ascending."""
     seconds: stored.Seconds = 0.0
-    """From its workers' first word to its end, over all attempts."""
+    """From the first report of its workers to its end, summed over all attempts."""
     gpu_seconds: stored.Seconds = 0.0
     """GPUs × these seconds."""
     checkpoints: dict[str, stored.Word] = field(default_factory=dict)
     """Folders, beside this record, of the ``best`` and the ``last`` checkpoint."""
     kind: Kind = "search"
-    """Part of a cell's search, or one of its best settings with a fresh seed."""
+    """Whether it is part of a cell's search, or a replicate: one of the best settings with a new
+    seed."""
     notes: list[str] = field(default_factory=list)
-    """What happened to it that a reader should know, such as a damaged checkpoint; in order."""
+    """Events that a reader should know, such as a damaged checkpoint, in order."""
 
     @property
     def step(self) -> int:
@@ -150,7 +154,7 @@ class TrialRecord:
     def save(self, storage: Storage) -> None:
         """Write it into the trial's folder of the sweep's storage."""
         content = json.dumps({**asdict(self), **_told(self)}, indent=1).encode()
-        # twice in the end: the backup of a trial that has ended must know that, too
+        # twice at the end, so that the backup has the outcome, too
         for _ in range(1 if self.outcome is None else 2):
             storage.write_kept(f"{trial_folder(self.id)}/{RECORD_FILE}", content)
 
@@ -158,7 +162,7 @@ class TrialRecord:
 def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
     """All records of a sweep, by id; raises RayganError naming one that is damaged or lost.
 
-    ``mend``: put what a backup still has in a damaged record's place.
+    ``mend``: replace a damaged record by its backup.
     """
     records: dict[str, TrialRecord] = {}
     for name in storage.folders(TRIALS):

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from raygan.records import TrialRecord
+from raygan.records import WARMUP_SUFFIX, TrialRecord
 from raygan.report.claims import Claim, PlanEntry
 from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
 from raygan.report.finals import Found, positive
 from raygan.report.ladder import Agreement
-from raygan.report.tables import RETRY, setting
+from raygan.report.tables import setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class CellResults:
             alike = record.kind == "replicate" and not self.repeats
             chosen = repr(record.params) if alike else ""
             both = by_setting.setdefault(chosen, ({}, {}))
-            both[record.id.endswith(RETRY)][int(record.config["seed"])] = record
+            both[record.id.endswith(WARMUP_SUFFIX)][int(record.config["seed"])] = record
         return by_setting
 
     def _search_rank(self, chosen: str) -> tuple[bool, float]:

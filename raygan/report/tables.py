@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raygan.folder import CURVES, RECORD_FILE, RESULTS, SUMMARY, trial_folder
-from raygan.records import LOSS, STEP, TrialRecord
+from raygan.records import LOSS, STEP, WARMUP_SUFFIX, TrialRecord
 from raygan.report import finals, stability
 from raygan.report.tabular import parquet_bytes, table_of
 from raygan.storage import Storage
@@ -105,10 +105,10 @@ _NO_CURVES = pa.schema(
 
 
 def setting(record: TrialRecord) -> str:
-    """A trial's searched values in words: ``lr=0.0001``; ``warmup=100`` among them if an early
-    failure of the setting has called for it."""
-    found = dict(record.params)
-    if record.id.endswith(RETRY):
-        found["warmup"] = record.config.get("warmup")
+    """A trial's searched values in words, such as ``lr=0.0001``; also ``warmup=100`` for a
+    retry."""
+    values = dict(record.params)
+    if record.id.endswith(WARMUP_SUFFIX):
+        values["warmup"] = record.config.get("warmup")
     return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                    for name, value in found.items()) or "as given"  # fmt: skip
+                    for name, value in values.items()) or "as given"  # fmt: skip

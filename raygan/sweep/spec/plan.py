@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from raygan.gan.config import TrainConfig, choices
-from raygan.records import Kind, TrialRecord
+from raygan.records import WARMUP_SUFFIX, Kind, TrialRecord
 from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
 from raygan.sweep.spec.space import trials_per_cell
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
-RETRY = "-warmup"
-"""Ends the id of a trial whose first iterations have a lower learning rate, as an early failure of
-its setting has called for."""
 _SEARCH_SEEDS = 1_000_000
 """From ``train.seed`` to the seed of the first search trial: beyond the seeds of all replicates."""
 _SEEDS = 2**63
@@ -142,7 +139,7 @@ def with_warmup(planned: TrialPlan, warmup: Warmup) -> TrialPlan:
     """``planned`` with its first iterations at a lower learning rate."""
     return replace(
         planned,
-        id=f"{planned.id}{RETRY}",
+        id=f"{planned.id}{WARMUP_SUFFIX}",
         title=f"{planned.title} warmup",
         config=replace(planned.config, warmup=warmup.iterations, warmup_factor=warmup.factor),
     )
@@ -150,7 +147,7 @@ def with_warmup(planned: TrialPlan, warmup: Warmup) -> TrialPlan:
 
 def is_retry(id: str) -> bool:
     """Whether a trial's id is that of one with a warm-up after an early failure."""
-    return id.endswith(RETRY)
+    return id.endswith(WARMUP_SUFFIX)
 
 
 def of_record(record: TrialRecord) -> TrialPlan:

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 
 from raygan import recipe
 from raygan.errors import RayganError
-from raygan.records import WHOLE, TrialRecord
+from raygan.records import WARMUP_SUFFIX, WHOLE, TrialRecord
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell, TrialPlan
 from raygan.sweep.spec.space import longest
@@ -41,8 +41,8 @@ def attempts(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> lis
     """:func:`verdict_records`, and the replicates of the same settings without a warm-up."""
     records = list(records)
     most = spec.replicate.most
-    plain = {p.id.removesuffix(plan.RETRY) for p in replicates(spec, cell, records, most)}
-    return [record for record in records if record.id.removesuffix(plan.RETRY) in plain]
+    plain = {p.id.removesuffix(WARMUP_SUFFIX) for p in replicates(spec, cell, records, most)}
+    return [record for record in records if record.id.removesuffix(WARMUP_SUFFIX) in plain]
 
 
 def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -58,7 +58,7 @@ def trained_twice(spec: SweepSpec, records: Iterable[TrialRecord]) -> list[Trial
         for record in known.values()
         if not plan.is_retry(record.id)
         and (
-            f"{record.id}{plan.RETRY}" in known
+            f"{record.id}{WARMUP_SUFFIX}" in known
             or (record.kind == "search" and spec.warmup and record.outcome == "early-failure")
             or (record.kind == "replicate" and _source(record) in warm)
         )
@@ -73,13 +73,13 @@ def is_to_retry(spec: SweepSpec, record: TrialRecord, records: Mapping[str, Tria
         and record.kind == "search"
         and record.outcome == "early-failure"
         and not plan.is_retry(record.id)
-        and f"{record.id}{plan.RETRY}" not in records
+        and f"{record.id}{WARMUP_SUFFIX}" not in records
     )
 
 
 def _source(replicate: TrialRecord) -> str:
     """Id of the search trial whose setting is replicated."""
-    return replicate.id.removesuffix(plan.RETRY).rpartition("-seed")[0]
+    return replicate.id.removesuffix(WARMUP_SUFFIX).rpartition("-seed")[0]
 
 
 def _warm_sources(records: Iterable[TrialRecord]) -> set[str]:
@@ -134,7 +134,7 @@ def replicates(
         top[""] = (cell.name, {})
     for record in _ranked(record for record in records if record.kind == "search"):
         # a setting that was drawn twice counts once
-        source = record.id.removesuffix(plan.RETRY)
+        source = record.id.removesuffix(WARMUP_SUFFIX)
         if top.setdefault(repr(sorted(record.params.items())), (source, record.params))[0] == (
             source) and plan.is_retry(record.id):  # fmt: skip
             warm.add(source)
@@ -230,7 +230,7 @@ class CellStudy:
         return self._stopper if record.kind == "search" else _TO_THE_END
 
     def _restore_search(self, record: TrialRecord, baseline: float | None) -> None:
-        last = self.records.get(f"{record.id}{plan.RETRY}", record)
+        last = self.records.get(f"{record.id}{WARMUP_SUFFIX}", record)
         outcome = None if is_to_retry(self._spec, record, self.records) else last.outcome
         try:
             self._search.restore(

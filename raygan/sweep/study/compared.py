@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raygan.records import TrialRecord
+from raygan.records import WARMUP_SUFFIX, TrialRecord
 from raygan.report.evidence import CellResults
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -37,7 +37,7 @@ def _cell(spec: SweepSpec, group: list[plan.Cell], known: Mapping[str, TrialReco
         if "seed" in cell.values:
             # if no trial has a result, the last one stands for this seed
             replicates += [winner] if winner is not None else mine[-1:]
-            failed = known.get(replicates[-1].id.removesuffix(plan.RETRY)) if mine else None
+            failed = known.get(replicates[-1].id.removesuffix(WARMUP_SUFFIX)) if mine else None
             if failed is not None and failed is not replicates[-1]:
                 replicates.append(failed)
     lowest = min(winners, key=lambda r: (r.outcome != "ok", r.end_loss or 0.0), default=None)
