@@ -87,8 +87,8 @@ def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.in
     except ConfigError as error:  # what the file imports may be installed elsewhere only
         raise DataError(str(error)) from None
     try:
-        if (found := _whole(job, index)) is not None:
-            return found
+        if (whole := _whole(job, index)) is not None:
+            return whole
         images, unusable = retrying(lambda: _decode(job, piece), piece.path)
         made, total = Made(index, len(images), _digest(images), unusable=unusable), _sum(images)
         if len(unusable) > job.limit:

@@ -60,22 +60,23 @@ def write_shard(path: Path, images: npt.NDArray[np.uint8]) -> Written:
 def open_shard(path: Path, count: int, shape: tuple[int, int, int]) -> Tensor:
     """The ``count`` images of a shard, uint8 [count, H, W, C], memory-mapped.
 
-    The pages are the page cache's, shared by all processes; what is written to the tensor stays
-    private to it. Raises :class:`~raygan.errors.DataError` naming the file if it is truncated or
-    not as said. The pixels are not read: their checksum is another matter.
+    All processes share the pages in the page cache; writes to the tensor are private to the
+    process. The pixels are not read, so that their checksum is not verified. Raises
+    :class:`~raygan.errors.DataError` naming the file if it is truncated or does not hold these
+    images.
     """
     import pyarrow as pa
 
     size = count * shape[0] * shape[1] * shape[2]
     try:
-        found = path.stat().st_size
-        if not size < found <= size + MAX_METADATA:
+        length = path.stat().st_size
+        if not size < length <= size + MAX_METADATA:
             raise DataError(
-                f"{path}: {found:,} bytes cannot be {count:,} images of "
+                f"{path}: {length:,} bytes cannot be {count:,} images of "
                 f"{shape[1]}×{shape[0]}×{shape[2]} bytes; prepare the data set again"
             )
         # private, and without a file descriptor that stays open: a set has thousands of shards
-        mapped = torch.from_file(str(path), shared=False, size=found, dtype=torch.uint8)
+        mapped = torch.from_file(str(path), shared=False, size=length, dtype=torch.uint8)
         whole = pa.py_buffer(mapped.numpy())
         start = _pixels(whole, count, shape).address - whole.address
     except (OSError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError,

@@ -1,4 +1,4 @@
-"""What the final tests of a sweep have found, as it lies beside the trials' records."""
+"""The stored results of final tests, beside the trials' records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 WHICH = ("best", "last")
 """The generators of a trial that are tested."""
 Found = dict[str, dict[str, dict[str, Any]]]
-"""What was found, by trial and by ``best`` or ``last`` generator."""
+"""Results by trial, then by ``best`` or ``last`` generator."""
 LOSSES = {"": "loss", "_audited": "audited_loss", "_restarts": "restarts_loss"}
 """Ending of a column's name, and the name in a test: the loss of all images from z = 0, that of the
 audited ones, and the lowest that these reached from z = 0 or from random codes."""
@@ -127,8 +127,8 @@ def read_image_losses(storage: Storage, tests: Found) -> dict[str, np.ndarray]:
     """The loss of each final image, float64 [images], by trial, of the best generators that were
     tested on fewer than :data:`FEW_IMAGES`; damaged tables are none."""
     read = {}
-    for trial, found in tests.items():
-        images = found.get("best", {}).get("images", 0)
+    for trial, both in tests.items():
+        images = both.get("best", {}).get("images", 0)
         if 1 < images < FEW_IMAGES:
             losses = _image_losses(storage / trial_folder(trial), final_losses("best"), images)
             if losses is not None:
@@ -167,14 +167,14 @@ def number(found: Mapping[str, Any], key: str) -> float | None:
     return float(value)
 
 
-def positive(found: Mapping[str, Any], key: str) -> float | None:
-    """The same of a loss, which is above 0."""
-    value = number(found, key)
+def positive(result: Mapping[str, Any], key: str) -> float | None:
+    """The value of ``key`` if it is a finite number above 0; else None."""
+    value = number(result, key)
     return value if value and value > 0 else None
 
 
 def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, float | None]:
-    """What a trial's tests found, flat: ``final_best``, ``final_best_restarts``, …"""
+    """The results of a trial's tests as columns: ``final_best``, ``final_best_restarts``, …"""
     return {
         **{
             f"final_{which}{ending}": positive(tests.get(which, {}), key)

@@ -14,8 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER, report_file
-from raygan.report import picture_rows as pictures
-from raygan.report import words
+from raygan.report import picture_rows, words
 from raygan.report.drawing import Drawing
 from raygan.report.evidence import Evidence
 from raygan.report.family import of_losses
@@ -52,8 +51,8 @@ class Report:
     @property
     def lead(self) -> str:
         """The first sentence of the verdict, if it says what each choice gives up."""
-        found = choice(of_losses(self.evidence))
-        return found if found and self.verdict.startswith(found) else ""
+        sentence = choice(of_losses(self.evidence))
+        return sentence if sentence and self.verdict.startswith(sentence) else ""
 
     @classmethod
     def of(cls, storage: Storage, evidence: Evidence) -> Report:
@@ -64,9 +63,9 @@ class Report:
             sections(evidence),
             sheets(evidence),
             drawings(evidence),
-            pictures.samples(storage, evidence),
-            pictures.reconstructions(storage, evidence),
-            pictures.extremes(storage, evidence),
+            picture_rows.samples(storage, evidence),
+            picture_rows.reconstructions(storage, evidence),
+            picture_rows.extremes(storage, evidence),
         )
 
     def html(self) -> str:

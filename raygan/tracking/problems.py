@@ -44,10 +44,10 @@ def explain(error: BaseException, uri: str) -> str:
             return _of_file(cause, uri)
         if isinstance(cause, ModuleNotFoundError):
             return f"{in_short(cause)}: install this Python package here, or {_CORRECT}"
-    found = _of_version(error) or _of_connection(causes) or _of_answer(error)
-    if found is None and is_database(uri):
+    explained = _of_version(error) or _of_connection(causes) or _of_answer(error)
+    if explained is None and is_database(uri):
         return f"{in_short(error)}; see that the database runs, or {_CORRECT}"
-    return found or in_short(error)
+    return explained or in_short(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

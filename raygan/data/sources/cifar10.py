@@ -64,12 +64,12 @@ def _batches(config: DatasetConfig, path: str, listed: list[File]) -> Source:
             f"{path}: {', '.join(missing)} missing; the download may be incomplete: download it "
             "again"
         )
-    found = [by_name[name] for name in wanted]
-    counts = [(file.path, len(pickles.batch(file.path))) for file in found]
+    batches = [by_name[name] for name in wanted]
+    counts = [(file.path, len(pickles.batch(file.path))) for file in batches]
 
     def cut_batches(size: int) -> Iterator[Piece]:
         parts = ((name, 0, count) for name, count in counts)
         return (pickles.CifarPiece(path, group) for group in cut(parts, size))
 
     count = sum(count for _, count in counts)
-    return Source(pickles.FOLDER, split, digest_of(found), count, cut_batches, tuple(official))
+    return Source(pickles.FOLDER, split, digest_of(batches), count, cut_batches, tuple(official))

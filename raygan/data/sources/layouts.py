@@ -69,15 +69,17 @@ def image_files(config: DatasetConfig, path: str, listed: list[File], images: li
         raise leftout.nothing(path, [leftout.IMAGES, ".zip file"], listed)
     groups = splits.grouped(images, lambda file: splits.of_folder(file.name))
     chosen, split = splits.chosen(config, path, groups)
-    found = [file for name in chosen for file in groups[name]]
-    paths = [file.path for file in found]
+    selected = [file for name in chosen for file in groups[name]]
+    paths = [file.path for file in selected]
 
     def cut_files(size: int) -> Iterator[Piece]:
         for start, stop in ranges(len(paths), size):
             yield pieces.FilesPiece(path, tuple(paths[start:stop]))
 
     left_out = _left_out(listed, images)
-    return Source("files", split, digest_of(found), len(found), cut_files, tuple(groups), left_out)
+    return Source(
+        "files", split, digest_of(selected), len(selected), cut_files, tuple(groups), left_out
+    )
 
 
 def zip_archive(config: DatasetConfig, archive: File, listed: list[File]) -> Source:
@@ -116,9 +118,9 @@ def parquet_tables(
         raise leftout.nothing(path, [*beside, ".parquet file"], listed)
     by_split = splits.grouped(whole, lambda file: splits.of_table(file.name))
     chosen, split = splits.chosen(config, path, by_split)
-    found = [file for name in chosen for file in by_split[name]]
+    selected = [file for name in chosen for file in by_split[name]]
     groups = []
-    for file in found:
+    for file in selected:
         rows = retrying(partial(tables.row_groups, file.path), file.path)
         groups.append((file.path, [0, *accumulate(rows)]))
 
@@ -129,7 +131,7 @@ def parquet_tables(
         return (tables.ParquetPiece(path, group) for group in cut(parts, size))
 
     count, left_out = sum(ends[-1] for _, ends in groups), _left_out(listed, whole)
-    digest = digest_of(found)
+    digest = digest_of(selected)
     return Source("parquet", split, digest, count, cut_tables, tuple(by_split), left_out)
 
 

@@ -41,7 +41,7 @@ def _lmdb(config: DatasetConfig, path: str) -> Source:
             "images as files or Parquet in object storage"
         )
     _, split = splits.chosen(config, path, [splits.UNNAMED])
-    found = [file for file in files.listing(path) if file.name == archives.LMDB_FILE]
+    database = [file for file in files.listing(path) if file.name == archives.LMDB_FILE]
     with archives.open_lmdb(path) as transaction:
         count = transaction.stat()["entries"]
     if not count:
@@ -51,4 +51,4 @@ def _lmdb(config: DatasetConfig, path: str) -> Source:
         for first, number in archives.lmdb_keys(path, size):
             yield archives.LmdbPiece(path, first, number)
 
-    return Source("lmdb", split, digest_of(found), count, cut_lmdb)
+    return Source("lmdb", split, digest_of(database), count, cut_lmdb)

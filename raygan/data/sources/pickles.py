@@ -53,10 +53,10 @@ class CifarPiece(PartsPiece):
 def batch(path: str) -> Pixels:
     """The images of a pickled batch, uint8 [n, 32, 32, 3]; raises DataError naming it."""
     try:
-        found = _followed(storage.read(path, MAX_BATCH))
-        if type(found) is not dict:
+        content = _followed(storage.read(path, MAX_BATCH))
+        if type(content) is not dict:
             raise ValueError("it is not a dictionary")
-        count, raw = _array(found["data"] if "data" in found else found[b"data"])
+        count, raw = _array(content["data"] if "data" in content else content[b"data"])
         planes = np.frombuffer(raw, np.uint8).reshape(count, 3, _SIDE, _SIDE)
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
         reason = shown(" ".join(str(error).split()), 200) or type(error).__name__

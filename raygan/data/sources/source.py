@@ -31,7 +31,7 @@ _SAMPLE = 64 * 2**10
 
 @dataclass(frozen=True)
 class Source:
-    """What was found at a configuration's path."""
+    """The images at the path of a configuration."""
 
     layout: str
     """How the images lie: digits, files, zip, parquet, lmdb, cifar-10-batches-py, or the name of a
@@ -45,7 +45,7 @@ class Source:
     cut: Callable[[int], Iterator[Piece]]
     """Cuts it into pieces of at most so many images, always the same way."""
     splits: tuple[str, ...] = (splits.UNNAMED,)
-    """The splits that were found, whether they are read or not."""
+    """The splits at the path, whether they are read or not."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Files that are not read, by suffix; none of those that a layout always has."""
 
@@ -187,13 +187,13 @@ def _checked(data: object, where: str, channels: int) -> bytes | Pixels | Unusab
     )
 
 
-def digest_of(found: list[File]) -> str:
+def digest_of(listed: list[File]) -> str:
     """Changes whenever the files do, but not with the folder that they lie in."""
     digest = hashlib.sha256()
-    for file in found:
+    for file in listed:
         digest.update(json.dumps([file.name, file.size, file.stamp]).encode())
-    step = max(1, len(found) // _SAMPLED)
-    for file in found[::step][:_SAMPLED]:
+    step = max(1, len(listed) // _SAMPLED)
+    for file in listed[::step][:_SAMPLED]:
         try:
             digest.update(retrying(partial(_ends, file), file.path))
         except OSError as error:

@@ -153,14 +153,14 @@ def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:
     if replaced:
         click.echo(shown(f"{generator.title}: {replaced}"))
     config = state.config
-    found = fid(state.judged, config.code_size, images, weights, seed=config.seed)
-    described = {**found, "step": state.step, "checkpoint": generator.checkpoint}
+    scores = fid(state.judged, config.code_size, images, weights, seed=config.seed)
+    described = {**scores, "step": state.step, "checkpoint": generator.checkpoint}
     written = json.dumps(described, indent=1)
     for which in generator.which:
         Storage(job.folder).write(final_fid(which), written.encode())
     click.echo(
-        f"{shown(generator)}: FID {found['fid']:.3f}, KID "
-        f"{found['kid']:.5f} ± {found['kid_std']:.5f} ({found['n']} samples against as many "
+        f"{shown(generator)}: FID {scores['fid']:.3f}, KID "
+        f"{scores['kid']:.5f} ± {scores['kid_std']:.5f} ({scores['n']} samples against as many "
         "training images)"
     )
 

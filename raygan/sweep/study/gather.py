@@ -99,11 +99,11 @@ def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreemen
 
 def _describe(spec: SweepSpec, prepared: Prepared | None) -> dict[str, Any]:
     """What the images are, in words."""
-    found: dict[str, Any] = {"images": spec.dataset.name}
+    described: dict[str, Any] = {"images": spec.dataset.name}
     if spec.dataset.path:
-        found["path"] = spec.dataset.path
+        described["path"] = spec.dataset.path
     if prepared is not None and prepared.shape:
-        found |= {"shape": prepared.shape, "training images": prepared.train}
+        described |= {"shape": prepared.shape, "training images": prepared.train}
     if prepared is not None:
-        found["digest"] = prepared.digest
-    return found
+        described["digest"] = prepared.digest
+    return described
