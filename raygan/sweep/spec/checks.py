@@ -266,9 +266,9 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
     A field of the training configuration is given where it varies, too. What equals the default
     says nothing: the YAML that is stored with a sweep holds all defaults.
     """
-    found = getattr(spec, section)
-    for name in sorted(found.model_fields_set):
-        if not changed or getattr(found, name) != type(found).model_fields[name].default:
+    values = getattr(spec, section)
+    for name in sorted(values.model_fields_set):
+        if not changed or getattr(values, name) != type(values).model_fields[name].default:
             yield name
     if section == "train":
         yield from (*spec.axes(), *spec.space())

@@ -19,11 +19,11 @@ def of_spec(spec: SweepSpec) -> tuple[Claim, ...]:
     if not spec.claims:
         return ()
     cells = _cells(spec)
-    found = [_claim(one.model_dump(exclude_none=True), cells) for one in spec.claims]
-    for number, claim in enumerate(found):
-        if claim in found[:number]:
+    claims = [_claim(one.model_dump(exclude_none=True), cells) for one in spec.claims]
+    for number, claim in enumerate(claims):
+        if claim in claims[:number]:
             raise ValueError(f"`claims`: {claim.text!r} stands there twice; remove one")
-    return tuple(found)
+    return tuple(claims)
 
 
 def _cells(spec: SweepSpec) -> dict[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str,
     These are cells that differ in one axis, and two values of an axis: over all strata of the other
     axes or, if there is no other, the two cells.
     """
-    found: dict[tuple[str, str], tuple[str, str]] = {}
+    pairs: dict[tuple[str, str], tuple[str, str]] = {}
     for axis in axes(cells):
         for name, values in cells.items():
             for other, others in cells.items():
@@ -65,6 +65,6 @@ def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str,
                     continue
                 by_value = str(values[axis]), str(others[axis])
                 alone = set(values) == {axis}
-                found[by_value] = (name, other) if alone else by_value
-                found[name, other] = name, other
-    return found
+                pairs[by_value] = (name, other) if alone else by_value
+                pairs[name, other] = name, other
+    return pairs

@@ -41,15 +41,15 @@ def _integer_fields(_: int) -> frozenset[str]:
 
 def finite(space: Space) -> dict[str, Sequence[Scalar]] | None:
     """The values of each field; None if one has a range of real numbers."""
-    found: dict[str, Sequence[Scalar]] = {}
+    choices: dict[str, Sequence[Scalar]] = {}
     for name, values in space.items():
         if not isinstance(values, Range):
-            found[name] = values
+            choices[name] = values
         elif name in integer_fields():
-            found[name] = range(int(values.min), int(values.max) + 1)
+            choices[name] = range(int(values.min), int(values.max) + 1)
         else:
             return None
-    return found
+    return choices
 
 
 def size(space: Space) -> int | None:
@@ -60,11 +60,11 @@ def size(space: Space) -> int | None:
 
 def setting(values: Mapping[str, Sequence[Scalar]], number: int) -> dict[str, Scalar]:
     """Setting ``number`` of a finite space, in the order of the product, the last field fastest."""
-    found: dict[str, Scalar] = {}
+    chosen: dict[str, Scalar] = {}
     for name in reversed(list(values)):
         number, place = divmod(number, len(values[name]))
-        found[name] = values[name][place]
-    return {name: found[name] for name in values}
+        chosen[name] = values[name][place]
+    return {name: chosen[name] for name in values}
 
 
 def ends(values: list[Scalar] | Range) -> list[Scalar]:
