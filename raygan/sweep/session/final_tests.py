@@ -78,11 +78,11 @@ class FinalJob:
 def read(trial: Storage, which: str) -> dict[str, Any] | None:
     """The result of the final test of a trial's ``which`` generator, if it has been made; what is
     damaged, or lacks something, is made again."""
-    found = finals.read_final(trial, which)
-    if found is None or not found["asked"] or found["loss"] is None:
+    test = finals.read_final(trial, which)
+    if test is None or not test["asked"] or test["loss"] is None:
         return None
-    audit = (found["audited_loss"], found["restarts_loss"])
-    return None if found["audited"] and not all(audit) else found
+    audit = (test["audited_loss"], test["restarts_loss"])
+    return None if test["audited"] and not all(audit) else test
 
 
 def tested(study: Study) -> list[TrialRecord]:
@@ -170,8 +170,8 @@ def status(sweep: Storage, test: PlannedTest, *, running: bool = True) -> FinalS
     generator = test.generator
     trial, title, which = sweep / trial_folder(generator.trial), generator.title, generator.which
     if _is_done(sweep, test):
-        found = read(trial, which[0]) or {}
-        return FinalStatus(title, which, "done", 1.0, found["seconds"], found["loss"])
+        result = read(trial, which[0]) or {}
+        return FinalStatus(title, which, "done", 1.0, result["seconds"], result["loss"])
     data = trial.read(_progress_file(generator), stored.MOST_BYTES + 1)
     try:
         progress = stored.parse(_PROGRESS, data) if data else None

@@ -168,8 +168,8 @@ def sparkline(losses: Sequence[float], most: int = _SPARKS) -> str:
 
 def speed(record: TrialRecord) -> str:
     """Images per second at the last evaluation."""
-    found = record.history[-1].get("perf/images_per_second")
-    return "?" if found is None else f"{found:.0f}"
+    speed = record.history[-1].get("perf/images_per_second")
+    return "?" if speed is None else f"{speed:.0f}"
 
 
 def has_final_tests(spec: SweepSpec) -> bool:

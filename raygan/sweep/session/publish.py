@@ -35,30 +35,30 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     if record.outcome not in (*WHOLE, "stopped"):
         return {}
     measures = stability.summary(record.curve)
-    found = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
+    metrics = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
     if evidence is None:
-        return found
+        return metrics
     if (aim := target(evidence)) is not None:
         steps = stability.iterations_to(record.curve, aim)
         if steps is not None:
-            found["stability/iterations_to_target"] = float(steps)
+            metrics["stability/iterations_to_target"] = float(steps)
     for which in ("best", "last"):
         if (value := evidence.final_loss(record, which)) is not None:
-            found[f"final/{which}"] = value
-    fresh = stability.fresh_of(found.get("final/best"), found.get("final/last"))
+            metrics[f"final/{which}"] = value
+    fresh = stability.fresh_of(metrics.get("final/best"), metrics.get("final/last"))
     if fresh is not None:
-        found["stability/worsening_fresh"] = fresh
-    return found
+        metrics["stability/worsening_fresh"] = fresh
+    return metrics
 
 
 def aggregates(evidence: Evidence) -> dict[str, float]:
     """Metrics of the parent run: per cell the loss that the verdict compares, and how many of its
     runs gave none."""
-    found = {f"loss/{cell.name}": evidence.mean(cell) for cell in evidence.ranked}
+    metrics = {f"loss/{cell.name}": evidence.mean(cell) for cell in evidence.ranked}
     for cell in evidence.cells:
         if cell.ended:
-            found[f"failed/{cell.name}"] = len(cell.failed) / len(cell.ended)
-    return found
+            metrics[f"failed/{cell.name}"] = len(cell.failed) / len(cell.ended)
+    return metrics
 
 
 def note(verdict: str, evidence: Evidence, *, has_model: bool) -> str:
