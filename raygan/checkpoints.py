@@ -88,10 +88,10 @@ def load(trial: Storage, folder: str) -> Saved:
         if not trial.is_local:
             for file in trial.files(folder):
                 (place / file).write_bytes(trial.read(f"{folder}/{file}") or b"")
-        found = checkpoint.load_latest(place)
-    if found is None or not isinstance(found[0].get("step"), int):
+        loaded = checkpoint.load_latest(place)
+    if loaded is None or not isinstance(loaded[0].get("step"), int):
         raise CheckpointError(f"{trial.uri}/{folder}: this folder holds no checkpoint")
-    return found[0]
+    return loaded[0]
 
 
 def load_newest(trial: Storage) -> tuple[Saved | None, list[str]]:

@@ -255,9 +255,9 @@ def free_leftovers() -> None:
 
     try:
         ended = {job["JobID"] for job in jobs() if job["IsDead"]}
-        found = state._connect_and_get_accessor().get_placement_group_table()
+        groups = state._connect_and_get_accessor().get_placement_group_table()
         own = ray.get_runtime_context().get_job_id()
-        for data in found:
+        for data in groups:
             group = PlacementGroupTableData.FromString(data)
             if group.state == PlacementGroupTableData.REMOVED or group.is_detached:
                 continue

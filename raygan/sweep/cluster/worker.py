@@ -110,10 +110,10 @@ def _train(job: Job, rank: int) -> None:
 def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
     from raygan import checkpoints
 
-    found = checkpoints.load_newest(home)
-    if found[1]:
+    newest = checkpoints.load_newest(home)
+    if newest[1]:
         home.probe()  # a checkpoint that cannot be reached is not damaged: raises OSError
-    return found
+    return newest
 
 
 def load_images(job: Job) -> ImageSet:
