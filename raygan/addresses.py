@@ -88,15 +88,15 @@ def without_secrets(address: str) -> str:
     named = ":" not in before and (scheme.lower() in _NAME_BEFORE_HOST or before == "anonymous")
     if at and not named:
         before = "***"
-    found = f"{scheme}://{before}{at}{host}{place.removeprefix(inside)}"
+    safe = f"{scheme}://{before}{at}{host}{place.removeprefix(inside)}"
     if not mark:
-        return found
+        return safe
     given = parse_qsl(options, keep_blank_values=True)
     hidden = [_SECRET.search(key) or _SECRET_INSIDE.search(value) for key, value in given]
     if not any(hidden):
-        return found + mark + options
+        return safe + mark + options
     kept = (f"{k}=***" if hide else f"{k}={v}" for (k, v), hide in zip(given, hidden, strict=True))
-    return found + mark + "&".join(kept)
+    return safe + mark + "&".join(kept)
 
 
 def first_line(error: BaseException, hidden: Iterable[str | None] = ()) -> str:
@@ -105,7 +105,7 @@ def first_line(error: BaseException, hidden: Iterable[str | None] = ()) -> str:
     ``hidden``: other secrets that it may repeat. An error without a word is named by its type.
     """
     lines = str(error).strip().splitlines()
-    text = _ADDRESS.sub(lambda found: without_secrets(found[0]), lines[0] if lines else "")
+    text = _ADDRESS.sub(lambda match: without_secrets(match[0]), lines[0] if lines else "")
     for secret in filter(None, hidden):
         text = text.replace(secret, "***")
     return shown(text or type(error).__name__, _MOST)

@@ -35,10 +35,10 @@ def refuse_links(root: str, path: str) -> None:
     for part in filter(None, path.removeprefix(there).split("/")):
         there = f"{there}/{part}"
         try:
-            found = os.lstat(there)
+            status = os.lstat(there)
         except (FileNotFoundError, NotADirectoryError):
             return
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(status.st_mode):
             raise _refusal(there)
 
 
@@ -139,8 +139,8 @@ def _remove_if_left(entry: os.DirEntry[str]) -> None:
     if not _ASIDE.fullmatch(entry.name):
         return
     try:
-        found = entry.stat(follow_symlinks=False)
-        if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > _OLD_SECONDS:
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _OLD_SECONDS:
             Path(entry.path).unlink()
     except OSError:  # nothing depends on it
         return

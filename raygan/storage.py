@@ -65,8 +65,8 @@ def filesystem(address: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        found, path = fsspec.core.url_to_fs(address)
-        return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+        opened, path = fsspec.core.url_to_fs(address)
+        return fs.PyFileSystem(fs.FSSpecHandler(opened)), path
     except (ImportError, ValueError, OSError) as error:
         raise ConfigError(
             f"{address}: neither pyarrow ({problem}) nor fsspec ({error}) can open it"
@@ -78,16 +78,16 @@ def located(address: str) -> tuple[Any, str]:
     bucket, key = bucket_of(address)
     if "?" in key:  # options of the file system
         return filesystem(address)
-    found, root = filesystem(bucket)
-    return found, f"{root.rstrip('/')}/{key}".rstrip("/") or "/"
+    opened, root = filesystem(bucket)
+    return opened, f"{root.rstrip('/')}/{key}".rstrip("/") or "/"
 
 
 def open_file(path: str) -> BinaryIO:
     """The file at ``path``, open for reading at any place; raises OSError."""
     if not is_address(path):
         return Path(path).open("rb")
-    found, inside = located(path)
-    return cast("BinaryIO", found.open_input_file(inside))
+    opened, inside = located(path)
+    return cast("BinaryIO", opened.open_input_file(inside))
 
 
 def read(path: str, limit: int) -> bytes:
@@ -144,8 +144,8 @@ def exists(path: str) -> bool:
     def attempt() -> bool:
         from pyarrow import fs
 
-        found, inside = located(path)
-        (info,) = found.get_file_info([inside])
+        opened, inside = located(path)
+        (info,) = opened.get_file_info([inside])
         return bool(info.type != fs.FileType.NotFound)
 
     return retrying(attempt, path) if is_address(path) else local(path).exists()
@@ -284,7 +284,7 @@ class Storage:
             if data is None:
                 continue
             try:
-                found = parse(data)
+                content = parse(data)
             except ValueError as error:
                 problem = problem or error
                 continue
@@ -292,7 +292,7 @@ class Storage:
                 logger.warning("%s/%s is damaged or lost: its backup is used", self.uri, name)
                 if mend:
                     self.write(name, data)
-            return found
+            return content
         if problem is not None:
             raise RayganError(f"{self.uri}/{name}: damaged ({shown(problem, 300)}), "
                                "and it has no whole backup")  # fmt: skip

@@ -36,16 +36,16 @@ def listing(path: str) -> list[File]:
     """
     try:
         if is_address(path):
-            found = retrying(lambda: _remote_listing(path), path)
+            every = retrying(lambda: _remote_listing(path), path)
         else:
-            found = _local_listing(path)
+            every = _local_listing(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file or folder; check `dataset.path`") from error
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    kept = [file for file in found if is_shown(file.name)]
+    kept = [file for file in every if is_shown(file.name)]
     return sorted(kept, key=lambda file: PurePosixPath(file.name).parts)
 
 
@@ -66,7 +66,7 @@ def _local_listing(path: str) -> list[File]:
     if not root.is_dir():
         stat = root.stat()
         return [File(str(root), root.name, stat.st_size, stat.st_mtime_ns)]
-    found: list[File] = []
+    every: list[File] = []
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
@@ -81,8 +81,8 @@ def _local_listing(path: str) -> list[File]:
         for name in names:
             relative = name if inside == "." else f"{inside}/{name}"
             if (file := _entry(f"{folder}/{name}", relative)) is not None:
-                found.append(file)
-    return found
+                every.append(file)
+    return every
 
 
 def _entry(path: str, name: str) -> File | None:
@@ -106,18 +106,18 @@ def _remote_listing(address: str) -> list[File]:
 
     address = address.rstrip("/")
     base = _before_wild(address)
-    found, path = storage.located(base)
+    filesystem, path = storage.located(base)
     prefix = base.removesuffix(path)  # scheme
 
     def file(info: Any, name: str) -> File:
         return File(f"{prefix}{info.path}", name, info.size or 0, info.mtime_ns or 0)
 
-    (root,) = found.get_file_info([path])
+    (root,) = filesystem.get_file_info([path])
     if root.type == fs.FileType.File:
         return [file(root, root.base_name)]
     if root.type != fs.FileType.Directory:
         raise FileNotFoundError(address)
-    infos = found.get_file_info(fs.FileSelector(path, recursive=True))
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     files = [
         file(info, info.path.removeprefix(path).lstrip("/"))
         for info in infos
