@@ -66,15 +66,15 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    found = checkpoint.load_latest(out / CHECKPOINTS)
-    if found is None:
+    latest = checkpoint.load_latest(out / CHECKPOINTS)
+    if latest is None:
         state = TrainState.create(config, images.shape, device)
     else:
-        state = TrainState.restore(found[0], device, config=config, shape=images.shape)
+        state = TrainState.restore(latest[0], device, config=config, shape=images.shape)
     if workers.rank == 0:
-        for reason in found[1] if found else []:
+        for reason in latest[1] if latest else []:
             print(f"skipped: {shown(reason)}", file=sys.stderr)
-        if found:
+        if latest:
             print(f"resumed after iteration {state.step}", file=sys.stderr)
         print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
     told: set[str] = set()
