@@ -49,7 +49,7 @@ def shown(text: object, most: int = MOST, *, lines: bool = False) -> str:
     return f"{safe}… ({left:,} more characters)" if left else safe
 
 
-def cell(text: object, most: int = MOST, style: str = "") -> Text:
+def text_cell(text: object, most: int = MOST, style: str = "") -> Text:
     """``text`` for a cell of a rich table or another place where rich would obey its markup."""
     return Text(shown(text, most), style)
 

@@ -17,8 +17,7 @@ from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
 from raygan.records import WHOLE, TrialRecord
-from raygan.shown import MOST_MESSAGE, say, shown
-from raygan.shown import cell as text_cell
+from raygan.shown import MOST_MESSAGE, say, shown, text_cell
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.cluster.preparing import data_folder

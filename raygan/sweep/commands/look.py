@@ -21,8 +21,7 @@ from raygan.folder import HTML, SPEC_FILE
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
 from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
-from raygan.shown import MOST_MESSAGE, shown
-from raygan.shown import cell as text_cell
+from raygan.shown import MOST_MESSAGE, shown, text_cell
 from raygan.storage import Storage
 from raygan.sweep.session import lock, terminal
 from raygan.sweep.session.lock import Holder

@@ -19,8 +19,7 @@ from raygan.folder import SPEEDS_FILE
 from raygan.gan.speed import Speed
 from raygan.records import TrialRecord
 from raygan.report.words import listed
-from raygan.shown import cell as text_cell
-from raygan.shown import duration, say
+from raygan.shown import duration, say, text_cell
 from raygan.storage import Storage
 from raygan.sweep.session.terminal import text_table
 from raygan.sweep.spec import checks, plan

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from raygan.records import WHOLE, TrialRecord
-from raygan.shown import cell
+from raygan.shown import text_cell
 from raygan.storage import Storage
 from raygan.sweep.commands.look import of_a_sweep
 from raygan.sweep.session import final_tests, lock
@@ -62,7 +62,7 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
-    return Picture(spec, known, states, tests, [cell(who, style="dim")])
+    return Picture(spec, known, states, tests, [text_cell(who, style="dim")])
 
 
 def _tests(

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raygan.records import TrialRecord
-from raygan.shown import cell, duration, shown
+from raygan.shown import duration, shown, text_cell
 from raygan.sweep.session.final_tests import FinalStatus
 from raygan.sweep.session.terminal import outcome_cell, text_table
 from raygan.sweep.spec import plan
@@ -118,7 +118,7 @@ class Picture:
             state = record.outcome or self.states[record.id]
             left = trial_left(record) if state == "running" else None
             cells: dict[str, str | Text] = {
-                "trial": cell(record.title, MOST_TITLE),
+                "trial": text_cell(record.title, MOST_TITLE),
                 "iteration": f"{record.step}/{record.config['iterations']}",
                 "loss": f"{record.curve[-1][1]:.5f}" if record.history else "",
                 "best": f"{record.best[1]:.5f}" if record.best else "",
@@ -137,7 +137,7 @@ def _tests_table(tests: Iterable[FinalStatus], *, wide: bool) -> Table:
     for test in tests:
         left = test.left if test.state == "running" else None
         table.add_row(
-            cell(test.title, MOST_TITLE),
+            text_cell(test.title, MOST_TITLE),
             " and ".join(test.which),
             "" if test.state in ("waiting", "failed") else f"{test.done:.0%}",
             outcome_cell("ok" if test.state == "done" else test.state),

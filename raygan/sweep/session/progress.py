@@ -14,9 +14,9 @@ from rich.text import Text
 from raygan.errors import RayganError
 from raygan.records import TrialRecord
 from raygan.report.tables import REASON
-from raygan.shown import MOST_MESSAGE, cell, duration, say, shown
+from raygan.shown import MOST_MESSAGE, duration, say, shown, text_cell
 from raygan.storage import Storage
-from raygan.sweep.session import final_tests as final
+from raygan.sweep.session import final_tests
 from raygan.sweep.session.live import (
     MOST_TITLE,
     Picture,
@@ -131,7 +131,7 @@ class FinalProgress:
         spec: SweepSpec,
         sweep: Storage,
         records: Sequence[TrialRecord],
-        tests: Sequence[final.PlannedTest],
+        tests: Sequence[final_tests.PlannedTest],
         console: Console,
     ) -> None:
         self._spec, self._sweep, self._records = spec, sweep, records
@@ -169,7 +169,7 @@ class FinalProgress:
         """Show how far they are now; without a terminal, that is a line now and then."""
         if self._live is None and time.monotonic() - self._said < SAY_SECONDS:
             return
-        tests = [final.status(self._sweep, test) for test in self._tests]
+        tests = [final_tests.status(self._sweep, test) for test in self._tests]
         if self._live is not None:
             self._live.update(Picture(self._spec, self._records, {}, tests), refresh=True)
             return
@@ -208,4 +208,4 @@ def describe_spent(study: Study) -> str:
 def _tracking_state(error: str | None) -> Text:
     if error is None:
         return Text("MLflow is caught up again; nothing was lost", style="green")
-    return cell(f"MLflow is behind and will be caught up: {error}", MOST_MESSAGE, "yellow")
+    return text_cell(f"MLflow is behind and will be caught up: {error}", MOST_MESSAGE, "yellow")

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from raygan.records import END_LOSS, WHOLE, TrialRecord
 from raygan.report.tables import REASON, WHOLE_REASONS, setting
-from raygan.shown import cell as text_cell
-from raygan.shown import say, shown
+from raygan.shown import say, shown, text_cell
 
 STYLES = {
     "ok": "green",
