@@ -108,9 +108,9 @@ def _prepare(
 def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
     from raygan.storage import Storage
     from raygan.sweep.cluster.preparing import data_folder
-    from raygan.sweep.spec.sweep_spec import load as load_spec
+    from raygan.sweep.spec import sweep_spec
 
-    spec = load_spec(file, overrides)
+    spec = sweep_spec.load(file, overrides)
     return spec.dataset_config(), data_folder(Storage(spec.storage))
 
 

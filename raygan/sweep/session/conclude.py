@@ -33,8 +33,7 @@ from raygan.sweep.session.progress import describe_spent
 from raygan.sweep.session.session import Session
 from raygan.sweep.session.signals import EXIT_SIGINT, EXIT_SIGTERM
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.study import registered
-from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study import registered, stored_sweep
 from raygan.sweep.study.gather import make_report
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study, outcomes
@@ -111,10 +110,10 @@ def show_again(session: Session, study: Study, tracker: Tracker, prepared: Prepa
     Returns the exit code of the run that ended it.
     """
     code = _exit_code(study)
-    before = state.summary(study.storage)
+    before = stored_sweep.summary(study.storage)
     report = None
     try:
-        report = _write(study, prepared, code, before.get(state.VERSIONS, {}), pictures=True)
+        report = _write(study, prepared, code, before.get(stored_sweep.VERSIONS, {}), pictures=True)
     except OSError as error:
         session.warn(f"The tables cannot be written ({error}).")
     _show(session, study, prepared)
@@ -124,7 +123,9 @@ def show_again(session: Session, study: Study, tracker: Tracker, prepared: Prepa
         tracker.connect()
         if not _is_in_mlflow(tracker.ended(prepared.id), code, report):
             plans = [entry.sha256 for entry in registered.entries(study.storage)]
-            tracker.open(prepared.id, state.dump(study.spec), run_tags(prepared.digest), plans)
+            tracker.open(
+                prepared.id, stored_sweep.dump(study.spec), run_tags(prepared.digest), plans
+            )
             catch_up(study, tracker)
             if not _close(study, tracker, code, report):
                 _say_behind(session, tracker)
@@ -184,7 +185,7 @@ def _write(
         "exit_code": code,
         "finished": study.complete and code not in (EXIT_SIGINT, EXIT_SIGTERM),
         "data": prepared.to_plain(),
-        state.VERSIONS: versions,
+        stored_sweep.VERSIONS: versions,
         "outcomes": outcomes(study),
         "best": {cell: record.id if record else None for cell, record in best.items()},
         "replicates": {

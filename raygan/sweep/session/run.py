@@ -22,8 +22,7 @@ from raygan.sweep.cluster.job import job_of
 from raygan.sweep.cluster.outage import Outage
 from raygan.sweep.cluster.ray_quirks import free_leftovers
 from raygan.sweep.cluster.tasks import Tasks
-from raygan.sweep.session import final_tests as final
-from raygan.sweep.session import publish
+from raygan.sweep.session import final_tests, publish
 from raygan.sweep.session.conclude import (
     catch_up,
     close_interrupted,
@@ -39,8 +38,7 @@ from raygan.sweep.session.session import Options, Session
 from raygan.sweep.session.signals import StopSignals
 from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.study import registered
-from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study import registered, stored_sweep
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Event, Study
@@ -57,7 +55,7 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
     with StopSignals() as signals:
         storage = _open_storage(spec)
         if options.fresh:
-            spec = state.beside(spec, storage)
+            spec = stored_sweep.beside(spec, storage)
         sweep = storage / spec.name
         try:
             with Lock(sweep, stop=signals.stop, lost=_lost) as lock:
@@ -72,13 +70,16 @@ def _run(session: Session) -> int:
     with usable(sweep):
         sweep.check_tree()
         own_recipes.check_unchanged(sweep)
-        before, known = state.stored_spec(sweep, mend=True), state.stored_data(sweep, mend=True)
+        before, known = (
+            stored_sweep.stored_spec(sweep, mend=True),
+            stored_sweep.stored_data(sweep, mend=True),
+        )
         grown = []
         if before is None:
             checks.check_fair(spec)
         else:
-            spec = state.with_rule_of(spec, before)
-            grown = state.check_unchanged(spec, before, sweep)
+            spec = stored_sweep.with_rule_of(spec, before)
+            grown = stored_sweep.check_unchanged(spec, before, sweep)
         session = replace(session, spec=spec)
         journal = _journal(sweep)
         optuna_storage = JournalStorage(journal) if journal else None
@@ -107,7 +108,7 @@ def _run(session: Session) -> int:
     plans = _write_down(study, prepared, tags)
     last = plans[-1]
     session.say(f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
-    tracker.open(prepared.id, state.dump(spec), tags, [entry.sha256 for entry in plans])
+    tracker.open(prepared.id, stored_sweep.dump(spec), tags, [entry.sha256 for entry in plans])
     session.signals.at_once = lambda: close_interrupted(study, tracker)
     try:
         catch_up(study, tracker)
@@ -151,13 +152,13 @@ def _write_down(study: Study, prepared: Prepared, tags: dict[str, str]) -> list[
         planned = registered.register(
             study.storage, study.spec, prepared.digest, code, len(study.records)
         )
-        state.store(study.storage, study.spec, prepared)
+        stored_sweep.store(study.storage, study.spec, prepared)
     return planned
 
 
-def _untested(study: Study) -> list[final.PlannedTest]:
+def _untested(study: Study) -> list[final_tests.PlannedTest]:
     """The final tests that are still to be made."""
-    return final.due(study.storage, final.tested(study), study.spec.final_config())
+    return final_tests.due(study.storage, final_tests.tested(study), study.spec.final_config())
 
 
 def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> None:
@@ -171,13 +172,13 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
     if tests:
         session.say(f"Final tests of {len(tests)} generators, {spec.final.steps} steps per image")
     jobs = [
-        final.FinalJob(test, job_of(plan.of_record(record), spec, sweep, prepared))
+        final_tests.FinalJob(test, job_of(plan.of_record(record), spec, sweep, prepared))
         for test in tests
         for record in [study.records[test.generator.trial]]
     ]
     records = list(study.records.values())
     with FinalProgress(spec, sweep, records, tests, session.console):
-        failed = final.run(
+        failed = final_tests.run(
             jobs,
             Tasks(make_test),
             at_once * spec.scale.workers,
