@@ -1,20 +1,24 @@
 """The exceptions that raygan raises on purpose.
 
-RayganError
-├── ConfigError        the YAML, an option or a value in them is wrong   (exit code 2)
-├── DataError          images are missing, corrupt or too few            (exit code 2)
-├── CheckpointError    a checkpoint is not whole, or of another run
-├── ResourceError      the cluster cannot hold what was asked            (exit code 2)
-├── LockedError        another process runs this sweep               (exit code 2)
-└── TrackingError      the MLflow server or store cannot be used         (exit code 2)
+RayganError             anything else, such as a damaged record
+├── ConfigError         the YAML, an option or a value in them is wrong
+├── DataError           images are missing, corrupt or too few
+│   └── UnusableError   one image cannot be used; defined in raygan.data.decode
+├── PictureError        a stored picture cannot be shown; defined in raygan.pictures
+├── CheckpointError     a checkpoint is not whole, or belongs to another configuration
+├── ResourceError       the cluster cannot hold what was asked for
+├── LockedError         another process runs this sweep
+└── TrackingError       the MLflow server or store cannot be used
 
-Every message says what was given, what is allowed and what to do.
+A command that fails with one of them exits with code 2. Its message then says what was given, what
+is allowed and what to do. UnusableError and PictureError name the image and the reason only, since
+their callers go on without it.
 """
 
 from raygan.shown import shown
 
 _MOST = 20_000
-"""Characters of a message that are kept."""
+"""Most characters of a message that are kept."""
 
 
 class RayganError(Exception):
@@ -44,7 +48,7 @@ class ResourceError(RayganError):
 
 
 class LockedError(RayganError):
-    """The sweep is being run by another process."""
+    """Another process runs the sweep."""
 
 
 class TrackingError(RayganError):

@@ -251,10 +251,11 @@ class Storage:
             return None
 
     def write(self, name: str, data: bytes, *, durable: bool = False) -> None:
-        """Write file ``name`` whole or not at all, whoever reads or is killed meanwhile.
+        """Write file ``name`` whole or not at all: readers see the old content or all of the new
+        one.
 
-        ``durable``: what this has returned from survives a power cut. Object stores always keep it
-        so, and show an object when it is complete.
+        This holds even if the process is killed. ``durable``: after the return, the file survives a
+        power cut; object storage always ensures that.
         """
         path = self._path(name)
         if self.is_local:
