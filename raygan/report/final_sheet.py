@@ -10,7 +10,7 @@ import pyarrow as pa
 from raygan.report import words
 from raygan.report.audit import gain
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.finals import WHICH, losses_files, number
+from raygan.report.finals import GENERATORS, losses_files, number
 from raygan.report.tabular import Column, Sheet
 
 _PROTOCOL = ("n", "split", "bits", "resizer", "weights_sha256", "torch_fidelity")
@@ -22,7 +22,7 @@ def final_test(evidence: Evidence) -> Sheet:
     rows = [
         row
         for cell in [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
-        for which in WHICH
+        for which in GENERATORS
         if (row := _row(evidence, cell, which)) is not None
     ]
     columns = [
@@ -110,7 +110,7 @@ def _note(evidence: Evidence) -> str:
     parts = ["Means over the runs that ended ok, on held-out images that nothing else uses."]
     if audits:
         parts.append(f"Audited: {words.listed(audits)}.")
-    fids = {_protocol(one): one for cell in evidence.cells for which in WHICH
+    fids = {_protocol(one): one for cell in evidence.cells for which in GENERATORS
             for one in _fids(evidence, cell, which)}  # fmt: skip
     if fids:
         protocols = [

@@ -20,7 +20,7 @@ from raygan.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-WHICH = ("best", "last")
+GENERATORS = ("best", "last")
 """The generators of a trial that are tested."""
 Found = dict[str, dict[str, dict[str, Any]]]
 """Results by trial, then by ``best`` or ``last`` generator."""
@@ -106,7 +106,7 @@ def _read_all(
         trial = storage / trial_folder(record.id)
         # one listing in place of a question per file: most trials have no final test
         names = {f"{FINAL}/{name}" for name in trial.files(FINAL)}
-        for which in WHICH:
+        for which in GENERATORS:
             if file(which) in names and (found := _read(trial, file(which), kind)) is not None:
                 read.setdefault(record.id, {})[which] = found.model_dump(exclude_unset=True)
     return read
@@ -155,7 +155,7 @@ def _image_losses(storage: Storage, name: str, images: int) -> np.ndarray | None
 
 def losses_files(trial: str) -> str:
     """Where the losses of each final image of a trial are, in words."""
-    best, last = (final_losses(which) for which in WHICH)
+    best, last = (final_losses(which) for which in GENERATORS)
     return f"{trial_folder(trial)}/{best} and {last.removeprefix(f'{FINAL}/')}"
 
 
@@ -178,12 +178,12 @@ def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, floa
     return {
         **{
             f"final_{which}{ending}": positive(tests.get(which, {}), key)
-            for which in WHICH
+            for which in GENERATORS
             for ending, key in LOSSES.items()
         },
         **{
             f"{key}_{which}": number(fids.get(which, {}), key)
-            for which in WHICH
+            for which in GENERATORS
             for key in ("fid", "kid")
         },
     }

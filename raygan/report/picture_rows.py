@@ -21,7 +21,7 @@ from raygan.folder import (
 from raygan.pictures import PictureError, read
 from raygan.records import TrialRecord
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.finals import WHICH, losses_files
+from raygan.report.finals import GENERATORS, losses_files
 from raygan.storage import Storage
 
 MOST_CELLS, MOST_STEPS = 6, 5
@@ -91,7 +91,7 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     by the best and the last generator of the run that ended lowest."""
     names = [
         (f"{which} generator, {how}", final_picture(which, how))
-        for which in WHICH
+        for which in GENERATORS
         for how in EXTREMES
     ]
     strips = []

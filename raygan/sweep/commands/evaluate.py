@@ -46,7 +46,7 @@ from raygan.sweep.study.prepared import Prepared
 @click.option("--restarts", type=int, help="Searches from random codes for each audited image.")
 @click.option("--audited", type=int, help="How many images are searched from random codes, too.")
 @click.option(
-    "--which", type=click.Choice(final_tests.WHICH), help="Which generator; by default both."
+    "--which", type=click.Choice(final_tests.GENERATORS), help="Which generator; by default both."
 )
 @click.option(
     "--device",
@@ -118,7 +118,7 @@ def _evaluate(
     config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
     if config.steps == 0:
         raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
-    names = final_tests.WHICH if which is None else (which,)
+    names = final_tests.GENERATORS if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
     prepared = replace(prepared, folder=_where(sweep, prepared))
     gpus = _gpus(device)

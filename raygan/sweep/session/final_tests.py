@@ -28,7 +28,7 @@ from raygan.folder import (
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
-from raygan.report.finals import WHICH
+from raygan.report.finals import GENERATORS
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job
 
@@ -95,7 +95,10 @@ def tested(study: Study) -> list[TrialRecord]:
 
 
 def due(
-    sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
+    sweep: Storage,
+    trials: Iterable[TrialRecord],
+    config: FinalConfig,
+    which: Iterable[str] = GENERATORS,
 ) -> list[PlannedTest]:
     """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
     tests = asked(sweep, trials, config, which)
@@ -103,7 +106,10 @@ def due(
 
 
 def asked(
-    sweep: Storage, trials: Iterable[TrialRecord], config: FinalConfig, which: Iterable[str] = WHICH
+    sweep: Storage,
+    trials: Iterable[TrialRecord],
+    config: FinalConfig,
+    which: Iterable[str] = GENERATORS,
 ) -> list[PlannedTest]:
     """The tests of ``trials`` that ``config`` asks for, made or not, one per checkpoint."""
     if not config.steps:
@@ -112,7 +118,7 @@ def asked(
 
 
 def generators(
-    sweep: Storage, trials: Iterable[TrialRecord], which: Iterable[str] = WHICH
+    sweep: Storage, trials: Iterable[TrialRecord], which: Iterable[str] = GENERATORS
 ) -> Iterator[Generator]:
     """The generators of ``trials`` that are kept; one that is both best and last comes once."""
     for record in trials:
