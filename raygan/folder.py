@@ -125,8 +125,8 @@ def picture_file(kind: str, step: int) -> str:
 
 def step_of_picture(kind: str, name: str) -> int | None:
     """The iteration of the file ``name`` in :data:`IMAGES`; None if it is of another kind."""
-    found = re.fullmatch(rf"{kind}-(\d+)\.png", name)
-    return int(found[1]) if found else None
+    match = re.fullmatch(rf"{kind}-(\d+)\.png", name)
+    return int(match[1]) if match else None
 
 
 def last_picture(kind: str) -> str:
@@ -151,8 +151,8 @@ def checkpoint_file(step: int) -> str:
 
 def step_of_checkpoint(name: str) -> int | None:
     """The iteration of the checkpoint in the file ``name``; None if it is none."""
-    found = _CHECKPOINT.fullmatch(name)
-    return int(found[1]) if found else None
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def checksum_file(checkpoint: str) -> str:

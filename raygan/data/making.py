@@ -147,8 +147,8 @@ def _note(job: Job, made: Made, total: npt.NDArray[np.int64]) -> None:
 
 def _whole(job: Job, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
     try:
-        found = storage.read(f"{job.folder}/{shard_note(index)}", _MOST_NOTED)
-        noted: dict[str, Any] = json.loads(found)
+        note = storage.read(f"{job.folder}/{shard_note(index)}", _MOST_NOTED)
+        noted: dict[str, Any] = json.loads(note)
         if noted.pop("versions") != versions():
             return None
         total = np.frombuffer(base64.b64decode(noted.pop("total")), np.int64).reshape(job.shape)

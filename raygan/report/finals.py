@@ -91,8 +91,8 @@ def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> Found:
 def read_final(trial: Storage, which: str) -> dict[str, Any] | None:
     """The final test of a trial's ``which`` generator, if it has been made; a damaged one is
     none."""
-    found = _read(trial, final_result(which), _TEST)
-    return None if found is None else found.model_dump()
+    test = _read(trial, final_result(which), _TEST)
+    return None if test is None else test.model_dump()
 
 
 def _read_all(
@@ -107,8 +107,8 @@ def _read_all(
         # one listing in place of a question per file: most trials have no final test
         names = {f"{FINAL}/{name}" for name in trial.files(FINAL)}
         for which in GENERATORS:
-            if file(which) in names and (found := _read(trial, file(which), kind)) is not None:
-                read.setdefault(record.id, {})[which] = found.model_dump(exclude_unset=True)
+            if file(which) in names and (test := _read(trial, file(which), kind)) is not None:
+                read.setdefault(record.id, {})[which] = test.model_dump(exclude_unset=True)
     return read
 
 
@@ -159,9 +159,9 @@ def losses_files(trial: str) -> str:
     return f"{trial_folder(trial)}/{best} and {last.removeprefix(f'{FINAL}/')}"
 
 
-def number(found: Mapping[str, Any], key: str) -> float | None:
+def number(result: Mapping[str, Any], key: str) -> float | None:
     """The finite number that stands under ``key``, if one does."""
-    value = found.get(key)
+    value = result.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

@@ -97,9 +97,9 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     strips = []
     for cell in evidence.ranked[:MOST_CELLS]:
         record = evidence.best_run(cell)
-        found = _strip(storage, cell, record, names)
+        strip = _strip(storage, cell, record, names)
         note = f"The loss of each image is in {losses_files(record.id)}."
-        strips.append(replace(found, note=note))
+        strips.append(replace(strip, note=note))
     return [strip for strip in strips if strip.pictures]
 
 
