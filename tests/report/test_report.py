@@ -14,7 +14,7 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.picture_grid import grid_png
 from raygan.records import LOSS, TrialRecord, load_all
 from raygan.report import overview, tables
-from raygan.report.evidence import Cell, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.overview import overview_png
 from raygan.storage import Storage
 from raygan.sweep.session import publish, terminal
@@ -154,7 +154,7 @@ def test_the_champion_is_the_best_run_of_the_best_cell(tmp_path, caplog):
         for seed, run in enumerate(found):
             run.kind, run.config["seed"] = "replicate", seed
     evidence = Evidence(
-        "a", [Cell(name, {}, found, found, found[0]) for name, found in runs.items()]
+        "a", [CellResults(name, {}, found, found, found[0]) for name, found in runs.items()]
     )
     assert evidence.ranked[0].name == "wn"  # 0.155 < 0.173, though the lowest run is one of bn
     assert evidence.champion is runs["wn"][0]
