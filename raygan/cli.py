@@ -3,6 +3,7 @@
 import click
 
 from raygan.sweep.commands import look
+from raygan.sweep.commands.check import check
 from raygan.sweep.commands.evaluate import evaluate
 from raygan.sweep.commands.starter import init
 from raygan.sweep.commands.sweep import main as sweep
@@ -19,6 +20,7 @@ def main() -> None:
 
 main.add_command(init, "init")
 main.add_command(sweep, "sweep")
+main.add_command(check, "check")
 main.add_command(look.status, "status")
 main.add_command(look.stop, "stop")
 main.add_command(look.results, "results")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raygan import pictures
-from raygan.folder import PICTURES, SPEC_FILE, picture_file, trial_folder
+from raygan import pictures, recipe
+from raygan.folder import PICTURES, SPEC_FILE, picture_file, recipe_file, trial_folder
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
@@ -111,6 +111,8 @@ class Runs:
         if len(plans) > 1:
             self._client.set_tag(self.parent, "raygan.plan.latest", plans[-1])
         self._client.log_text(self.parent, spec_yaml, SPEC_FILE)
+        for file, _ in recipe.in_use().values():  # what the trials were trained by
+            self._client.log_text(self.parent, file.source, recipe_file(file.name))
 
     def forget(self, trial: str) -> None:
         """Ask MLflow again, at the next copy, what it has of a trial."""

@@ -104,6 +104,11 @@ class DataSource(Recipe):
         and times of the files there, and of samples of their bytes."""
         return digest_of(files.listing(path)) if path else ""
 
+    def problem(self, data: object, where: str) -> UnusableError | None:
+        """Why ``data``, which :meth:`read` returned, is no image; None if it is one."""
+        checked = _checked(data, where, self.channels)
+        return checked if isinstance(checked, UnusableError) else None
+
     def check(self, config: DatasetConfig) -> None:
         """Raise :class:`~raygan.errors.ConfigError` if the keys do not fit together."""
 

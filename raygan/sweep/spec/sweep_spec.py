@@ -27,7 +27,7 @@ from raygan.gan.config import CORE, TrainConfig, check_names, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import parameters
 from raygan.shown import shown
-from raygan.sweep.spec import checks, yaml_loader
+from raygan.sweep.spec import checks, dry_pass, yaml_loader
 from raygan.sweep.spec.mistakes import explain
 from raygan.sweep.spec.sections import (
     Budget,
@@ -218,7 +218,12 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
         _override(document, override)
     recipe.use(_recipe_files(document, path.parent))
     check_names()
-    return validate(document)
+    spec = validate(document)
+    try:
+        dry_pass.check(spec)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return spec
 
 
 def _recipe_files(document: yaml_loader.Document, folder: Path) -> list[recipe.RecipeFile]:

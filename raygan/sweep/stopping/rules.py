@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from raygan.recipe import Table, parameters
+from raygan.errors import ConfigError
+from raygan.recipe import Table, blamed, parameters
 from raygan.sweep.stopping.asha import Asha
 from raygan.sweep.stopping.median import Median
 from raygan.sweep.stopping.none import Never
@@ -58,3 +59,28 @@ def first_stop(stop: Stop, every: int, iterations: int) -> int:
     evaluated ``every`` so many iterations, in a cell whose longest trial has ``iterations``."""
     first = rule_of(stop).earliest(grace(stop, iterations), every)
     return -(-first // every) * every
+
+
+def try_rule(rule: StopRule) -> None:
+    """See that ``rule`` can be used: on ten trials whose losses fall, at different speeds.
+
+    Raises :class:`~raygan.errors.ConfigError` that says what is wrong.
+    """
+    grace_, steps = 200, range(100, 1100, 100)
+    with blamed():
+        stopper = rule.start(grace_)
+        for trial in range(10):
+            for step in steps:
+                answer = stopper.stops(f"trial-{trial}", step, (1 + trial) / (10 + step))
+                rung = stopper.rung(step)
+                label = f"the stop rule `{rule.name}`"
+                if not isinstance(answer, bool):
+                    raise ConfigError(f"{label} answers {answer!r}; return True or False")
+                if not isinstance(rung, int) or not 0 <= rung <= step:
+                    raise ConfigError(f"{label} names the rung {rung!r} at iteration {step}")
+                if answer and step < grace_:
+                    raise ConfigError(
+                        f"{label} stops a trial at iteration {step}, before its `grace` of {grace_}"
+                    )
+                if answer:
+                    break

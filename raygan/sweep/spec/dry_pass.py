@@ -1,0 +1,56 @@
+"""Users' own recipes tried on a tiny batch, before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from raygan import recipe
+from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.sweep.spec.checks import possible
+from raygan.sweep.stopping.rules import RULES, rule_of, try_rule
+
+if TYPE_CHECKING:
+    from raygan.gan.nets.levels import Shape
+    from raygan.sweep.spec.sweep_spec import SweepSpec
+
+MOST = 32
+"""Combinations of recipes that are tried."""
+
+
+def check(spec: SweepSpec) -> None:
+    """Hold the user's own recipes, if there are any, to their contract, as the sweep combines them.
+
+    Raises :class:`~raygan.errors.ConfigError`: what is wrong, in which file and line.
+    """
+    if not recipe.in_use():
+        return
+    from raygan.gan import contract
+
+    stop = spec.stopping()
+    if recipe.file_of(RULES[stop.rule or "none"]) is not None:
+        try_rule(rule_of(stop))
+    for config in _combinations(spec)[:MOST]:
+        contract.check(config, _shape(spec) or contract.SHAPE)
+
+
+def _combinations(spec: SweepSpec) -> list[TrainConfig]:
+    """A configuration of each combination of recipes that has one of the user's own; all, if an own
+    metric is measured in each."""
+    tables = recipe_tables()
+    own = {
+        (each.table.key, each.name) for _, recipes in recipe.in_use().values() for each in recipes
+    }
+    always = any(key == "recipes" for key, _ in own)
+    points = itertools.product(*(possible(spec, name) for name in tables))
+    return [
+        spec.train_config(**dict(zip(tables, point, strict=True)))
+        for point in points
+        if always or own & set(zip(tables, point, strict=True))
+    ]
+
+
+def _shape(spec: SweepSpec) -> Shape | None:
+    """Channels, height and width of the images, if the YAML tells them."""
+    known = spec.dataset_config().shape()
+    return None if known is None else (known[2], known[0], known[1])
