@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from raygan import recipe
 from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
@@ -56,6 +57,13 @@ from raygan.sweep.study.prepared import Prepared
     help="Where the tests run; auto: on a GPU if there is one.",
 )
 @click.option(
+    "--recipe",
+    "recipes",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Your own file of recipes that the sweep uses; not needed if NAME is its YAML file.",
+)
+@click.option(
     "--fid", is_flag=True, help="Also compute FID and KID; needs raygan[fid] and its weights."
 )
 @click.option(
@@ -68,6 +76,7 @@ def evaluate(
     storage: str,
     which: str | None,
     device: str,
+    recipes: tuple[Path, ...],
     fid: bool,
     fid_weights: Path | None,
     **budget: int | None,
@@ -81,6 +90,7 @@ def evaluate(
     try:
         try:
             weights = _fid_weights(fid_weights, asked=fid)
+            recipe.use(recipe.read(path) for path in recipes)
             failed = _evaluate(name, storage, which, device, budget, weights)
         except OSError as error:
             raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error

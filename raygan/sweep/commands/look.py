@@ -15,6 +15,7 @@ import click
 import pyarrow as pa
 from rich.console import Console
 
+from raygan import own_recipes
 from raygan.addresses import check_address
 from raygan.errors import ConfigError, RayganError
 from raygan.folder import HTML, SPEC_FILE
@@ -81,6 +82,7 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
     check_address(storage, "--storage")
     root = Storage(storage)
     sweep = root / name
+    own_recipes.check_unchanged(sweep)
     stored = stored_sweep.stored_spec(sweep)
     if stored is None:
         others = shown(", ".join(filter(partial(_is_sweep, root), root.folders())) or "none")

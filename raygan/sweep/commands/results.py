@@ -68,11 +68,13 @@ def frame_of(sweep: str) -> pd.DataFrame:
 
     Raises :class:`~raygan.errors.ConfigError` if there is no trial.
     """
+    from raygan import own_recipes
     from raygan.records import load_all
     from raygan.report.tables import results_table
     from raygan.storage import Storage
 
     storage = Storage(sweep)
+    own_recipes.enter(storage)
     records = load_all(storage)
     if not records:
         raise ConfigError(
