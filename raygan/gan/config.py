@@ -34,6 +34,8 @@ class TrainConfig:
     features: int = 64
     """Channels of the level next to the image; they double per level (dcgan) or are 1, 2, 4, 6,
     8, … times as many (resnet)."""
+    features_d: int | None = None
+    """``features`` of the discriminator; by default ``features``, as of the generator."""
     levels: int | None = None
     """Stride-2 levels; by default as many as bring the longer side below 8."""
     code_size: int = 128
@@ -99,7 +101,7 @@ class TrainConfig:
                 )
         for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
-            if value is None and name == "levels":
+            if value is None and name in ("features_d", "levels"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(
@@ -224,6 +226,7 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 _BOUNDS = {
     "features": (1, 2**20),
+    "features_d": (1, 2**20),
     "levels": (1, 16),
     "code_size": (1, 2**20),
     "warmup": (0, 2**40),

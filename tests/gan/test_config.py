@@ -12,7 +12,7 @@ from raygan.gan.config import CORE, TrainConfig, choices
 from raygan.gan.nets.architectures import check_size
 
 WHOLE = (
-    "features", "levels", "code_size", "d_steps", "batch_size", "iterations", "evaluate_every",
+    "features", "features_d", "levels", "code_size", "d_steps", "batch_size", "iterations", "evaluate_every",
     "reconstruction_steps",
 )  # fmt: skip
 
@@ -89,8 +89,8 @@ def test_the_seed_must_fit():
         TrainConfig(seed=2**63)
 
 
-def test_only_levels_may_be_left_to_be_derived():
-    assert TrainConfig(levels=None).levels is None
+def test_only_levels_and_the_width_of_d_may_be_left_to_be_derived():
+    assert TrainConfig(levels=None, features_d=None) == TrainConfig()
     with pytest.raises(ConfigError, match="`features`"):
         TrainConfig(features=None)
 

@@ -43,7 +43,7 @@ class Discriminator(blocks.Critic):
         super().__init__()
         channels, height, width = shape
         layers: list[nn.Module] = []
-        inputs, outputs = channels, config.features
+        inputs, outputs = channels, config.features_d or config.features
         levels = plan_levels(height, width, config.levels)
         for depth, level in enumerate(levels):
             layers.append(

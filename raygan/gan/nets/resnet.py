@@ -147,8 +147,8 @@ class Discriminator(blocks.Critic):
         channels, height, width = shape
         levels = plan_levels(height, width, config.levels)
         layers: list[nn.Module] = []
-        inputs = channels
-        for level, outputs in zip(levels, widths(config.features, len(levels)), strict=True):
+        inputs, features = channels, config.features_d or config.features
+        for level, outputs in zip(levels, widths(features, len(levels)), strict=True):
             layers.append(_down(norm, inputs, outputs, level, first=level is levels[0]))
             layers += [_same(norm, outputs) for _ in range(per_level - 1)]
             inputs = outputs

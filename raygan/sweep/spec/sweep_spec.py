@@ -328,6 +328,7 @@ def smoke(spec: SweepSpec) -> SweepSpec:
         "evaluate_every": 10,
         "reconstruction_steps": 5,
         "features": 8,
+        "features_d": None,
         "code_size": 16,
     }
     varied = spec.axes().keys() | spec.space().keys()

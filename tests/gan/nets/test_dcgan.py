@@ -138,3 +138,14 @@ def test_generator_of_the_wn_arm_starts_its_linear_layer_at_a_hundredth():
     assert isinstance(generator.linear, WeightNormLinear)
     largest = generator.linear.weight.abs().max().item()
     assert 0.0009 < largest <= 0.001  # 1/100 of 1/√100
+
+
+@pytest.mark.parametrize("architecture", choices()["architecture"])
+def test_the_discriminator_may_have_a_width_of_its_own(architecture):
+    def sizes(**fields: int) -> list[int]:
+        config = TrainConfig.of(architecture=architecture, code_size=3, **fields)
+        return [sum(p.numel() for p in n.parameters()) for n in build(config, (1, 16, 16))]
+
+    generator, discriminator = zip(sizes(features=2), sizes(features=5), strict=True)
+    assert sizes(features=2, features_d=5) == [generator[0], discriminator[1]]
+    assert sizes(features=2, features_d=2) == sizes(features=2)

@@ -172,6 +172,11 @@ def test_smoke_keeps_the_cells(path):
     assert small.name != loaded.name
 
 
+def test_smoke_makes_both_networks_tiny():
+    small = spec.smoke(read("name: a\ntrain: {features: 256, features_d: 512}")).train
+    assert (small.features, small.features_d) == (8, None)
+
+
 def test_overrides():
     path = SWEEPS[0]
     changed = spec.load(path, ["train.features=4", "search.lr=[1e-2]", "name=other"])
