@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raygan.gan.part import Part
 
 Update = Literal["alternating", "simultaneous"]
+Latent = Literal["normal", "uniform"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
@@ -39,7 +40,10 @@ class TrainConfig:
     levels: int | None = None
     """Stride-2 levels; by default as many as bring the longer side below 8."""
     code_size: int = 128
-    """Dimensions of the latent code z ~ N(0, 1)."""
+    """Dimensions of the latent code z."""
+    latent: Latent = "normal"
+    """Distribution of each dimension of z: ``normal``: N(0, 1); ``uniform``: from −1 to 1 (Radford
+    et al. 2016)."""
     loss: str = "log"
     """Adversarial loss."""
     update: Update = "alternating"

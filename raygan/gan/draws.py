@@ -41,7 +41,9 @@ class Draws:
         order = sampling.Order(*stream, images.device, len(images.train))
         self._feed = Feed(images, lambda place: images.train.at(order(place)), device)
         self._flips = sampling.Flips(*stream, device) if config.flip else None
-        self._noise = sampling.Noise(config.seed, config.batch_size, config.code_size, part, device)
+        self._noise = sampling.Noise(
+            config.seed, config.batch_size, config.code_size, part, device, config.latent
+        )
         self._mixes = LOSSES.make(config.loss, config.parameters).gradient_penalty > 0
         self._d_steps = config.d_steps
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raygan.gan.config import Latent
+
 # one stream per use, so that no two uses ever share random numbers
 INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS, FID, METRICS = range(10)
 
@@ -38,8 +40,17 @@ def derive_seed(seed: int, stream: int, index: int) -> int:
     return state >> 1
 
 
-def codes(seed: int, stream: int, index: int, count: int, code_size: int) -> Tensor:
-    """Standard normal codes, float32 [count, code_size], on the CPU.
+def latent_codes(latent: Latent, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Numbers of ``shape``, each of the distribution ``latent``; of the generator's device."""
+    if latent == "uniform":
+        return torch.rand(shape, generator=rng, device=rng.device).mul_(2).sub_(1)
+    return torch.randn(shape, generator=rng, device=rng.device)
+
+
+def codes(
+    seed: int, stream: int, index: int, count: int, code_size: int, latent: Latent = "normal"
+) -> Tensor:
+    """Codes of the distribution ``latent``, float32 [count, code_size], on the CPU.
 
     Each code depends only on (seed, stream, index) and its place, so that a larger ``count`` only
     appends codes.
@@ -47,7 +58,7 @@ def codes(seed: int, stream: int, index: int, count: int, code_size: int) -> Ten
     rng = torch.Generator()
     base = derive_seed(seed, stream, index)
     seeds = (derive_seed(base, stream, place) for place in range(count))
-    drawn = [torch.randn(code_size, generator=rng.manual_seed(each)) for each in seeds]
+    drawn = [latent_codes(latent, (code_size,), rng.manual_seed(each)) for each in seeds]
     return torch.stack(drawn) if drawn else torch.empty(0, code_size)
 
 
@@ -55,15 +66,21 @@ class Noise:
     """Random numbers for the global batch; returns the slice of one worker."""
 
     def __init__(
-        self, seed: int, batch_size: int, code_size: int, part: slice, device: torch.device
+        self,
+        seed: int,
+        batch_size: int,
+        code_size: int,
+        part: slice,
+        device: torch.device,
+        latent: Latent = "normal",
     ):
         self._seed, self._shape, self._part = seed, (batch_size, code_size), part
+        self._latent = latent
         self._generator = torch.Generator(device)
 
     def __call__(self, stream: int, step: int) -> Tensor:
-        """Standard normal codes [batch_size / workers, code_size], float32, for ``step``."""
-        rng = self._seeded(stream, step)
-        return torch.randn(self._shape, generator=rng, device=rng.device)[self._part]
+        """Codes [batch_size / workers, code_size], float32, for ``step``."""
+        return latent_codes(self._latent, self._shape, self._seeded(stream, step))[self._part]
 
     def mix(self, step: int) -> Tensor:
         """Shares [batch_size / workers], float32, uniform in [0, 1), for ``step``."""

@@ -277,7 +277,7 @@ def sample(generator: torch.nn.Module, config: TrainConfig, count: int = SAMPLES
 def _sample(generator: torch.nn.Module, config: TrainConfig, count: int) -> Tensor:
     device = next(generator.parameters()).device
     rng = torch.Generator().manual_seed(sampling.derive_seed(config.seed, sampling.SAMPLES, 0))
-    codes = torch.randn(count, config.code_size, generator=rng).to(device)
+    codes = sampling.latent_codes(config.latent, (count, config.code_size), rng).to(device)
     with torch.no_grad(), frozen(generator):
         # SAMPLES at a time, whatever the count, which bounds the memory
         images = torch.cat([generator(part) for part in codes.split(SAMPLES)])

@@ -39,7 +39,7 @@ def save_model(generator: nn.Module, code_size: int, shape: tuple[int, ...], fol
     """Write ``generator``, in eval mode and on the CPU, as an MLflow model: a ``torch.export``
     program, which holds no pickle and needs no code of raygan.
 
-    It takes codes z ~ N(0, 1), float32 (N, ``code_size``), and gives images, float32 (N, \\*
+    It takes codes z, float32 (N, ``code_size``), and gives images, float32 (N, \\*
     ``shape``) in [0, 1].
     """
     set_defaults()

@@ -127,6 +127,17 @@ def test_a_cpu_takes_32_bits_of_a_seed_so_that_few_items_draw_the_same():
     assert torch.equal(drawn(NOISE_G, 3661), drawn(NOISE_D, 9955))
 
 
+def test_uniform_noise_is_spread_evenly_from_minus_one_to_one():
+    drawn = Noise(0, 4096, 16, ALL, CPU, "uniform")(NOISE_G, 0)
+    assert (drawn.dtype, drawn.shape) == (torch.float32, (4096, 16))
+    assert -1 <= drawn.min() < -0.999
+    assert 0.999 < drawn.max() <= 1
+    assert abs(drawn.mean().item()) < 0.02
+    assert abs(drawn.square().mean().item() - 1 / 3) < 0.01
+    part = Noise(0, 4096, 16, slice(1024, 2048), CPU, "uniform")(NOISE_G, 0)
+    assert torch.equal(part, drawn[1024:2048])
+
+
 def test_streams_have_numbers_of_their_own():
     streams = [
         getattr(sampling, name)

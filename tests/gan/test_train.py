@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from raygan.data.images import ImageSet
+from raygan.data.images import REFERENCE, ImageSet
 from raygan.errors import ConfigError
 from raygan.gan import checkpoint, sampling
 from raygan.gan.config import TrainConfig, choices
@@ -465,6 +465,42 @@ def test_a_warmup_that_is_resumed_is_the_same(fresh, images, run, pause, tmp_pat
 def test_a_warmup_changes_the_first_iterations(fresh, run):
     warm, cold = (run(fresh(warmup=n, norm="vanilla"))[-1].metrics for n in (2, 0))
     assert warm["train/loss_d"] != cold["train/loss_d"]
+
+
+@pytest.mark.parametrize("latent", choices()["latent"])
+def test_every_code_is_of_the_distribution_and_searches_begin_at_0(fresh, run, latent):
+    state, codes = fresh(latent=latent, norm="bn"), []
+    state.generator.register_forward_pre_hook(
+        lambda _, given: codes.append(given[0].detach().clone())
+    )
+    run(state)
+    drawn = [each for each in codes if len(each) in (8, 64)]  # of a batch, of samples
+    assert len(drawn) == 2 * 5 + 3 * REFERENCE // 64
+    assert sum(not each.any() for each in codes) == 3  # reconstruction tests
+    most = [each.abs().max().item() for each in drawn]
+    assert all(0.8 < each <= 1 if latent == "uniform" else each > 1 for each in most)
+
+
+NEW_FIELDS = [{"latent": "uniform", "norm": "bn"}]
+
+
+@pytest.mark.parametrize("fields", NEW_FIELDS)
+@pytest.mark.parametrize("pause", [2, 4])
+def test_a_run_with_other_fields_that_is_resumed_is_the_same(fresh, images, run, fields, pause):
+    state = fresh(iterations=7, **fields)
+    whole = curve(run(fresh(iterations=7, **fields)))
+    for evaluation in train(state.config, images, state):
+        if evaluation.step == pause:
+            break
+    again = fresh(iterations=7, **fields)
+    again.load_state_dict(state.state_dict())
+    assert curve(run(again)) == whole[pause // 2 :]
+
+
+@pytest.mark.parametrize("fields", NEW_FIELDS)
+def test_a_field_has_an_effect(fresh, run, fields):
+    found, plain = (run(fresh(iterations=7, **f))[-1] for f in (fields, {"norm": fields["norm"]}))
+    assert found.metrics["train/loss_d"] != plain.metrics["train/loss_d"]
 
 
 def test_a_run_that_fails_early_is_not_trained_to_its_first_evaluation(fresh, run, monkeypatch):

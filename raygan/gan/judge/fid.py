@@ -2,7 +2,7 @@
 
 Protocol:
 
-- n images of G, in eval mode, from codes z ~ N(0, 1) that depend only on the seed;
+- n images of G, in eval mode, from random codes that depend only on the seed;
 - n training images, evenly spaced in their order; n is :data:`COUNT`, or the number of training
   images if that is smaller;
 - all images are rounded to 8 bits; grey becomes three equal channels;
@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan.arithmetic import arithmetic
+from raygan.gan.config import Latent
 from raygan.gan.nets.layers import frozen
 from raygan.gan.pixels import as_bytes
 from raygan.gan.sampling import FID, codes
@@ -67,7 +68,13 @@ def check(weights: Path | None) -> Path:
 
 @arithmetic("fp32")
 def fid(
-    generator: nn.Module, code_size: int, images: ImageSet, weights: Path, *, seed: int
+    generator: nn.Module,
+    code_size: int,
+    images: ImageSet,
+    weights: Path,
+    *,
+    seed: int,
+    latent: Latent = "normal",
 ) -> dict[str, Any]:
     """FID and KID of ``generator`` by the protocol of this module, and the protocol's parameters.
 
@@ -81,7 +88,7 @@ def fid(
     count = min(COUNT, len(images.train))
     ranks = torch.arange(count) * len(images.train) // count
     real = images.take(images.train.at(ranks))
-    fake = _samples(generator, code_size, count, seed)
+    fake = _samples(generator, codes(seed, FID, 0, count, code_size, latent))
     with tempfile.TemporaryDirectory() as folder:
         clean, digest = _clean(weights, Path(folder))
         try:
@@ -119,10 +126,9 @@ def fid(
     }
 
 
-def _samples(generator: nn.Module, code_size: int, count: int, seed: int) -> Tensor:
-    """G's images, uint8 [count, C, H, W] on the CPU, the same whatever the batch."""
+def _samples(generator: nn.Module, drawn: Tensor) -> Tensor:
+    """G's images of the codes, uint8 [N, C, H, W] on the CPU, the same whatever the batch."""
     device = next(generator.parameters()).device
-    drawn = codes(seed, FID, 0, count, code_size)
     with torch.no_grad(), frozen(generator):
         parts = [as_bytes(generator(part.to(device))) for part in drawn.split(BATCH)]
     return torch.cat(parts)

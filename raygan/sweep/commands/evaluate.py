@@ -162,7 +162,14 @@ def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:
     if replaced:
         click.echo(shown(f"{generator.title}: {replaced}"))
     config = state.config
-    scores = fid(state.judged, config.code_size, images, weights, seed=config.seed)
+    scores = fid(
+        state.judged,
+        config.code_size,
+        images,
+        weights,
+        seed=config.seed,
+        latent=config.latent,
+    )
     described = {**scores, "step": state.step, "checkpoint": generator.checkpoint}
     written = json.dumps(described, indent=1)
     for which in generator.which:

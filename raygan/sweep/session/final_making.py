@@ -49,6 +49,7 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
         held_out,
         config,
         seed=state.config.seed,
+        latent=state.config.latent,
         progress=note,
     )
     result = {

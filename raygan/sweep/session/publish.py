@@ -104,10 +104,11 @@ def _model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
         logger.warning("%s: %s", record.title, replaced)
     state = TrainState.restore(saved, config=TrainConfig.of(**record.config))
     home = folder / "model"
+    distribution = {"normal": "N(0, 1)", "uniform": "U(−1, 1)"}[state.config.latent]
     save_model(state.judged, state.config.code_size, state.shape, home)
     words = (
         f"Generator of {record.title} after {state.step:,} iterations, the best of its run and "
-        f"that the best of the cell {record.cell}. Codes z ~ N(0, 1), float32 (N, "
+        f"that the best of the cell {record.cell}. Codes z ~ {distribution}, float32 (N, "
         f"{state.config.code_size}), to images, float32 (N, {', '.join(map(str, state.shape))}) in "
         "[0, 1]."
     )

@@ -60,10 +60,23 @@ def test_package_gets_as_many_samples_as_training_images_in_8_bits(fresh, images
 
 def test_samples_are_the_same_whatever_the_batch(fresh, monkeypatch):
     generator = fresh(norm="bn").generator
-    whole = module._samples(generator, 6, 10, seed=3)
+    codes = torch.randn(10, 6, generator=torch.Generator().manual_seed(3))
+    whole = module._samples(generator, codes)
     monkeypatch.setattr(module, "BATCH", 3)
-    assert (module._samples(generator, 6, 10, seed=3).int() - whole.int()).abs().max() <= 1
-    assert not torch.equal(module._samples(generator, 6, 10, seed=4), whole)
+    assert (module._samples(generator, codes).int() - whole.int()).abs().max() <= 1
+
+
+def test_the_seed_and_the_distribution_decide_the_samples(fresh, images, weights, package):
+    generator, found, codes = fresh(norm="bn").generator, [], []
+    generator.register_forward_pre_hook(lambda _, given: codes.append(given[0]))
+    for given in ({"seed": 3}, {"seed": 3}, {"seed": 4}, {"seed": 3, "latent": "uniform"}):
+        codes.clear()
+        fid(generator, 6, images, weights, **given)
+        found.append(torch.cat(codes))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert [bool(each.abs().max() > 1) for each in found] == [True, True, True, False]
+    assert found[3].abs().max() > 0.9
 
 
 def test_weights_of_another_network_are_refused(fresh, images, tmp_path, package):

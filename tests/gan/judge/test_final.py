@@ -132,6 +132,18 @@ def test_codes_are_normal_and_each_has_its_own():
     assert len({tuple(code) for code in both.tolist()}) == 800
 
 
+def test_searches_begin_again_where_codes_are_drawn(toy):
+    generator, images = toy(Affine)
+    starts = []
+    generator.register_forward_pre_hook(lambda _, given: starts.append(given[0].detach().clone()))
+    config = FinalConfig(steps=1, restarts=1, images=7, audited=7)
+    final_test(generator, CODE, images, config, seed=1, latent="uniform")
+    # of both searches: the start, and what one step has found
+    assert not starts[0].any()
+    assert torch.equal(starts[2], codes(1, RESTARTS, 0, 7, CODE, "uniform"))
+    assert 0.9 < starts[2].abs().max() <= 1
+
+
 def test_the_hardest_and_the_easiest_come_in_order():
     losses = torch.tensor([0.3, 0.1, 0.5, 0.2])
     test = FinalTest(losses, torch.empty(0, 0), torch.empty(0))

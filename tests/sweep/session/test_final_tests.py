@@ -26,6 +26,7 @@ from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.judge.final import FinalTest
 from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.sampling import codes
 from raygan.gan.state import TrainState
 from raygan.records import LOSS
 from raygan.report import finals
@@ -53,7 +54,8 @@ name: a
 dataset: {name: digits, size: 16, running: 8, final: 20}
 grid: {norm: [bn, wn]}
 replicate: {seeds: 1}
-train: {features: 4, code_size: 4, batch_size: 8, iterations: 20, evaluate_every: 10}
+train:
+  {features: 4, code_size: 4, latent: uniform, batch_size: 8, iterations: 20, evaluate_every: 10}
 final: {steps: 2, images: 18, restarts: 2, audited: 5}
 """
 CONFIG = FinalConfig(steps=2, images=18, restarts=2, audited=5)
@@ -307,6 +309,18 @@ def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
     assert statuses(study.storage, all_jobs)[1:] == [("waiting", 0.0)] * 2
 
 
+def test_searches_begin_again_from_codes_of_the_trained_distribution(jobs, monkeypatch):
+    asked = []
+
+    def drawn(*arguments):
+        asked.append(arguments)
+        return codes(*arguments)
+
+    monkeypatch.setattr("raygan.gan.judge.final.codes", drawn)
+    final_making.make_test(jobs()[0])
+    assert [each[3:] for each in asked] == [(5, 4, "uniform")] * 2
+
+
 def test_progress_is_written_now_and_then_only(study, jobs, monkeypatch):
     written = []
     monkeypatch.setattr(final, "_note", lambda *arguments: written.append(arguments[2]))
@@ -476,11 +490,15 @@ def test_command_tests_the_best_trial_of_a_cell_without_replicates(evaluate, stu
 def test_fid_is_written_beside_the_final_test(evaluate, study, monkeypatch, tmp_path):
     found = {"fid": 12.5, "kid": 0.01, "kid_std": 0.001, "n": 40}
     monkeypatch.setattr("raygan.gan.judge.fid.check", lambda path: path)
-    monkeypatch.setattr("raygan.gan.judge.fid.fid", lambda *_, **__: found)
+    asked = {}
+    monkeypatch.setattr(
+        "raygan.gan.judge.fid.fid", lambda *_, **given: asked.update(given) or found
+    )
     output = evaluate("a/bn-seed1", "--fid", "--fid-weights", "w.pth", "--which", "last")
     assert "bn s1, last: FID 12.500, KID 0.01000" in output
     written = study.storage.read("trials/bn-seed1/final/last-fid.json")
     assert json.loads(written) == {**found, "step": 20, "checkpoint": "checkpoint_20"}
+    assert asked["latent"] == "uniform"
 
 
 def test_damaged_checkpoint_keeps_no_other_from_its_fid(evaluate, study, jobs, monkeypatch):
