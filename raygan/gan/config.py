@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Update = Literal["alternating", "simultaneous"]
 Latent = Literal["normal", "uniform"]
+Decay = Literal["none", "linear", "cosine"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
@@ -58,10 +59,14 @@ class TrainConfig:
     """Learning rate of both networks."""
     lr_d: float | None = None
     """Learning rate of the discriminator; by default ``lr``."""
+    lr_decay: Decay = "none"
+    """How both learning rates fall to 0 over ``iterations``: ``linear``, or along half a
+    ``cosine``. They change at evaluations only; if the decay is not ``none``, a checkpoint cannot
+    be trained to more ``iterations``."""
     warmup: int = 0
     """Iterations at the start with the learning rates multiplied by ``warmup_factor``."""
     warmup_factor: float = 0.1
-    """Factor of the learning rates during ``warmup``."""
+    """Factor of the learning rates during ``warmup``; that of ``lr_decay`` multiplies it."""
     batch_size: int = 32
     """Real images per update of D over all workers together."""
     flip: bool = False
@@ -152,6 +157,20 @@ class TrainConfig:
         }
         object.__setattr__(self, "parameters", complete)
         return parts
+
+    def rate_factor(self, step: int) -> float:
+        """The factor of both learning rates in the iteration after ``step`` iterations.
+
+        ``lr_decay`` is that at the last evaluation before it: on a GPU, each change costs a new
+        recording of the iteration.
+        """
+        factor = self.warmup_factor if step < self.warmup else 1.0
+        if self.lr_decay == "none":
+            return factor
+        share = step // self.evaluate_every * self.evaluate_every / self.iterations
+        if self.lr_decay == "linear":
+            return factor * (1 - share)
+        return factor * (1 + math.cos(math.pi * share)) / 2
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every parameter of a recipe by name, as plain values; see :meth:`of`."""

@@ -47,6 +47,7 @@ def measure(
     Raises :class:`~raygan.errors.ConfigError` if the networks cannot be built for ``images``.
     """
     images = images.resident(device, gpu_share)  # once for all
+    config = replace(config, lr_decay="none")  # it may take more iterations than those of a decay
     state = TrainState.create(config, images.shape, device)
     # a minimal reconstruction test, so that almost all of the time is training
     quick = replace(config, reconstruction_steps=1)

@@ -89,8 +89,9 @@ class TrainState:
         """The state that :meth:`state_dict` returned, on ``device``.
 
         ``config`` and ``shape`` (C, H, W) are what it must be of, by default its own; ``config``
-        may have more ``iterations``. Raises :class:`~raygan.errors.CheckpointError` if it is of
-        another configuration or shape, or lacks a part.
+        may have more ``iterations``, as :meth:`load_state_dict` says. Raises
+        :class:`~raygan.errors.CheckpointError` if it is of another configuration or shape, or lacks
+        a part.
         """
         try:
             config = config or TrainConfig.of(**saved["config"])
@@ -136,7 +137,7 @@ class TrainState:
 
     def set_rates(self) -> bool:
         """Give the optimizers the learning rates of the next iteration; whether they changed."""
-        factor = self.config.warmup_factor if self.step < self.config.warmup else 1.0
+        factor = self.config.rate_factor(self.step)
         rates = (self.config.lr, self.config.lr_d or self.config.lr)
         changed = False
         for optimizer, lr in zip((self.optimizer_g, self.optimizer_d), rates, strict=True):
@@ -164,7 +165,8 @@ class TrainState:
         return state
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take over a saved state; more ``iterations`` than it was saved with are allowed.
+        """Take over a saved state; more ``iterations`` than it was saved with are allowed, unless
+        the learning rates decay over them.
 
         Raises :class:`~raygan.errors.CheckpointError` if it is of another configuration.
         """
@@ -174,8 +176,9 @@ class TrainState:
         other = {**defaults, **(saved.get("config") or {}), "shape": saved.get("shape")}
         changed = [
             f"{name} was {other.get(name)!r}, is {value!r}"
+            + (" (`lr_decay` depends on it)" if name == "iterations" else "")
             for name, value in own.items()
-            if name != "iterations" and other.get(name) != value
+            if other.get(name) != value and (name != "iterations" or self.config.lr_decay != "none")
         ]
         if changed:
             raise CheckpointError(

@@ -185,13 +185,18 @@ class _Run:
         self._until = min((self._first // every + 1) * every, self._config.iterations)
         with on_stream(self._stream):
             self._totals.zero_()
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        if self._state.set_rates():
+            self._play.forget()
 
     def advance(self) -> None:
         """Train one iteration; on a GPU, only start its kernels."""
         state = self._state
         with torch.cuda.stream(self._stream):
-            if state.step <= self._config.warmup and state.set_rates():
-                self._play.forget()
+            if state.step == self._config.warmup:
+                self._set_rates()
             if state.step == EARLY and not _finite(self._totals, self._workers):
                 self._until = state.step
                 return

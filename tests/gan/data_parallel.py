@@ -42,7 +42,7 @@ GAMES: dict[str, dict[str, Any]] = {
 SOME_GAMES = ["bn alternating", "wn simultaneous", "wgan-gp"]
 CURVES: dict[str, dict[str, Any]] = {
     "bn": {"norm": "bn", "ema": 0.5},
-    "wn": {"norm": "wn", "latent": "uniform"},
+    "wn": {"norm": "wn", "latent": "uniform", "lr_decay": "linear"},
     "wgan-gp": {"norm": "wn", "loss": "wgan-gp", "d_steps": 2},
     "sn": {"norm": "sn", "loss": "hinge", "d_steps": 2, "ema": 0.5},
     "bf16": {"norm": "bn", "precision": "bf16"},

@@ -24,7 +24,8 @@ def test_the_defaults_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "name", ["norm", "architecture", "latent", "update", "loss", "optimizer", "precision"]
+    "name",
+    ["norm", "architecture", "latent", "update", "loss", "optimizer", "lr_decay", "precision"],
 )
 @pytest.mark.parametrize("value", ["no-such", "", None, 3, [], {}])
 def test_a_word_must_be_one_of_the_choices(name, value):

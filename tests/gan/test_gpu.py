@@ -150,7 +150,16 @@ GAMES: list[dict[str, Any]] = [
     for norm in ("wn", "bn")
     for architecture in ("dcgan", "resnet")
     for precision in ("fp32", "tf32", "bf16")
-] + [{"optimizer": "adam", "ema": 0.9, "flip": True, "d_steps": 2, "warmup": 15}]
+] + [
+    {
+        "optimizer": "adam",
+        "ema": 0.9,
+        "flip": True,
+        "d_steps": 2,
+        "warmup": 15,
+        "lr_decay": "cosine",
+    }
+]
 
 
 @pytest.mark.gpu

@@ -132,3 +132,16 @@ def test_a_gpu_has_a_speed(small, images):
     measured = speed.measure(small(), images, torch.device("cuda"), 0.5)
     assert measured.iterations_per_second > 0
     assert measured.evaluation_seconds > 0
+
+
+def test_a_decay_is_not_followed_beyond_its_end(small, images, monkeypatch):
+    """Where the learning rate would fall below 0."""
+    seen = []
+
+    def train(config, images, state, **_):
+        seen.append(state.config.rate_factor(10**6))
+        yield SimpleNamespace(metrics={"perf/images_per_second": 1.0})
+
+    monkeypatch.setattr(speed, "train", train)
+    speed.measure(small(lr_decay="linear"), images, CPU, 0)
+    assert set(seen) == {1.0}

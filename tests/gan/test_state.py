@@ -84,7 +84,7 @@ def test_a_fresh_state_has_no_best_yet(fresh):
 
 OTHER = {
     "norm": "vanilla", "features": 5, "features_d": 5, "levels": 1, "code_size": 7, "latent": "uniform", "loss": "least-squares",
-    "update": "simultaneous", "optimizer": "adam", "lr": 2e-3, "lr_d": 3e-3,
+    "update": "simultaneous", "optimizer": "adam", "lr": 2e-3, "lr_d": 3e-3, "lr_decay": "linear",
     "smoothing": 0.8, "epsilon": 1e-5, "weight_decay": 0.1, "warmup": 2, "warmup_factor": 0.5, "batch_size": 4,
     "flip": True, "d_steps": 2, "ema": 0.9, "precision": "tf32", "compile": True, "evaluate_every": 3, "reconstruction_steps": 4, "seed": 12,
 }  # fmt: skip
@@ -122,6 +122,13 @@ def test_more_iterations_may_be_asked_for(fresh):
     longer.load_state_dict(saved.state_dict())
     assert longer.step == 2
     assert longer.config.iterations == 50
+
+
+def test_more_iterations_are_refused_where_the_learning_rates_decay_over_them(fresh):
+    saved = fresh(iterations=5, lr_decay="linear").state_dict()
+    fresh(iterations=5, lr_decay="linear").load_state_dict(saved)
+    with pytest.raises(CheckpointError, match=r"was 5, is 50 \(`lr_decay` depends on it\)"):
+        fresh(iterations=50, lr_decay="linear").load_state_dict(saved)
 
 
 def test_what_was_saved_is_restored_without_saying_what_it_is_of(fresh, tmp_path):

@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from raygan.gan.config import TrainConfig, choices
 from raygan.gan.draws import Draws
 from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.picture_grid import GAP, grid_png
+from raygan.gan.recorded import Recorded
 from raygan.gan.state import TrainState
 from raygan.gan.steps import Game
 from raygan.gan.train import Evaluation, Stack, sample, train
@@ -445,6 +447,31 @@ def test_each_network_has_its_learning_rate_and_a_warmup(fresh, images, monkeypa
     assert seen == [[5e-4, 2e-3]] * 2 + [[1e-3, 4e-3]] * 2
 
 
+@pytest.mark.parametrize(
+    ("decay", "shares"),
+    [("linear", [1, 3 / 4, 1 / 2, 1 / 4]), ("cosine", [1, 0.85355, 0.5, 0.14645])],
+)
+def test_the_learning_rates_decay_at_each_evaluation(fresh, images, monkeypatch, decay, shares):
+    fields = {"warmup": 3, "warmup_factor": 0.1, "iterations": 8, "evaluate_every": 2}
+    state, seen = fresh(lr=1e-3, lr_d=4e-3, lr_decay=decay, **fields), []
+    advance = TrainState.advance
+    monkeypatch.setattr(
+        TrainState, "advance", lambda self: (seen.append(rates(self)), advance(self))
+    )
+    list(train(state.config, images, state))
+    factors = [share * (0.1 if step < 3 else 1) for step, share in enumerate(np.repeat(shares, 2))]
+    assert seen == [pytest.approx([1e-3 * f, 4e-3 * f], rel=1e-4) for f in factors]
+
+
+@pytest.mark.parametrize("decay", ["none", "linear"])
+def test_an_iteration_is_recorded_again_only_when_the_rates_change(fresh, run, monkeypatch, decay):
+    forgotten = []
+    monkeypatch.setattr(Recorded, "forget", lambda _: forgotten.append(1))
+    run(fresh(lr_decay=decay, warmup=3, iterations=6, evaluate_every=2))
+    # at the start and after the warm-up; at the evaluations, the last one included
+    assert len(forgotten) == 2 + (3 if decay == "linear" else 0)
+
+
 def test_one_learning_rate_is_that_of_both(fresh):
     assert rates(fresh(lr=2e-3)) == [2e-3, 2e-3]
 
@@ -481,7 +508,10 @@ def test_every_code_is_of_the_distribution_and_searches_begin_at_0(fresh, run, l
     assert all(0.8 < each <= 1 if latent == "uniform" else each > 1 for each in most)
 
 
-NEW_FIELDS = [{"latent": "uniform", "norm": "bn"}]
+NEW_FIELDS = [
+    {"latent": "uniform", "norm": "bn"},
+    {"lr_decay": "cosine", "warmup": 1, "norm": "wn"},
+]
 
 
 @pytest.mark.parametrize("fields", NEW_FIELDS)

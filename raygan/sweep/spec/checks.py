@@ -241,6 +241,13 @@ def _check_effect(spec: SweepSpec) -> None:
                     f"`{label}` has no effect without `{switch}`; add `{switch}`, or remove "
                     f"`{label}`"
                 )
+    every, iterations = max(_values(spec, "evaluate_every")), min(_values(spec, "iterations"))
+    if {*possible(spec, "lr_decay")} != {"none"} and every >= iterations:
+        raise ValueError(
+            f"`lr_decay` has no effect with `evaluate_every` (={every}) and `iterations` "
+            f"(={iterations}): the learning rates change at evaluations before the end; lower "
+            "`evaluate_every`, or remove `lr_decay`"
+        )
     rule = RULES[spec.stopping().rule or "none"]
     for key, owners in RULES.parameters().items():
         given = getattr(spec.stop, key)

@@ -102,6 +102,7 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\nstop:\n  grace: 500", "sweep.yaml:3", "`stop.grace` has no effect without `stop.rule`"),
         ("name: a\nreplicate: {top: 2}", "sweep.yaml:2", "`replicate.top` has no effect without `replicate.seeds`"),
         ("name: a\ntrain: {warmup_factor: 0.2}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
+        ("name: a\ntrain: {lr_decay: linear, iterations: 9, evaluate_every: 9}", "sweep.yaml:2", "`lr_decay` has no effect with `evaluate_every` (=9) and `iterations` (=9)"),
         ("name: a\ngrid: {warmup_factor: [0.1, 0.2]}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
         ("name: a\ntrain: {blocks: 3}", "sweep.yaml:2", "`blocks` applies to `architecture: resnet`, but `architecture` is dcgan"),
         ("name: a\ntrain: {architecture: dcgan, blocks: 3}", "sweep.yaml:2", "remove `blocks`, or change `architecture`"),
