@@ -51,6 +51,9 @@ class TrainConfig:
     """``alternating``: D, then G on fresh noise; ``simultaneous``: one fake batch serves both."""
     d_steps: int = 1
     """Updates of D per iteration, each on its own real images and noise."""
+    r1: float = 0.0
+    """Factor γ of the penalty γ/2 · ‖∇D(x)‖² on real images x in D's loss (Mescheder et al. 2018,
+    equation 9); the gradient is that with respect to pixels in [0, 1]. 0: there is none."""
     optimizer: str = "rmsprop"
     """Optimizer of both networks."""
     weight_decay: float = 0.0
@@ -127,8 +130,9 @@ class TrainConfig:
                 raise ConfigError(f"`{name}` (={value!r}) must be a positive number")
         if self.warmup_factor > 1:
             raise ConfigError(f"`warmup_factor` (={self.warmup_factor!r}) must be at most 1")
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
-            raise ConfigError(f"`weight_decay` (={self.weight_decay!r}) must be a number from 0 on")
+        for name in ("weight_decay", "r1"):
+            if not (_is_number(value := getattr(self, name)) and value >= 0):
+                raise ConfigError(f"`{name}` (={value!r}) must be a number from 0 on")
         if not (_is_number(self.ema) and 0 <= self.ema < 1):
             raise ConfigError(f"`ema` (={self.ema!r}) must be a number from 0 to below 1")
         parts = self._parts()
@@ -137,8 +141,24 @@ class TrainConfig:
                 f"`d_steps` (={self.d_steps}) needs `update: alternating`: simultaneously, one "
                 "fake batch serves one update of each network"
             )
+        self._check_penalties()
         for part in parts:
             part.check(self)
+
+    def _check_penalties(self) -> None:
+        from raygan.gan.losses import LOSSES
+        from raygan.gan.penalties import check_penalty
+
+        loss = LOSSES.make(self.loss, self.parameters)
+        if loss.gradient_penalty > 0:
+            check_penalty(self, f"loss: {self.loss}")
+        if self.r1 > 0:
+            check_penalty(self, "r1")
+        if self.r1 > 0 and loss.gradient_penalty > 0:
+            raise ConfigError(
+                f"`r1` (={self.r1}) cannot be used with `loss: {self.loss}`, which has a gradient "
+                "penalty of its own; remove `r1`, or use another loss"
+            )
 
     def _parts(self) -> list[Part]:
         """The recipes that are named; completes :attr:`parameters` by their defaults."""

@@ -129,6 +129,7 @@ class TrainState:
             loss=LOSSES.make(self.config.loss, self.config.parameters),
             workers=workers,
             d_steps=self.config.d_steps,
+            r1=self.config.r1,
         )
 
     def _player(self, network: nn.Module, optimizer: Optimizer) -> Player:

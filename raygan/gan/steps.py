@@ -1,7 +1,7 @@
 """One training iteration, in its two forms (arXiv 1704.03971, section 5.1).
 
 Passes through a network per image (a forward is one, a backward one per kind of gradient, to
-the weights or to the input), with one update of D and without a gradient penalty:
+the weights or to the input), with one update of D and without a penalty on its slope:
 ``alternating`` takes 12, ``simultaneous`` 9; the textbook loop that back-propagates D's fake loss
 into G takes 15.
 """
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from raygan.gan.losses.loss import Loss
 from raygan.gan.nets.layers import constant, held_weights
 from raygan.gan.nets.rectifiers import clamp_slopes, clamped_slopes
-from raygan.gan.penalties import gradient_penalty
+from raygan.gan.penalties import gradient_penalty, r1_penalty
 from raygan.gan.workers import Workers
 
 _MOST_PROGRAMS = 256
@@ -37,8 +37,8 @@ gradient that an optimizer could tell from 0, so that G's gradient, which is tha
 STATISTICS = ("train/loss_d", "train/loss_g", "train/accuracy_real", "train/accuracy_fake")
 """What an iteration returns, in this order, each the mean over the global batch and D's updates.
 
-D's loss includes the gradient penalty. An accuracy is the share of images on the right side of
-the loss's boundary; where it has none (``wgan-gp``), both are the share of pairs, a real and a
+D's loss includes the penalties on its slope. An accuracy is the share of images on the right side
+of the loss's boundary; where it has none (``wgan-gp``), both are the share of pairs, a real and a
 fake image each, in which D ranks the real one higher.
 """
 
@@ -111,6 +111,8 @@ class Game:
     loss: Loss
     workers: Workers
     d_steps: int = 1
+    r1: float = 0.0
+    """Factor of :func:`~raygan.gan.penalties.r1_penalty` in D's loss; only if alternating."""
 
     def alternating(
         self, real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None = None
@@ -148,9 +150,14 @@ class Game:
         g, d = self.generator, self.discriminator
         with torch.no_grad():
             fake = g(noise)
+        if self.r1 > 0:
+            real = real.detach().requires_grad_()
         with d.held():
-            logits_real, logits_fake = self._judge(real, fake, together=not d.batch_statistics)
+            together = not d.batch_statistics and self.r1 == 0
+            logits_real, logits_fake = self._judge(real, fake, together=together)
             total = loss.real(logits_real).sum() + loss.fake(logits_fake).sum()
+            if self.r1 > 0:
+                total = total + self.r1 * r1_penalty(logits_real, real).sum()
             if mix is not None:
                 total = total + loss.gradient_penalty * gradient_penalty(d, real, fake, mix).sum()
             loss_d = total / batch

@@ -37,6 +37,7 @@ GAMES: dict[str, dict[str, Any]] = {
     },
     "wgan-gp": {"norm": "ln", "loss": "wgan-gp", "d_steps": 2},
     "hinge": {"norm": "sn", "loss": "hinge", "d_steps": 3},
+    "r1": {"norm": "gn", "r1": 5.0, "d_steps": 2},
     "resnet": {"norm": "bn", "architecture": "resnet"},
 }
 SOME_GAMES = ["bn alternating", "wn simultaneous", "wgan-gp"]

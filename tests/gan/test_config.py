@@ -9,6 +9,8 @@ import pytest
 
 from raygan.errors import ConfigError, RayganError
 from raygan.gan.config import CORE, TrainConfig, choices
+from raygan.gan.losses import LOSSES
+from raygan.gan.losses.log import Log
 from raygan.gan.nets.architectures import check_size
 
 WHOLE = (
@@ -74,6 +76,10 @@ def test_the_decay_of_the_mean_is_below_one(value):
         ({"norm": "bn", "loss": "wgan-gp"}, "each image by itself.*use ln or gn"),
         ({"update": "simultaneous", "loss": "wgan-gp"}, "needs `update: alternating`"),
         ({"compile": True, "loss": "wgan-gp"}, "does not differentiate a gradient once more"),
+        ({"norm": "bn", "r1": 1.0}, "`r1` cannot be used with `norm: bn`.*each image by itself"),
+        ({"update": "simultaneous", "r1": 1.0}, "`r1` needs `update: alternating`"),
+        ({"compile": True, "r1": 1.0}, "`r1` cannot be used with `compile: true`"),
+        ({"loss": "wgan-gp", "r1": 1.0}, r"`r1` \(=1.0\) cannot be used with `loss: wgan-gp`"),
         ({"update": "simultaneous", "d_steps": 2}, r"`d_steps` \(=2\) needs `update: alternating`"),
     ],
 )
@@ -82,6 +88,30 @@ def test_combinations_that_make_no_sense_are_refused_with_the_reason(fields, rea
         TrainConfig.of(**fields)
     for name in fields:
         TrainConfig.of(**{key: value for key, value in fields.items() if key != name})
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "r1"])
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "1", None, True])
+def test_the_factor_of_a_penalty_is_not_negative(name, value):
+    assert [getattr(TrainConfig(**{name: x}), name) for x in (0, 0.5, 10)] == [0, 0.5, 10]
+    with pytest.raises(ConfigError, match=rf"`{name}` \(=.*must be a number from 0 on"):
+        TrainConfig(**{name: value})
+
+
+def test_a_loss_of_a_user_with_a_gradient_penalty_is_checked_too():
+    class Steep(Log):
+        """Log loss with a penalty."""
+
+        name = "steep"
+        gradient_penalty = 2.0
+
+    LOSSES.add(Steep)
+    try:
+        TrainConfig(loss="steep", norm="ln")
+        with pytest.raises(ConfigError, match="`loss: steep` cannot be used with `norm: bn`"):
+            TrainConfig(loss="steep", norm="bn")
+    finally:
+        LOSSES.remove("steep")
 
 
 def test_the_seed_must_fit():

@@ -9,7 +9,7 @@ from torch import Tensor
 from raygan.gan.losses import LOSSES
 from raygan.gan.nets import kernels, layers
 from raygan.gan.nets.kernels import RectifyCPU
-from raygan.gan.penalties import gradient_penalty
+from raygan.gan.penalties import gradient_penalty, r1_penalty
 
 pytestmark = pytest.mark.usefixtures("float64")
 LOGITS = [-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0]
@@ -51,6 +51,17 @@ def test_the_penalty_is_that_of_a_critic_whose_slope_is_known():
     penalty.sum().backward()
     slope = (2 * (2 * a.detach() * lengths - 1) * 2 * lengths).sum()
     torch.testing.assert_close(a.grad, slope)
+
+
+def test_the_r1_penalty_is_half_the_squared_slope():
+    """D(x) = a · Σ x² has the slope 2 a x."""
+    a = torch.tensor(0.3, requires_grad=True)
+    real = torch.rand(4, 1, 3, 5).requires_grad_()
+    penalty = r1_penalty(a * real.square().sum((1, 2, 3)), real)
+    squares = real.detach().square().sum((1, 2, 3))
+    torch.testing.assert_close(penalty.detach(), 2 * 0.3**2 * squares)
+    penalty.sum().backward()
+    torch.testing.assert_close(a.grad, 4 * 0.3 * squares.sum())
 
 
 def test_a_flat_critic_has_a_finite_gradient():

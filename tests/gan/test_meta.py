@@ -76,8 +76,10 @@ def test_a_training_step_needs_no_value_on_the_host(state, norm, architecture, l
     assert (statistics.device, statistics.shape) == (META, (len(STATISTICS),))
 
 
-@pytest.mark.parametrize("fields", [{"optimizer": "adam"}, {"d_steps": 2}, {"ema": 0.9}])
-def test_optimizers_more_updates_of_d_and_averages_need_none_either(state, fields):
+@pytest.mark.parametrize(
+    "fields", [{"optimizer": "adam"}, {"d_steps": 2}, {"ema": 0.9}, {"r1": 1.0}]
+)
+def test_optimizers_more_updates_of_d_averages_and_penalties_need_none_either(state, fields):
     assert play(state(**fields)).device == META
 
 

@@ -89,6 +89,22 @@ def test_alternating_equals_the_textbook_loop_step_for_step(game, norm, loss, op
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("norm", "loss"), [("vanilla", "log"), ("wn", "log"), ("ln", "hinge")])
+def test_the_r1_penalty_equals_the_textbook_step_for_step(game, norm, loss):
+    ours, without = (game(norm=norm, loss=loss, r1=r1) for r1 in (5.0, 0.0))
+    plain = textbook.Game(*networks(ours), loss=loss, optimizer="rmsprop", lr=1e-3, r1=5.0)
+    for step in range(3):
+        statistics = ours.alternating(*batch(step))
+        expected = plain.step(*batch(step))
+        torch.testing.assert_close(statistics.tolist(), list(expected), rtol=1e-9, atol=1e-12)
+        for network, other in zip(networks(ours), networks(plain), strict=True):
+            torch.testing.assert_close(
+                network.state_dict(), other.state_dict(), rtol=1e-8, atol=1e-9
+            )
+        assert (statistics[0] - without.alternating(*batch(step))[0]).abs() > 1e-6
+
+
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
 def test_two_updates_of_d_are_two_steps_of_d_before_one_of_g(game, loss):
     both, first, second = (game(norm="wn", loss=loss, d_steps=d_steps) for d_steps in (2, 1, 1))

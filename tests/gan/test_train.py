@@ -511,6 +511,7 @@ def test_every_code_is_of_the_distribution_and_searches_begin_at_0(fresh, run, l
 NEW_FIELDS = [
     {"latent": "uniform", "norm": "bn"},
     {"lr_decay": "cosine", "warmup": 1, "norm": "wn"},
+    {"r1": 5.0, "norm": "sn"},
 ]
 
 

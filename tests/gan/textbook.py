@@ -102,11 +102,11 @@ class Game:
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, *, loss: str, optimizer: str,
-        lr: float, scaling: str = "weight",
+        lr: float, scaling: str = "weight", r1: float = 0.0,
     ):  # fmt: skip
         self.generator = Generator(copy.deepcopy(generator), scaling)
         self.discriminator = Discriminator(copy.deepcopy(discriminator), scaling)
-        self.loss = loss
+        self.loss, self.r1 = loss, r1
         self.optimizer_g = self._optimizer(optimizer, self.generator, lr)
         self.optimizer_d = self._optimizer(optimizer, self.discriminator, lr)
 
@@ -136,6 +136,15 @@ class Game:
             total = total + 10 * (slope.flatten().dot(slope.flatten()).sqrt() - 1) ** 2
         return total / len(real)
 
+    def r1_penalty(self, real: Tensor) -> Tensor:
+        """Mean over real images, one by one, of γ/2 ‖∇D(x)‖²."""
+        total = torch.zeros(())
+        for one in real:
+            image = one.detach()[None].requires_grad_()
+            (slope,) = torch.autograd.grad(self.discriminator(image), image, create_graph=True)
+            total = total + self.r1 / 2 * slope.flatten().dot(slope.flatten())
+        return total / len(real)
+
     @staticmethod
     def clamp(network: nn.Module) -> None:
         for layer in network.modules():
@@ -159,6 +168,8 @@ class Game:
         loss_d = self.compare(logits_real, 1.0) + self.compare(logits_fake, 0.0)
         if mix is not None:
             loss_d = loss_d + self.penalty(real, fake, mix)
+        if self.r1:
+            loss_d = loss_d + self.r1_penalty(real)
         loss_d.backward()
         self.optimizer_d.step()
         self.clamp(self.discriminator)

@@ -21,7 +21,10 @@ class Loss(Part):
 
     @property
     def gradient_penalty(self) -> float:
-        """Factor of :func:`raygan.gan.penalties.gradient_penalty` in D's loss; 0: there is none."""
+        """Factor of :func:`raygan.gan.penalties.gradient_penalty` in D's loss; 0: there is none.
+
+        Above 0, :func:`raygan.gan.penalties.check_penalty` holds for the configuration.
+        """
         return 0.0
 
     def real(self, logits: Tensor) -> Tensor:
