@@ -1,4 +1,5 @@
-"""Everything that training changes: what a checkpoint holds."""
+"""The state of a training run, which a checkpoint holds: both networks, their optimizers, the
+number of iterations done, and the evaluations so far."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from raygan.gan.workers import Workers
 _MOST_PROGRAMS = 256
 """Compiled programs of one function, after which PyTorch would run it uncompiled."""
 
-CERTAIN = 1e-26
+LEAST_WEIGHT = 1e-26
 """Least weight of a fake image in D's log loss when one backward serves both networks.
 
 A weight of σ(D(G(z))) below this (D(G(z)) < −60) is raised to it, which changes no float32
@@ -201,7 +201,7 @@ class Game:
             if shared:
                 with torch.no_grad():
                     weight_real = logits_real.neg().sigmoid_().div_(-batch)
-                    weight_fake = logits_fake.sigmoid().clamp_min_(CERTAIN)
+                    weight_fake = logits_fake.sigmoid().clamp_min_(LEAST_WEIGHT)
                     factor = logits_fake.neg().sigmoid_().neg_().div_(weight_fake)
                     weight_fake.div_(batch)
                     loss_d = (loss.real(logits_real).sum() + loss.fake(logits_fake).sum()) / batch

@@ -14,8 +14,6 @@ from raygan.report import finals, stability
 from raygan.report.tabular import parquet_bytes, table_of
 from raygan.storage import Storage
 
-RETRY = "-warmup"
-"""Ends the id of a trial with a warm-up that an early failure of its setting has called for."""
 STABILITY = (
     "worsening", "worsening_flat", "worsening_flat_95",
     "log_drawup", "log_drawup_flat", "log_drawup_flat_95", "roughness", "log_area",

@@ -62,10 +62,12 @@ class _WeightNormalized(nn.Module):
         self.scale = nn.Parameter(torch.ones(filters)) if affine else None
         self.bias = nn.Parameter(torch.zeros(filters)) if affine else None
         self._held: Tensor | None = None
-        self._rectifier: tuple[TPReLU, ...] = ()  # none or one; in a tuple: not a part of this
+        # none or one TPReLU; the tuple keeps it from being a submodule
+        self._rectifier: tuple[TPReLU, ...] = ()
 
     def offset(self) -> Tensor | None:
-        """What is added to the output: β, or −α of a rectifier that relies on it."""
+        """The bias that is added: β; or −α of the TPReLU after this layer, if
+        :func:`subtract_shifts` has set one."""
         for rectifier in self._rectifier:
             return -rectifier.shift
         return self.bias
@@ -205,7 +207,10 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def subtract_shifts(layers: Sequence[nn.Module]) -> None:
-    """Let each convolution without a bias subtract the α of the TPReLU after it: one pass less."""
+    """Let each convolution without a bias subtract the α of the TPReLU that follows it.
+
+    This saves one pass over the activations.
+    """
     for layer, rectifier in pairwise(layers):
         if (
             isinstance(layer, (WeightNormConv2d, WeightNormConvTranspose2d))

@@ -65,8 +65,8 @@ NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """The same where there is one node, which nothing can preempt: each trial would start a process
 that watches for it."""
 HEAD_RESOURCE = "node:__internal_head__"
-"""The resource by which Ray 2.60 itself marks the head node; a task can ask for it by no other
-public means that lasts as long as the cluster."""
+"""Resource by which Ray 2.60 marks the head node. Without nodes for drivers, drivers run there;
+they take no CPU. There is no public name for it."""
 CONNECT_SECONDS = 10.0
 MOST_OF_A_PATH = 24
 """Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""

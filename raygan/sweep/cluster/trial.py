@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WORKER_FAILURES = 3
 """How often in a row the workers of a trial may be lost without a new checkpoint in between."""
-RETRY = "--retry-failed runs it again from there"
+RETRY_ADVICE = "--retry-failed runs it again from there"
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ def _until_it_fails(
                 after = f"after iteration {step}" if step else "before the first checkpoint"
                 return (
                     f"its workers were lost {failures} times in a row {after}, the last time "
-                    f"because: {ray_quirks.cause_of(error)}; {RETRY}"
+                    f"because: {ray_quirks.cause_of(error)}; {RETRY_ADVICE}"
                 )
 
 

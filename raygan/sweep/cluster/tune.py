@@ -1,4 +1,4 @@
-"""Ray Tune runs a study's trials: adapters without decisions of their own."""
+"""Ray Tune runs the trials of a study: it starts what the study plans and says what happens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raygan.folder import TUNE
 from raygan.records import STEP
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import Job
-from raygan.sweep.cluster.trial import RETRY, run_trial
+from raygan.sweep.cluster.trial import RETRY_ADVICE, run_trial
 from raygan.sweep.spec.plan import TrialPlan
 from raygan.sweep.spec.sections import Scale
 from raygan.sweep.study.study import Study
@@ -32,8 +32,8 @@ FREE_SECONDS = 0.5
 """Between two looks for the resources of trials that were stopped or lost; one takes 1 ms."""
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
-"""How often in a row a trial's driver may be lost, with its node for instance, without a new
-evaluation in between."""
+"""Most losses in a row of a trial's driver, such as with its node, without a new evaluation in
+between."""
 
 Trainable = Callable[[dict[str, Any]], None]
 
@@ -256,6 +256,6 @@ class _Callback(_Adapter, tune.Callback):
         why = "an error that Ray does not name" if error is None else ray_quirks.cause_of(error)
         reason = (
             f"its driver failed {DRIVER_FAILURES + 1} times in a row, the last time because: "
-            f"{why}; {RETRY}"
+            f"{why}; {RETRY_ADVICE}"
         )
         self._study.ended(_trial_id(trial), reason)

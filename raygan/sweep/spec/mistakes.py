@@ -32,7 +32,10 @@ def explain(document: Document, error: ValidationError, keys: Keys) -> str:
 
 
 def _most_telling(error: ValidationError) -> list[Any]:
-    """One problem per place: a union reports one for each of its members."""
+    """One problem for each key.
+
+    pydantic reports a problem for each member of a union; their messages are joined by "or".
+    """
     problems: dict[Any, Any] = {}
     for problem in error.errors():
         path = tuple(part for part in problem["loc"] if part not in TAGS)
@@ -45,6 +48,7 @@ def _most_telling(error: ValidationError) -> list[Any]:
 
 def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
     path = problem["loc"]
+    # an error of the whole document names its key in backticks: find the line of that key
     if not path and (named := re.search(r"`([a-z0-9_.]+)`", problem["msg"])):
         path = tuple(named[1].split("."))
         path = next((known for known in document.lines if known[-len(path) :] == path), path)
