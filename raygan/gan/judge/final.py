@@ -94,10 +94,10 @@ def final_test(
     """Test ``generator``, frozen and in eval mode, on ``images`` (uint8 [N, C, H, W]).
 
     The random codes of an image, of the distribution ``latent``, depend on ``seed`` and its place.
-    ``batch_size``: images on the device at the same time; by default 100, or up to 1,000 small ones on a GPU. Losses do not
-    depend on it, up to float rounding. ``progress`` is called after each batch with the share of
-    the searches that are done, from 0 to 1. Raises :class:`~raygan.errors.RayganError` if a loss
-    from z = 0 is not finite.
+    ``batch_size``: images on the device at the same time; by default 100, or up to 1,000 small ones
+    on a GPU. Losses do not depend on it, up to float rounding. ``progress`` is called after each
+    batch with the share of the searches that are done, from 0 to 1. Raises
+    :class:`~raygan.errors.RayganError` if a loss from z = 0 is not finite.
     """
     images = images[: config.images]
     audited = images[: config.audited]
