@@ -345,6 +345,14 @@ def file_of(recipe: type[Recipe]) -> RecipeFile | None:
     return next((file for file, own in _used.values() if recipe in own), None)
 
 
+def file_name(recipe: type[Recipe]) -> str:
+    """The name of the user's file that the recipe comes from, its code known or not; empty of a
+    built-in one."""
+    if (file := file_of(recipe)) is not None:
+        return file.name
+    return next((name for name, (_, own) in _described.items() if recipe in own), "")
+
+
 def in_use() -> dict[str, tuple[RecipeFile, Sequence[type[Recipe]]]]:
     """The files that :func:`use` has entered, with their recipes, by the file's name."""
     return dict(_used)

@@ -177,7 +177,7 @@ class Evidence:
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the packages that the runs were trained with."""
     spent: dict[str, float] = field(default_factory=dict)
-    recipe: str = ""
+    yaml: str = ""
     """The sweep's resolved YAML."""
     search_method: str = ""
     """grid, random or tpe; empty if it is not known."""

@@ -14,6 +14,7 @@ from raygan.report.comparison_sheets import cells, claims, compared, plans
 from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.own_metrics import COLLAPSE, own_metrics
+from raygan.report.recipe_sheet import recipes
 from raygan.report.section_sheets import budget, crossings, failures, other_comparisons
 from raygan.report.tables import REASON, WHOLE_REASONS
 from raygan.report.tabular import Column, Sheet
@@ -43,6 +44,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         failures(evidence),
         assumptions(evidence),
         plans(evidence),
+        recipes(evidence),
         runs(evidence),
         *([own] if own.rows else []),
         learning_rates(evidence),

@@ -78,7 +78,7 @@ def hostile(records) -> Evidence:
         f"+{EVIL}", {"norm": "wn"}, [trial("wn", [0.04] * 6)], [], trial("wn", [0.04] * 6)
     )
     facts = {EVIL: EVIL}
-    return evidence(cell, other, baseline=0.05, data=facts, versions=facts, recipe=f"a: {EVIL}\n")
+    return evidence(cell, other, baseline=0.05, data=facts, versions=facts, yaml=f"a: {EVIL}\n")
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def made_up():
         baseline=0.05,
         finals=finals({"vanilla": 0.96, "bn": 0.8, "wn": 0.98}, *cells),
         data={"images": EVIL},
-        recipe=f"name: made-up\nnote: {EVIL}\n",
+        yaml=f"name: made-up\nnote: {EVIL}\n",
         search_method="random",
         claims=(Claim("lower", "wn", "bn"),),
         plans=(PlanEntry("2026-11-26T10:00:00+00:00", "ab" * 32),),
@@ -192,7 +192,7 @@ def test_names_cannot_become_markup(tmp_path):
     stopped = trial("wn", [0.01], "failed")
     stopped.reason = stopped.title = EVIL
     nasty = CellResults(EVIL, {"norm": EVIL}, [record, stopped], [record], record)
-    report = Report.of(Storage(str(tmp_path)), evidence(nasty, made_up().cells[1], recipe=EVIL))
+    report = Report.of(Storage(str(tmp_path)), evidence(nasty, made_up().cells[1], yaml=EVIL))
     assert "script" not in Links(report.html()).elements
     markdown = report.markdown()
     assert EVIL in markdown  # in the block of code, as it is

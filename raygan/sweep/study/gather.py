@@ -45,7 +45,7 @@ def make_report(
         data=_describe(spec, prepared),
         versions=summary.get(stored_sweep.VERSIONS, {}),
         spent=summary.get("spent", {}),
-        recipe=stored_sweep.dump(spec),
+        yaml=stored_sweep.dump(spec),
         finals=finals,
         images=_image_losses(sweep, spec, finals),
         resplit=spec.replicate.resplit,
