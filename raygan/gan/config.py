@@ -24,7 +24,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 class TrainConfig:
     """What one GAN is and how it is trained (Xiang & Li 2017, arXiv 1704.03971, section 5).
 
-    The defaults are the paper's. Norm, architecture, loss and optimizer are recipes
+    The defaults are the paper's. Norm, architecture, loss, optimizer and augmentation are recipes
     (:mod:`raygan.recipe`), whose own parameters stand in :attr:`parameters`; :meth:`of` takes all
     by name. Raises :class:`~raygan.errors.ConfigError` for a value that cannot be trained.
     """
@@ -75,6 +75,8 @@ class TrainConfig:
     flip: bool = False
     """Whether a real image is mirrored left to right with probability one half, each time that it
     is trained on. Held-out images are never mirrored."""
+    augment: str = "none"
+    """Differentiable augmentation of the real and fake images that D is trained on."""
     iterations: int = 20_000
     """Updates of G."""
     evaluate_every: int = 1_000
@@ -217,6 +219,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 def recipe_tables() -> dict[str, Table[Part]]:
     """The fields that name a recipe, each with the table of its kind."""
     # PyTorch is loaded here and not by whoever reads a configuration's fields
+    from raygan.gan.augmentations import AUGMENTATIONS
     from raygan.gan.losses import LOSSES
     from raygan.gan.nets.architectures import ARCHITECTURES
     from raygan.gan.nets.norms import NORMS
@@ -227,6 +230,7 @@ def recipe_tables() -> dict[str, Table[Part]]:
         "architecture": ARCHITECTURES,
         "loss": LOSSES,
         "optimizer": OPTIMIZERS,
+        "augment": AUGMENTATIONS,
     }
     return tables
 

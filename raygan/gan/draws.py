@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from raygan.data.feed import Feed
 from raygan.data.images import ImageSet
 from raygan.gan import sampling
+from raygan.gan.augmentations import AUGMENTATIONS
 from raygan.gan.config import TrainConfig
 from raygan.gan.losses import LOSSES
 from raygan.gan.workers import Workers
@@ -27,10 +29,13 @@ class Draw(NamedTuple):
     mix: Tensor | None
     """Between real and fake image, where the gradient penalty is taken, float32 [d_steps · n] in
     [0, 1); None for a loss without the penalty."""
+    chances: Tensor | None
+    """What the augmentation takes, float32 [(2 · d_steps + 1) · n, k] in [0, 1): for the real
+    images, the fake ones of D's updates, and those of G's update; None: there is none."""
 
 
 class Draws:
-    """Draws the images, codes and mixtures of any iteration."""
+    """Draws the images, codes, mixtures and augmentations of any iteration."""
 
     def __init__(
         self, config: TrainConfig, images: ImageSet, workers: Workers, device: torch.device
@@ -45,6 +50,7 @@ class Draws:
             config.seed, config.batch_size, config.code_size, part, device, config.latent
         )
         self._mixes = LOSSES.make(config.loss, config.parameters).gradient_penalty > 0
+        self._chances = AUGMENTATIONS[config.augment].chances
         self._d_steps = config.d_steps
 
     def __call__(self, step: int) -> Draw:
@@ -55,8 +61,16 @@ class Draws:
             _joined([self._real(place) for place in places]),
             _joined([noise(sampling.NOISE_D, place) for place in places]),
             noise(sampling.NOISE_G, step),
-            _joined([noise.mix(place) for place in places]) if self._mixes else None,
+            _joined([noise.uniform(sampling.MIX, place) for place in places])
+            if self._mixes
+            else None,
+            _joined(self._augmented(step, places)) if self._chances else None,
         )
+
+    def _augmented(self, step: int, places: range) -> list[Tensor]:
+        of_d = product((sampling.AUGMENT_REAL, sampling.AUGMENT_FAKE), places)
+        drawn = (*of_d, (sampling.AUGMENT_G, step))
+        return [self._noise.uniform(*each, self._chances) for each in drawn]
 
     def _real(self, place: int) -> Tensor:
         images = self._feed(place)

@@ -17,6 +17,7 @@ from raygan.gan.config import Latent
 
 # one stream per use, so that no two uses ever share random numbers
 INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS, FID, METRICS = range(10)
+AUGMENT_REAL, AUGMENT_FAKE, AUGMENT_G = range(10, 13)
 
 Places = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -82,10 +83,11 @@ class Noise:
         """Codes [batch_size / workers, code_size], float32, for ``step``."""
         return latent_codes(self._latent, self._shape, self._seeded(stream, step))[self._part]
 
-    def mix(self, step: int) -> Tensor:
-        """Shares [batch_size / workers], float32, uniform in [0, 1), for ``step``."""
-        rng = self._seeded(MIX, step)
-        return torch.rand(self._shape[0], generator=rng, device=rng.device)[self._part]
+    def uniform(self, stream: int, step: int, *each: int) -> Tensor:
+        """Numbers [batch_size / workers, \\*each], float32, uniform in [0, 1), for ``step``."""
+        rng = self._seeded(stream, step)
+        shape = (self._shape[0], *each)
+        return torch.rand(shape, generator=rng, device=rng.device)[self._part]
 
     def _seeded(self, stream: int, step: int) -> torch.Generator:
         return self._generator.manual_seed(derive_seed(self._seed, stream, step))

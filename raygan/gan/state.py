@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from raygan.errors import CheckpointError
 from raygan.gan import sampling
+from raygan.gan.augmentations import AUGMENTATIONS
 from raygan.gan.averaging import Average
 from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.losses import LOSSES
@@ -124,13 +125,16 @@ class TrainState:
 
     def game(self, workers: Workers) -> Game:
         """The two networks and their optimizers, ready to play."""
+        config = self.config
+        augmentation = AUGMENTATIONS.make(config.augment, config.parameters)
         return Game(
             generator=self._player(self.generator, self.optimizer_g),
             discriminator=self._player(self.discriminator, self.optimizer_d),
-            loss=LOSSES.make(self.config.loss, self.config.parameters),
+            loss=LOSSES.make(config.loss, config.parameters),
             workers=workers,
-            d_steps=self.config.d_steps,
-            r1=self.config.r1,
+            d_steps=config.d_steps,
+            r1=config.r1,
+            augmentation=augmentation,
         )
 
     def _player(self, network: nn.Module, optimizer: Optimizer) -> Player:

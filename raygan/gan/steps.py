@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from raygan.gan.augmentations.augmentation import Augmentation
+from raygan.gan.augmentations.none import NoAugmentation
 from raygan.gan.losses.loss import Loss
 from raygan.gan.nets.layers import constant, held_weights
 from raygan.gan.nets.rectifiers import clamp_slopes, clamped_slopes
@@ -113,29 +115,40 @@ class Game:
     d_steps: int = 1
     r1: float = 0.0
     """Factor of :func:`~raygan.gan.penalties.r1_penalty` in D's loss; only if alternating."""
+    augmentation: Augmentation = field(default_factory=NoAugmentation)
+    """Of every image that D is given. Penalties are on the slope at what D is given."""
 
     def alternating(
-        self, real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None = None
+        self,
+        real: Tensor,
+        noise_d: Tensor,
+        noise_g: Tensor,
+        mix: Tensor | None = None,
+        chances: Tensor | None = None,
     ) -> Tensor:
         """D's updates on ``real`` and G(``noise_d``), then G's update on G(``noise_g``).
 
         ``real``: float32 [d_steps · n, C, H, W] in [0, 1]; ``noise_d``: float32 [d_steps · n,
         code_size]; ``noise_g``: float32 [n, code_size]; ``mix``: float32 [d_steps · n] in [0, 1],
-        where the gradient penalty is taken, if the loss has one. n is this worker's share of the
-        global batch. Returns the sums :data:`STATISTICS`, on the device.
+        where the gradient penalty is taken, if the loss has one; ``chances``: float32
+        [(2 · d_steps + 1) · n, k] in [0, 1), of the augmentation, if there is one. n is this
+        worker's share of the global batch. Returns the sums :data:`STATISTICS`, on the device.
         """
         loss = self.loss
         batch = len(noise_g) * self.workers.count
         g, d = self.generator, self.discriminator
-        mixes = [None] * self.d_steps if mix is None else mix.chunk(self.d_steps)
+        steps = self.d_steps
+        mixes = [None] * steps if mix is None else mix.chunk(steps)
+        *of_updates, of_g = self._chances(chances)
+        of_real, of_fake = of_updates[:steps], of_updates[steps:]
         of_d: list[Tensor] = []
         with g.held():
             for part in zip(
-                real.chunk(self.d_steps), noise_d.chunk(self.d_steps), mixes, strict=True
+                real.chunk(steps), noise_d.chunk(steps), mixes, of_real, of_fake, strict=True
             ):
                 of_d.append(self._update_d(loss, batch, *part))
             with constant(d.network), d.held():
-                logits = d(g(noise_g))
+                logits = d(self._augmented(g(noise_g), of_g))
             loss_g = loss.generator(logits).sum() / batch
             gradients = torch.autograd.grad(loss_g, g.parameters)
         self.workers.sum_(*gradients)
@@ -144,12 +157,20 @@ class Game:
         return torch.stack((loss_d, loss_g.detach(), *accuracies))
 
     def _update_d(
-        self, loss: Loss, batch: int, real: Tensor, noise: Tensor, mix: Tensor | None
+        self,
+        loss: Loss,
+        batch: int,
+        real: Tensor,
+        noise: Tensor,
+        mix: Tensor | None,
+        of_real: Tensor | None,
+        of_fake: Tensor | None,
     ) -> Tensor:
         """One update of D; returns its loss and its two accuracies."""
         g, d = self.generator, self.discriminator
         with torch.no_grad():
-            fake = g(noise)
+            real = self._augmented(real, of_real)
+            fake = self._augmented(g(noise), of_fake)
         if self.r1 > 0:
             real = real.detach().requires_grad_()
         with d.held():
@@ -167,20 +188,25 @@ class Game:
         return torch.stack((loss_d.detach(), *_accuracies(loss, logits_real, logits_fake, batch)))
 
     def simultaneous(
-        self, real: Tensor, noise_d: Tensor, _noise_g: Tensor, _mix: Tensor | None = None
+        self,
+        real: Tensor,
+        noise_d: Tensor,
+        _noise_g: Tensor,
+        _mix: Tensor | None = None,
+        chances: Tensor | None = None,
     ) -> Tensor:
         """Both updates from the same networks and the same fake images G(``noise_d``).
 
         Arguments and result as for :meth:`alternating`; ``d_steps`` is 1, and there is no penalty.
         """
-        gradients_d, gradients_g, statistics = self.simultaneous_gradients(real, noise_d)
+        gradients_d, gradients_g, statistics = self.simultaneous_gradients(real, noise_d, chances)
         self.workers.sum_(*gradients_d, *gradients_g)
         self.discriminator.update(gradients_d)
         self.generator.update(gradients_g)
         return statistics
 
     def simultaneous_gradients(
-        self, real: Tensor, noise: Tensor
+        self, real: Tensor, noise: Tensor, chances: Tensor | None = None
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor]:
         """This worker's part of the gradients of D's and of G's loss, and the statistics.
 
@@ -192,7 +218,9 @@ class Game:
         loss = self.loss
         batch = len(real) * self.workers.count
         g, d = self.generator, self.discriminator
-        fake = g(noise)
+        of_real, of_fake, _ = self._chances(chances)
+        real = self._augmented(real, of_real)
+        fake = self._augmented(g(noise), of_fake)
         judged = fake.detach().requires_grad_()
         shared = loss.logistic and not d.batch_statistics
         with d.held():
@@ -217,6 +245,14 @@ class Game:
         accuracies = _accuracies(loss, logits_real, logits_fake, batch)
         statistics = torch.stack((loss_d.detach(), loss_g.detach(), *accuracies))
         return gradients_d, gradients_g, statistics
+
+    def _chances(self, chances: Tensor | None) -> Sequence[Tensor | None]:
+        """Those of the real images of each update of D, of the fake ones, and of G's update."""
+        parts = 2 * self.d_steps + 1
+        return [None] * parts if chances is None else chances.chunk(parts)
+
+    def _augmented(self, images: Tensor, chances: Tensor | None) -> Tensor:
+        return images if chances is None else self.augmentation(images, chances)
 
     def _judge(self, real: Tensor, fake: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
         """D's logits on both; in one call only where batch statistics cannot mix them."""

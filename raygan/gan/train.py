@@ -156,9 +156,15 @@ class _Run:
         iterate = game.alternating if config.update == "alternating" else game.simultaneous
         totals = torch.zeros(len(STATISTICS), device=device)
 
-        def play(real: Tensor, noise_d: Tensor, noise_g: Tensor, mix: Tensor | None) -> None:
+        def play(
+            real: Tensor,
+            noise_d: Tensor,
+            noise_g: Tensor,
+            mix: Tensor | None,
+            chances: Tensor | None,
+        ) -> None:
             with arithmetic(config.precision):
-                totals.add_(iterate(as_float(real), noise_d, noise_g, mix))
+                totals.add_(iterate(as_float(real), noise_d, noise_g, mix, chances))
 
         self._totals = totals
         self._draws = Draws(config, images, workers, device)

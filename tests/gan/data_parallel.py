@@ -44,7 +44,8 @@ SOME_GAMES = ["bn alternating", "wn simultaneous", "wgan-gp"]
 CURVES: dict[str, dict[str, Any]] = {
     "bn": {"norm": "bn", "ema": 0.5},
     "wn": {"norm": "wn", "latent": "uniform", "lr_decay": "linear"},
-    "wgan-gp": {"norm": "wn", "loss": "wgan-gp", "d_steps": 2},
+    "wgan-gp": {"norm": "wn", "loss": "wgan-gp", "d_steps": 2, "augment": "diffaugment"},
+    "augment": {"norm": "bn", "update": "simultaneous", "augment": "diffaugment"},
     "sn": {"norm": "sn", "loss": "hinge", "d_steps": 2, "ema": 0.5},
     "bf16": {"norm": "bn", "precision": "bf16"},
 }

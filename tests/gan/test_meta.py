@@ -56,8 +56,11 @@ def play(state: TrainState) -> Tensor:
     code, batch, of_d = config.code_size, config.batch_size, config.batch_size * config.d_steps
     given = [torch.empty(size, device=META) for size in ((of_d, *SHAPE), (of_d, code))]
     given += [torch.empty(batch, code, device=META)]
-    given += [torch.empty(of_d, device=META)] if config.loss == "wgan-gp" else []
-    statistics: Tensor = getattr(state.game(Workers()), config.update)(*given)
+    mix = torch.empty(of_d, device=META) if config.loss == "wgan-gp" else None
+    game = state.game(Workers())
+    count = game.augmentation.chances
+    chances = torch.empty(2 * of_d + batch, count, device=META) if count else None
+    statistics: Tensor = getattr(game, config.update)(*given, mix, chances)
     state.advance()
     return statistics
 
@@ -81,6 +84,12 @@ def test_a_training_step_needs_no_value_on_the_host(state, norm, architecture, l
 )
 def test_optimizers_more_updates_of_d_averages_and_penalties_need_none_either(state, fields):
     assert play(state(**fields)).device == META
+
+
+@pytest.mark.parametrize("augment", choices()["augment"])
+@pytest.mark.parametrize("update", choices()["update"])
+def test_an_augmentation_needs_none_either(state, augment, update):
+    assert play(state(augment=augment, update=update)).device == META
 
 
 @pytest.mark.parametrize(

@@ -139,10 +139,11 @@ def test_uniform_noise_is_spread_evenly_from_minus_one_to_one():
 
 
 def test_streams_have_numbers_of_their_own():
-    streams = [
-        getattr(sampling, name)
-        for name in ("INIT", "ORDER", "NOISE_D", "NOISE_G", "SAMPLES", "FLIPS")
-    ]
+    names = (
+        "INIT ORDER NOISE_D NOISE_G SAMPLES FLIPS MIX RESTARTS FID METRICS "
+        "AUGMENT_REAL AUGMENT_FAKE AUGMENT_G"
+    )
+    streams = [getattr(sampling, name) for name in names.split()]
     assert len(set(streams)) == len(streams)
 
 

@@ -508,14 +508,16 @@ def test_every_code_is_of_the_distribution_and_searches_begin_at_0(fresh, run, l
     assert all(0.8 < each <= 1 if latent == "uniform" else each > 1 for each in most)
 
 
-NEW_FIELDS = [
+WITH_OTHERS = [
     {"latent": "uniform", "norm": "bn"},
     {"lr_decay": "cosine", "warmup": 1, "norm": "wn"},
     {"r1": 5.0, "norm": "sn"},
+    {"augment": "diffaugment", "norm": "bn", "update": "simultaneous"},
+    {"augment": "diffaugment", "norm": "ln", "loss": "wgan-gp", "d_steps": 2},
 ]
 
 
-@pytest.mark.parametrize("fields", NEW_FIELDS)
+@pytest.mark.parametrize("fields", WITH_OTHERS)
 @pytest.mark.parametrize("pause", [2, 4])
 def test_a_run_with_other_fields_that_is_resumed_is_the_same(fresh, images, run, fields, pause):
     state = fresh(iterations=7, **fields)
@@ -528,9 +530,11 @@ def test_a_run_with_other_fields_that_is_resumed_is_the_same(fresh, images, run,
     assert curve(run(again)) == whole[pause // 2 :]
 
 
-@pytest.mark.parametrize("fields", NEW_FIELDS)
+@pytest.mark.parametrize("fields", WITH_OTHERS)
 def test_a_field_has_an_effect(fresh, run, fields):
-    found, plain = (run(fresh(iterations=7, **f))[-1] for f in (fields, {"norm": fields["norm"]}))
+    first, *_ = fields
+    others = {name: value for name, value in fields.items() if name != first}
+    found, plain = (run(fresh(iterations=7, **each))[-1] for each in (fields, others))
     assert found.metrics["train/loss_d"] != plain.metrics["train/loss_d"]
 
 

@@ -1,0 +1,9 @@
+"""No augmentation."""
+
+from raygan.gan.augmentations.augmentation import Augmentation
+
+
+class NoAugmentation(Augmentation):
+    """D sees the images as they are."""
+
+    name = "none"
