@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raygan.version import __version__ as __version__
+from raygan.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from raygan.sweep.commands.results import Results
+
+__all__ = ["__version__", "results", "run"]
 
 
 def results(sweep: str) -> pd.DataFrame:

@@ -48,6 +48,7 @@ def test_a_sweep_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) -> N
     code = "import raygan; print(raygan.__file__)"
     assert _run([sys.executable, "-c", code], tmp_path, **path).startswith(str(installed))
     command = [sys.executable, str(installed / "bin" / "raygan")]
+    assert (installed / "raygan" / "py.typed").is_file()
     _run([*command, "init", "mine"], tmp_path, **path)
     _run([*command, "sweep", "mine.yaml", "--smoke-test"], tmp_path, **path)
     frame = raygan.results(str(tmp_path / "results" / "mine-smoke"))
