@@ -15,6 +15,7 @@ from raygan import recipe, stored
 from raygan.errors import ConfigError
 from raygan.folder import RECIPES_FILE, recipe_file
 from raygan.recipe import Description, Parameter
+from raygan.recipes import tables
 from raygan.storage import Storage
 
 _Text = Annotated[str, StringConstraints(max_length=10_000)]
@@ -92,7 +93,7 @@ def enter(sweep: Storage) -> None:
     """
     for file in _read(sweep):
         described = [_described(each) for each in file.recipes]
-        recipe.enter_described(file.file, file.sha256, described)
+        recipe.enter_described(file.file, file.sha256, described, tables())
 
 
 def _read(sweep: Storage) -> list[_File]:

@@ -374,11 +374,13 @@ def describe(recipe: type[Recipe]) -> Description:
     return Description(recipe.table.kind, recipe.name, doc, tuple(parameters(recipe).values()))
 
 
-def enter_described(file: str, digest: str, descriptions: Sequence[Description]) -> None:
+def enter_described(
+    file: str, digest: str, descriptions: Sequence[Description], tables: Mapping[str, Table[Any]]
+) -> None:
     """Enter recipes of a user's file by their description, unless its code is in use.
 
-    They name and check values, but cannot train. Raises :class:`~raygan.errors.ConfigError` for
-    a description that no recipe can have.
+    They name and check values, but cannot train. ``tables``: those of all kinds, by the kind's
+    word. Raises :class:`~raygan.errors.ConfigError` for a description that no recipe can have.
     """
     known = _described.get(file)
     if (file in _used and _used[file][0].digest == digest) or (known and known[0] == digest):
@@ -386,7 +388,6 @@ def enter_described(file: str, digest: str, descriptions: Sequence[Description])
     use(own for name, (own, _) in _used.items() if name != file)
     for recipe in _described.pop(file, ("", []))[1]:
         recipe.table.remove(recipe.name)
-    tables = _tables()
     entered: list[type[Recipe]] = []
     for each in descriptions:
         if each.kind not in tables:
@@ -403,12 +404,6 @@ def enter_described(file: str, digest: str, descriptions: Sequence[Description])
         tables[each.kind].add(recipe)
         entered.append(recipe)
     _described[file] = (digest, entered)
-
-
-def _tables() -> dict[str, Table[Any]]:
-    from raygan.recipes import tables  # which loads all kinds
-
-    return tables()
 
 
 _described: dict[str, tuple[str, list[type[Recipe]]]] = {}
