@@ -83,6 +83,16 @@ def test_more_seeds_extend_it_and_another_setting_is_refused(sweep: Storage) -> 
         resumed(sweep, SWEEP.replace("features: 4", "features: 4, smoothing: 0.8"))
 
 
+def test_keys_without_effect_that_it_accepted_neither_stop_nor_change_it(sweep: Storage) -> None:
+    stored = sweep.read("sweep.yaml")
+    assert stored is not None
+    assert b"blocks: 2" in stored  # and `reduction` and `patience` with `rule: none`
+    sweep.write("sweep.yaml", stored.replace(b"blocks: 2", b"blocks: 3"))
+    assert resumed(sweep)[1] == []
+    with pytest.raises(ConfigError, match="`blocks` applies to `architecture: resnet`"):
+        resumed(sweep, SWEEP.replace("features: 4", "features: 4, blocks: 3"))
+
+
 def test_its_results_are_read(sweep: Storage) -> None:
     frame = raygan.results(sweep.uri)
     losses = dict(zip(frame.trial, frame.end_loss, strict=True))
