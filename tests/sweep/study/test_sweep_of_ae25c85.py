@@ -16,7 +16,7 @@ import raygan
 from raygan.errors import ConfigError
 from raygan.records import LOSS
 from raygan.storage import Storage
-from raygan.sweep.spec.sweep_spec import SweepSpec, validate
+from raygan.sweep.spec.sweep_spec import SweepSpec, load, validate
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep
 from raygan.sweep.study.search import Journal
@@ -73,6 +73,13 @@ def test_its_interrupted_trials_are_trained_as_they_were_planned_then_replicates
         f"{norm}-000-seed{seed}" for norm in ("bn", "wn") for seed in (1, 2)
     }
     assert {lr for _, lr, _ in trained[2:]} == {2e-3}
+
+
+def test_its_stored_yaml_resumes_it(sweep: Storage) -> None:
+    before = stored_sweep.stored_spec(sweep)
+    assert before is not None
+    spec = load(Path(sweep.uri) / "sweep.yaml")
+    assert stored_sweep.check_unchanged(spec, before, sweep) == []
 
 
 def test_more_seeds_extend_it_and_another_setting_is_refused(sweep: Storage) -> None:
