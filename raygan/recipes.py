@@ -11,6 +11,7 @@ from raygan.data.images import ImageSet
 from raygan.data.sources.source import DataSource
 from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
+from raygan.gan.augmentations.augmentation import Augmentation
 from raygan.gan.config import TrainConfig, parameter_tables
 from raygan.gan.judge.metric import Metric
 from raygan.gan.losses.loss import Loss
@@ -24,6 +25,7 @@ from raygan.sweep.stopping.rules import RULES
 
 __all__ = [
     "Architecture",
+    "Augmentation",
     "ConfigError",
     "DataSource",
     "ImageSet",
