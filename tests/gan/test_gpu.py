@@ -158,6 +158,8 @@ GAMES: list[dict[str, Any]] = [
         "d_steps": 2,
         "warmup": 15,
         "lr_decay": "cosine",
+        "r1": 1.0,
+        "augment": "diffaugment",
     }
 ]
 
