@@ -1,0 +1,21 @@
+"""How sharp samples are, compared with the images of the data set."""
+
+from raygan.recipes import Metric
+
+
+class Sharpness(Metric):
+    """Mean difference of neighbouring pixels of the samples, relative to that of real images."""
+
+    name = "sharpness"
+    sharpness_images: int = 256
+    """Real images that the samples are compared with."""
+
+    def measure(self, samples, images):
+        real = images.held_out("running")[: self.sharpness_images].to(samples.device)
+        return _roughness(samples) / _roughness(real)
+
+
+def _roughness(images):
+    rows = (images[:, :, 1:] - images[:, :, :-1]).abs().mean()
+    columns = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean()
+    return rows + columns
