@@ -26,7 +26,7 @@ class _Parameter(BaseModel):
     model_config = stored.STRICT
 
     name: stored.Word
-    type: Literal["bool", "int", "float", "str"] | list[_Text]
+    type: Literal["bool", "int", "float", "str"] | Annotated[list[_Text], Field(min_length=1)]
     """A list: the words that are allowed."""
     default: bool | int | float | _Text
     doc: _Text

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from keyword import iskeyword
 from pathlib import Path
 from types import ModuleType
 from typing import (
@@ -103,7 +104,9 @@ class Recipe:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        written = cls.__doc__
         dataclass(frozen=True, kw_only=True)(cls)
+        cls.__doc__ = written  # dataclass makes one where there is none
 
     def __post_init__(self) -> None:
         for parameter in parameters(type(self)).values():
@@ -222,7 +225,7 @@ class Table(Generic[R]):
             )
         if recipe.name in self._recipes:
             raise ConfigError(f"{label}: there is a {self.kind} of this name; choose another")
-        if not (inspect.getdoc(recipe) or "").strip() or "__doc__" not in vars(recipe):
+        if not (recipe.__doc__ or "").strip():
             raise ConfigError(f"{label}: add a docstring: reports and the reference show it")
         known = self.parameters()
         for parameter in parameters(recipe).values():
@@ -298,13 +301,14 @@ def read(path: Path) -> RecipeFile:
     try:
         with path.open("rb") as opened:
             data = opened.read(MOST_BYTES + 1)
-        source = data.decode()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not a text in UTF-8 ({error.reason})") from error
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB")
+    try:
+        source = data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not a text in UTF-8 ({error.reason})") from error
     if path.suffix != ".py" or not _is_word(path.stem):
         raise ConfigError(
             f"{path}: a file of recipes is named in letters, digits, '_' and '-' and ends with .py"
@@ -389,21 +393,39 @@ def enter_described(
     for recipe in _described.pop(file, ("", []))[1]:
         recipe.table.remove(recipe.name)
     entered: list[type[Recipe]] = []
-    for each in descriptions:
-        if each.kind not in tables:
-            raise ConfigError(f"{file}: there is no kind of recipe {shown(each.kind)!r}")
-        made: dict[str, Any] = {
-            "name": each.name,
-            "__doc__": each.doc,
-            "described_only": True,
-            "__annotations__": {parameter.name: parameter.type for parameter in each.parameters},
-            "_parameters": {parameter.name: parameter for parameter in each.parameters},
-            **{parameter.name: parameter.default for parameter in each.parameters},
-        }
-        recipe = type("Described", (tables[each.kind].base,), made)
-        tables[each.kind].add(recipe)
-        entered.append(recipe)
     _described[file] = (digest, entered)
+    for each in descriptions:
+        try:
+            if each.kind not in tables:
+                raise ConfigError(f"there is no kind of recipe {shown(each.kind)!r}")
+            recipe = _from_description(each, tables[each.kind].base)
+            tables[each.kind].add(recipe)
+        except ConfigError as error:
+            for recipe in _described.pop(file)[1]:
+                recipe.table.remove(recipe.name)
+            raise ConfigError(f"{file}: {error}") from error
+        entered.append(recipe)
+
+
+def _from_description(known: Description, base: type[Recipe]) -> type[Recipe]:
+    names = [parameter.name for parameter in known.parameters]
+    for name in names:
+        if (
+            not name.isidentifier()
+            or iskeyword(name)
+            or hasattr(base, name)
+            or names.count(name) > 1
+        ):
+            raise ConfigError(f"{shown(known.name)} can have no parameter {shown(name)!r}")
+    made: dict[str, Any] = {
+        "name": known.name,
+        "__doc__": known.doc,
+        "described_only": True,
+        "__annotations__": {parameter.name: parameter.type for parameter in known.parameters},
+        "_parameters": {parameter.name: parameter for parameter in known.parameters},
+        **{parameter.name: parameter.default for parameter in known.parameters},
+    }
+    return type("Described", (base,), made)
 
 
 _described: dict[str, tuple[str, list[type[Recipe]]]] = {}
@@ -442,7 +464,7 @@ def _enter(file: RecipeFile) -> list[type[Recipe]]:
             recipe.table.remove(recipe.name)
         if isinstance(error, ConfigError):
             raise ConfigError(f"{file.name}: {error}") from error
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             raise ConfigError(blame(error, [file]) or f"{file.name}: {error}") from error
         raise
     if not entered:

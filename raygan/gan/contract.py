@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from raygan.data.images import ImageSet
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, RayganError
 from raygan.gan import checkpoint
-from raygan.gan.config import TrainConfig
+from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.draws import Draws
 from raygan.gan.judge.metrics import measure
 from raygan.gan.nets.levels import Shape
@@ -29,6 +29,7 @@ from raygan.gan.pixels import as_float
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers
 from raygan.recipe import RecipeFile, blamed
+from raygan.shown import shown
 
 SHAPE: Shape = (3, 32, 32)
 """Of the images, if no other is asked for."""
@@ -78,13 +79,18 @@ def checked(config: TrainConfig, shape: Shape, checks: tuple[Check, ...]) -> Ite
     """The name of each of ``checks``, once it is passed; raises as :func:`check` does."""
     tiny = small(config)
     for name, function in checks:
-        with blamed():
-            try:
-                function(tiny, shape)
-            except ConfigError:
-                raise
-            except NotImplementedError as error:
-                raise ConfigError(f"{name}: a method is missing: {_where(error)}") from error
+        try:
+            with blamed():
+                try:
+                    function(tiny, shape)
+                except NotImplementedError as error:
+                    raise ConfigError(f"{name}: a method is missing: {_where(error)}") from error
+        except RayganError:
+            raise
+        except Exception as error:  # in a layer that a recipe has made, perhaps
+            used = ", ".join(f"{key}: {getattr(config, key)}" for key in recipe_tables())
+            problem = f"{type(error).__name__}: {shown(' '.join(str(error).split()), 300)}"
+            raise ConfigError(f"{name}, with {used}: {problem}") from error
         yield name
 
 
@@ -190,7 +196,11 @@ def _two_workers(config: TrainConfig, shape: Shape) -> None:
     _play(alone, shape, range(2))
     files = [file for file, _ in in_use().values()]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_worker, (config.to_dict(), files, shape, folder), nprocs=2)
+        try:
+            mp.spawn(_worker, (config.to_dict(), files, shape, folder), nprocs=2)
+        except mp.ProcessException as error:
+            problems = sorted(Path(folder).glob("error-*"))
+            raise ConfigError(problems[0].read_text() if problems else str(error)) from error
         together = torch.load(Path(folder) / "generator.pt", weights_only=True)
     for name, value in alone.generator.state_dict().items():
         if not torch.allclose(value, together[name], rtol=_CLOSE, atol=_CLOSE):
@@ -217,6 +227,10 @@ def _worker(
         _play(state, shape, range(2))
         if rank == 0:
             torch.save(state.generator.state_dict(), Path(folder) / "generator.pt")
+    except Exception as error:
+        problem = recipe.blame(error, files) or f"{type(error).__name__}: {error}"
+        (Path(folder) / f"error-{rank}").write_text(f"with two workers: {problem}")
+        raise
     finally:
         dist.destroy_process_group()
 

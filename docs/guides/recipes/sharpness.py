@@ -8,10 +8,10 @@ class Sharpness(Metric):
 
     name = "sharpness"
     sharpness_images: int = 256
-    """Real images that the samples are compared with."""
+    """Held-out images that the samples are compared with, at most."""
 
     def measure(self, samples, images):
-        real = images.held_out("running")[: self.sharpness_images].to(samples.device)
+        real = images.take(images.running[: self.sharpness_images]) / 255
         return _roughness(samples) / _roughness(real)
 
 
