@@ -43,7 +43,7 @@ BUILT_IN = NORMS.names
 def no_recipes_are_left() -> Iterator[None]:
     yield
     for file in list(recipe._described):
-        recipe.enter_described(file, "", [])
+        recipe.enter_described(file, "", [], {})
     recipe._described.clear()
     recipe.use([])
     assert NORMS.names == BUILT_IN

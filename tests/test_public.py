@@ -58,7 +58,9 @@ def test_the_names_of_raygan_are_as_pinned() -> None:
 
 
 def test_what_a_file_of_recipes_imports_is_as_pinned() -> None:
-    names = "Architecture Augmentation ConfigError DataSource ImageSet Loss Metric Norm OptimizerRecipe"
+    names = (
+        "Architecture Augmentation ConfigError DataSource ImageSet Loss Metric Norm OptimizerRecipe"
+    )
     names += " StopRule Stopper TrainConfig plan_levels tables"
     assert raygan.recipes.__all__ == names.split()
     assert all(hasattr(raygan.recipes, name) for name in raygan.recipes.__all__)

@@ -15,6 +15,7 @@ from raygan.gan.config import check_names
 from raygan.gan.losses import LOSSES
 from raygan.gan.nets.norms import NORMS
 from raygan.recipe import Description, Parameter, RecipeFile
+from raygan.recipes import tables
 from raygan.sweep.stopping.rules import RULES
 
 NORM = '''
@@ -35,7 +36,7 @@ BUILT_IN = NORMS.names
 def no_recipes_are_left() -> Iterator[None]:
     yield
     for file in list(recipe._described):
-        recipe.enter_described(file, "", [])
+        recipe.enter_described(file, "", [], tables())
     recipe._described.clear()
     recipe.use([])
     assert NORMS.names == BUILT_IN
@@ -247,7 +248,7 @@ def test_blame_names_the_last_line_of_the_users_own() -> None:
 
 def test_a_described_recipe_checks_values_but_has_no_code() -> None:
     scale = Parameter("scale", float, 1.0, "Factor.")
-    recipe.enter_described("mine.py", "0" * 64, [described("mine", "norm", scale)])
+    recipe.enter_described("mine.py", "0" * 64, [described("mine", "norm", scale)], tables())
     assert recipe.parameters(NORMS["mine"]) == {"scale": scale}
     assert recipe.describe(NORMS["mine"]) == described("mine", "norm", scale)
     with pytest.raises(ConfigError, match=r"`scale` \(=big\) must be a number"):
@@ -263,26 +264,28 @@ def test_a_described_recipe_checks_values_but_has_no_code() -> None:
 def test_a_description_of_code_that_is_in_use_changes_nothing() -> None:
     recipe.use([file_of()])
     made = NORMS["mine"]
-    recipe.enter_described("mine.py", file_of().digest, [described()])
+    recipe.enter_described("mine.py", file_of().digest, [described()], tables())
     assert NORMS["mine"] is made
-    recipe.enter_described("mine.py", "1" * 64, [described("older")])  # of another sweep
+    recipe.enter_described("mine.py", "1" * 64, [described("older")], tables())  # of another sweep
     assert NORMS.names == (*BUILT_IN, "older")
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "1" * 64])
 def test_descriptions_of_a_file_replace_those_of_its_other_versions(digest: str) -> None:
-    recipe.enter_described("mine.py", "0" * 64, [described()])
-    recipe.enter_described("mine.py", digest, [described("mine" if digest[0] == "0" else "new")])
+    recipe.enter_described("mine.py", "0" * 64, [described()], tables())
+    recipe.enter_described(
+        "mine.py", digest, [described("mine" if digest[0] == "0" else "new")], tables()
+    )
     assert len(NORMS.names) == len(BUILT_IN) + 1
 
 
 def test_a_description_that_no_recipe_can_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="mine.py: there is no kind of recipe 'spell'"):
-        recipe.enter_described("mine.py", "0" * 64, [described("mine", "spell")])
+        recipe.enter_described("mine.py", "0" * 64, [described("mine", "spell")], tables())
     wrong = Parameter("scale", float, "big", "Factor.")
     with pytest.raises(ConfigError, match=r"`scale` \(=big\) must be a number"):
-        recipe.enter_described("mine.py", "0" * 64, [described("mine", "norm", wrong)])
+        recipe.enter_described("mine.py", "0" * 64, [described("mine", "norm", wrong)], tables())
     with pytest.raises(ConfigError, match="there is a norm of this name"):
-        recipe.enter_described("mine.py", "0" * 64, [described("own"), described("bn")])
+        recipe.enter_described("mine.py", "0" * 64, [described("own"), described("bn")], tables())
     assert NORMS.names == BUILT_IN
     assert "raw" not in SOURCES.names

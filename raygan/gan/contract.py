@@ -121,14 +121,23 @@ def _shapes(config: TrainConfig, shape: Shape) -> None:
 
 def _gradients(config: TrainConfig, shape: Shape) -> None:
     state = TrainState.create(config, shape)
+    networks = (("generator", state.generator), ("discriminator", state.discriminator))
+    logits = state.discriminator(state.generator(torch.randn(_BATCH, config.code_size)))
+    for label, network in networks:
+        named = dict(network.named_parameters())
+        found = torch.autograd.grad(
+            logits.sum(), list(named.values()), retain_graph=True, allow_unused=True
+        )
+        for name, gradient in zip(named, found, strict=True):
+            if gradient is None:
+                raise ConfigError(f"the {label}'s parameter {name} has no gradient: it is not used")
     statistics = _play(state, shape, range(1))
     if not statistics.isfinite().all():
         raise ConfigError("the losses of the first iteration are not finite")
-    for label, network in (("generator", state.generator), ("discriminator", state.discriminator)):
+    for label, network in networks:
         for name, parameter in network.named_parameters():
-            if parameter.grad is None:
-                raise ConfigError(f"the {label}'s parameter {name} has no gradient")
-            if not (parameter.isfinite().all() and parameter.grad.isfinite().all()):
+            last = parameter.grad
+            if last is None or not (parameter.isfinite().all() and last.isfinite().all()):
                 raise ConfigError(f"the {label}'s parameter {name} is not finite after one update")
 
 
@@ -189,6 +198,7 @@ def _metrics(config: TrainConfig, shape: Shape) -> None:
 def _two_workers(config: TrainConfig, shape: Shape) -> None:
     """Two processes that share each batch end as one process does."""
     import torch.multiprocessing as mp
+    from torch.multiprocessing.spawn import ProcessException
 
     from raygan.recipe import in_use
 
@@ -198,7 +208,7 @@ def _two_workers(config: TrainConfig, shape: Shape) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             mp.spawn(_worker, (config.to_dict(), files, shape, folder), nprocs=2)
-        except mp.ProcessException as error:
+        except ProcessException as error:
             problems = sorted(Path(folder).glob("error-*"))
             raise ConfigError(problems[0].read_text() if problems else str(error)) from error
         together = torch.load(Path(folder) / "generator.pt", weights_only=True)
