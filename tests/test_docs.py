@@ -22,7 +22,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from raygan import recipe
 from raygan.cli import main
+from raygan.gan import contract
+from raygan.gan.config import TrainConfig
+from raygan.gan.judge.metrics import measure
 from raygan.gan.train_command import _parser
 from raygan.sweep.commands.prepare import main as data
 from raygan.sweep.spec import sweep_spec as spec
@@ -37,6 +41,15 @@ PAGES = [page for page in PAGES if page.name != "report.md"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 NO_CLUSTER = {"init", "prepare", "info"}
 """Commands that start neither Ray nor a server; so does ``--dry-run``."""
+
+
+RECIPES = ROOT / "docs" / "guides" / "recipes"
+
+
+@pytest.fixture(autouse=True)
+def no_recipes_are_left() -> Iterator[None]:
+    yield
+    recipe.use([])
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -99,7 +112,44 @@ def test_yaml_examples_are_valid_sweeps(page: Path) -> None:
     for number, text in enumerate(_blocks(page, "yaml")):
         found = parse(text, f"{_named(page)}, example {number}")
         found.data.setdefault("name", "example")  # a part of a sweep
+        recipe.use(recipe.read(RECIPES / name) for name in found.data.get("recipes", ()))
         assert spec.validate(found).name
+
+
+def test_the_recipes_of_the_guide_are_its_files() -> None:
+    shown = _blocks(ROOT / "docs" / "guides" / "recipes.md", "python")
+    assert sorted(shown) == sorted(path.read_text() for path in RECIPES.glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [contract.BEFORE_A_SWEEP, pytest.param(contract.ALL, marks=pytest.mark.cluster)],
+    ids=["quick", "all"],
+)
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("instance_norm.py", {"norm": "instance"}),
+        ("instance_norm.py", {"norm": "instance", "architecture": "resnet"}),
+        ("sharpness.py", {"norm": "vanilla"}),
+        ("shallow.py", {"architecture": "shallow", "norm": "bn"}),
+        ("shallow.py", {"architecture": "shallow", "norm": "wn"}),
+    ],
+)
+def test_the_recipes_of_the_guide_keep_the_contract(file: str, values, checks) -> None:
+    recipe.use([recipe.read(RECIPES / file)])
+    config = TrainConfig.of(**values)
+    passed = list(contract.checked(config, (1, 16, 16), checks))
+    assert passed == [name for name, _ in checks]
+
+
+def test_sharpness_compares_samples_with_held_out_images() -> None:
+    recipe.use([recipe.read(RECIPES / "sharpness.py")])
+    images = contract.noise_images((1, 16, 16))
+    held_out = images.take(images.running) / 255
+    assert measure({}, held_out, images, 0)[0]["val/sharpness"] == pytest.approx(1)
+    flat = measure({}, held_out.mean((2, 3), keepdim=True).expand(-1, -1, 16, 16), images, 0)
+    assert flat[0]["val/sharpness"] == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_named)

@@ -120,21 +120,20 @@ def _shapes(config: TrainConfig, shape: Shape) -> None:
 
 
 def _gradients(config: TrainConfig, shape: Shape) -> None:
+    fresh = TrainState.create(config, shape)
+    fresh.discriminator(fresh.generator(torch.randn(3, config.code_size))).sum().backward()
+    for label, network in (("generator", fresh.generator), ("discriminator", fresh.discriminator)):
+        for name, parameter in network.named_parameters():
+            if parameter.grad is None:
+                raise ConfigError(
+                    f"the {label}'s parameter {name} has no gradient: use it in `forward`, or "
+                    "remove it"
+                )
     state = TrainState.create(config, shape)
-    networks = (("generator", state.generator), ("discriminator", state.discriminator))
-    logits = state.discriminator(state.generator(torch.randn(_BATCH, config.code_size)))
-    for label, network in networks:
-        named = dict(network.named_parameters())
-        found = torch.autograd.grad(
-            logits.sum(), list(named.values()), retain_graph=True, allow_unused=True
-        )
-        for name, gradient in zip(named, found, strict=True):
-            if gradient is None:
-                raise ConfigError(f"the {label}'s parameter {name} has no gradient: it is not used")
     statistics = _play(state, shape, range(1))
     if not statistics.isfinite().all():
         raise ConfigError("the losses of the first iteration are not finite")
-    for label, network in networks:
+    for label, network in (("generator", state.generator), ("discriminator", state.discriminator)):
         for name, parameter in network.named_parameters():
             last = parameter.grad
             if last is None or not (parameter.isfinite().all() and last.isfinite().all()):
