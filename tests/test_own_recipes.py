@@ -92,7 +92,9 @@ def test_a_changed_file_is_refused(sweep: Storage) -> None:
     recipe.use([FILE])
     own_recipes.check_unchanged(sweep)
     recipe.use([RecipeFile("mine.py", NORM + "# a comment\n")])
-    with pytest.raises(ConfigError, match="^mine.py has changed since the sweep 'mine' began: res"):
+    with pytest.raises(
+        ConfigError, match=r"^mine.py has changed since the sweep 'mine' began: res"
+    ):
         own_recipes.check_unchanged(sweep)
     recipe.use([RecipeFile("other.py", NORM)])
     own_recipes.check_unchanged(sweep)

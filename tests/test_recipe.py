@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -83,7 +85,7 @@ def test_a_file_enters_its_recipes() -> None:
     ],
 )
 def test_what_a_recipe_declares_wrongly_is_refused(old: str, new: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^mine.py: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"^mine.py: .*{message}"):
         recipe.use([file_of(old, new)])
     assert NORMS.names == BUILT_IN
     assert recipe.in_use() == {}
@@ -119,7 +121,7 @@ def test_a_parameter_with_the_name_of_a_field_or_of_another_kinds_parameter_is_r
 
 def test_a_parameter_with_the_name_of_a_key_of_its_section_is_refused() -> None:
     rule = NORM.replace("Norm", "StopRule").replace("scale: float = 1.0", "grace: int = 1")
-    with pytest.raises(ConfigError, match="`grace` has the name of another key of the same sec"):
+    with pytest.raises(ConfigError, match=r"`grace` has the name of another key of the same sec"):
         recipe.use([RecipeFile("mine.py", rule)])
     assert "mine" not in RULES.names
 
@@ -174,7 +176,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, name, data, message) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConfigError, match=f"{name}: {message}"):
+    with pytest.raises(ConfigError, match=rf"{name}: {message}"):
         recipe.read(tmp_path / name)
 
 
@@ -220,19 +222,19 @@ def test_ensure_keeps_other_files() -> None:
     ],
 )
 def test_an_error_in_a_file_names_its_line(old: str, new: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}"):
+    with pytest.raises(ConfigError, match=rf"^{message}"):
         recipe.use([file_of(old, new)])
 
 
 def test_blame_names_the_last_line_of_the_users_own() -> None:
     recipe.use([RecipeFile("mine.py", NORM + "\ndef fails(f):\n    f()\n")])
     file, (made,) = recipe.in_use()["mine.py"]
-    fails = __import__("sys").modules[made.__module__].fails
+    fails = sys.modules[made.__module__].fails
 
     def ours() -> None:
         raise ValueError("bad \x1b[31m\nvalue")
 
-    with pytest.raises(ValueError, match="bad") as raised:
+    with pytest.raises(ValueError, match=r"bad") as raised:
         fails(ours)
     blamed = recipe.blame(raised.value, [file])
     assert blamed is not None
@@ -242,7 +244,7 @@ def test_blame_names_the_last_line_of_the_users_own() -> None:
     assert recipe.blame(raised.value, []) is None
     with pytest.raises(ConfigError, match=r"^mine.py:13: ValueError"), recipe.blamed():
         fails(ours)
-    with pytest.raises(ValueError, match="bad"), recipe.blamed():
+    with pytest.raises(ValueError, match=r"bad"), recipe.blamed():
         ours()
 
 
@@ -253,7 +255,7 @@ def test_a_described_recipe_checks_values_but_has_no_code() -> None:
     assert recipe.describe(NORMS["mine"]) == described("mine", "norm", scale)
     with pytest.raises(ConfigError, match=r"`scale` \(=big\) must be a number"):
         NORMS.make("mine", {"scale": "big"})
-    with pytest.raises(ConfigError, match="the code of the norm `mine` is needed: name its file"):
+    with pytest.raises(ConfigError, match=r"the code of the norm `mine` is needed: name its file"):
         recipe.require_code(NORMS["mine"])
     recipe.require_code(NORMS["bn"])
     recipe.use([file_of()])  # the code takes the description's place
@@ -280,12 +282,30 @@ def test_descriptions_of_a_file_replace_those_of_its_other_versions(digest: str)
 
 
 def test_a_description_that_no_recipe_can_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match="mine.py: there is no kind of recipe 'spell'"):
+    with pytest.raises(ConfigError, match=r"mine.py: there is no kind of recipe 'spell'"):
         recipe.enter_described("mine.py", "0" * 64, [described("mine", "spell")], tables())
     wrong = Parameter("scale", float, "big", "Factor.")
     with pytest.raises(ConfigError, match=r"`scale` \(=big\) must be a number"):
         recipe.enter_described("mine.py", "0" * 64, [described("mine", "norm", wrong)], tables())
-    with pytest.raises(ConfigError, match="there is a norm of this name"):
+    with pytest.raises(ConfigError, match=r"there is a norm of this name"):
         recipe.enter_described("mine.py", "0" * 64, [described("own"), described("bn")], tables())
     assert NORMS.names == BUILT_IN
     assert "raw" not in SOURCES.names
+
+
+@pytest.mark.cluster  # a process that has loaded nothing else
+def test_a_file_may_be_the_first_to_ask_for_any_kind(tmp_path: Path) -> None:
+    kinds = ("Norm", "Architecture", "Loss", "OptimizerRecipe", "Metric", "StopRule", "DataSource")
+    text = f"from raygan.recipes import {', '.join(kinds)}\n" + "".join(
+        f'class My{kind}({kind}):\n    """Mine."""\n    name = "mine"\n' for kind in kinds
+    )
+    (tmp_path / "mine.py").write_text(text)
+    program = (
+        "from pathlib import Path; from raygan import recipe\n"
+        "recipe.use([recipe.read(Path('mine.py'))])\n"
+        "print(len(recipe.in_use()['mine.py'][1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == (f"{len(kinds)}\n", "")

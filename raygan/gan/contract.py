@@ -126,7 +126,7 @@ def _gradients(config: TrainConfig, shape: Shape) -> None:
         for name, parameter in network.named_parameters():
             if parameter.grad is None:
                 raise ConfigError(
-                    f"the {label}'s parameter {name} has no gradient: use it in `forward`, or "
+                    f"the {label}'s parameter {name} has no gradient: use it in forward, or "
                     "remove it"
                 )
     state = TrainState.create(config, shape)

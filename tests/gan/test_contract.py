@@ -127,16 +127,16 @@ def test_wrong_shapes_and_ranges_are_refused(generator, discriminator, message) 
 
 
 def test_a_parameter_without_a_gradient_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the generator's parameter .*scale has no gradient"):
+    with pytest.raises(ConfigError, match=r"the generator's parameter .*scale has no gradient"):
         hold(norm("return x"), GRADIENTS)
-    with pytest.raises(ConfigError, match="the losses of the first iteration are not finite"):
+    with pytest.raises(ConfigError, match=r"the losses of the first iteration are not finite"):
         hold(norm("return x * self.scale / 0"), GRADIENTS)
 
 
 def test_state_that_is_no_buffer_is_refused() -> None:
     config = norm("self.seen += 1; return x * self.scale * self.seen")
     hold(config, SHAPES, GRADIENTS)
-    with pytest.raises(ConfigError, match="differs from an uninterrupted one .* or a buffer"):
+    with pytest.raises(ConfigError, match=r"differs from an uninterrupted one .* or a buffer"):
         hold(config, RESUMED)
     counted = "self.register_buffer('count', torch.zeros(()))"
     hold(norm("self.count.add_(1); return x * self.scale * self.count.clone()", counted), RESUMED)
@@ -147,7 +147,7 @@ def test_state_that_is_no_buffer_is_refused() -> None:
     ["return (x - x.mean()) * self.scale", "return x * self.scale * x.abs().mean(0, keepdim=True)"],
 )
 def test_a_batch_that_mixes_images_in_eval_mode_is_refused(forward: str) -> None:
-    with pytest.raises(ConfigError, match="in eval mode, the generator's output depends on the"):
+    with pytest.raises(ConfigError, match=r"in eval mode, the generator's output depends on the"):
         hold(norm(forward), ALONE)
 
 
@@ -163,7 +163,7 @@ def test_a_batch_that_mixes_images_in_eval_mode_is_refused(forward: str) -> None
 def test_reading_values_on_the_host_is_refused(forward: str) -> None:
     config = norm(forward)
     hold(config, SHAPES, GRADIENTS)
-    with pytest.raises(ConfigError, match="a training step reads a value back to the host"):
+    with pytest.raises(ConfigError, match=r"a training step reads a value back to the host"):
         hold(config, MEANWHILE)
     hold(norm("return x * self.scale"), MEANWHILE)
 
@@ -171,7 +171,7 @@ def test_reading_values_on_the_host_is_refused(forward: str) -> None:
 @pytest.mark.cluster  # starts processes
 def test_statistics_over_the_batch_of_one_worker_are_refused() -> None:
     own = "return x * self.scale / (1 + x.abs().mean((0, 2, 3), keepdim=True))"
-    with pytest.raises(ConfigError, match="two workers train another generator than one: its "):
+    with pytest.raises(ConfigError, match=r"two workers train another generator than one: its "):
         hold(norm(own), TWO)
     hold(norm("return x * self.scale"), TWO)
 
@@ -179,7 +179,7 @@ def test_statistics_over_the_batch_of_one_worker_are_refused() -> None:
 @pytest.mark.cluster  # starts processes
 def test_an_error_that_comes_with_two_workers_only_names_its_line() -> None:
     config = norm("torch.distributed.is_initialized() and x.nothing; return x * self.scale")
-    with pytest.raises(ConfigError, match=f"with two workers: mine.py:{FORWARD_LINE}: Attr"):
+    with pytest.raises(ConfigError, match=rf"with two workers: mine.py:{FORWARD_LINE}: Attr"):
         hold(config, TWO)
 
 
@@ -191,7 +191,7 @@ def test_an_error_that_comes_with_two_workers_only_names_its_line() -> None:
     ],
 )
 def test_an_error_names_file_and_line(forward: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^mine.py:{FORWARD_LINE}: {message}"):
+    with pytest.raises(ConfigError, match=rf"^mine.py:{FORWARD_LINE}: {message}"):
         contract.check(norm(forward), SHAPE)
 
 
@@ -199,7 +199,7 @@ def test_a_missing_method_is_named() -> None:
     config = architecture()
     text = ARCHITECTURE.format(generator=FAKE, discriminator=REAL)
     recipe.use([RecipeFile("flat.py", text.replace("discriminator", "discriminate"))])
-    with pytest.raises(ConfigError, match="a method is missing: Architecture.discriminator"):
+    with pytest.raises(ConfigError, match=r"a method is missing: Architecture.discriminator"):
         contract.check(config, SHAPE)
 
 
@@ -219,5 +219,5 @@ class Counting(Metric):
         return next(COUNT)
 '''
     recipe.use([RecipeFile("counting.py", metric)])
-    with pytest.raises(ConfigError, match="a metric has two values for the same images"):
+    with pytest.raises(ConfigError, match=r"a metric has two values for the same images"):
         hold(TrainConfig(), METRICS)

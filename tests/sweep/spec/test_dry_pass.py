@@ -150,7 +150,7 @@ def test_the_message_names_the_yaml_the_file_and_the_line(read, tmp_path: Path) 
 
 def test_a_broken_metric_and_a_broken_stop_rule_are_refused(read) -> None:
     broken = METRIC.replace("samples.mean()", "samples")
-    with pytest.raises(ConfigError, match="the metric `brightness` returned tensor"):
+    with pytest.raises(ConfigError, match=r"the metric `brightness` returned tensor"):
         read(OWN + broken, "train: {norm: bn}")
     rule = RULE.replace("return False", "return step > 100")
     early = "train: {norm: bn}\nstop: {rule: late}\nsearch: {trials: 2, lr: [1.0e-4, 1.0e-3]}"
