@@ -442,7 +442,6 @@ def require_code(recipe: type[Recipe]) -> None:
 
 
 def _enter(file: RecipeFile) -> list[type[Recipe]]:
-    _tables()  # before the file asks for a kind whose table nobody has loaded
     module = ModuleType(f"raygan_recipe_{Path(file.name).stem.replace('-', '_')}")
     module.__file__ = file.name
     sys.modules[module.__name__] = module  # where type hints are looked up

@@ -44,3 +44,6 @@ __all__ = [
 def tables() -> dict[str, Table[Any]]:
     """The table of every kind, by the kind's word."""
     return {table.kind: table for table in (*parameter_tables(), RULES, SOURCES)}
+
+
+tables()  # a file that imports a kind finds its table loaded
