@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from raygan.cli import main as command
-from raygan.sweep.commands.prepare import main as data_command
+from raygan.sweep.commands.data_command import main as data_command
 from raygan.sweep.spec.sweep_spec import spec_class
 
 FOLDER = Path(__file__).parent / "reference"

@@ -28,7 +28,7 @@ from raygan.gan import contract
 from raygan.gan.config import TrainConfig
 from raygan.gan.judge.metrics import measure
 from raygan.gan.train_command import _parser
-from raygan.sweep.commands.prepare import main as data
+from raygan.sweep.commands.data_command import main as data
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from tests.clusters import wait_until

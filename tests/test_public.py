@@ -11,7 +11,7 @@ import pytest
 import raygan
 import raygan.recipes
 from raygan.cli import main
-from raygan.sweep.commands.prepare import main as data
+from raygan.sweep.commands.data_command import main as data
 from raygan.version import __version__
 from tests.conftest import ROOT
 

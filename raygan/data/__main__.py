@@ -1,4 +1,4 @@
-from raygan.sweep.commands.prepare import main
+from raygan.sweep.commands.data_command import main
 
 if __name__ == "__main__":  # processes that are spawned load this module, too
     main(prog_name="python -m raygan.data")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raygan.report import words
-from raygan.report.claims import Claim
+from raygan.report.claim import Claim
 from raygan.report.evidence import Evidence
 from raygan.report.family import Comparison, Family
 from raygan.report.multiple import holm

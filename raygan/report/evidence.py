@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raygan.records import WARMUP_SUFFIX, TrialRecord
-from raygan.report.claims import Claim, PlanEntry
+from raygan.report.claim import Claim, PlanEntry
 from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
 from raygan.report.finals import Found, positive
 from raygan.report.ladder import Agreement

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
-from raygan.report.claims import Claim
+from raygan.report.claim import Claim
 from raygan.report.compare import geometric_mean, wilson
 from raygan.report.declared import results
 from raygan.report.evidence import CellResults, Evidence

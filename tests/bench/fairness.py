@@ -32,7 +32,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from raygan.sweep.spec.sections import recipe_sections
+from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.study.study import Study
 from tests.sweep import simulated
 from tests.sweep.simulated import EVERY, FULL, FULL_ITERATIONS, ITERATIONS, NORMS, TRIALS

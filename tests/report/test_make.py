@@ -14,7 +14,7 @@ from PIL import Image
 
 from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER
 from raygan.report import cell_figures, course_figures, figures, forest_figure, make, sheets
-from raygan.report.claims import Claim, PlanEntry
+from raygan.report.claim import Claim, PlanEntry
 from raygan.report.drawing import COLORS
 from raygan.report.evidence import CellResults
 from raygan.report.finals import read_finals

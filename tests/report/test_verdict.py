@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from raygan.report.claims import Claim
+from raygan.report.claim import Claim
 from raygan.report.declared import results
 from raygan.report.evidence import CellResults
 from raygan.report.family import of_losses, of_speed, of_worsening

@@ -35,9 +35,9 @@ from functools import cache, lru_cache
 from raygan.records import LOSS, STEP, TrialRecord, end_loss
 from raygan.storage import Storage
 from raygan.sweep.spec import sweep_spec as spec
-from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.stopping.rules import is_exempt, make_stopper
 from raygan.sweep.study.study import OUTCOME, Study
 

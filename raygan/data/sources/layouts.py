@@ -1,4 +1,4 @@
-"""The layouts that several data sources have in common: image files, a zip of them, tables."""
+"""The layouts that several data sources have in common: image files, a zip of them, parquet_reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from raygan.data import files
 from raygan.data.decode import IMAGE_SUFFIXES
 from raygan.data.files import File
-from raygan.data.sources import archives, leftout, pieces, splits, tables
+from raygan.data.sources import archives, leftout, parquet_reader, pieces, splits
 from raygan.data.sources.pieces import Piece, cut, ranges
 from raygan.data.sources.source import Source, digest_of
 from raygan.errors import DataError
@@ -121,14 +121,14 @@ def parquet_tables(
     selected = [file for name in chosen for file in by_split[name]]
     groups = []
     for file in selected:
-        rows = retrying(partial(tables.row_groups, file.path), file.path)
+        rows = retrying(partial(parquet_reader.row_groups, file.path), file.path)
         groups.append((file.path, [0, *accumulate(rows)]))
 
     def cut_tables(size: int) -> Iterator[Piece]:
         parts = (
             (name, start, stop - start) for name, ends in groups for start, stop in pairwise(ends)
         )
-        return (tables.ParquetPiece(path, group) for group in cut(parts, size))
+        return (parquet_reader.ParquetPiece(path, group) for group in cut(parts, size))
 
     count, left_out = sum(ends[-1] for _, ends in groups), _left_out(listed, whole)
     digest = digest_of(selected)

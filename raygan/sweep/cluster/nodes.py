@@ -14,7 +14,7 @@ from raygan.errors import ResourceError
 from raygan.shown import duration, shown
 from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.cluster.ray_quirks import Scaling
-from raygan.sweep.spec.sections import Scale
+from raygan.sweep.spec.yaml_sections import Scale
 from raygan.sweep.study.study import Study
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.trial import RETRY_ADVICE, run_trial
 from raygan.sweep.spec.plan import TrialPlan
-from raygan.sweep.spec.sections import Scale
+from raygan.sweep.spec.yaml_sections import Scale
 from raygan.sweep.study.study import Study
 
 DRIVER_RESOURCE = "raygan_driver"

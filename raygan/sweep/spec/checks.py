@@ -15,8 +15,8 @@ from raygan.gan.nets.architectures import check_size
 from raygan.shown import shown
 from raygan.sweep.spec import claims
 from raygan.sweep.spec.mistakes import message
-from raygan.sweep.spec.sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
+from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
 from raygan.sweep.stopping.rules import RULES, first_stop, grace, rule_of
 
 if TYPE_CHECKING:

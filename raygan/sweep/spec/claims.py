@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raygan.report.claims import Claim
+from raygan.report.claim import Claim
 from raygan.report.family import axes
 from raygan.shown import shown
 from raygan.sweep.spec import plan
-from raygan.sweep.spec.sections import SECOND, margin
+from raygan.sweep.spec.yaml_sections import SECOND, margin
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from raygan import recipe
 from raygan.gan.config import TrainConfig, parameter_tables
-from raygan.sweep.spec.sections import Range, Scalar
+from raygan.sweep.spec.yaml_sections import Range, Scalar
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec

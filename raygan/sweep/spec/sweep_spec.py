@@ -29,7 +29,8 @@ from raygan.recipe import parameters
 from raygan.shown import shown
 from raygan.sweep.spec import checks, dry_pass, yaml_loader
 from raygan.sweep.spec.mistakes import explain
-from raygan.sweep.spec.sections import (
+from raygan.sweep.spec.space import search_method
+from raygan.sweep.spec.yaml_sections import (
     Budget,
     Dataset,
     DeclaredClaim,
@@ -48,7 +49,6 @@ from raygan.sweep.spec.sections import (
     Warmup,
     recipe_sections,
 )
-from raygan.sweep.spec.space import search_method
 from raygan.sweep.stopping.rules import RULES
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -9,7 +9,7 @@ from raygan.errors import ConfigError
 from raygan.recipe import Table, blamed, parameters
 from raygan.sweep.stopping.asha import Asha
 from raygan.sweep.stopping.median import Median
-from raygan.sweep.stopping.none import Never
+from raygan.sweep.stopping.never import Never
 from raygan.sweep.stopping.patience import Patience
 from raygan.sweep.stopping.rule import GRACE, Stopper, StopRule
 

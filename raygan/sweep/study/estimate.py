@@ -12,9 +12,9 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from raygan.sweep.spec.sections import Stop
+from raygan.sweep.spec.yaml_sections import Stop
 from raygan.sweep.stopping.asha import Asha
-from raygan.sweep.stopping.none import Never
+from raygan.sweep.stopping.never import Never
 from raygan.sweep.stopping.rules import grace, is_exempt, rule_of
 
 if TYPE_CHECKING:

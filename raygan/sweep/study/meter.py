@@ -14,7 +14,7 @@ from raygan.errors import RayganError
 from raygan.folder import CLOCK_FILE
 from raygan.records import TrialRecord
 from raygan.storage import Storage
-from raygan.sweep.spec.sections import Budget
+from raygan.sweep.spec.yaml_sections import Budget
 
 SAVE_SECONDS = 10.0
 

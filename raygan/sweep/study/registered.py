@@ -17,11 +17,11 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from raygan import recipe, stored
 from raygan.folder import PLAN_FILE
-from raygan.report.claims import Claim, PlanEntry
+from raygan.report.claim import Claim, PlanEntry
 from raygan.storage import Storage
 from raygan.sweep.spec import claims
-from raygan.sweep.spec.sections import DeclaredClaim
 from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.yaml_sections import DeclaredClaim
 
 NOT_IN_IT = ("storage", "scale", "budget", "tracking")
 """Keys of the YAML that say where and how a sweep runs; they are not part of its plan."""

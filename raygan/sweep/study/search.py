@@ -27,9 +27,9 @@ from optuna.trial import FrozenTrial, TrialState
 from raygan.gan.sampling import derive_seed
 from raygan.records import end_loss
 from raygan.sweep.spec import space
-from raygan.sweep.spec.sections import Range, Scalar
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.yaml_sections import Range, Scalar
 
 logger = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -24,8 +24,8 @@ from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import TrialPlan
-from raygan.sweep.spec.sections import Budget
 from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.yaml_sections import Budget
 from raygan.sweep.study import looks
 from raygan.sweep.study.cell import CellStudy
 from raygan.sweep.study.meter import Clock, Spent

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from raygan.data import DatasetConfig
 from raygan.data.decode import decode
 from raygan.data.sources import find as sources
-from raygan.data.sources import tables
+from raygan.data.sources import parquet_reader as tables
 from raygan.errors import ConfigError, DataError
 from tests.data.pictures import bomb
 

@@ -14,9 +14,10 @@ import pytest
 
 from raygan.data import DatasetConfig
 from raygan.data.sources import find as sources
-from raygan.data.sources import footers, tables, thrift
+from raygan.data.sources import footers, thrift
+from raygan.data.sources import parquet_reader as tables
+from raygan.data.sources.parquet_reader import ParquetPiece, row_groups
 from raygan.data.sources.pieces import Part
-from raygan.data.sources.tables import ParquetPiece, row_groups
 from raygan.data.sources.thrift import BINARY, I32, I64, LIST, STRUCT
 from raygan.errors import DataError
 from tests.object_store import upload
@@ -225,7 +226,7 @@ def test_encodings_whose_size_their_pages_do_not_say_are_refused(
 MEMORY = """
 import resource, sys
 from raygan.data.sources.pieces import Part
-from raygan.data.sources.tables import ParquetPiece, row_groups
+from raygan.data.sources.parquet_reader import ParquetPiece, row_groups
 import pyarrow.parquet
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:

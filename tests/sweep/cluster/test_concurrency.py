@@ -5,7 +5,7 @@ import pytest
 
 from raygan.errors import ResourceError
 from raygan.sweep.cluster import ray_quirks, tune
-from raygan.sweep.spec.sections import Scale
+from raygan.sweep.spec.yaml_sections import Scale
 
 
 def cluster(monkeypatch, *nodes: tuple[float, float]) -> None:

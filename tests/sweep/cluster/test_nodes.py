@@ -14,8 +14,8 @@ from raygan.sweep.cluster import nodes, ray_quirks, tune
 from raygan.sweep.cluster.ray_quirks import Scaling
 from raygan.sweep.session.progress import Progress
 from raygan.sweep.spec import sweep_spec as spec
-from raygan.sweep.spec.sections import Scale
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.spec.yaml_sections import Scale
 from raygan.sweep.study.study import Study
 
 ONE_GPU = (("CPU", 2.0), ("GPU", 1.0))

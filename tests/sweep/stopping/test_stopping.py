@@ -8,12 +8,12 @@ from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, space
 from raygan.sweep.spec import sweep_spec as spec
-from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.stopping import rules
 from raygan.sweep.stopping.asha import LEAST_GRACE, Asha
 from raygan.sweep.stopping.median import LEAST, Median
-from raygan.sweep.stopping.none import Never
+from raygan.sweep.stopping.never import Never
 from raygan.sweep.stopping.patience import Patience
 from raygan.sweep.stopping.rules import RULES, first_stop, make_stopper, rule_of
 from raygan.sweep.study.study import Study

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from raygan.gan.speed import Speed
-from raygan.sweep.spec.sections import recipe_sections
+from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.stopping.asha import Asha
 from raygan.sweep.stopping.rule import Stopper
 from raygan.sweep.stopping.rules import is_exempt

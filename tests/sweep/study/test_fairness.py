@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from raygan.sweep.spec.sections import recipe_sections
+from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.stopping.rules import is_exempt
 from raygan.sweep.study.study import Study
 from tests.sweep import simulated

@@ -1,7 +1,7 @@
 import pytest
 
 from raygan.errors import ConfigError, RayganError
-from raygan.report.claims import Claim
+from raygan.report.claim import Claim
 from raygan.storage import Storage
 from raygan.sweep.spec import claims
 from raygan.sweep.spec import sweep_spec as spec

@@ -13,8 +13,8 @@ from raygan.report.verdict import verdict
 from raygan.storage import Storage
 from raygan.sweep.session.conclude import _exit_code
 from raygan.sweep.spec import sweep_spec as spec
-from raygan.sweep.spec.sections import recipe_sections
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.study import gather as evidence
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.compared import cells

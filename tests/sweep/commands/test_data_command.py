@@ -19,7 +19,7 @@ from raygan.sweep.cluster.preparing import (
     prepare_images,
     prepare_on_ray,
 )
-from raygan.sweep.commands.prepare import main
+from raygan.sweep.commands.data_command import main
 from raygan.sweep.spec.sweep_spec import load as load_spec
 
 LEFT_OUT = "files left out, by suffix: 1 .txt"
