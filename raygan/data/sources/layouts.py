@@ -1,4 +1,4 @@
-"""The layouts that several data sources have in common: image files, a zip of them, parquet_reader."""
+"""The layouts that several data sources have in common: image files, a zip of them, tables."""
 
 from __future__ import annotations
 
