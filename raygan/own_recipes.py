@@ -91,7 +91,10 @@ def enter(sweep: Storage) -> None:
 
     Raises :class:`~raygan.errors.RayganError` if the description is damaged.
     """
-    for file in _read(sweep):
+    files = _read(sweep)
+    if files:  # of another sweep that this process has read, one may have the same name
+        recipe.keep_only({file.file: file.sha256 for file in files})
+    for file in files:
         described = [_described(each) for each in file.recipes]
         recipe.enter_described(file.file, file.sha256, described, tables())
 

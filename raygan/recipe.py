@@ -328,12 +328,11 @@ def use(files: Iterable[RecipeFile]) -> None:
     """
     wanted = {file.name: file for file in files}
     for name in [name for name, (file, _) in _used.items() if wanted.get(name) != file]:
-        for recipe in _used.pop(name)[1]:
-            recipe.table.remove(recipe.name)
+        _take_out(name)
+    for name in list(_described):
+        _forget_description(name)
     for name, file in wanted.items():
         if name not in _used:
-            for recipe in _described.pop(name, ("", []))[1]:
-                recipe.table.remove(recipe.name)
             _used[name] = (file, _enter(file))
 
 
@@ -389,9 +388,9 @@ def enter_described(
     known = _described.get(file)
     if (file in _used and _used[file][0].digest == digest) or (known and known[0] == digest):
         return
-    use(own for name, (own, _) in _used.items() if name != file)
-    for recipe in _described.pop(file, ("", []))[1]:
-        recipe.table.remove(recipe.name)
+    if file in _used:
+        _take_out(file)
+    _forget_description(file)
     entered: list[type[Recipe]] = []
     _described[file] = (digest, entered)
     for each in descriptions:
@@ -432,6 +431,24 @@ _described: dict[str, tuple[str, list[type[Recipe]]]] = {}
 """Files whose recipes are in the tables by description only: their digest, and the recipes."""
 
 
+def keep_only(digests: Mapping[str, str]) -> None:
+    """Take out the recipes of all files but these, whose SHA-256 is given by their name."""
+    for name in [name for name, (file, _) in _used.items() if digests.get(name) != file.digest]:
+        _take_out(name)
+    for name in [name for name, (sha256, _) in _described.items() if digests.get(name) != sha256]:
+        _forget_description(name)
+
+
+def _take_out(file: str) -> None:
+    for recipe in _used.pop(file)[1]:
+        recipe.table.remove(recipe.name)
+
+
+def _forget_description(file: str) -> None:
+    for recipe in _described.pop(file, ("", []))[1]:
+        recipe.table.remove(recipe.name)
+
+
 def require_code(recipe: type[Recipe]) -> None:
     """Raise :class:`~raygan.errors.ConfigError` if only a description of ``recipe`` is known."""
     if recipe.described_only:
@@ -442,7 +459,8 @@ def require_code(recipe: type[Recipe]) -> None:
 
 
 def _enter(file: RecipeFile) -> list[type[Recipe]]:
-    module = ModuleType(f"raygan_recipe_{Path(file.name).stem.replace('-', '_')}")
+    stem = Path(file.name).stem.replace("-", "_")
+    module = ModuleType(f"raygan_recipe_{stem}_{file.digest[:8]}")
     module.__file__ = file.name
     sys.modules[module.__name__] = module  # where type hints are looked up
     lines = file.source.splitlines(keepends=True)

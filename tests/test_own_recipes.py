@@ -42,9 +42,6 @@ BUILT_IN = NORMS.names
 @pytest.fixture(autouse=True)
 def no_recipes_are_left() -> Iterator[None]:
     yield
-    for file in list(recipe._described):
-        recipe.enter_described(file, "", [], {})
-    recipe._described.clear()
     recipe.use([])
     assert NORMS.names == BUILT_IN
 
@@ -75,6 +72,15 @@ def test_another_process_knows_the_recipes_by_their_description(sweep: Storage) 
         NORMS.make("mine", {"mode": "none"})
     own_recipes.enter(sweep)  # once more changes nothing
     assert NORMS["mine"] is made
+
+
+def test_two_sweeps_with_a_recipe_of_one_name_are_read_in_turn(sweep: Storage, tmp_path) -> None:
+    other = Storage(str(tmp_path / "other"))
+    recipe.use([RecipeFile("theirs.py", NORM.replace("A norm of mine", "A norm of theirs"))])
+    own_recipes.store(other)
+    for storage, doc in ((sweep, "mine"), (other, "theirs"), (sweep, "mine")):
+        own_recipes.enter(storage)
+        assert NORMS["mine"].__doc__ == f"A norm of {doc}."
 
 
 def test_code_that_is_in_use_is_not_replaced_by_its_description(sweep: Storage) -> None:

@@ -265,11 +265,11 @@ BEFORE_A_SWEEP: tuple[Check, ...] = (
     ("gradients", _gradients),
     ("metrics", _metrics),
 )
-ALL: tuple[Check, ...] = (
+IN_ONE_PROCESS: tuple[Check, ...] = (
     *BEFORE_A_SWEEP,
     ("save and load: resumed = uninterrupted", _save_and_load),
     ("each image by itself in eval mode", _alone),
     ("no host–device synchronisation", _without_waiting),
-    ("two workers = one", _two_workers),
 )
+ALL: tuple[Check, ...] = (*IN_ONE_PROCESS, ("two workers = one", _two_workers))
 """All checks, by what they show."""

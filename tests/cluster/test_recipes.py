@@ -89,5 +89,5 @@ def test_a_sweep_with_a_users_own_recipes(sweep, tmp_path) -> None:
     command = [sys.executable, "-c", READ, str(folder)]
     done = subprocess.run(command, env=made.env, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "[True, True]", done.stderr
-    needed = shown("-m", "raygan", "evaluate", "own-recipes", "--steps", "1", code=3)
+    needed = shown("-m", "raygan", "evaluate", "own-recipes", "--steps", "1", code=2)
     assert "is needed: name its file" in needed

@@ -17,6 +17,7 @@ from raygan import recipe
 from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
+from raygan.gan.config import recipe_tables
 from raygan.records import WHOLE, TrialRecord
 from raygan.shown import MOST_MESSAGE, say, shown, text_cell
 from raygan.storage import Storage
@@ -128,6 +129,9 @@ def _evaluate(
     config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
     if config.steps == 0:
         raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
+    for record in tested:
+        for key, table in recipe_tables().items():
+            recipe.require_code(table[str(record.config[key])])
     names = final_tests.GENERATORS if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
     prepared = replace(prepared, folder=_where(sweep, prepared))

@@ -39,7 +39,8 @@ class Late(StopRule):
 class Watcher(Stopper):
     def stops(self, trial, step, loss):
         return step > 900
-'''
+    for name in ("ALL", "IN_ONE_PROCESS"):
+        monkeypatch.setattr(contract, name, tuple(c for c in contract.ALL if c[0] in quick))
 SOURCE = '''
 import numpy as np
 from raygan.recipes import DataSource
