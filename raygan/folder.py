@@ -13,6 +13,8 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
         sweep.yaml                 the resolved YAML
         plan.json                  the plan, with its time and hash, and later changes of it
         data.json                  which images: digest, shape, folder
+        recipes.json               your own recipes: names, parameters, SHA-256 of files
+        recipes/NAME.py            the files of your own recipes; nothing runs these copies
         rates.json                 measured speed of each cell (after --calibrate)
         results.parquet            one row per trial
         curves.parquet             one row per evaluation

@@ -43,7 +43,7 @@ TRIAL = {
     *(folder.final_picture(w, how) for w in ("best", "last") for how in folder.EXTREMES),
 }
 SWEEP = {
-    folder.SPEC_FILE, folder.PLAN_FILE, folder.DATA_FILE, folder.SPEEDS_FILE, folder.RESULTS,
+    folder.RECIPES_FILE, folder.recipe_file("my_norm.py"), folder.SPEC_FILE, folder.PLAN_FILE, folder.DATA_FILE, folder.SPEEDS_FILE, folder.RESULTS,
     folder.CURVES, folder.SUMMARY, folder.OVERVIEW, folder.HTML, folder.MARKDOWN,
     folder.report_file("cells.csv"), folder.JOURNAL_FILE, folder.LOCK_FILE, folder.STOP_FILE,
     folder.CLOCK_FILE, f"{folder.TUNE}/x", *(f"{folder.trial_folder(ID)}/{name}" for name in TRIAL),

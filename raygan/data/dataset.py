@@ -22,12 +22,8 @@ class DatasetConfig:
     """A source of images, their geometry and their split."""
 
     name: str = "digits"
-    """``digits``: scikit-learn's (1,797 images, embedded); ``cifar10``: the folder
-    cifar-10-batches-py; ``celeba``: img_align_celeba, folder or zip; ``lsun``: an LMDB folder;
-    ``folder``: PNG, JPEG or WEBP files (.png, .jpg, .jpeg, .jpe, .jfif, .webp …), nested, or a zip
-    of them; ``parquet``: tables in the Hugging Face layout, which ``cifar10``, ``celeba`` and
-    ``lsun`` may be, too; or a data source of your own. Images are turned as their EXIF orientation
-    says."""
+    """Source of the images, which are turned as their EXIF orientation says. ``cifar10``,
+    ``celeba`` and ``lsun`` may also be Parquet tables."""
     path: str | None = None
     """Folder, file or (of Parquet files) glob; a local path or an address such as
     ``s3://bucket/images``, which must not hold credentials; not used by ``digits``."""

@@ -33,7 +33,7 @@ _LIBRARIES = ("numpy", "pillow", "pyarrow", "torch")
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardWork:
     """What all shards of a set have in common."""
 
     config: DatasetConfig
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
-def make(job: Job, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.int64]]:
+def make(job: ShardWork, numbered: tuple[int, Piece]) -> tuple[Made, npt.NDArray[np.int64]]:
     """Decode a piece into its shard, unless an interrupted preparation has completed that already.
 
     Returns the shard and the sum of its images, int64 [H, W, C]. Raises
@@ -112,7 +112,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _decode(job: Job, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[str, str]]]:
+def _decode(job: ShardWork, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[str, str]]]:
     images = np.empty((piece.count, *job.shape), np.uint8)
     unusable: list[dict[str, str]] = []
     kept = 0
@@ -127,7 +127,7 @@ def _decode(job: Job, piece: Piece) -> tuple[npt.NDArray[np.uint8], list[dict[st
     return images[:kept], unusable
 
 
-def _write(job: Job, name: str, images: npt.NDArray[np.uint8]) -> Written:
+def _write(job: ShardWork, name: str, images: npt.NDArray[np.uint8]) -> Written:
     if not is_address(job.folder):
         return write_shard(Path(job.folder, name), images)
     with tempfile.TemporaryDirectory() as aside:
@@ -139,13 +139,13 @@ def _write(job: Job, name: str, images: npt.NDArray[np.uint8]) -> Written:
 _NOTED = ("count", "pixels", "sha256", "start", "unusable")
 
 
-def _note(job: Job, made: Made, total: npt.NDArray[np.int64]) -> None:
+def _note(job: ShardWork, made: Made, total: npt.NDArray[np.int64]) -> None:
     noted = {name: getattr(made, name) for name in _NOTED}
     noted |= {"total": base64.b64encode(total.tobytes()).decode(), "versions": versions()}
     storage.write(f"{job.folder}/{shard_note(made.index)}", json.dumps(noted).encode())
 
 
-def _whole(job: Job, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
+def _whole(job: ShardWork, index: int) -> tuple[Made, npt.NDArray[np.int64]] | None:
     try:
         note = storage.read(f"{job.folder}/{shard_note(index)}", _MOST_NOTED)
         noted: dict[str, Any] = json.loads(note)

@@ -29,7 +29,7 @@ from raygan.data import making
 from raygan.data.dataset import FINAL, RUNNING, DatasetConfig
 from raygan.data.decode import DECODING, UnusableError
 from raygan.data.decoders import in_turn
-from raygan.data.making import Job, Made, make
+from raygan.data.making import Made, ShardWork, make
 from raygan.data.manifest import FORMAT, is_prepared, read_manifest
 from raygan.data.sources.find import find, images_of
 from raygan.data.sources.pieces import Piece
@@ -101,7 +101,7 @@ def _prepare(
     if not is_address(folder):
         _make_folder(Path(folder), source.count * math.prod(shape))
     own = file_of(type(config.source))
-    job = Job(config, shape, folder, _limit(config, source.count), (own,) if own else ())
+    job = ShardWork(config, shape, folder, _limit(config, source.count), (own,) if own else ())
     made, total = _make_all(job, source, list(enumerate(source.cut(per_shard))), map_, progress)
     try:
         manifest = _manifest(job, source, made, total)
@@ -149,7 +149,7 @@ def _prepared(folder: str) -> dict[str, Any] | None:
 
 
 def _make_all(
-    job: Job,
+    job: ShardWork,
     source: Source,
     numbered: list[tuple[int, Piece]],
     map_: Map,
@@ -192,7 +192,7 @@ def _refuse_if_many(config: DatasetConfig, count: int, unusable: list[dict[str, 
 
 
 def _manifest(
-    job: Job, source: Source, made: list[Made], total: npt.NDArray[np.int64]
+    job: ShardWork, source: Source, made: list[Made], total: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
     config, shape = job.config, job.shape
     count = sum(shard.count for shard in made)
@@ -262,7 +262,7 @@ def _held_out(
 
 
 def _baseline(
-    job: Job,
+    job: ShardWork,
     shards: list[Made],
     total: npt.NDArray[np.int64],
     running: npt.NDArray[np.int64],

@@ -25,6 +25,7 @@ from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.draws import Draws
 from raygan.gan.judge.metrics import measure
 from raygan.gan.nets.levels import Shape
+from raygan.gan.nets.norms import NORMS
 from raygan.gan.pixels import as_float
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers
@@ -174,6 +175,20 @@ def _alone(config: TrainConfig, shape: Shape) -> None:
             )
 
 
+def _mixing(config: TrainConfig, shape: Shape) -> None:
+    """In training, D treats each image by itself, unless its norm says that it does not."""
+    norm = NORMS.make(config.norm, config.parameters)
+    discriminator = TrainState.create(config, shape).discriminator
+    images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together, alone = discriminator(images)[:1], discriminator(images[:1])
+    if not norm.mixes_images and not torch.allclose(together, alone, rtol=_CLOSE, atol=_CLOSE):
+        raise ConfigError(
+            f"in training, D's logit of an image depends on the rest of the batch, but the norm "
+            f"`{config.norm}` does not say so: let its property `mixes_images` return True"
+        )
+
+
 def _without_waiting(config: TrainConfig, shape: Shape) -> None:
     """On the ``meta`` device each read of a value on the host raises."""
     state = TrainState.create(config, shape, torch.device("meta"))
@@ -264,6 +279,7 @@ BEFORE_A_SWEEP: tuple[Check, ...] = (
     ("shapes and ranges", _shapes),
     ("gradients", _gradients),
     ("metrics", _metrics),
+    ("each image by itself in D", _mixing),
 )
 IN_ONE_PROCESS: tuple[Check, ...] = (
     *BEFORE_A_SWEEP,

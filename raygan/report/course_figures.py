@@ -95,14 +95,14 @@ def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]
     axis, drawn = figure.subplots(), False
     lost: list[tuple[float, str, str]] = []
     # cells that differ only in their learning rate are one line
-    recipes = rates.recipes(evidence.cells)
+    grouped = rates.by_rate_alone(evidence.cells)
     names = (
-        list(recipes)[: len(COLORS)]
-        if len(recipes) < len(evidence.cells)
+        list(grouped)[: len(COLORS)]
+        if len(grouped) < len(evidence.cells)
         else [c.name for c in cells]
     )
     for color, marker, name in zip(COLORS, MARKERS, names, strict=False):
-        records = recipes[name]
+        records = grouped[name]
         tried_rates = rates.by_rate(records)
         medians = [(rate.lr, rate.loss) for rate in tried_rates if rate.loss is not None]
         for record in records:

@@ -1,4 +1,4 @@
-"""Robustness to the learning rate: over how many decades a recipe is near its best loss."""
+"""Robustness to the learning rate: over how many decades a way to train is near its best loss."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from raygan.report.compare import geometric_mean
 from raygan.report.evidence import CellResults
 
 NEAR = 1.1
-"""A recipe is near its best up to this many times its lowest loss at any rate."""
+"""A cell is near its best up to this many times its lowest loss at any rate."""
 LEAST = 1e-12
 """Lower losses are set to this, since the logarithm of 0 is not defined."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """The trials of a recipe at one learning rate."""
+    """The trials of cells that differ only in `lr`, at one learning rate."""
 
     lr: float
     trials: int
@@ -60,16 +60,16 @@ class Width:
         return self.holds and self.low <= lr <= self.high
 
 
-def recipes(cells: Iterable[CellResults]) -> dict[str, list[TrialRecord]]:
-    """By recipe, its trials. Cells that differ only in ``lr`` are one recipe."""
-    by_recipe: dict[str, list[TrialRecord]] = {}
+def by_rate_alone(cells: Iterable[CellResults]) -> dict[str, list[TrialRecord]]:
+    """Trials by cell; cells that differ only in ``lr`` are one here."""
+    grouped: dict[str, list[TrialRecord]] = {}
     for cell in cells:
         rest = {name: value for name, value in cell.values.items() if name != "lr"}
         name = cell.name
         if "lr" in cell.values:
             name = " ".join(str(value) for value in rest.values()) or "all"
-        by_recipe.setdefault(name, []).extend(cell.records)
-    return {name: _held_alike(records) for name, records in by_recipe.items()}
+        grouped.setdefault(name, []).extend(cell.records)
+    return {name: _held_alike(records) for name, records in grouped.items()}
 
 
 def _held_alike(records: list[TrialRecord]) -> list[TrialRecord]:

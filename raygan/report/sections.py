@@ -278,7 +278,7 @@ def _worsening(evidence: Evidence) -> list[str]:
 def _robustness(evidence: Evidence) -> tuple[bool, str]:
     widths = {}
     tried, trials = 0, []
-    for name, records in rates.recipes(evidence.cells).items():
+    for name, records in rates.by_rate_alone(evidence.cells).items():
         by_rate = rates.by_rate(records)
         tried = max(tried, len(by_rate))
         trials += [rate.trials for rate in by_rate]

@@ -107,9 +107,9 @@ def runs(evidence: Evidence) -> Sheet:
 
 
 def learning_rates(evidence: Evidence) -> Sheet:
-    """A row per recipe and learning rate."""
+    """A row per learning rate of each cell; cells that differ only in ``lr`` are one here."""
     rows = []
-    for name, records in rates.recipes(evidence.cells).items():
+    for name, records in rates.by_rate_alone(evidence.cells).items():
         by_rate = rates.by_rate(records)
         width = rates.width(by_rate)
         rows += [

@@ -15,7 +15,7 @@ from raygan.addresses import is_address
 from raygan.data.decode import MAX_BYTES, UnusableError
 from raygan.data.sources import footers, thrift
 from raygan.data.sources.footers import Chunk, Footer
-from raygan.data.sources.pieces import Item, Part, PartsPiece, at_once
+from raygan.data.sources.pieces import Item, Rows, RowsPiece, at_once
 from raygan.errors import DataError
 from raygan.shown import shown
 
@@ -45,7 +45,7 @@ ReadAt = Callable[[int, int], bytes]
 """Called with a position and a size; returns these bytes of a file."""
 
 
-class ParquetPiece(PartsPiece):
+class ParquetPiece(RowsPiece):
     """Ranges of rows of Parquet files."""
 
     def read(self) -> Iterator[Item]:
@@ -59,7 +59,7 @@ def row_groups(path: str) -> list[int]:
         return list(footers.read(file, path).rows)
 
 
-def _rows(part: Part) -> Iterator[Item]:
+def _rows(part: Rows) -> Iterator[Item]:
     path, start, stop = part
     row = start
     with _sound(path), storage.open_file(path) as file:

@@ -21,7 +21,7 @@ import numpy as np
 
 from raygan import storage
 from raygan.data.decode import Pixels
-from raygan.data.sources.pieces import Item, PartsPiece
+from raygan.data.sources.pieces import Item, RowsPiece
 from raygan.errors import DataError
 from raygan.shown import shown
 
@@ -38,7 +38,7 @@ hundred bytes of memory."""
 _SIDE = 32
 
 
-class CifarPiece(PartsPiece):
+class CifarPiece(RowsPiece):
     """Ranges of rows of pickled batches."""
 
     def read(self) -> Iterator[Item]:

@@ -40,7 +40,7 @@ class Piece(Protocol):
         """The images in order; raises DataError naming a file that cannot be read."""
 
 
-class Part(NamedTuple):
+class Rows(NamedTuple):
     """Rows ``start`` … ``stop`` of a file."""
 
     path: str
@@ -49,11 +49,11 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PartsPiece:
+class RowsPiece:
     """Ranges of rows of files; the base of pieces of tables."""
 
     path: str
-    parts: tuple[Part, ...]
+    parts: tuple[Rows, ...]
 
     @property
     def count(self) -> int:
@@ -104,26 +104,26 @@ def _file(path: str) -> Item:
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
-def cut(parts: Iterable[tuple[str, int, int]], size: int) -> Iterator[tuple[Part, ...]]:
+def cut(parts: Iterable[tuple[str, int, int]], size: int) -> Iterator[tuple[Rows, ...]]:
     """Group ``parts`` (file, first row, count) into groups of at most ``size`` images.
 
     A part is cut only if it is larger than ``size``, since parts are best read whole.
     """
-    group: list[Part] = []
+    group: list[Rows] = []
     room = size
     for path, start, count in parts:
         if count > room and group:
             yield tuple(group)
             group, room = [], size
         while count > room:  # too large to be read whole
-            yield (Part(path, start, start + room),)
+            yield (Rows(path, start, start + room),)
             start, count = start + room, count - room
         if not count:
             continue
         if group and group[-1].path == path and group[-1].stop == start:
-            group[-1] = Part(path, group[-1].start, start + count)
+            group[-1] = Rows(path, group[-1].start, start + count)
         else:
-            group.append(Part(path, start, start + count))
+            group.append(Rows(path, start, start + count))
         room -= count
     if group:
         yield tuple(group)

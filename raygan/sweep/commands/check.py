@@ -34,9 +34,9 @@ _PARTNERS = {"norm": "architecture", "architecture": "norm"}
 def check(files: tuple[Path, ...], size: int, path: str | None) -> None:
     """Hold the recipes in FILES to the contract of their kinds.
 
-    Networks are tiny and run on the CPU; it takes a minute or two. Norms, architectures, losses and
-    optimizers: shapes, gradients, save and load, two workers equal to one, no host–device
-    synchronisation. Exit code 2: a recipe breaks the contract.
+    Networks are tiny and run on the CPU; it takes a minute or two. Norms, architectures, losses,
+    optimizers and augmentations: shapes, gradients, save and load, two workers equal to one, no
+    host–device synchronisation. Exit code 2: a recipe breaks the contract.
     """
     try:
         recipe.use(recipe.read(file) for file in files)

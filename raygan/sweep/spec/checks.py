@@ -158,9 +158,7 @@ def _check_heeded(spec: SweepSpec) -> None:
     for key, table in recipe_tables().items():
         used = possible(spec, key)
         for name, owners in table.parameters().items():
-            given = getattr(spec.train, name)
-            defaults = {parameter.default for parameter in owners.values()}
-            if given is None or given in defaults or set(used) & owners.keys():
+            if getattr(spec.train, name) is None or set(used) & owners.keys():
                 continue
             raise ValueError(
                 f"`{name}` applies to `{key}: {' or '.join(owners)}`, but `{key}` is "
@@ -250,9 +248,7 @@ def _check_effect(spec: SweepSpec) -> None:
         )
     rule = RULES[spec.stopping().rule or "none"]
     for key, owners in RULES.parameters().items():
-        given = getattr(spec.stop, key)
-        defaults = {parameter.default for parameter in owners.values()}
-        if not (given is None or given in defaults or rule.name in owners or rule.never):
+        if not (getattr(spec.stop, key) is None or rule.name in owners or rule.never):
             raise ValueError(
                 f"`stop.{key}` applies to `rule: {' or '.join(owners)}`, but `stop.rule` is "
                 f"{rule.name}; remove `stop.{key}`, or change the rule"

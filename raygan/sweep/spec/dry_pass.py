@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from raygan import recipe
 from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.sweep.spec.checks import possible
+from raygan.sweep.spec.space import ends
 from raygan.sweep.stopping.rules import RULES, rule_of, try_rule
 
 if TYPE_CHECKING:
@@ -35,19 +36,28 @@ def check(spec: SweepSpec) -> None:
 
 
 def _combinations(spec: SweepSpec) -> list[TrainConfig]:
-    """A configuration of each combination of recipes that has one of the user's own; all, if an own
-    metric is measured in each."""
+    """A configuration of each combination of recipes that has one of the user's own, with the ends
+    of what its parameters may be; all combinations, if an own metric is measured in each."""
     tables = recipe_tables()
     own = {
         (each.table.key, each.name) for _, recipes in recipe.in_use().values() for each in recipes
     }
     always = any(key == "recipes" for key, _ in own)
-    points = itertools.product(*(possible(spec, name) for name in tables))
-    return [
-        spec.train_config(**dict(zip(tables, point, strict=True)))
-        for point in points
-        if always or own & set(zip(tables, point, strict=True))
-    ]
+    varied = {**spec.axes(), **spec.space()}
+    ours = {
+        name: ends(varied[name])
+        for _, recipes in recipe.in_use().values()
+        for each in recipes
+        for name in recipe.parameters(each)
+        if name in varied
+    }
+    found = []
+    for point in itertools.product(*(possible(spec, name) for name in tables)):
+        named = dict(zip(tables, point, strict=True))
+        if always or own & named.items():
+            for values in itertools.product(*ours.values()):
+                found.append(spec.train_config(**named, **dict(zip(ours, values, strict=True))))
+    return found
 
 
 def _shape(spec: SweepSpec) -> Shape | None:

@@ -68,7 +68,8 @@ def setting(values: Mapping[str, Sequence[Scalar]], number: int) -> dict[str, Sc
 
 
 def ends(values: list[Scalar] | Range) -> list[Scalar]:
-    """The least and the greatest number, which are refused if any number is; or all words."""
+    """The values to check: of numbers the least and the greatest (if any is refused, so is one of
+    these), of words all."""
     if isinstance(values, Range):
         return [values.min, values.max]
     numbers = [value for value in values if not isinstance(value, str)]

@@ -235,7 +235,7 @@ class Replicate(Section):
 
 class Warmup(Section):
     """How a trial that fails in its first iterations is retried, once. If a replicate fails so, all
-    seeds of its setting are trained with the warm-up: they share one recipe."""
+    seeds of its setting are trained with the warm-up: they are trained alike."""
 
     iterations: int = Field(
         100, ge=1, description="iterations of the retry at the lower learning rate"

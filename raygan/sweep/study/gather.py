@@ -17,7 +17,7 @@ from raygan.storage import Storage
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.space import longest, search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
-from raygan.sweep.stopping.rules import grace, is_exempt
+from raygan.sweep.stopping.rules import grace, is_exempt, rule_of
 from raygan.sweep.study import looks, registered, stored_sweep
 from raygan.sweep.study.compared import cells
 from raygan.sweep.study.prepared import Prepared
@@ -86,7 +86,7 @@ def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreemen
     retries. None without a stop rule.
     """
     stop = spec.stopping()
-    if stop.rule == "none":
+    if rule_of(stop).never:
         return None
     groups: list[list[TrialRecord]] = []
     for cell in plan.cells(spec):

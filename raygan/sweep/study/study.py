@@ -227,7 +227,7 @@ class Study:
                 self._judge(record)
             if not whole:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
-        self._find_checkpoints(record)
+        self._note_checkpoints(record)
         self._save(record)
         self.cells[record.cell].ended(record, self.baseline)
         self._look()
@@ -292,7 +292,7 @@ class Study:
             if record.outcome == "failed" and retry_failed:
                 record.outcome = record.reason = None
             if record.outcome is not None and record.history and not record.checkpoints:
-                self._find_checkpoints(record)  # killed before it was done
+                self._note_checkpoints(record)  # killed before it was done
             self._add(record)
         for cell in self.cells.values():
             cell.restore(self.baseline)
@@ -319,7 +319,7 @@ class Study:
             record.outcome = "untrained" if nothing else "collapsed"
             record.reason = "; ".join(filter(None, [nothing, collapse]))
 
-    def _find_checkpoints(self, record: TrialRecord) -> None:
+    def _note_checkpoints(self, record: TrialRecord) -> None:
         try:
             record.checkpoints = best_and_last(self.storage, record)
         except OSError as problem:

@@ -17,7 +17,7 @@ from raygan.data.sources import find as sources
 from raygan.data.sources import footers, thrift
 from raygan.data.sources import parquet_reader as tables
 from raygan.data.sources.parquet_reader import ParquetPiece, row_groups
-from raygan.data.sources.pieces import Part
+from raygan.data.sources.pieces import Rows
 from raygan.data.sources.thrift import BINARY, I32, I64, LIST, STRUCT
 from raygan.errors import DataError
 from tests.object_store import upload
@@ -225,12 +225,12 @@ def test_encodings_whose_size_their_pages_do_not_say_are_refused(
 
 MEMORY = """
 import resource, sys
-from raygan.data.sources.pieces import Part
+from raygan.data.sources.pieces import Rows
 from raygan.data.sources.parquet_reader import ParquetPiece, row_groups
 import pyarrow.parquet
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
-    for _ in ParquetPiece(path, (Part(path, 0, sum(row_groups(path))),)).read():
+    for _ in ParquetPiece(path, (Rows(path, 0, sum(row_groups(path))),)).read():
         pass
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
@@ -348,7 +348,7 @@ def test_claims_about_a_page_are_checked(tmp_path, header, message):
     group = group_of(packed=len(pages))
     path.write_bytes(file_of(footer_of(SCHEMA, [group], 1), pages))
     with pytest.raises(DataError, match=rf"a\.parquet: .*({message})"):
-        list(ParquetPiece(str(path), (Part(str(path), 0, 1),)).read())
+        list(ParquetPiece(str(path), (Rows(str(path), 0, 1),)).read())
 
 
 def test_a_footer_of_many_small_structures_takes_little_memory(tmp_path, monkeypatch):
@@ -373,7 +373,7 @@ def test_damage_anywhere_is_read_or_a_data_error(tmp_path, encode, part):
     places = range(len(data) - 8 - length, len(data) - 8) if part == "footer" else range(4, 150)
     draw = random.Random(3)
     read: Callable[[], object] = lambda: list(  # noqa: E731
-        ParquetPiece(str(path), (Part(str(path), 0, sum(row_groups(str(path)))),)).read()
+        ParquetPiece(str(path), (Rows(str(path), 0, sum(row_groups(str(path)))),)).read()
     )
     refused = 0
     for _ in range(150):

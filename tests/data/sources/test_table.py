@@ -14,7 +14,7 @@ import torch
 from raygan import recipe
 from raygan.data import DatasetConfig, load, prepare
 from raygan.data.decoders import processes
-from raygan.data.making import Job, make
+from raygan.data.making import ShardWork, make
 from raygan.data.manifest import read_manifest
 from raygan.data.prepare import _key
 from raygan.data.sources import find as sources
@@ -213,7 +213,7 @@ def test_a_parameter_with_the_name_of_a_key_is_refused():
 
 def test_a_file_that_another_machine_cannot_run_is_an_error_of_the_data(tmp_path, pixels):
     file = recipe.RecipeFile("raw.py", "import not_installed_here")
-    job = Job(DatasetConfig(), (32, 32, 1), str(tmp_path), 0, (file,))
+    job = ShardWork(DatasetConfig(), (32, 32, 1), str(tmp_path), 0, (file,))
     with pytest.raises(DataError, match=r"^raw.py:1: ModuleNotFoundError"):
         make(job, (0, next(sources.find(DatasetConfig()).cut(2))))
 
