@@ -13,12 +13,13 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
 from raygan import recipe, stored
 from raygan.errors import ConfigError
-from raygan.folder import RECIPES_FILE, recipe_file
+from raygan.folder import RECIPES_FILE, SPEC_FILE, recipe_file
 from raygan.recipe import Description, Parameter
 from raygan.recipes import tables
 from raygan.storage import Storage
 
-_Text = Annotated[str, StringConstraints(max_length=10_000)]
+_MOST = 10_000
+_Text = Annotated[str, StringConstraints(max_length=_MOST)]
 _TYPES: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -71,13 +72,25 @@ def store(sweep: Storage) -> None:
         sweep.write_kept(RECIPES_FILE, json.dumps(described, indent=1).encode())
 
 
+def is_lost(sweep: Storage) -> bool:
+    """Whether the description of the sweep's recipes is not there."""
+    return not _read(sweep)
+
+
 def check_unchanged(sweep: Storage) -> None:
     """See that the files in use are those that the sweep began with.
 
     Raises :class:`~raygan.errors.ConfigError` that names one that has changed.
     """
     used = {file.name: file.digest for file, _ in recipe.in_use().values()}
-    for file in _read(sweep):
+    files = _read(sweep)
+    if used and SPEC_FILE in sweep.files() and used.keys() != {file.file for file in files}:
+        before = ", ".join(file.file for file in files) or "none"
+        raise ConfigError(
+            f"the sweep {sweep.name!r} began with other files of recipes ({before}) than those now "
+            f"({', '.join(used)}): restore them, or start a new sweep (--fresh, or --set name=…)"
+        )
+    for file in files:
         if file.file in used and used[file.file] != file.sha256:
             raise ConfigError(
                 f"{file.file} has changed since the sweep {sweep.name!r} began: restore it (the "
@@ -92,8 +105,10 @@ def enter(sweep: Storage) -> None:
     Raises :class:`~raygan.errors.RayganError` if the description is damaged.
     """
     files = _read(sweep)
-    if files:  # of another sweep that this process has read, one may have the same name
-        recipe.keep_only({file.file: file.sha256 for file in files})
+    if not files and SPEC_FILE not in sweep.files():
+        return  # it has not begun
+    # of another sweep that this process has read, a recipe may have the same name
+    recipe.keep_only({file.file: file.sha256 for file in files})
     for file in files:
         described = [_described(each) for each in file.recipes]
         recipe.enter_described(file.file, file.sha256, described, tables())
@@ -112,13 +127,13 @@ def _plain(description: Description) -> dict[str, Any]:
     return {
         "kind": description.kind,
         "name": description.name,
-        "doc": description.doc,
+        "doc": description.doc[:_MOST],
         "parameters": [
             {
                 "name": each.name,
                 "type": names.get(each.type) or list(each.words),
                 "default": each.default,
-                "doc": each.doc,
+                "doc": each.doc[:_MOST],
             }
             for each in description.parameters
         ],

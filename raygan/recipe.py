@@ -230,6 +230,11 @@ class Table(Generic[R]):
         known = self.parameters()
         for parameter in parameters(recipe).values():
             _check_declared(parameter, label)
+            if hasattr(self.base, parameter.name):
+                raise ConfigError(
+                    f"{label}: its parameter `{parameter.name}` has the name of something that "
+                    f"every {self.kind} has; rename it, or set it without an annotation"
+                )
             if parameter.name in recipe.reserved:
                 raise ConfigError(
                     f"{label}: its parameter `{parameter.name}` has the name of another key of the "
@@ -275,6 +280,8 @@ def _check_declared(parameter: Parameter, label: str) -> None:
         )
     if parameter.default is dataclasses.MISSING:
         raise ConfigError(f"{label}: its parameter `{parameter.name}` needs a default")
+    if not (parameter.name.isascii() and parameter.name.isidentifier()):
+        raise ConfigError(f"{label}: `{parameter.name}` must be letters, digits and '_'")
     if not parameter.doc:
         raise ConfigError(
             f"{label}: its parameter `{parameter.name}` needs documentation: a text below it"
@@ -306,7 +313,7 @@ def read(path: Path) -> RecipeFile:
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB")
     try:
-        source = data.decode()
+        source = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not a text in UTF-8 ({error.reason})") from error
     if path.suffix != ".py" or not _is_word(path.stem):
@@ -326,13 +333,15 @@ def use(files: Iterable[RecipeFile]) -> None:
     A file runs once: it may define functions and classes of its own, and import what is installed.
     Raises :class:`~raygan.errors.ConfigError` that names the file and the line.
     """
-    wanted = {file.name: file for file in files}
+    wanted: dict[str, RecipeFile] = {}
+    for file in files:
+        if wanted.setdefault(file.name, file) != file:
+            raise ConfigError(f"two files are called {file.name}; rename one")
     for name in [name for name, (file, _) in _used.items() if wanted.get(name) != file]:
         _take_out(name)
-    for name in list(_described):
-        _forget_description(name)
     for name, file in wanted.items():
         if name not in _used:
+            _forget_description(name)
             _used[name] = (file, _enter(file))
 
 
@@ -467,13 +476,14 @@ def _enter(file: RecipeFile) -> list[type[Recipe]]:
     linecache.cache[file.name] = (len(file.source), None, lines, file.name)
     entered: list[type[Recipe]] = []
     try:
-        exec(compile(file.source, file.name, "exec"), module.__dict__)  # noqa: S102
+        exec(compile(file.source, file.name, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
         for value in list(vars(module).values()):
             if (
                 isinstance(value, type)
                 and issubclass(value, Recipe)
                 and value.__module__ == module.__name__
                 and "name" in vars(value)
+                and value not in entered
             ):
                 value.table.add(value)
                 entered.append(value)

@@ -190,8 +190,8 @@ def _parse(folder: str, data: bytes) -> TrialRecord:
     # fields that are younger than the record had the effect of their defaults
     record.config = TrainConfig.of(**record.config).to_dict()
     for name, value in record.params.items():
-        if record.config[name] != value:
-            raise ValueError(f"its {name} is both {value!r} and {record.config[name]!r}")
+        if record.config.get(name) != value:
+            raise ValueError(f"its {name} is both {value!r} and {record.config.get(name)!r}")
     steps = [point.get(STEP, 0.0) for point in record.history]
     if not all(step.is_integer() and 0 < step <= _MOST_STEPS for step in steps) or not all(
         earlier < later for earlier, later in pairwise(steps)

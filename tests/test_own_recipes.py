@@ -11,7 +11,7 @@ import pytest
 
 from raygan import own_recipes, recipe
 from raygan.errors import ConfigError, RayganError
-from raygan.folder import RECIPES_FILE, recipe_file
+from raygan.folder import RECIPES_FILE, SPEC_FILE, recipe_file
 from raygan.gan.nets.norms import NORMS
 from raygan.recipe import Parameter, RecipeFile
 from raygan.storage import Storage
@@ -42,7 +42,7 @@ BUILT_IN = NORMS.names
 @pytest.fixture(autouse=True)
 def no_recipes_are_left() -> Iterator[None]:
     yield
-    recipe.use([])
+    recipe.keep_only({})
     assert NORMS.names == BUILT_IN
 
 
@@ -104,6 +104,23 @@ def test_a_changed_file_is_refused(sweep: Storage) -> None:
         own_recipes.check_unchanged(sweep)
     recipe.use([RecipeFile("other.py", NORM)])
     own_recipes.check_unchanged(sweep)
+
+
+def test_another_set_of_files_is_refused(sweep: Storage) -> None:
+    sweep.write(SPEC_FILE, b"name: mine")
+    recipe.use([FILE, RecipeFile("more.py", NORM.replace('"mine"', '"more"'))])
+    with pytest.raises(ConfigError, match=r"began with other files of recipes \(mine.py\) than"):
+        own_recipes.check_unchanged(sweep)
+
+
+def test_a_sweep_without_recipes_is_read_without_those_of_another(
+    sweep: Storage, tmp_path: Path
+) -> None:
+    plain = Storage(str(tmp_path / "plain"))
+    plain.write(SPEC_FILE, b"name: plain")
+    own_recipes.enter(sweep)
+    own_recipes.enter(plain)
+    assert NORMS.names == BUILT_IN
 
 
 def test_a_sweep_without_own_recipes_keeps_no_file(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def no_recipes_are_left() -> Iterator[None]:
     for file in list(recipe._described):
         recipe.enter_described(file, "", [], tables())
     recipe._described.clear()
-    recipe.use([])
+    recipe.keep_only({})
     assert NORMS.names == BUILT_IN
 
 
@@ -199,7 +199,7 @@ def test_use_replaces_and_removes_files() -> None:
     assert recipe.revision() > revision
     recipe.use([file_of('"mine"', '"other"', "other.py")])
     assert NORMS.names == (*BUILT_IN, "other")
-    recipe.use([])
+    recipe.keep_only({})
     assert NORMS.names == BUILT_IN
 
 
@@ -309,3 +309,20 @@ def test_a_file_may_be_the_first_to_ask_for_any_kind(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == (f"{len(kinds)}\n", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["method", "kind", "outcome", "activation", "mixes_images", "trial", "β"]
+)
+def test_a_parameter_with_a_name_that_means_something_else_is_refused(name: str) -> None:
+    text = (
+        'from raygan.recipes import Norm\nclass Mine(Norm):\n    """Mine."""\n'
+        f'    name = \'mine\'\n    {name}: int = 1\n    """Something."""\n'
+    )
+    with pytest.raises(ConfigError, match=f"`{name}`"):
+        recipe.use([RecipeFile("mine.py", text)])
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"two files are called mine.py"):
+        recipe.use([RecipeFile("mine.py", "a = 1"), RecipeFile("mine.py", "a = 2")])

@@ -252,6 +252,13 @@ def fields() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*CORE, *(name for t in tables for name in t.parameters()))))
 
 
+def varied_fields() -> tuple[str, ...]:
+    """The fields and parameters in which trials may differ: not those of metrics, since every
+    metric is measured in each trial."""
+    tables = recipe_tables().values()
+    return tuple(dict.fromkeys((*CORE, *(name for t in tables for name in t.parameters()))))
+
+
 def check_names() -> None:
     """Each parameter of a recipe has a name of its own.
 

@@ -36,6 +36,7 @@ SHAPE: Shape = (3, 32, 32)
 """Of the images, if no other is asked for."""
 _IMAGES = 24
 _BATCH = 4
+_WIDTH = 8
 _CLOSE = 1e-4
 """Largest relative difference that is put down to rounding."""
 
@@ -45,7 +46,8 @@ Check = tuple[str, Callable[[TrainConfig, Shape], None]]
 def small(config: TrainConfig) -> TrainConfig:
     """``config`` with tiny networks, for two iterations."""
     tiny: dict[str, Any] = {
-        "features": min(config.features, 4),
+        "features": min(config.features, _WIDTH),
+        "features_d": None if config.features_d is None else min(config.features_d, _WIDTH),
         "code_size": min(config.code_size, 8),
         "batch_size": _BATCH,
         "iterations": 2,
@@ -79,6 +81,11 @@ def check(config: TrainConfig, shape: Shape = SHAPE) -> None:
 def checked(config: TrainConfig, shape: Shape, checks: tuple[Check, ...]) -> Iterator[str]:
     """The name of each of ``checks``, once it is passed; raises as :func:`check` does."""
     tiny = small(config)
+    try:  # some networks have a least width, or one that is a multiple of a number
+        _shapes(tiny, shape)
+    except Exception:
+        widths = {"features": config.features, "features_d": config.features_d}
+        tiny = replace(tiny, **widths)  # type: ignore[arg-type]
     for name, function in checks:
         try:
             with blamed():

@@ -3,6 +3,7 @@ number of iterations done, and the evaluations so far."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,8 @@ from raygan.errors import CheckpointError
 from raygan.gan import sampling
 from raygan.gan.augmentations import AUGMENTATIONS
 from raygan.gan.averaging import Average
-from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.gan.config import TrainConfig, parameter_tables, recipe_tables
+from raygan.gan.judge.metrics import METRICS
 from raygan.gan.losses import LOSSES
 from raygan.gan.nets.architectures import build
 from raygan.gan.nets.global_batch_norm import synchronize_batch_norm
@@ -177,8 +179,12 @@ class TrainState:
         Raises :class:`~raygan.errors.CheckpointError` if it is of another configuration.
         """
         own = {**self.config.to_dict(), "shape": list(self.shape)}
+        used = {getattr(self.config, name) for name in recipe_tables()} | set(METRICS.names)
         # fields that are younger than the checkpoint had the effect of their defaults
-        defaults = TrainConfig.of(**{name: own[name] for name in recipe_tables()}).to_dict()
+        defaults = {each.name: each.default for each in dataclasses.fields(TrainConfig)}
+        for table in parameter_tables():
+            for owners in table.parameters().values():
+                defaults |= {p.name: p.default for name, p in owners.items() if name in used}
         other = {**defaults, **(saved.get("config") or {}), "shape": saved.get("shape")}
         changed = [
             f"{name} was {other.get(name)!r}, is {value!r}"

@@ -222,7 +222,7 @@ class Game:
         real = self._augmented(real, of_real)
         fake = self._augmented(g(noise), of_fake)
         judged = fake.detach().requires_grad_()
-        shared = loss.logistic and not d.batch_statistics
+        shared = loss.shares_backward and not d.batch_statistics
         with d.held():
             logits_real, logits_fake = self._judge(real, judged, together=shared)
             loss_g = loss.generator(logits_fake).sum() / batch

@@ -14,7 +14,7 @@ from raygan.recipe import RecipeFile
 
 SHAPE = (1, 16, 16)
 CHECKS = dict(contract.ALL)
-SHAPES, GRADIENTS, METRICS, RESUMED, ALONE, MEANWHILE, TWO = CHECKS
+SHAPES, GRADIENTS, METRICS, MIXING, RESUMED, ALONE, MEANWHILE, TWO = CHECKS
 ONE_PROCESS = tuple(check for check in contract.ALL if check[0] not in (TWO, MEANWHILE))
 
 NORM = '''
@@ -220,3 +220,20 @@ class Counting(Metric):
     recipe.use([RecipeFile("counting.py", metric)])
     with pytest.raises(ConfigError, match=r"a metric has two values for the same images"):
         hold(TrainConfig(), METRICS)
+
+
+def test_a_norm_that_mixes_images_must_say_so() -> None:
+    config = norm("return (x - x.mean()) * self.scale")
+    with pytest.raises(ConfigError, match=r"let its property `mixes_images` return True"):
+        hold(config, MIXING)
+    hold(norm("return x * self.scale"), MIXING)
+
+
+def test_networks_that_need_a_width_are_tried_with_that_of_the_sweep() -> None:
+    text = (
+        "from torch import nn\nfrom raygan.recipes import Norm\n"
+        'class Wide(Norm):\n    """Wide."""\n    name = \'wide\'\n'
+        "    def normalisation(self, channels):\n        return [nn.GroupNorm(12, channels)]\n"
+    )
+    recipe.use([RecipeFile("wide.py", text)])
+    contract.check(TrainConfig.of(norm="wide", features=12), (1, 8, 8))

@@ -102,3 +102,14 @@ def test_the_gradient_to_an_image_is_the_same_whether_or_not_it_is_differentiate
     (once,) = torch.autograd.grad(y, x, probe, retain_graph=True)
     (again,) = torch.autograd.grad(y, x, probe, create_graph=True)
     torch.testing.assert_close(once, again.detach())
+
+
+def test_a_loss_that_inherits_the_log_loss_is_not_taken_for_it() -> None:
+    class Smooth(LOSSES["log"]):
+        """Label smoothing."""
+
+        def real(self, logits: Tensor) -> Tensor:
+            return 0.9 * super().real(logits)
+
+    assert LOSSES["log"]().shares_backward
+    assert not Smooth().shares_backward

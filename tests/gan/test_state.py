@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import raygan
-from raygan.errors import CheckpointError
+from raygan.errors import CheckpointError, ConfigError
 from raygan.gan import checkpoint
 from raygan.gan.config import CORE, choices, fields
+from raygan.gan.nets.norms import NORMS
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers
+from tests.gan.conftest import SHAPE
 
 SHAPE = (1, 16, 12)
 
@@ -194,3 +196,23 @@ def test_an_optimizer_keeps_how_its_own_device_computes(fresh, optimizer: str):
     for one in (state.optimizer_g, state.optimizer_d):
         assert not one.param_groups[0]["capturable"]
         assert not one.param_groups[0].get("fused")
+
+
+def test_a_recipe_that_needs_another_field_is_restored(small):
+    class Deep(NORMS["vanilla"]):
+        """Needs two levels."""
+
+        name = "deep"
+
+        def check(self, config):
+            if config.levels != 2:
+                raise ConfigError("needs `levels: 2`")
+
+    NORMS.add(Deep)
+    try:
+        config = small(norm="deep", levels=2)
+        saved = TrainState.create(config, SHAPE).state_dict()
+        del saved["config"]["ema"]  # a field that is younger
+        assert TrainState.restore(saved, config=config).config == config
+    finally:
+        NORMS.remove("deep")

@@ -104,6 +104,13 @@ class DataSource(Recipe):
         and times of the files there, and of samples of their bytes."""
         return digest_of(files.listing(path)) if path else ""
 
+    def counted(self, path: str) -> int:
+        """:meth:`count`, which must be a number; raises :class:`~raygan.errors.DataError`."""
+        count = self.count(path)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise DataError(f"the data source {self.name} counts {count!r} images; return a number")
+        return count
+
     def problem(self, data: object, where: str) -> UnusableError | None:
         """Why ``data``, which :meth:`read` returned, is no image; None if it is one."""
         checked = _checked(data, where, self.channels)
@@ -127,9 +134,7 @@ class DataSource(Recipe):
         Raises :class:`~raygan.errors.DataError` naming what is missing or damaged.
         """
         with blamed(DataError):
-            count, seen = self.count(path), self.digest(path)
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise DataError(f"the data source {self.name} counts {count!r} images; return a number")
+            count, seen = self.counted(path), self.digest(path)
         own = file_of(type(self))
         values = asdict(self)
         described = [seen, values, own.digest if own else ""]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
+from raygan.gan.part import Part
 from raygan.recipe import Recipe
 
 _TAKEN = ("reconstruction_loss", "diversity", "duplicates")
@@ -14,6 +15,8 @@ _TAKEN = ("reconstruction_loss", "diversity", "duplicates")
 
 class Metric(Recipe):
     """A number that is measured at each evaluation; it is stored as ``val/NAME``."""
+
+    reserved = Part.reserved
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -20,6 +20,11 @@ class Loss(Part):
     gradients of both networks (:meth:`raygan.gan.steps.Game.simultaneous_gradients`)."""
 
     @property
+    def shares_backward(self) -> bool:
+        """:attr:`logistic`, if the class says so itself: one that inherits it may change a loss."""
+        return bool(vars(type(self)).get("logistic", False))
+
+    @property
     def gradient_penalty(self) -> float:
         """Factor of :func:`raygan.gan.penalties.gradient_penalty` in D's loss; 0: there is none.
 

@@ -39,11 +39,12 @@ def check(files: tuple[Path, ...], size: int, path: str | None) -> None:
     host–device synchronisation. Exit code 2: a recipe breaks the contract.
     """
     try:
-        recipe.use(recipe.read(file) for file in files)
+        recipe.use([recipe.read(file) for file in files])
         check_names()
-        for _, recipes in recipe.in_use().values():
-            for each in recipes:
-                _check(each, size, path)
+        with recipe.blamed():
+            for _, recipes in recipe.in_use().values():
+                for each in recipes:
+                    _check(each, size, path)
     except RayganError as error:
         click.secho(f"error: {shown(error, 2000, lines=True)}", fg="red", err=True)
         sys.exit(2)
@@ -92,7 +93,7 @@ def _read(source: DataSource, path: str | None) -> str:
     if path is None and source.needs_path:
         return "not read: give --path"
     with recipe.blamed():
-        count, digest = source.count(path or ""), source.digest(path or "")
+        count, digest = source.counted(path or ""), source.digest(path or "")
         images = list(islice(source.read(path or "", 0, min(4, count)), 4))
     for number, image in enumerate(images):
         if (problem := source.problem(image, f"image {number}")) is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from raygan import recipe
+from raygan import own_recipes, recipe
 from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
@@ -29,7 +29,7 @@ from raygan.sweep.session.final_making import Here, load_generator
 from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.session.terminal import text_table
 from raygan.sweep.spec import plan
-from raygan.sweep.spec.sweep_spec import NAME, SweepSpec
+from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, load
 from raygan.sweep.study import stored_sweep
 from raygan.sweep.study.cell import best, verdict_records
 from raygan.sweep.study.prepared import Prepared
@@ -91,7 +91,10 @@ def evaluate(
     try:
         try:
             weights = _fid_weights(fid_weights, asked=fid)
-            recipe.use(recipe.read(path) for path in recipes)
+            if name.endswith((".yaml", ".yml")):
+                load(Path(name))  # its recipes are used
+            elif recipes:
+                recipe.use([recipe.read(path) for path in recipes])
             failed = _evaluate(name, storage, which, device, budget, weights)
         except OSError as error:
             raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
@@ -122,6 +125,7 @@ def _evaluate(
     """Make the tests; returns how many failed."""
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
     sweep, spec = open_sweep(name, storage)
+    own_recipes.check_unchanged(sweep)
     prepared, known = stored_sweep.stored_data(sweep), stored_sweep.stored_records(sweep, spec)
     tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
     if prepared is None or not tested:

@@ -15,7 +15,6 @@ import click
 import pyarrow as pa
 from rich.console import Console
 
-from raygan import own_recipes
 from raygan.addresses import check_address
 from raygan.errors import ConfigError, RayganError
 from raygan.folder import HTML, SPEC_FILE
@@ -28,7 +27,7 @@ from raygan.sweep.session import lock, terminal
 from raygan.sweep.session.lock import Holder
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell
-from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, load
+from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, place
 from raygan.sweep.study import looks, stored_sweep
 from raygan.sweep.study.cell import best, trained_twice, verdict_records
 
@@ -73,8 +72,7 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
     Raises :class:`~raygan.errors.ConfigError` if there is none.
     """
     if name.endswith((".yaml", ".yml")):
-        spec = load(Path(name))
-        name, storage = spec.name, spec.storage
+        name, storage = place(Path(name))
     if not re.fullmatch(NAME, name) or ".." in name:
         raise ConfigError(
             f"{name!r} is not a valid sweep name; give the `name` of its YAML, or the YAML file"
@@ -82,7 +80,6 @@ def open_sweep(name: str, storage: str) -> tuple[Storage, SweepSpec]:
     check_address(storage, "--storage")
     root = Storage(storage)
     sweep = root / name
-    own_recipes.check_unchanged(sweep)
     stored = stored_sweep.stored_spec(sweep)
     if stored is None:
         others = shown(", ".join(filter(partial(_is_sweep, root), root.folders())) or "none")

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 
-from raygan import records, stored
+from raygan import own_recipes, records, stored
 from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.folder import SPEEDS_FILE
@@ -209,6 +209,7 @@ def _speeds(spec: SweepSpec, sweep: Storage) -> dict[str, Speed]:
 def _as_run(spec: SweepSpec, sweep: Storage) -> SweepSpec:
     """``spec`` as the sweep command would run it now."""
     try:
+        own_recipes.check_unchanged(sweep)
         before = stored_sweep.stored_spec(sweep)
     except (RayganError, OSError):
         return spec  # the sweep command reports the error

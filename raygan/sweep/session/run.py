@@ -10,7 +10,7 @@ from dataclasses import replace
 from optuna.storages import JournalStorage
 from rich.console import Console
 
-from raygan import own_recipes
+from raygan import own_recipes, recipe
 from raygan.addresses import is_address
 from raygan.errors import ConfigError, TrackingError
 from raygan.folder import JOURNAL_FILE, MLFLOW_ARTIFACTS, MLFLOW_DATABASE
@@ -76,7 +76,8 @@ def _run(session: Session) -> int:
         )
         grown = []
         if before is None:
-            checks.check_fair(spec)
+            with recipe.blamed():
+                checks.check_fair(spec)
         else:
             spec = stored_sweep.with_rule_of(spec, before)
             grown = stored_sweep.check_unchanged(spec, before, sweep)

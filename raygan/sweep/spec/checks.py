@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("dataset", ("path",), "dataset.name"),
-    ("stop", ("grace", *RULES.parameters()), "stop.rule"),
+    ("stop", ("grace",), "stop.rule"),
     ("replicate", ("top", "until", "resplit"), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
 )
@@ -33,6 +34,7 @@ _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 Whoever writes that other key knows it: ``rule: none`` or ``seeds: 0`` switches off what the keys
 say, and they may stay.
 """
+_WORD = re.compile(r"[A-Za-z0-9_.=+-]{1,64}")
 _SIZED = ("norm", "architecture", "levels", "batch_size")
 """Fields that decide, together, whether images of some size can be trained on."""
 
@@ -51,6 +53,11 @@ def check(spec: SweepSpec) -> None:
         for name, value in values.items():
             candidates = [value.min, value.max] if isinstance(value, Range) else value
             for candidate in candidates:
+                if isinstance(candidate, str) and not _WORD.fullmatch(candidate):
+                    raise ValueError(
+                        f"`{where}.{name}` (={shown(candidate)!r}) names cells and folders: it "
+                        "must be letters, digits, '_', '.', '=', '+' or '-'"
+                    )
                 _check_point(spec, {name: candidate}, f"{where}.{name}")
             if len(set(candidates)) != len(candidates):
                 raise ValueError(
@@ -158,7 +165,10 @@ def _check_heeded(spec: SweepSpec) -> None:
     for key, table in recipe_tables().items():
         used = possible(spec, key)
         for name, owners in table.parameters().items():
-            if getattr(spec.train, name) is None or set(used) & owners.keys():
+            given = getattr(spec.train, name)
+            # a default says nothing: the YAML that an earlier version stored holds all of them
+            defaults = {parameter.default for parameter in owners.values()}
+            if given is None or given in defaults or set(used) & owners.keys():
                 continue
             raise ValueError(
                 f"`{name}` applies to `{key}: {' or '.join(owners)}`, but `{key}` is "
@@ -228,7 +238,8 @@ def _check_stages(spec: SweepSpec) -> None:
 
 def _check_effect(spec: SweepSpec) -> None:
     """Keys that the rest of the YAML leaves without effect."""
-    for section, keys, switch in _NEEDS:
+    for section, fixed, switch in _NEEDS:
+        keys = (*fixed, *RULES.parameters()) if section == "stop" else fixed
         needed, _, name = switch.partition(".")
         if name in _written(spec, needed) or (needed == "stop" and spec.space()):
             continue  # a search has a rule by default
@@ -248,7 +259,9 @@ def _check_effect(spec: SweepSpec) -> None:
         )
     rule = RULES[spec.stopping().rule or "none"]
     for key, owners in RULES.parameters().items():
-        if not (getattr(spec.stop, key) is None or rule.name in owners or rule.never):
+        given = getattr(spec.stop, key)
+        defaults = {parameter.default for parameter in owners.values()}
+        if not (given is None or given in defaults or rule.name in owners or rule.never):
             raise ValueError(
                 f"`stop.{key}` applies to `rule: {' or '.join(owners)}`, but `stop.rule` is "
                 f"{rule.name}; remove `stop.{key}`, or change the rule"

@@ -25,6 +25,7 @@ from raygan.errors import ConfigError
 from raygan.folder import BESIDE_SWEEPS
 from raygan.gan.config import CORE, TrainConfig, check_names, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.judge.metrics import METRICS
 from raygan.recipe import parameters
 from raygan.shown import shown
 from raygan.sweep.spec import checks, dry_pass, yaml_loader
@@ -171,6 +172,9 @@ class SweepSpec(Section):
                     train.pop(name, None)
                 elif len(defaults) == 1 and name not in varied:
                     train.setdefault(name, defaults.pop())
+        for owners in METRICS.parameters().values():
+            for parameter in owners.values():
+                train.setdefault(parameter.name, parameter.default)
         return train
 
 
@@ -216,14 +220,30 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
     document = yaml_loader.parse(text, str(path))
     for override in overrides:
         _override(document, override)
-    recipe.use(_recipe_files(document, path.parent))
+    files = _recipe_files(document, path.parent)
+    recipe.keep_only({file.name: file.digest for file in files})
+    recipe.use(files)
     check_names()
-    spec = validate(document)
+    with recipe.blamed():
+        spec = validate(document)
     try:
-        dry_pass.check(spec)
+        with recipe.blamed():
+            dry_pass.check(spec)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return spec
+
+
+def place(path: Path) -> tuple[str, str]:
+    """Name and storage of the sweep in ``path``, whose recipes are not run."""
+    with path.open("rb") as file:
+        document = yaml_loader.parse(file.read(yaml_loader.MAX_BYTES + 1), str(path))
+    data = document.data if isinstance(document.data, dict) else {}
+    name, storage = data.get("name"), data.get("storage", SweepSpec.model_fields["storage"].default)
+    if isinstance(name, str) and isinstance(storage, str):
+        return name, storage
+    spec = load(path)  # which says what is wrong
+    return spec.name, spec.storage
 
 
 def _recipe_files(document: yaml_loader.Document, folder: Path) -> list[recipe.RecipeFile]:
@@ -287,7 +307,7 @@ def _override(document: yaml_loader.Document, override: str) -> None:
     key, equals, text = override.partition("=")
     parts = tuple(key.strip().split("."))
     label = f"--set {shown(key.strip())}=…"
-    if not equals or not all(re.fullmatch(r"[A-Za-z_]+", part) for part in parts):
+    if not equals or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", part) for part in parts):
         given = shown(without_secrets(override))
         raise ConfigError(f"--set {given!r}: must be key=value, such as train.features=16")
     target = document.data

@@ -20,7 +20,7 @@ from pydantic import (
 
 from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
-from raygan.gan.config import TrainConfig, fields, parameter_tables, recipe_tables
+from raygan.gan.config import TrainConfig, parameter_tables, recipe_tables, varied_fields
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.shown import shown
@@ -130,10 +130,10 @@ def recipe_sections() -> dict[str, type[Section]]:
     own: dict[str, Any] = {}
     for table in parameter_tables():
         own |= _own_parameters(table)
-    searched = (name for name in fields() if name != "seed")
+    searched = (name for name in varied_fields() if name != "seed")
     made: dict[str, Any] = {
         "train": (Train, {**named, **own}),
-        "grid": (Grid, _per_field(Values, "Values of", fields())),
+        "grid": (Grid, _per_field(Values, "Values of", varied_fields())),
         "search": (Search, _per_field(_LIST_OR_RANGE, "List or range of", searched)),
         "stop": (Stop, {"rule": _named(RULES, None, _doc(Stop, "rule")), **_own_parameters(RULES)}),
         "dataset": (

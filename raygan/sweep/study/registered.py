@@ -33,7 +33,7 @@ class _Content(BaseModel):
     sweep: dict[str, Any]
     claims: list[DeclaredClaim]
     images: stored.Word
-    code: Annotated[str, Field(max_length=200)]
+    code: Annotated[str, Field(max_length=20_000)]
 
 
 class Entry(BaseModel):

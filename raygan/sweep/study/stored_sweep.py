@@ -12,7 +12,7 @@ from pydantic import BaseModel, StringConstraints, TypeAdapter
 
 from raygan import own_recipes, records, stored
 from raygan.errors import ConfigError, RayganError
-from raygan.folder import DATA_FILE, SPEC_FILE, SUMMARY, TRIALS, trial_folder
+from raygan.folder import DATA_FILE, RECIPES_FILE, SPEC_FILE, SUMMARY, TRIALS, trial_folder
 from raygan.records import TrialRecord
 from raygan.shown import shown
 from raygan.storage import Storage
@@ -82,6 +82,8 @@ def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
         spec = sweep.read_kept(SPEC_FILE, _parse_spec, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
+    if spec is not None and spec.recipes and own_recipes.is_lost(sweep):
+        raise RayganError(f"{sweep.uri}/{RECIPES_FILE} is missing: {_advice(sweep)}")
     if spec is None and _has_begun(sweep):
         raise RayganError(f"{sweep.uri}/{SPEC_FILE} is missing, but the sweep has begun: "
                           f"{_advice(sweep)}")  # fmt: skip
@@ -105,11 +107,11 @@ def stored_data(sweep: Storage, *, mend: bool = False) -> Prepared | None:
 
 def store(sweep: Storage, spec: SweepSpec, prepared: Prepared) -> None:
     """Write down what the sweep is, twice: nothing of it may be lost."""
+    own_recipes.store(sweep)
     data = json.dumps(prepared.to_plain())
     for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, data)):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
-    own_recipes.store(sweep)
 
 
 def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
@@ -122,7 +124,7 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
     cells = {cell.name: cell.values for cell in plan.cells(spec)}
     for record in known.values():
         values = cells.get(record.cell, {})
-        fits = all(record.config[name] == value for name, value in values.items())
+        fits = all(record.config.get(name) == value for name, value in values.items())
         if record.cell in cells and not (fits and record.params.keys() == searched):
             folder = f"{sweep.uri}/{trial_folder(record.id)}"
             raise RayganError(

@@ -106,6 +106,7 @@ def test_every_training_field_may_stand_in_all_three_places():
         ("name: a\ngrid: {warmup_factor: [0.1, 0.2]}", "sweep.yaml:2", "`warmup_factor` has no effect without `train.warmup`"),
         ("name: a\ntrain: {blocks: 3}", "sweep.yaml:2", "`blocks` applies to `architecture: resnet`, but `architecture` is dcgan"),
         ("name: a\ntrain: {architecture: dcgan, blocks: 3}", "sweep.yaml:2", "remove `blocks`, or change `architecture`"),
+        ("name: a\nstop: {patience: 7}", "sweep.yaml:2", "`stop.patience` has no effect without `stop.rule`"),
         ("name: a\ntrain: {beta1: 0.9}", "sweep.yaml:2", "`beta1` applies to `optimizer: adam`"),
         ("name: a\ntrain: {epsilon: true}", "sweep.yaml:2", "`train.epsilon`"),
         ("name: a\ngrid: {optimizer: [adam, rmsprop]}\nsearch: {beta1: [0.0, 0.5]}", "sweep.yaml", "of rmsprop that differ in it would be the same"),

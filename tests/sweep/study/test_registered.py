@@ -132,3 +132,10 @@ def test_a_plan_that_was_altered_is_refused(sweep):
         sweep.write(name, sweep.read(name).replace(b'"vanilla"', b'"bn"'))
     with pytest.raises(RayganError, match="does not match its content"):
         registered.entries(sweep)
+
+
+def test_the_digests_of_many_files_of_recipes_fit_into_a_plan(tmp_path) -> None:
+    code = ", ".join(["0" * 40, *(f"recipe_{number}.py {'f' * 64}" for number in range(100))])
+    storage = Storage(str(tmp_path / "sweep"))
+    registered.register(storage, read("name: a"), "digest", code, 0)
+    assert registered.entries(storage)[0].content.code == code
