@@ -16,7 +16,6 @@ from raygan.gan.config import CORE, choices, fields
 from raygan.gan.nets.norms import NORMS
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers
-from tests.gan.conftest import SHAPE
 
 SHAPE = (1, 16, 12)
 
