@@ -282,10 +282,11 @@ def _play(state: TrainState, shape: Shape, steps: range, device: str = "cpu") ->
     return statistics
 
 
+MEASURED: Check = ("metrics", _metrics)
 BEFORE_A_SWEEP: tuple[Check, ...] = (
     ("shapes and ranges", _shapes),
     ("gradients", _gradients),
-    ("metrics", _metrics),
+    MEASURED,
     ("each image by itself in D", _mixing),
 )
 IN_ONE_PROCESS: tuple[Check, ...] = (

@@ -255,7 +255,7 @@ def _evaluate(
     loss = reconstruction.loss
     samples = _sample(state.judged, config, REFERENCE)
     seed = sampling.derive_seed(config.seed, sampling.METRICS, state.step)
-    measured, notes = measure(getattr(config, "parameters", {}), samples, images, seed)
+    measured, notes = measure(config.parameters, samples, images, seed)
     metrics |= {
         "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
         "train/gradient_norm_g": float(game.generator.gradient_norm()),

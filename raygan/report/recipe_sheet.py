@@ -33,8 +33,8 @@ def recipes(evidence: Evidence) -> Sheet:
         Column("file", _TEXT, "your file"),
     ]
     reading = (
-        "One row per recipe that a trial has used, with the values of its own parameters: what was "
-        "compared, not what is better."
+        "One row per norm, architecture, loss, optimizer and augmentation that a trial has used, "
+        "with the values of its own parameters: what was compared, not what is better."
     )
     return Sheet("recipes", "Recipes", columns, rows, reading)
 
