@@ -35,13 +35,13 @@ def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
     Looked up where they lie: what a worker reported may be lost, or replaced since. Of two with the
     same iteration, the one that was written last is first.
     """
-    found = [
+    kept = [
         (step, folder)
         for folder in filter(is_checkpoint_folder, trial.folders())
         for file in trial.files(folder)
         if (step := step_of_checkpoint(file)) is not None
     ]
-    return sorted(found, reverse=True)
+    return sorted(kept, reverse=True)
 
 
 def best_and_last(sweep: Storage, record: TrialRecord) -> dict[str, str]:
@@ -50,10 +50,10 @@ def best_and_last(sweep: Storage, record: TrialRecord) -> dict[str, str]:
     for step, folder in find_checkpoints(sweep / trial_folder(record.id)):
         by_step.setdefault(step, folder)
     known = {step: folder for step, folder in by_step.items() if step <= record.step}
-    found = {"last": known[max(known)]} if known else {}
+    kept = {"last": known[max(known)]} if known else {}
     if record.best is not None and record.best[0] in known:
-        found["best"] = known[record.best[0]]
-    return found
+        kept["best"] = known[record.best[0]]
+    return kept
 
 
 def save(state: Saved, trial: Storage, step: int) -> tuple[str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from raygan.records import WARMUP_SUFFIX, TrialRecord
 from raygan.report.claim import Claim, PlanEntry
 from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
-from raygan.report.finals import Found, positive
+from raygan.report.finals import FinalResults, positive
 from raygan.report.ladder import Agreement
 from raygan.report.tables import setting
 
@@ -181,9 +181,9 @@ class Evidence:
     """The sweep's resolved YAML."""
     search_method: str = ""
     """grid, random or tpe; empty if it is not known."""
-    finals: Found = field(default_factory=dict)
+    finals: FinalResults = field(default_factory=dict)
     """Results of the final test."""
-    fids: Found = field(default_factory=dict)
+    fids: FinalResults = field(default_factory=dict)
     """FID and KID, if they were computed."""
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     """By trial, the loss of its best generator on each final image; only if there are so few images

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 GENERATORS = ("best", "last")
 """The generators of a trial that are tested."""
-Found = dict[str, dict[str, dict[str, Any]]]
+FinalResults = dict[str, dict[str, dict[str, Any]]]
 """Results by trial, then by ``best`` or ``last`` generator."""
 LOSSES = {"": "loss", "_audited": "audited_loss", "_restarts": "restarts_loss"}
 """Ending of a column's name, and the name in a test: the loss of all images from z = 0, that of the
@@ -78,12 +78,12 @@ Kind = TypeVar("Kind", _Test, _Fid)
 _TEST, _FID = TypeAdapter(_Test), TypeAdapter(_Fid)
 
 
-def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> Found:
+def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
     """The final tests that were made; damaged ones are none."""
     return _read_all(storage, records, _TEST, final_result)
 
 
-def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> Found:
+def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
     """The FIDs and KIDs that were computed, each with its protocol."""
     return _read_all(storage, records, _FID, final_fid)
 
@@ -100,8 +100,8 @@ def _read_all(
     records: Iterable[TrialRecord],
     kind: TypeAdapter[Kind],
     file: Callable[[str], str],
-) -> Found:
-    read: Found = {}
+) -> FinalResults:
+    read: FinalResults = {}
     for record in records:
         trial = storage / trial_folder(record.id)
         # one listing in place of a question per file: most trials have no final test
@@ -123,7 +123,7 @@ def _read(storage: Storage, name: str, kind: TypeAdapter[Kind]) -> Kind | None:
         return None
 
 
-def read_image_losses(storage: Storage, tests: Found) -> dict[str, np.ndarray]:
+def read_image_losses(storage: Storage, tests: FinalResults) -> dict[str, np.ndarray]:
     """The loss of each final image, float64 [images], by trial, of the best generators that were
     tested on fewer than :data:`FEW_IMAGES`; damaged tables are none."""
     read = {}

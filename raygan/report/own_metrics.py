@@ -60,10 +60,10 @@ def _row(name: str, cell: CellResults) -> dict[str, Any] | None:
         value = last_metrics(record).get(name)
         if record.outcome == "ok" and value is not None:
             groups.setdefault(cell.repeats.get(record.id, record.id), []).append(value)
-    found = arithmetic_mean([statistics.fmean(values) for values in groups.values()])
-    if found is None:
+    summary = arithmetic_mean([statistics.fmean(values) for values in groups.values()])
+    if summary is None:
         return None
-    mean, interval = found
+    mean, interval = summary
     return {
         "metric": name,
         "cell": cell.name,

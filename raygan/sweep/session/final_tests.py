@@ -131,8 +131,10 @@ def generators(
 def _is_done(sweep: Storage, test: PlannedTest) -> bool:
     generator = test.generator
     asked = asdict(test.config), generator.checkpoint
-    found = (read(sweep / trial_folder(generator.trial), which) for which in generator.which)
-    return all(known and (known.get("asked"), known.get("checkpoint")) == asked for known in found)
+    results = (read(sweep / trial_folder(generator.trial), which) for which in generator.which)
+    return all(
+        known and (known.get("asked"), known.get("checkpoint")) == asked for known in results
+    )
 
 
 @dataclass(frozen=True)

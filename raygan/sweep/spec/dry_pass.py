@@ -51,13 +51,13 @@ def _combinations(spec: SweepSpec) -> list[TrainConfig]:
         for name in recipe.parameters(each)
         if name in varied
     }
-    found = []
+    configs = []
     for point in itertools.product(*(possible(spec, name) for name in tables)):
         named = dict(zip(tables, point, strict=True))
         if always or own & named.items():
             for values in itertools.product(*ours.values()):
-                found.append(spec.train_config(**named, **dict(zip(ours, values, strict=True))))
-    return found
+                configs.append(spec.train_config(**named, **dict(zip(ours, values, strict=True))))
+    return configs
 
 
 def _shape(spec: SweepSpec) -> Shape | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from raygan.records import TrialRecord
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.finals import Found, read_fids, read_finals, read_image_losses
+from raygan.report.finals import FinalResults, read_fids, read_finals, read_image_losses
 from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
 from raygan.storage import Storage
@@ -59,12 +59,14 @@ def make_report(
     return Report.of(sweep, evidence)
 
 
-def _image_losses(sweep: Storage, spec: SweepSpec, finals: Found) -> dict[str, np.ndarray]:
+def _image_losses(sweep: Storage, spec: SweepSpec, finals: FinalResults) -> dict[str, np.ndarray]:
     """The loss of each final image; empty if each seed has a split of its own."""
     return {} if spec.replicate.resplit else read_image_losses(sweep, finals)
 
 
-def _of_one_budget(finals: Found, compared: list[CellResults], spec: SweepSpec) -> Found:
+def _of_one_budget(
+    finals: FinalResults, compared: list[CellResults], spec: SweepSpec
+) -> FinalResults:
     """Those of ``finals`` that were made with one budget, so that they can be compared.
 
     It is the budget that the tests of all best generators share, or else that of the sweep.

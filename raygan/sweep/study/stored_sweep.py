@@ -227,10 +227,10 @@ def _parse_spec(text: bytes) -> SweepSpec:
 
 
 def _parse_data(data: bytes) -> Prepared:
-    found = stored.parse(_DATA, data)
-    if not found.id:
+    prepared = stored.parse(_DATA, data)
+    if not prepared.id:
         raise ValueError("id: Field required")
-    return found
+    return prepared
 
 
 def _advice(sweep: Storage) -> str:
