@@ -23,7 +23,7 @@ from raygan.folder import MARKDOWN, REPORT_FOLDER
 from raygan.gan.config import TrainConfig, fields
 from raygan.records import STEP, TrialRecord
 from raygan.report import tables
-from raygan.report.finals import LOSSES, WHICH
+from raygan.report.finals import GENERATORS, LOSSES
 from raygan.storage import Storage
 from raygan.sweep.spec.sweep_spec import SweepSpec, load
 from raygan.sweep.study.gather import make_report
@@ -97,7 +97,7 @@ def write_finals(sweep: Storage, row: Mapping[str, Any], spec: SweepSpec) -> Non
     final = spec.final_config()
     budget = {"images": final.images, "steps": final.steps, "restarts": final.restarts,
               "audited": final.audited}  # fmt: skip
-    for which in WHICH:
+    for which in GENERATORS:
         found = {key: row[f"final_{which}{ending}"] for ending, key in LOSSES.items()}
         if found["loss"] is not None:
             content = {**budget, **found, "asked": spec.final.model_dump()}

@@ -296,7 +296,7 @@ def test_a_crop_larger_than_the_image_is_refused(folder):
 @pytest.mark.cluster  # a process of its own
 def test_pyarrow_is_loaded_only_to_read_parquet(parquet):
     program = (
-        "import sys; from raygan.data import DatasetConfig, sources\n"
+        "import sys; from raygan.data import DatasetConfig\nfrom raygan.data.sources import find as sources\n"
         f"config = DatasetConfig(name='parquet', path={str(parquet)!r})\n"
         "assert 'pyarrow' not in sys.modules\n"
         "assert len(list(sources.read(config))) == 20\n"

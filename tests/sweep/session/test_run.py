@@ -398,7 +398,7 @@ def test_sweep_that_an_earlier_version_began_is_resumed_with_its_early_stopping(
 
 
 def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("raygan.sweep.spec.checks.LEAST_GRACE", 0.1)
+    monkeypatch.setattr("raygan.sweep.stopping.asha.LEAST_GRACE", 0.1)
     more = "search: {lr: [1e-3, 1e-4]}\nstop: {rule: asha, grace: 1}\n"
     with pytest.raises(ConfigError, match="is below 10%"):
         sweep(lambda study: pytest.fail("it is refused"), more)
