@@ -112,9 +112,9 @@ class Brightness(Metric):
     ],
 )
 def test_a_worker_reports_a_users_own_metric(tmp_path, reports, value, metrics, notes, reason):
-    recipe.use([recipe.RecipeFile("own.py", OWN.replace("VALUE", value))])
+    own = replace(job(tmp_path), recipes=(("own.py", OWN.replace("VALUE", value)),))
     try:
-        train_worker(job(tmp_path).to_plain())
+        train_worker(own.to_plain())
     finally:
         recipe.use([])
     assert sum("val/brightness" in report for report in reports) == metrics
