@@ -111,7 +111,7 @@ def build(norm: str, options: argparse.Namespace, device: torch.device) -> dict[
 
 
 def config_of(options: argparse.Namespace, **fields: Any) -> TrainConfig:
-    return TrainConfig(
+    return TrainConfig.of(
         architecture=options.architecture,
         features=options.features,
         code_size=options.code_size,

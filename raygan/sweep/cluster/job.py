@@ -46,6 +46,11 @@ class Job:
     gpu_share: float = 0.0
     """Share of a GPU's memory, from 0 to 1, that the images may take part of."""
 
+    def __post_init__(self) -> None:
+        # JSON has lists
+        files = tuple((name, text) for name, text in self.recipes)
+        object.__setattr__(self, "recipes", files)
+
     def to_plain(self) -> dict[str, Any]:
         """Its fields by name."""
         return asdict(self)
