@@ -123,7 +123,10 @@ def test_the_recipes_of_the_guide_are_its_files() -> None:
 
 @pytest.mark.parametrize(
     "checks",
-    [contract.BEFORE_A_SWEEP, pytest.param(contract.ALL, marks=pytest.mark.cluster)],
+    [
+        contract.IN_ONE_PROCESS,
+        pytest.param(contract.ALL, marks=[pytest.mark.cluster, pytest.mark.soak]),
+    ],
     ids=["quick", "all"],
 )
 @pytest.mark.parametrize(
