@@ -308,8 +308,9 @@ def read(path: Path) -> RecipeFile:
     try:
         with path.open("rb") as opened:
             data = opened.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{shown(path)}: cannot be read ({reason})") from error
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{path}: is larger than {MOST_BYTES // 2**20} MiB")
     try:

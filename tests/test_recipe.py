@@ -326,3 +326,8 @@ def test_a_parameter_with_a_name_that_means_something_else_is_refused(name: str)
 def test_two_files_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two files are called mine.py"):
         recipe.use([RecipeFile("mine.py", "a = 1"), RecipeFile("mine.py", "a = 2")])
+
+
+def test_a_path_with_a_nul_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(embedded null byte\)"):
+        recipe.read(Path("mine\0.py"))

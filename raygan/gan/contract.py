@@ -2,7 +2,7 @@
 optimizers, augmentations and metrics.
 
 A sweep holds a user's own recipes to it before anything starts, and ``raygan check`` tries all of
-it. Networks are tiny, and everything runs on the CPU, in a second or two.
+it. Networks are tiny, and everything runs on the CPU: in a second or two, but for two workers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.draws import Draws
 from raygan.gan.judge.metrics import measure
+from raygan.gan.nets.layers import held_weights
 from raygan.gan.nets.levels import Shape
 from raygan.gan.nets.norms import NORMS
 from raygan.gan.pixels import as_float
@@ -184,12 +185,13 @@ def _alone(config: TrainConfig, shape: Shape) -> None:
 
 def _mixing(config: TrainConfig, shape: Shape) -> None:
     """In training, D treats each image by itself, unless its norm says that it does not."""
-    norm = NORMS.make(config.norm, config.parameters)
+    if NORMS.make(config.norm, config.parameters).mixes_images:
+        return
     discriminator = TrainState.create(config, shape).discriminator
     images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
+    with torch.no_grad(), held_weights(discriminator):  # spectral norm iterates at each call
         together, alone = discriminator(images)[:1], discriminator(images[:1])
-    if not norm.mixes_images and not torch.allclose(together, alone, rtol=_CLOSE, atol=_CLOSE):
+    if not torch.allclose(together, alone, rtol=_CLOSE, atol=_CLOSE):
         raise ConfigError(
             f"in training, D's logit of an image depends on the rest of the batch, but the norm "
             f"`{config.norm}` does not say so: let its property `mixes_images` return True"

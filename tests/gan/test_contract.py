@@ -9,7 +9,7 @@ import pytest
 from raygan import recipe
 from raygan.errors import ConfigError
 from raygan.gan import contract
-from raygan.gan.config import TrainConfig
+from raygan.gan.config import TrainConfig, choices
 from raygan.recipe import RecipeFile
 
 SHAPE = (1, 16, 16)
@@ -237,3 +237,9 @@ def test_networks_that_need_a_width_are_tried_with_that_of_the_sweep() -> None:
     )
     recipe.use([RecipeFile("wide.py", text)])
     contract.check(TrainConfig.of(norm="wide", features=12), (1, 8, 8))
+
+
+@pytest.mark.parametrize("architecture", choices()["architecture"])
+@pytest.mark.parametrize("built_in", choices()["norm"])
+def test_built_in_norms_say_rightly_whether_they_mix_images(built_in, architecture) -> None:
+    hold(TrainConfig(norm=built_in, architecture=architecture), MIXING)

@@ -212,12 +212,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
 
     Raises :class:`~raygan.errors.ConfigError`: file, line, what is wrong, the nearest key.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(yaml_loader.MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    document = yaml_loader.parse(text, str(path))
+    document = _document(path)
     for override in overrides:
         _override(document, override)
     files = _recipe_files(document, path.parent)
@@ -235,15 +230,26 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
 
 
 def place(path: Path) -> tuple[str, str]:
-    """Name and storage of the sweep in ``path``, whose recipes are not run."""
-    with path.open("rb") as file:
-        document = yaml_loader.parse(file.read(yaml_loader.MAX_BYTES + 1), str(path))
+    """Name and storage of the sweep in ``path``, whose recipes are not run.
+
+    Raises :class:`~raygan.errors.ConfigError` if the file is no sweep.
+    """
+    document = _document(path)
     data = document.data if isinstance(document.data, dict) else {}
     name, storage = data.get("name"), data.get("storage", SweepSpec.model_fields["storage"].default)
     if isinstance(name, str) and isinstance(storage, str):
         return name, storage
     spec = load(path)  # which says what is wrong
     return spec.name, spec.storage
+
+
+def _document(path: Path) -> yaml_loader.Document:
+    try:
+        with path.open("rb") as file:
+            text = file.read(yaml_loader.MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    return yaml_loader.parse(text, str(path))
 
 
 def _recipe_files(document: yaml_loader.Document, folder: Path) -> list[recipe.RecipeFile]:

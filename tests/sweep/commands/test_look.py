@@ -296,3 +296,9 @@ def test_prepared_images_that_are_not_there_are_named(storage, stored):
     storage.write("manifest.json", b"{}")
     with pytest.raises(DataError, match="does not hold the sweep's prepared images"):
         evaluate._where(storage / "norms", Prepared(folder=stored, digest="d", baseline=0.1))
+
+
+def test_a_yaml_that_is_not_there_is_named():
+    done = CliRunner().invoke(main, ["status", "not-there.yaml"])
+    assert done.exit_code == 2
+    assert "not-there.yaml: cannot be read (No such file or directory)" in done.output
