@@ -45,6 +45,10 @@ fake image each, in which D ranks the real one higher.
 """
 
 
+Update = Callable[[], None]
+"""Finishes an update that has begun."""
+
+
 @dataclass
 class Player:
     """A network with what updates it."""
@@ -99,6 +103,14 @@ class Player:
         self._step()
         clamp_slopes(self.slopes)
 
+    def begin_update(self, gradients: Sequence[Tensor], workers: Workers) -> Update:
+        """Begin an update along the sum of all workers' ``gradients``; what is returned makes it.
+
+        Until that is called, the network is as it was.
+        """
+        sums = workers.summing(gradients, self.parameters)
+        return lambda: self.update(sums())
+
     def gradient_norm(self) -> Tensor:
         """L2 norm of the last update's gradient; a scalar on the device."""
         return nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
@@ -142,22 +154,26 @@ class Game:
         *of_updates, of_g = self._chances(chances)
         of_real, of_fake = of_updates[:steps], of_updates[steps:]
         of_d: list[Tensor] = []
+        finish_update: Update = _no_update
         with g.held():
             for part in zip(
                 real.chunk(steps), noise_d.chunk(steps), mixes, of_real, of_fake, strict=True
             ):
-                of_d.append(self._update_d(loss, batch, *part))
+                finish_update, figures = self._update_d(finish_update, loss, batch, *part)
+                of_d.append(figures)
+            fake = self._augmented(g(noise_g), of_g)
+            finish_update()
             with constant(d.network), d.held():
-                logits = d(self._augmented(g(noise_g), of_g))
+                logits = d(fake)
             loss_g = loss.generator(logits).sum() / batch
             gradients = torch.autograd.grad(loss_g, g.parameters)
-        self.workers.sum_(*gradients)
-        g.update(gradients)
+        g.begin_update(gradients, self.workers)()
         loss_d, *accuracies = torch.stack(of_d).mean(0).unbind()
         return torch.stack((loss_d, loss_g.detach(), *accuracies))
 
     def _update_d(
         self,
+        finish_update: Update,
         loss: Loss,
         batch: int,
         real: Tensor,
@@ -165,12 +181,17 @@ class Game:
         mix: Tensor | None,
         of_real: Tensor | None,
         of_fake: Tensor | None,
-    ) -> Tensor:
-        """One update of D; returns its loss and its two accuracies."""
+    ) -> tuple[Update, Tensor]:
+        """One update of D, after ``finish_update`` of the one before.
+
+        Returns what finishes this one, and D's loss and its two accuracies. What follows and does
+        not use D hides the time in which the workers exchange its gradients.
+        """
         g, d = self.generator, self.discriminator
         with torch.no_grad():
             real = self._augmented(real, of_real)
             fake = self._augmented(g(noise), of_fake)
+        finish_update()
         if self.r1 > 0:
             real = real.detach().requires_grad_()
         with d.held():
@@ -183,9 +204,9 @@ class Game:
                 total = total + loss.gradient_penalty * gradient_penalty(d, real, fake, mix).sum()
             loss_d = total / batch
             gradients = torch.autograd.grad(loss_d, d.parameters)
-        self.workers.sum_(*gradients)
-        d.update(gradients)
-        return torch.stack((loss_d.detach(), *_accuracies(loss, logits_real, logits_fake, batch)))
+        accuracies = _accuracies(loss, logits_real, logits_fake, batch)
+        figures = torch.stack((loss_d.detach(), *accuracies))
+        return d.begin_update(gradients, self.workers), figures
 
     def simultaneous(
         self,
@@ -200,9 +221,10 @@ class Game:
         Arguments and result as for :meth:`alternating`; ``d_steps`` is 1, and there is no penalty.
         """
         gradients_d, gradients_g, statistics = self.simultaneous_gradients(real, noise_d, chances)
-        self.workers.sum_(*gradients_d, *gradients_g)
-        self.discriminator.update(gradients_d)
-        self.generator.update(gradients_g)
+        finish_d = self.discriminator.begin_update(gradients_d, self.workers)
+        finish_g = self.generator.begin_update(gradients_g, self.workers)
+        finish_d()
+        finish_g()
         return statistics
 
     def simultaneous_gradients(
@@ -261,6 +283,10 @@ class Game:
             return judge(real), judge(fake)
         logits = judge(torch.cat((real, fake)))
         return logits[: len(real)], logits[len(real) :]
+
+
+def _no_update() -> None:
+    pass
 
 
 def _accuracies(loss: Loss, real: Tensor, fake: Tensor, batch: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -43,3 +45,34 @@ class Workers:
         parts = flat.split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+    def summing(
+        self, tensors: Sequence[Tensor], like: Sequence[Tensor]
+    ) -> Callable[[], Sequence[Tensor]]:
+        """Begin to add up ``tensors`` over the workers, in one all-reduce (one dtype).
+
+        What is returned waits for it and gives the sums; until then, other work may go on. Each sum
+        lies in memory as its tensor in ``like`` does, so that no worker has to rearrange it.
+        """
+        if self.count == 1:
+            return lambda: tensors
+        pairs = list(zip(tensors, like, strict=True))
+        flat = torch.cat([_in_memory_order(tensor, other) for tensor, other in pairs])
+        exchange = dist.all_reduce(flat, async_op=True)
+
+        def sums() -> Sequence[Tensor]:
+            exchange.wait()
+            parts = flat.split([other.numel() for other in like])
+            return [
+                part.as_strided(other.shape, other.stride())
+                for part, other in zip(parts, like, strict=True)
+            ]
+
+        return sums
+
+
+def _in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """The elements of ``tensor``, in one dimension, in the order of ``like``'s in memory."""
+    if tensor.stride() != like.stride():
+        tensor = torch.empty_like(like).copy_(tensor)
+    return tensor.as_strided((tensor.numel(),), (1,))

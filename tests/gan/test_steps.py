@@ -346,3 +346,24 @@ def test_the_benchmark_plays_every_norm(norm, monkeypatch, capsys):
     bench.main()
     printed = capsys.readouterr().out
     assert all(f"{norm} {update} " in printed for update in choices()["update"])
+
+
+@pytest.mark.usefixtures("float64")
+def test_g_makes_its_images_while_the_workers_exchange_the_gradients_of_d(game, monkeypatch):
+    ours = game(norm="wn", d_steps=2)
+    (real, noise_d, noise_g), (more, noise_more, _) = batch(0), batch(1)
+    events: list[str] = []
+
+    def summing(tensors, like):
+        events.append(f"begin {len(like)}")
+        return lambda: events.append("end") or tensors
+
+    monkeypatch.setattr(ours.workers, "summing", summing)
+    ours.generator.network.register_forward_hook(lambda *_: events.append("images"))
+    ours.discriminator.network.register_forward_hook(lambda *_: events.append("judged"))
+    ours.alternating(torch.cat((real, more)), torch.cat((noise_d, noise_more)), noise_g)
+    d, g = (len(p.parameters) for p in (ours.discriminator, ours.generator))
+    update = ["images", "judged", f"begin {d}"]
+    assert events == [
+        *update, "images", "end", "judged", f"begin {d}", "images", "end", "judged", f"begin {g}", "end",
+    ]  # fmt: skip
