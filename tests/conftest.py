@@ -57,8 +57,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.relative_to(ROOT / "tests").parts[0] in ("cluster", "faults"):
             item.add_marker("cluster")
+    if config.pluginmanager.hasplugin("xdist"):
+        _share_out(items)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+def _share_out(items: list[pytest.Item]) -> None:
+    """With `-n 2`, each process has one half of the files that start Ray or servers, and with them
+    one cluster; they come first. The other files go to whoever is free."""
+    files = list(dict.fromkeys(i.path for i in items if i.get_closest_marker("cluster")))
+    group = {path: f"cluster-{number % 2}" for number, path in enumerate(files)}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group.get(item.path, str(item.path))))
+    items.sort(key=lambda item: item.path not in group)

@@ -26,6 +26,9 @@ def test_there_are_such_modules():
 def test_module_is_a_command(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "--help"])
     for loaded in (module, f"{module}.__main__"):  # or else it warns that it runs them twice
+        parent, _, name = loaded.rpartition(".")
+        if hasattr(sys.modules.get(parent), name):  # the other tests' module, again afterwards
+            monkeypatch.setattr(sys.modules[parent], name, sys.modules.get(loaded))
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     with pytest.raises(SystemExit) as left:
         runpy.run_module(module, run_name="__main__")
