@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from raygan import stored
 from raygan.errors import RayganError
 from raygan.folder import CLOCK_FILE
-from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.spec.yaml_sections import Budget
 
@@ -20,14 +19,14 @@ SAVE_SECONDS = 10.0
 
 
 class Clock:
-    """Seconds for which a sweep has run, over all its runs; by the monotonic clock.
+    """Seconds for which a sweep has run, over all its runs, by a clock that never goes back.
 
     A run that is killed loses at most its last :data:`SAVE_SECONDS`. Raises
     :class:`~raygan.errors.RayganError` if the stored seconds of earlier runs are damaged.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, now: Callable[[], float] = time.monotonic) -> None:
+        self._storage, self._now = storage, now
         self._since: float | None = None
         self._saved = 0.0
         try:
@@ -41,12 +40,12 @@ class Clock:
     @property
     def seconds(self) -> float:
         """Seconds so far."""
-        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
+        return self._before + (0.0 if self._since is None else self._now() - self._since)
 
     def run(self) -> None:
         """Start counting time, unless it is counted already."""
         if self._since is None:
-            self._since = time.monotonic()
+            self._since = self._now()
 
     def save(self, *, now: bool = False) -> None:
         """Store the seconds, at most every :data:`SAVE_SECONDS` unless ``now``; raises OSError."""
@@ -81,30 +80,6 @@ class Spent:
     """GPUs × hours that trials have held them."""
     wall_clock: float
     """Seconds for which the sweep has run."""
-
-    @classmethod
-    def of(
-        cls,
-        records: Iterable[TrialRecord],
-        counted_until: Mapping[str, float | None],
-        gpus: float,
-        seconds: float,
-    ) -> Spent:
-        """What ``records`` add up to, and the time of running trials that they do not hold yet.
-
-        ``counted_until``: by running trial, the monotonic time up to which its record counts; None
-        until its workers report. ``gpus``: GPUs that each trial holds. ``seconds``: for which the
-        sweep has run.
-        """
-        now = time.monotonic()
-        since = sum(now - until for until in counted_until.values() if until is not None)
-        records = list(records)
-        return cls(
-            trials=len(records),
-            trial_hours=(sum(record.seconds for record in records) + since) / 3600,
-            gpu_hours=(sum(record.gpu_seconds for record in records) + since * gpus) / 3600,
-            wall_clock=seconds,
-        )
 
     def usd(self, budget: Budget) -> float | None:
         """US dollars, if GPU-hours have a price."""

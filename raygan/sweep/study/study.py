@@ -55,7 +55,8 @@ class Study:
 
     ``journal``: empty Optuna storage that the searches are kept in, besides the records.
     ``retry_failed``: trials with the outcome ``failed`` are resumed, too. ``baseline``: loss of the
-    mean training image; without it, no trial is judged ``untrained``.
+    mean training image; without it, no trial is judged ``untrained``. ``now``: seconds on a clock
+    that never goes back; by default the monotonic one.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class Study:
         *,
         retry_failed: bool = False,
         baseline: float | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.spec, self.storage, self.baseline = spec, storage, baseline
+        self.now = now or time.monotonic
         self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
         self.records: dict[str, TrialRecord] = {}
         self.counted_until: dict[str, float | None] = {}
-        """By started trial, the monotonic time up to which its time is counted; None until its
+        """By started trial, the time (:attr:`now`) up to which its time is counted; None until its
         workers report."""
         self.resumed: dict[str, int] = {}
         """By started trial, the iteration of the checkpoint that its workers loaded; 0: none."""
@@ -83,12 +86,13 @@ class Study:
         """Size of the largest checkpoint that a worker has reported."""
         self.look = looks.looks(spec)[0]
         """The current look: seeds of each of the best settings, and the level of its claims."""
-        self.clock = Clock(storage)
+        self.clock = Clock(storage, self.now)
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
         self._heard: dict[str, float] = {}
         self._unsaved: dict[str, TrialRecord] = {}
-        self._ticked = time.monotonic()
+        self._ticked = self.now()
+        self._seconds = self._gpu_seconds = 0.0  # of all records: sums, so that nothing walks them
         self._restore(retry_failed=retry_failed)
 
     @property
@@ -125,9 +129,15 @@ class Study:
     @property
     def spent(self) -> Spent:
         """What the sweep has used."""
-        # copies: the thread that draws the table reads this, too
-        known, counted = list(self.records.values()), dict(self.counted_until)
-        return Spent.of(known, counted, self._gpus, self.clock.seconds)
+        # a copy: the thread that draws the table reads this, too
+        now, counted = self.now(), list(self.counted_until.values())
+        since = sum(now - until for until in counted if until is not None)
+        return Spent(
+            trials=len(self.records),
+            trial_hours=(self._seconds + since) / 3600,
+            gpu_hours=(self._gpu_seconds + since * self._gpus) / 3600,
+            wall_clock=self.clock.seconds,
+        )
 
     @property
     def exhausted(self) -> str | None:
@@ -166,11 +176,11 @@ class Study:
         checkpoint reports some of them again.
         """
         record = self.records[trial]
-        self._heard[trial] = time.monotonic()
+        self._heard[trial] = self.now()
         self._count_time(trial)
         if trial in self.counted_until:
             first = self.counted_until[trial] is None
-            self.counted_until[trial] = time.monotonic()
+            self.counted_until[trial] = self.now()
             if first:
                 self.resumed[trial] = int(report.get(STEP, 0))
                 self._tell("started", record)
@@ -206,7 +216,7 @@ class Study:
         record = self.records[trial]
         if record.step < record.config["iterations"]:
             return False
-        return time.monotonic() - self._heard.get(trial, math.inf) > LINGER_SECONDS
+        return self.now() - self._heard.get(trial, math.inf) > LINGER_SECONDS
 
     def ended(self, trial: str, error: str | None = None) -> None:
         """``trial`` holds no resources any more and is not resumed in this run.
@@ -237,8 +247,8 @@ class Study:
         """Save what waits, and every :data:`TICK_SECONDS` the time spent; to be called often."""
         if self._unsaved and self.storage_error is None:
             self._save_waiting()
-        if time.monotonic() - self._ticked >= TICK_SECONDS:
-            self._ticked = time.monotonic()
+        if self.now() - self._ticked >= TICK_SECONDS:
+            self._ticked = self.now()
             for trial, counted_until in self.counted_until.items():
                 if counted_until is not None:
                     self._count_time(trial)
@@ -281,6 +291,8 @@ class Study:
         return self.spec.scale.workers * self.spec.scale.gpus_per_worker
 
     def _add(self, record: TrialRecord) -> None:
+        self._seconds += record.seconds
+        self._gpu_seconds += record.gpu_seconds
         self.records[record.id] = record
         self.cells[record.cell].records[record.id] = record
 
@@ -327,9 +339,12 @@ class Study:
 
     def _count_time(self, trial: str) -> None:
         if (counted_until := self.counted_until.get(trial)) is not None:
-            self.counted_until[trial] = now = time.monotonic()
-            self.records[trial].seconds += now - counted_until
-            self.records[trial].gpu_seconds += (now - counted_until) * self._gpus
+            self.counted_until[trial] = now = self.now()
+            record, seconds = self.records[trial], now - counted_until
+            record.seconds += seconds
+            record.gpu_seconds += seconds * self._gpus
+            self._seconds += seconds
+            self._gpu_seconds += seconds * self._gpus
 
     def _save_clock(self, *, now: bool = False) -> None:
         try:
