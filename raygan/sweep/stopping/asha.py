@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 
 from raygan.errors import ConfigError
 from raygan.sweep.stopping.rule import GRACE, Stopper, StopRule
@@ -44,21 +45,21 @@ class Asha(StopRule):
 class _Rungs(Stopper):
     def __init__(self, grace: int, reduction: int) -> None:
         self._grace, self._reduction = grace, reduction
-        self._rungs: dict[int, dict[str, float]] = {}
+        self._reached: set[tuple[int, str]] = set()
+        self._losses: dict[int, list[float]] = {}  # by rung, of those that reached it, ascending
         self._best: dict[str, float] = {}
 
     def stops(self, trial: str, step: int, loss: float) -> bool:
         """Whether ``trial`` fails at the highest rung that it has reached."""
         best = self._best[trial] = min(loss, self._best.get(trial, math.inf))
         rung = self.rung(step)
-        if rung == 0:
+        if rung == 0 or (rung, trial) in self._reached:
             return False
-        reached = self._rungs.setdefault(rung, {})
-        if trial in reached:
-            return False
-        reached[trial] = best
-        passing = max(1, len(reached) // self._reduction)
-        return sum(other < best for other in reached.values()) >= passing
+        self._reached.add((rung, trial))
+        losses = self._losses.setdefault(rung, [])
+        insort(losses, best)
+        passing = max(1, len(losses) // self._reduction)
+        return bisect_left(losses, best) >= passing
 
     def rung(self, step: int) -> int:
         """The highest rung at or below ``step``; 0 below the first."""

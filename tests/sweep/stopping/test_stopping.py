@@ -1,3 +1,7 @@
+import math
+import random
+import statistics
+from itertools import accumulate
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +19,7 @@ from raygan.sweep.stopping.asha import LEAST_GRACE, Asha
 from raygan.sweep.stopping.median import LEAST, Median
 from raygan.sweep.stopping.never import Never
 from raygan.sweep.stopping.patience import Patience
+from raygan.sweep.stopping.rule import Stopper
 from raygan.sweep.stopping.rules import RULES, first_stop, make_stopper, rule_of
 from raygan.sweep.study.study import Study
 
@@ -254,3 +259,106 @@ def test_an_error_in_a_users_own_rule_names_file_and_line(own):
 def test_a_parameter_with_the_name_of_a_key_is_refused():
     with pytest.raises(ConfigError, match=r"`grace` has the name of another key"):
         recipe.use([recipe.RecipeFile("ceiling.py", CEILING.replace("    most: ", "    grace: "))])
+
+
+def told_at_random(seed: int):
+    """Trial, iteration and loss of each evaluation of a cell, in the order in which they arrive:
+    trials differ in their iterations, some start late and some end early."""
+    draw = random.Random(seed)
+    every = [draw.choice([(5,), (5, 10), (3, 4, 7)])] * 12
+    ends = [draw.choice([60, 60, 37, 80]) for _ in every]
+    at = [0] * len(every)
+    running: list[int] = []
+    for started in range(len(every)):
+        running.append(started)
+        for _ in range(draw.randint(0, 40)):
+            if running:
+                trial = draw.choice(running)
+                at[trial] = min(ends[trial], at[trial] + draw.choice(every[trial]))
+                # few values, so that losses tie
+                yield f"trial-{trial}", at[trial], draw.choice([0.1, 0.2, 0.2, 0.3, 0.5])
+                if at[trial] == ends[trial] or draw.random() < 0.02:
+                    running.remove(trial)
+
+
+class PlainMedians(Stopper):
+    """The median rule in so many words, which walks all trials at each evaluation."""
+
+    def __init__(self, grace: int) -> None:
+        self.grace, self.curves = grace, {}
+
+    def stops(self, trial: str, step: int, loss: float) -> bool:
+        self.curves.setdefault(trial, []).append((step, loss))
+        means = []
+        for other, curve in self.curves.items():
+            losses = [loss for at, loss in curve if at <= step]
+            if other != trial and losses and curve[-1][0] >= step:
+                means.append(list(accumulate(losses))[-1] / len(losses))
+        lowest = min(loss for _, loss in self.curves[trial])
+        return step >= self.grace and len(means) >= 3 and lowest > statistics.median(means)
+
+
+class PlainRungs(Stopper):
+    """ASHA in so many words."""
+
+    def __init__(self, grace: int) -> None:
+        self.grace, self.lowest, self.rungs = grace, {}, {}
+
+    def stops(self, trial: str, step: int, loss: float) -> bool:
+        lowest = self.lowest[trial] = min(loss, self.lowest.get(trial, math.inf))
+        reached = [rung for rung in (self.grace * 2**k for k in range(10)) if rung <= step]
+        if not reached or trial in self.rungs.setdefault(reached[-1], {}):
+            return False
+        rung = self.rungs[reached[-1]]
+        rung[trial] = lowest
+        return sum(other < lowest for other in rung.values()) >= max(1, len(rung) // 2)
+
+
+@pytest.mark.parametrize("grace", [1, 20])
+@pytest.mark.parametrize(
+    ("rule", "plain"), [(Median(), PlainMedians), (Asha(reduction=2), PlainRungs)]
+)
+def test_rules_decide_as_their_definition_says(rule, plain, grace):
+    answers = set()
+    for seed in range(60):
+        quick, slow = rule.start(grace), plain(grace)
+        for told in told_at_random(seed):
+            answer = quick.stops(*told)
+            assert answer == slow.stops(*told), (seed, told)
+            answers.add(answer)
+    assert answers == {False, True}
+
+
+def test_median_keeps_means_only_where_several_trials_are_judged():
+    rule = Median().start(1)
+    for trial in range(30):
+        for step in (100, 200 + trial, 300):
+            rule.stops(f"trial-{trial}", step, 0.1)
+    assert sorted(rule._means) == [100, 300]
+
+
+class Counted(dict):
+    """How often all of it was walked."""
+
+    walks = 0
+
+    def __iter__(self):
+        self.walks += 1
+        return super().__iter__()
+
+    def items(self):
+        self.walks += 1
+        return super().items()
+
+    def values(self):
+        self.walks += 1
+        return super().values()
+
+
+def test_median_walks_all_trials_at_most_twice_for_each_iteration():
+    rule = Median().start(1)
+    rule._steps = Counted()
+    for step in (10, 20, 30):
+        for trial in range(40):
+            rule.stops(f"trial-{trial}", step, 0.1)
+    assert rule._steps.walks == 2 * 3
