@@ -44,6 +44,9 @@ FAILURES = ("diverged", "collapsed", "early-failure", "untrained")
 """Outcomes without a result whose cause is the settings."""
 REDRAWS = 30
 """How often a point that was tried is drawn again, before the first untried one is taken."""
+TOLD = 20
+"""Most losses of a trial that Optuna is told, evenly spaced; it needs the last one only, the others
+are for optuna-dashboard."""
 
 
 class CellSearch:
@@ -58,7 +61,7 @@ class CellSearch:
 
     ====================  ======================================================================
     ``ok``                complete, with the end loss
-    ``stopped``           pruned, with the losses so far
+    ``stopped``           pruned, with its last end loss
     :data:`FAILURES`      pruned, with :data:`PENALTY` times the ``baseline`` (the loss of the
                           mean training image; infinity if it is not known). As failed, Optuna
                           would ignore the trial and draw settings that fail again.
@@ -83,18 +86,22 @@ class CellSearch:
         self._study = optuna.create_study(study_name=cell, storage=storage, direction="minimize")
         self._asked: dict[int, optuna.Trial] = {}
         self._given: set[int] = set()
+        self._next = 0  # all trials before this one have been asked for
+        self._left = self._count
         self._planned = list(itertools.islice(self._planned_points(), self._count))
 
     @property
     def left(self) -> int:
         """How many trials have not been asked for yet."""
-        return self._count - sum(index < self._count for index in self._given)
+        return self._left
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
         """Index and settings of the next trial, or None if all trials have been asked for."""
         if not self.left:
             return None
-        index = next(i for i in range(self._count) if i not in self._given)
+        while self._next in self._given:
+            self._next += 1
+        index = self._next
         planned = self._planned[index] if index < len(self._planned) else None
         return index, self._ask(index, planned)
 
@@ -121,7 +128,7 @@ class CellSearch:
         if outcome is None:
             self._ask(index, params)
             return
-        self._given.add(index)
+        self._give(index)
         self._tried.add(tuple(params[name] for name in self._space if name in params))
         state, value, losses = _result(curve, outcome, baseline)
         trial = optuna.trial.create_trial(
@@ -134,13 +141,18 @@ class CellSearch:
         self._study.add_trial(trial)
 
     def _ask(self, index: int, point: dict[str, Any] | None) -> dict[str, Any]:
-        self._given.add(index)
+        self._give(index)
         if point is not None:
             self._study.enqueue_trial(point)
         self._study.sampler = self._sampler(index)
         asked = self._asked[index] = self._study.ask(self._distributions)
         self._tried.add(tuple(asked.params[name] for name in self._space))
         return dict(asked.params)
+
+    def _give(self, index: int) -> None:
+        if index not in self._given:
+            self._given.add(index)
+            self._left -= index < self._count
 
     def _planned_points(self) -> Iterable[dict[str, Scalar]]:
         first = list(self._spec.search.try_first)
@@ -216,12 +228,13 @@ class _Untried(BaseSampler):
         return {name: drawn[name] for name in fields}
 
 
-def _losses_so_far(curve: Curve) -> dict[int, float]:
-    """By iteration, the end loss of the trial if it had ended there.
-
-    tpe compares trials that were stopped early by the last of these.
-    """
-    return {step: end_loss(curve[: count + 1]) for count, (step, _) in enumerate(curve)}
+def _told(curve: Curve) -> dict[int, float]:
+    """By iteration, what Optuna is told of a trial: some of its losses, and last its end loss, by
+    which tpe compares trials that were stopped early."""
+    if not curve:
+        return {}
+    some = curve[:: -(-len(curve) // TOLD)]
+    return {**dict(some), curve[-1][0]: end_loss(curve)}
 
 
 def _result(
@@ -232,12 +245,12 @@ def _result(
         # tpe ranks pruned trials below complete ones, and those pruned first below the others
         penalty = math.inf if baseline is None else PENALTY * baseline
         return TrialState.PRUNED, None, {0: penalty}
-    losses = _losses_so_far(curve)
+    losses = _told(curve)
     if not curve or outcome not in ("ok", "stopped"):
         return TrialState.FAIL, None, losses
     if outcome == "stopped":
         return TrialState.PRUNED, None, losses
-    return TrialState.COMPLETE, end_loss(curve), losses
+    return TrialState.COMPLETE, losses[curve[-1][0]], losses
 
 
 class Journal(BaseJournalBackend):

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import optuna
 import pytest
@@ -250,10 +251,65 @@ def test_optuna_is_told_what_trials_are_ranked_by(restored):
     record = records.TrialRecord("a", "wn", 0, "", {}, plan_of.config.to_dict())
     record.merge([{records.STEP: step, records.LOSS: loss} for step, loss in ROUGH])
     assert whole.value == record.end_loss == records.end_loss(ROUGH)
-    # by its newest one, tpe compares a trial that was stopped early
-    assert stopped.intermediate_values == {
-        step: records.end_loss(ROUGH[:step]) for step in range(1, 7)
-    }
+    # by its newest value, tpe compares a trial that was stopped early; the others are for pictures
+    assert stopped.intermediate_values == {**dict(ROUGH), 6: records.end_loss(ROUGH)}
+
+
+def test_optuna_is_told_no_more_of_a_long_trial_than_of_a_short_one(monkeypatch):
+    fitted = []
+    real = records.end_loss
+    monkeypatch.setattr(
+        "raygan.sweep.study.search.end_loss", lambda curve: fitted.append(curve) or real(curve)
+    )
+    search = CellSearch(read("search: {lr: [1e-5, 1e-4]}"))
+    long = [(step, 1 / step) for step in range(1, 1002)]
+    search.ask()
+    search.tell(0, long, outcome="stopped")
+    search.restore(1, {"lr": 1e-4}, long, outcome="stopped")
+    for trial in search._study.trials:
+        told = trial.intermediate_values
+        assert 10 < len(told) <= 21
+        assert max(told) == 1001
+        assert told[1001] == real(long)
+    assert fitted == [long, long], "a line is fitted once per trial, not once per evaluation"
+
+
+BEFORE = [
+    (9.434582e-05, 33),
+    (0.0005911363, 57),
+    (0.000442175, 13),
+    (8.652596e-05, 46),
+    (8.26905e-05, 64),
+    (0.0001872873, 61),
+    (1.22092e-05, 9),
+    (8.001886e-05, 28),
+    (1.529205e-05, 36),
+    (0.0009945691, 32),
+    (4.681407e-05, 10),
+    (4.404426e-05, 42),
+    (0.0001544305, 39),
+    (0.0002058771, 33),
+    (0.0001410276, 22),
+    (1.579903e-05, 56),
+    (0.0003854032, 43),
+    (3.489416e-05, 24),
+]
+"""Learning rate and features of each trial, as earlier versions drew them."""
+
+
+def test_the_same_results_lead_to_the_points_of_before():
+    sweep = read(f"search: {{method: tpe, trials: 18, lr: {RANGE}, features: {{min: 4, max: 64}}}}")
+    search, found = CellSearch(sweep), []
+    while (asked := search.ask()) is not None:
+        index, params = asked
+        found.append((params["lr"], params["features"]))
+        off = abs(math.log10(params["lr"] / 1e-4)) + abs(params["features"] - 32) / 64
+        curve = [(step, (1 + off) / step + 0.01 * math.sin(step * index)) for step in range(1, 60)]
+        if index % 3 == 1:
+            search.tell(index, curve[: 20 + index], outcome="stopped")
+        else:
+            search.tell(index, curve, outcome="diverged" if index == 5 else "ok")
+    assert found == [(pytest.approx(rate, rel=1e-6), features) for rate, features in BEFORE]
 
 
 FINITE = "lr: [1e-3, 1e-4, 1e-5], features: {min: 4, max: 7}, flip: [true]"
