@@ -36,6 +36,11 @@ _PROBE = ".can-be-written"
 _PROBE_BYTES = 2**20
 """As much as a sweep writes at once when it starts."""
 _BACKUP = ".bak"
+_WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
+"""pyarrow's names of object storage: a folder is there as soon as a file in it is."""
+THREADS_LOCAL, THREADS_REMOTE = 4, 64
+"""Files that are read or written at once: on a disk they share its speed, at an address each
+of them waits for its own answer."""
 
 
 def local(path: str | Path) -> Path:
@@ -55,10 +60,15 @@ def filesystem(address: str) -> tuple[Any, str]:
 
     Raises :class:`~raygan.errors.ConfigError` if neither pyarrow nor fsspec has one.
     """
+    import pyarrow
     from pyarrow import fs
 
+    uri = address
+    if uri.startswith("s3://"):  # a small file is one request then, and not three
+        uri += f"{'&' if '?' in uri else '?'}allow_delayed_open=true"
+    pyarrow.set_io_thread_count(max(pyarrow.io_thread_count(), THREADS_REMOTE))
     try:  # it may have to ask the storage where a bucket is
-        opened = retrying(lambda: fs.FileSystem.from_uri(address), address)
+        opened = retrying(lambda: fs.FileSystem.from_uri(uri), address)
         return cast("tuple[Any, str]", opened)
     except ValueError as error:  # pyarrow's words for what it does not know
         problem = error
@@ -117,6 +127,8 @@ def send(file: Path, address: str) -> None:
 
 
 def _put(filesystem: Any, path: str, data: bytes | Path) -> None:
+    if filesystem.type_name not in _WITHOUT_FOLDERS:
+        filesystem.create_dir(str(PurePosixPath(path).parent), recursive=True)
     with filesystem.open_output_stream(path) as target:
         if isinstance(data, bytes):
             target.write(data)
@@ -261,7 +273,6 @@ class Storage:
         if self.is_local:
             local_files.write(path, data, durable=durable)
             return
-        self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
         _put(self._fs, path, data)
 
     def write_kept(self, name: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from raygan import local_files
 from raygan import storage as files
 from raygan.errors import ConfigError, RayganError
 from raygan.storage import Storage
+from tests.object_store import ObjectStore, far
 
 ONE_PLACE = {
     r"fsync\(": "local_files.py",
@@ -249,3 +250,35 @@ def test_a_prepared_set_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch)
     files.write(str(tmp_path / "manifest.json"), b"{}")
     assert [name.split(".")[0] for name in synced] == ["manifest", tmp_path.name]
     assert files.read(str(tmp_path / "manifest.json"), 2) == b"{}"
+
+
+def test_a_small_file_is_one_request_to_object_storage_and_makes_no_folder(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    (tmp_path / "shard").write_bytes(b"3")
+    sweep = Storage("s3://bucket/sweep")
+    store.requests.clear()
+    sweep.write("trials/a/record.json", b"1" * 20_000)
+    files.write("s3://bucket/data/manifest.json", b"2")
+    files.send(tmp_path / "shard", "s3://bucket/data/shard.arrow")
+    assert store.requests == [
+        "PUT bucket/sweep/trials/a/record.json",
+        "PUT bucket/data/manifest.json",
+        "PUT bucket/data/shard.arrow",
+    ]
+    assert store.objects["bucket/sweep/trials/a/record.json"] == b"1" * 20_000
+
+
+def test_an_address_with_options_keeps_them(store: ObjectStore) -> None:
+    store.requests.clear()
+    files.write("s3://bucket/a?region=us-east-1", b"1")
+    assert store.requests == ["PUT bucket/a"]
+
+
+def test_an_address_with_real_folders_gets_them(tmp_path: Path) -> None:
+    address = (tmp_path / "new").as_uri()
+    far(tmp_path / "new").write("trials/a/record.json", b"1")
+    files.write(f"{address}/data/manifest.json", b"2")
+    files.send(tmp_path / "new/data/manifest.json", f"{address}/more/manifest.json")
+    assert (tmp_path / "new/trials/a/record.json").read_bytes() == b"1"
+    assert files.read(f"{address}/more/manifest.json", 1) == b"2"
