@@ -28,6 +28,7 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
         tune/                      Ray Tune's own files
         trials/ID/
           record.json              configuration, curve, outcome, reason
+          history-NUMBER.json      evaluations from that number on, while the trial runs
           images/
             samples-ITERATION.png, reconstructions-ITERATION.png
           checkpoint_ITERATION_TOKEN/    best, last, and one more
@@ -118,6 +119,11 @@ def recipe_file(name: str) -> str:
 def trial_folder(trial: str) -> str:
     """The folder of a trial, in its sweep's."""
     return f"{TRIALS}/{trial}"
+
+
+def history_file(first: int) -> str:
+    """Evaluations of a running trial, from number ``first`` on; the first of all is 0."""
+    return f"history-{first:06d}.json"
 
 
 def picture_file(kind: str, step: int) -> str:

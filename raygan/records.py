@@ -9,7 +9,8 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -23,6 +24,8 @@ from raygan.errors import RayganError
 from raygan.folder import (
     RECORD_FILE,
     TRIALS,
+    history_file,
+    is_checkpoint_folder,
     trial_folder,
 )
 from raygan.gan.config import TrainConfig, fields
@@ -50,6 +53,8 @@ LEAST_LOSS = 1e-12
 _MOST_POINTS = 50
 """Most evaluations whose slopes are computed; of more, this many, evenly spaced."""
 STEP, LOSS = "step", "val/reconstruction_loss"
+CHUNK = 50
+"""Evaluations of a running trial that are written once, to a file of their own."""
 MOST_REASON, MOST_NOTES = 4000, 100
 """Characters of a reason or note, and notes, that are kept."""
 
@@ -121,6 +126,8 @@ class TrialRecord:
     seed."""
     notes: list[str] = field(default_factory=list)
     """Events that a reader should know, such as a damaged checkpoint, in order."""
+    in_chunks: stored.Count = 0
+    """So many of the first evaluations lie in files of their own, written while the trial ran."""
 
     @property
     def step(self) -> int:
@@ -152,38 +159,67 @@ class TrialRecord:
         return added
 
     def save(self, storage: Storage) -> None:
-        """Write it into the trial's folder of the sweep's storage."""
-        content = json.dumps({**asdict(self), **_told(self)}, indent=1).encode()
-        # twice at the end, so that the backup has the outcome, too
-        for _ in range(1 if self.outcome is None else 2):
-            storage.write_kept(f"{trial_folder(self.id)}/{RECORD_FILE}", content)
+        """Write it into the trial's folder of the sweep's storage, whole, and its backup, too."""
+        content = json.dumps(_plain(replace(self, in_chunks=0)), indent=1)
+        storage.write_twice(f"{trial_folder(self.id)}/{RECORD_FILE}", content.encode())
+
+    def snapshot(self) -> TrialRecord:
+        """What :meth:`save_running` writes, and what later changes leave as it is.
+
+        Its history holds only the evaluations that are in no file of their own yet.
+        """
+        return replace(self, history=self.history[self.in_chunks :], notes=self.notes[:])
+
+    def save_running(self, storage: Storage) -> int:
+        """Write a :meth:`snapshot`; returns how many evaluations lie in files of their own now.
+
+        The time that this takes does not grow with the history: :data:`CHUNK` evaluations at a time
+        are written once, before the record that counts on them.
+        """
+        folder, saved = trial_folder(self.id), self
+        while len(saved.history) >= CHUNK:
+            content = json.dumps(saved.history[:CHUNK]).encode()
+            storage.write(f"{folder}/{history_file(saved.in_chunks)}", content, durable=True)
+            saved = replace(saved, history=saved.history[CHUNK:], in_chunks=saved.in_chunks + CHUNK)
+        name, content = f"{folder}/{RECORD_FILE}", json.dumps(_plain(saved)).encode()
+        if saved.in_chunks > self.in_chunks or not self.history:
+            storage.write_twice(name, content)  # so that a backup lacks less than a chunk
+        else:
+            storage.write(name, content, durable=True)
+        return saved.in_chunks
 
 
 def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
     """All records of a sweep, by id; raises RayganError naming one that is damaged or lost.
 
-    ``mend``: replace a damaged record by its backup.
+    ``mend``: replace a damaged record by its backup. A trial that has neither a record nor a
+    checkpoint is left out: the sweep was killed before its record was written.
     """
-    records: dict[str, TrialRecord] = {}
-    for name in storage.folders(TRIALS):
-        folder = trial_folder(name)
-        advice = f"restore it, or delete the folder {folder} to run this trial again"
-        try:
-            record = storage.read_kept(f"{folder}/{RECORD_FILE}", partial(_parse, name), mend=mend)
-        except RayganError as error:
-            raise RayganError(f"{error}; {advice}") from error
-        if record is None:
-            raise RayganError(f"{storage.uri}/{folder}/{RECORD_FILE} is missing: {advice}")
-        records[record.id] = record
-    return records
+    with ThreadPoolExecutor(storage.threads, thread_name_prefix="records") as pool:
+        found = pool.map(partial(_load, storage, mend), storage.folders(TRIALS))
+        return {record.id: record for record in found if record is not None}
+
+
+def _load(storage: Storage, mend: bool, name: str) -> TrialRecord | None:
+    folder = trial_folder(name)
+    advice = f"restore it, or delete the folder {folder} to run this trial again"
+    parse = partial(_parse, storage / folder)
+    try:
+        record = storage.read_kept(f"{folder}/{RECORD_FILE}", parse, mend=mend)
+    except RayganError as error:
+        raise RayganError(f"{error}; {advice}") from error
+    if record is None and any(map(is_checkpoint_folder, storage.folders(folder))):
+        raise RayganError(f"{storage.uri}/{folder}/{RECORD_FILE} is missing: {advice}")
+    return record
 
 
 _RECORD = TypeAdapter(TrialRecord)
+_POINTS = TypeAdapter(Annotated[list[_Point], FailFast()], config=stored.STRICT)
 
 
-def _parse(folder: str, data: bytes) -> TrialRecord:
+def _parse(trial: Storage, data: bytes) -> TrialRecord:
     record = stored.parse(_RECORD, data)
-    if record.id != folder:
+    if record.id != trial.name:
         raise ValueError(f"it is the record of {record.id!r}")
     if unknown := (record.params.keys() | record.config.keys()) - set(fields()):
         raise ValueError(f"this version of raygan does not know {shown(sorted(unknown))}")
@@ -192,6 +228,7 @@ def _parse(folder: str, data: bytes) -> TrialRecord:
     for name, value in record.params.items():
         if record.config.get(name) != value:
             raise ValueError(f"its {name} is both {value!r} and {record.config.get(name)!r}")
+    record.history[:0] = _earlier(trial, record.in_chunks)
     steps = [point.get(STEP, 0.0) for point in record.history]
     if not all(step.is_integer() and 0 < step <= _MOST_STEPS for step in steps) or not all(
         earlier < later for earlier, later in pairwise(steps)
@@ -202,6 +239,31 @@ def _parse(folder: str, data: bytes) -> TrialRecord:
     told = _told(record)
     record.reason, record.notes = told["reason"], told["notes"]
     return record
+
+
+def _earlier(trial: Storage, count: int) -> list[_Point]:
+    """The first ``count`` evaluations, from files of their own; raises ValueError."""
+    points: list[_Point] = []
+    size = 0
+    while len(points) < count:
+        name = history_file(len(points))
+        data = trial.read(name, stored.MOST_BYTES + 1)
+        if data is None:
+            raise ValueError(f"{name} is missing")
+        if (size := size + len(data)) > stored.MOST_BYTES:
+            raise ValueError(f"more than {stored.MOST_BYTES // 2**20} MiB in {name} and before")
+        try:
+            chunk = stored.parse(_POINTS, data)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if not 0 < len(chunk) <= count - len(points):
+            raise ValueError(f"{name} holds {len(chunk)} evaluations")
+        points += chunk
+    return points
+
+
+def _plain(record: TrialRecord) -> dict[str, Any]:
+    return {**vars(record), **_told(record)}
 
 
 def _told(record: TrialRecord) -> dict[str, Any]:

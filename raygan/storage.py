@@ -214,6 +214,11 @@ class Storage:
         return below
 
     @property
+    def threads(self) -> int:
+        """How many files to read or write at once."""
+        return THREADS_LOCAL if self.is_local else THREADS_REMOTE
+
+    @property
     def name(self) -> str:
         """The last part of the address: in a sweep's storage, the sweep's name."""
         return PurePosixPath(self._root).name
@@ -282,6 +287,11 @@ class Storage:
             # copied, not moved: at any time one of the two is whole, and on the disk
             self.write(f"{name}{_BACKUP}", before)
         self.write(name, data, durable=True)
+
+    def write_twice(self, name: str, data: bytes) -> None:
+        """Like :meth:`write`, durably, and the same to its backup, in two requests."""
+        self.write(name, data, durable=True)
+        self.write(f"{name}{_BACKUP}", data)
 
     def read_kept(self, name: str, parse: Callable[[bytes], T], *, mend: bool = False) -> T | None:
         """What ``parse`` makes of file ``name``, or of its backup if the file is damaged or lost.

@@ -21,6 +21,7 @@ MODULES = sorted(p for p in HOME.rglob("*.py") if p.name != "folder.py")
 ID, STEP = "bn-000", 20
 TRIAL = {
     folder.RECORD_FILE,
+    folder.history_file(50),
     *folder.OF_RAY_TRAIN,
     *(folder.picture_file(kind, STEP) for kind in folder.PICTURES),
     *(

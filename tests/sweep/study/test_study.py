@@ -210,7 +210,7 @@ def test_storage_that_is_away_for_a_while_loses_nothing(storage, monkeypatch):
     study = open_study(storage)
     trial = study.next_trial().id
     with monkeypatch.context() as broken:
-        broken.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("503")))
+        broken.setattr(Storage, "write", lambda *_, **__: (_ for _ in ()).throw(OSError("503")))
         study.heard(trial, report(10, 0.5))
     assert open_study(storage).records[trial].curve == []
     study.close()  # the last chance: no trial is running any more
@@ -260,6 +260,7 @@ def test_damaged_record_is_named(storage, damage):
     if callable(damage):
         good = json.loads(storage.read(f"trials/{trial}/record.json"))
         damage = json.dumps(damage(good)).encode()
-    storage.write(f"trials/{trial}/record.json", damage)
+    for name in ("record.json", "record.json.bak"):
+        storage.write(f"trials/{trial}/{name}", damage)
     with pytest.raises(RayganError, match=rf"trials/{trial}/record.json: damaged"):
         open_study(storage)
