@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raygan import pictures, recipe
+from raygan.checkpoints import best_and_last
 from raygan.folder import PICTURES, SPEC_FILE, picture_file, recipe_file, trial_folder
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, STEP, TrialRecord
@@ -242,7 +243,9 @@ class Runs:
                 self._client.log_image(run_id, image, key=kind, step=step)
 
     def _log_checkpoint(self, run_id: str, record: TrialRecord) -> None:
-        if (name := record.checkpoints.get("best")) is None:
+        # those of a trial that has just ended are looked up meanwhile
+        kept = record.checkpoints or best_and_last(self._storage, record)
+        if (name := kept.get("best")) is None:
             return
         home = f"{trial_folder(record.id)}/{name}"
         there = {item.path for item in self._client.list_artifacts(run_id, "checkpoint")}

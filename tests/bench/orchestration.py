@@ -48,6 +48,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.plan import TrialPlan
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.ledger import Ledger
 from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Event, Study, outcomes
 from raygan.tracking.context import default_uri
@@ -155,7 +156,9 @@ def in_sweep(load: Load, *, tracked: bool = True, ended: Ended = lambda: None) -
         storage = Storage(folder)
         home = storage / sweep.name
         home.local.mkdir()
-        study = TimedStudy(sweep, home, JournalStorage(Journal(home.local / JOURNAL_FILE)))
+        ledger = Ledger(home)
+        journal = JournalStorage(Journal(home.local / JOURNAL_FILE, ledger))
+        study = TimedStudy(sweep, home, journal, ledger=ledger)
         tracker = None
         if tracked:
             uri = default_uri(storage)

@@ -190,7 +190,7 @@ def _rates() -> list[float]:
 class _Unsaved(Study):
     """Keeps no records in its storage: no simulated sweep is gone on with."""
 
-    def _save(self, record: TrialRecord) -> None:
+    def _save(self, record: TrialRecord, *, ended: bool = False) -> None:
         pass
 
 

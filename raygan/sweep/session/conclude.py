@@ -44,6 +44,8 @@ from raygan.tracking.runs import Ending
 logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
+GRACE_SECONDS = 2.5
+"""Within which a signal finds the records saved: `ray job stop` kills after 3."""
 MOST_CAUSES = 20
 """Reasons of failures that are listed, the most frequent ones."""
 
@@ -70,7 +72,9 @@ def tell_interrupted(study: Study, tracker: Tracker) -> None:
 
 
 def close_interrupted(study: Study, tracker: Tracker) -> bool:
-    """Close all of the sweep's runs in MLflow; returns whether it has everything."""
+    """Save what is known, and close all of the sweep's runs in MLflow; returns whether it has
+    everything."""
+    study.flush(GRACE_SECONDS)
     tell_interrupted(study, tracker)
     return tracker.close("KILLED")
 
@@ -109,6 +113,7 @@ def show_again(session: Session, study: Study, tracker: Tracker, prepared: Prepa
 
     Returns the exit code of the run that ended it.
     """
+    study.flush()
     code = _exit_code(study)
     before = stored_sweep.summary(study.storage)
     report = None

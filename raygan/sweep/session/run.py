@@ -39,6 +39,7 @@ from raygan.sweep.session.signals import StopSignals
 from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import registered, stored_sweep
+from raygan.sweep.study.ledger import Ledger
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Event, Study
@@ -82,12 +83,12 @@ def _run(session: Session) -> int:
             spec = stored_sweep.with_rule_of(spec, before)
             grown = stored_sweep.check_unchanged(spec, before, sweep)
         session = replace(session, spec=spec)
-        journal = _journal(sweep)
-        optuna_storage = JournalStorage(journal) if journal else None
+        ledger = Ledger(sweep)
         study = Study(
             spec,
             sweep,
-            optuna_storage,
+            _journal(sweep, ledger),
+            ledger=ledger,
             retry_failed=session.options.retry_failed,
             baseline=known.baseline if known else None,
         )
@@ -118,6 +119,7 @@ def _run(session: Session) -> int:
             watch, outage = nodes.Watch(study, session.say), Outage(study, session.say)
             with Progress(study, session.console, tracker), watch, outage:
                 tune.run(study, lambda planned: job_of(planned, spec, sweep, prepared), at_once)
+            study.flush()
         _test(session, study, prepared, at_once)
         return finish(session, study, tracker, prepared)
     except BaseException:
@@ -196,9 +198,9 @@ def _lost(holder: Holder) -> None:
     os._exit(2)
 
 
-def _journal(sweep: Storage) -> Journal | None:
+def _journal(sweep: Storage, ledger: Ledger) -> JournalStorage | None:
     """Where Optuna's studies are kept for optuna-dashboard; only in a local folder."""
-    return Journal(sweep.local / JOURNAL_FILE) if sweep.is_local else None
+    return JournalStorage(Journal(sweep.local / JOURNAL_FILE, ledger)) if sweep.is_local else None
 
 
 def _copy(study: Study, tracker: Tracker, event: Event, record: TrialRecord) -> None:

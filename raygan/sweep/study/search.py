@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from raygan.sweep.spec import space
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.spec.yaml_sections import Range, Scalar
+from raygan.sweep.study.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -254,35 +256,48 @@ def _result(
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's operations, kept in memory and written to ``path`` for optuna-dashboard.
+    """Optuna's operations: for the one Optuna storage that reads them, and, written behind by
+    ``ledger``, in the file ``path`` for optuna-dashboard.
 
     A file of an earlier run is replaced, since its trials are restored from their records. If the
     file cannot be written, the sweep goes on without it: nothing reads it but optuna-dashboard.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._logs: list[dict[str, Any]] = []
+    def __init__(self, path: Path, ledger: Ledger) -> None:
+        self.path, self._ledger = path, ledger
+        self._logs: deque[dict[str, Any]] = deque()
+        self._first = 0
+        """Number of the first operation in ``_logs``: those before have been read."""
+        self._unwritten: deque[dict[str, Any]] = deque()
+        self._mode = "wb"
         self._readable = True
-        self._append(b"", mode="wb")
+        self._ledger.write(path.name, self._write)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The operations from number ``log_number_from`` on."""
-        return iter(self._logs[log_number_from:])
+        """The operations from number ``log_number_from`` on; those before are forgotten."""
+        while self._logs and self._first < log_number_from:
+            self._logs.popleft()
+            self._first += 1
+        return iter(list(self._logs))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """More operations."""
         self._logs += logs
-        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
-        self._append("".join(lines).encode(), mode="ab")
+        self._unwritten += logs
+        self._ledger.write(self.path.name, self._write)
 
-    def _append(self, data: bytes, *, mode: str) -> None:
+    def _write(self) -> None:
+        """Append what is new; called by one thread at a time."""
+        lines = []
+        while self._unwritten:
+            lines.append(json.dumps(self._unwritten.popleft(), separators=(",", ":")) + "\n")
         if not self._readable:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open(mode) as file:
-                file.write(data)
+            with self.path.open(self._mode) as file:
+                file.write("".join(lines).encode())
+            self._mode = "ab"
         except OSError as error:  # a file with missing operations cannot be read
             self._readable = False
             logger.warning(

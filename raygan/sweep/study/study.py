@@ -13,12 +13,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 from optuna.storages import BaseStorage
 
 from raygan import records
-from raygan.checkpoints import best_and_last
+from raygan.folder import CLOCK_FILE
 from raygan.gan.judge.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.storage import Storage
@@ -28,7 +29,8 @@ from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.spec.yaml_sections import Budget
 from raygan.sweep.study import looks
 from raygan.sweep.study.cell import CellStudy
-from raygan.sweep.study.meter import Clock, Spent
+from raygan.sweep.study.ledger import Ledger
+from raygan.sweep.study.meter import SAVE_SECONDS, Clock, Spent
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ TICK_SECONDS = 60.0
 LINGER_SECONDS = 60.0
 """How long a trial's processes may take to end after its last evaluation. Usually they take some
 seconds."""
+FLUSH_SECONDS = 30.0
+"""How long the end of a run waits for storage that does not answer."""
 METRIC_GROUPS = ("train/", "val/", "perf/")
 
 
@@ -55,8 +59,9 @@ class Study:
 
     ``journal``: empty Optuna storage that the searches are kept in, besides the records.
     ``retry_failed``: trials with the outcome ``failed`` are resumed, too. ``baseline``: loss of the
-    mean training image; without it, no trial is judged ``untrained``. ``now``: seconds on a clock
-    that never goes back; by default the monotonic one.
+    mean training image; without it, no trial is judged ``untrained``. ``ledger``: writes behind
+    what lies in ``storage``. ``now``: seconds on a clock that never goes back; by default the
+    monotonic one.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Study:
         *,
         retry_failed: bool = False,
         baseline: float | None = None,
+        ledger: Ledger | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
         self.spec, self.storage, self.baseline = spec, storage, baseline
@@ -79,9 +85,6 @@ class Study:
         self.resumed: dict[str, int] = {}
         """By started trial, the iteration of the checkpoint that its workers loaded; 0: none."""
         self.listeners: list[Listener] = []
-        self.storage_error: str | None = None
-        """Why the storage cannot be written now, or None. Meanwhile no trial is started, and
-        records wait to be saved."""
         self.checkpoint_bytes = 0
         """Size of the largest checkpoint that a worker has reported."""
         self.look = looks.looks(spec)[0]
@@ -90,10 +93,21 @@ class Study:
         self._unfinished: deque[TrialPlan] = deque()
         self._paused: set[str] = set()
         self._heard: dict[str, float] = {}
-        self._unsaved: dict[str, TrialRecord] = {}
+        self.ledger = ledger or Ledger(storage)
+        self._clock_saved = 0.0
         self._ticked = self.now()
         self._seconds = self._gpu_seconds = 0.0  # of all records: sums, so that nothing walks them
         self._restore(retry_failed=retry_failed)
+
+    @property
+    def storage_error(self) -> str | None:
+        """Why the storage cannot be written now, or None. Meanwhile no trial is started, and
+        records wait to be saved."""
+        return self.ledger.error
+
+    @storage_error.setter
+    def storage_error(self, error: str | None) -> None:
+        self.ledger.error = error
 
     @property
     def trial_count(self) -> int:
@@ -115,8 +129,10 @@ class Study:
     @property
     def waiting(self) -> bool:
         """Whether there may be trials later that are not known yet, or cannot start yet."""
+        if self.ledger.left:  # whoever ends the sweep needs the storage
+            return True
         if self.storage_error is not None:
-            return self.runnable or bool(self._unsaved)
+            return self.runnable
         if self.exhausted:
             return False
         running = [record for record in self.records.values() if record.outcome is None]
@@ -157,10 +173,7 @@ class Study:
             if (planned := cell.next_trial()) is not None:
                 self._add(_record(planned))
                 self._save(self.records[planned.id])
-                if self.storage_error is None:
-                    return planned
-                self._unfinished.append(planned)  # starts when it can be written
-                return None
+                return planned
         return None
 
     def started(self, trial: str) -> None:
@@ -237,24 +250,20 @@ class Study:
                 self._judge(record)
             if not whole:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
-        self._note_checkpoints(record)
-        self._save(record)
+        self._save(record, ended=True)
         self.cells[record.cell].ended(record, self.baseline)
         self._look()
         self._tell("ended", record)
 
     def tick(self) -> None:
-        """Save what waits, and every :data:`TICK_SECONDS` the time spent; to be called often."""
-        if self._unsaved and self.storage_error is None:
-            self._save_waiting()
+        """Save, every :data:`TICK_SECONDS`, the time spent; to be called often."""
         if self.now() - self._ticked >= TICK_SECONDS:
             self._ticked = self.now()
             for trial, counted_until in self.counted_until.items():
                 if counted_until is not None:
                     self._count_time(trial)
                     self._save(self.records[trial])
-            if self.storage_error is None:
-                self._save_clock()
+            self._save_clock()
 
     def close(self) -> None:
         """Count the time of the last trials and save what waits. No trial may run any more."""
@@ -262,8 +271,21 @@ class Study:
             self._count_time(trial)
             self._save(self.records[trial])
         self.counted_until.clear()
-        self._save_waiting()
-        self._save_clock(now=True)
+        self.ledger.write(CLOCK_FILE, partial(self.clock.save, now=True))
+        self.flush()
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Wait until what is known is saved, for ``timeout`` seconds at most; returns whether it
+        is. May be called on any thread."""
+        saved = self.ledger.flush(timeout)
+        if not saved:
+            logger.warning(
+                "%d files in %s are not up to date (%s); what they lack, the trials tell again",
+                self.ledger.left,
+                self.storage.uri,
+                self.storage_error or "the storage is slow",
+            )
+        return saved
 
     def best(self, cell: str) -> TrialRecord | None:
         """The trial of ``cell`` with the lowest end loss; a replicate if there is one."""
@@ -303,9 +325,9 @@ class Study:
                 continue
             if record.outcome == "failed" and retry_failed:
                 record.outcome = record.reason = None
-            if record.outcome is not None and record.history and not record.checkpoints:
-                self._note_checkpoints(record)  # killed before it was done
             self._add(record)
+            if record.outcome is not None and record.history and not record.checkpoints:
+                self.ledger.look_up(record)  # killed before it was done
         for cell in self.cells.values():
             cell.restore(self.baseline)
         self._look()
@@ -331,12 +353,6 @@ class Study:
             record.outcome = "untrained" if nothing else "collapsed"
             record.reason = "; ".join(filter(None, [nothing, collapse]))
 
-    def _note_checkpoints(self, record: TrialRecord) -> None:
-        try:
-            record.checkpoints = best_and_last(self.storage, record)
-        except OSError as problem:
-            logger.warning("checkpoints of %s cannot be listed: %s", record.id, problem)
-
     def _count_time(self, trial: str) -> None:
         if (counted_until := self.counted_until.get(trial)) is not None:
             self.counted_until[trial] = now = self.now()
@@ -346,28 +362,14 @@ class Study:
             self._seconds += seconds
             self._gpu_seconds += seconds * self._gpus
 
-    def _save_clock(self, *, now: bool = False) -> None:
-        try:
-            self.clock.save(now=now)
-        except OSError as error:
-            logger.warning("the time spent cannot be written: %s", error)
+    def _save(self, record: TrialRecord, *, ended: bool = False) -> None:
+        self.ledger.save(record, ended=ended)
+        self._save_clock()
 
-    def _save(self, record: TrialRecord) -> None:
-        # if the storage cannot be written, the record is saved with the next change
-        self._unsaved[record.id] = record
-        if self.storage_error is None:
-            self._save_waiting()
-            self._save_clock()
-
-    def _save_waiting(self) -> None:
-        for waiting in list(self._unsaved.values()):
-            try:
-                waiting.save(self.storage)
-                del self._unsaved[waiting.id]
-            except OSError as error:
-                logger.warning("%s cannot be written, will be tried again: %s", waiting.id, error)
-                self.storage_error = str(error)
-                return
+    def _save_clock(self) -> None:
+        if self.clock.seconds - self._clock_saved >= SAVE_SECONDS:
+            self._clock_saved = self.clock.seconds
+            self.ledger.write(CLOCK_FILE, partial(self.clock.save, now=True))
 
     def _tell(self, event: Event, record: TrialRecord) -> None:
         for listener in self.listeners:

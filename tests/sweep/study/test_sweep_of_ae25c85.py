@@ -19,6 +19,7 @@ from raygan.storage import Storage
 from raygan.sweep.spec.sweep_spec import SweepSpec, load, validate
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep
+from raygan.sweep.study.ledger import Ledger
 from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Study
 
@@ -60,7 +61,9 @@ def test_its_interrupted_trials_are_trained_as_they_were_planned_then_replicates
     assert stored_sweep.stored_records(sweep, spec).keys() == {
         "bn-000", "wn-000", "bn-001", "wn-001",
     }  # fmt: skip
-    study = Study(spec, sweep, JournalStorage(Journal(Path(sweep.uri) / "optuna.log")))
+    ledger = Ledger(sweep)
+    journal = JournalStorage(Journal(Path(sweep.uri) / "optuna.log", ledger))
+    study = Study(spec, sweep, journal, ledger=ledger)
     trained = []
     while (trial := study.next_trial()) is not None:
         study.started(trial.id)
