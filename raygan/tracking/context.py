@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from raygan.addresses import check_address
 from raygan.errors import TrackingError
@@ -98,19 +99,33 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+class _Quiet:
+    """How many threads want silence now, and the levels from before."""
+
+    lock = threading.Lock()
+    wanted = 0
+    levels: ClassVar[dict[str, int]] = {}
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the loggers of MLflow and its libraries within the block.
+    """Silence the loggers of MLflow and its libraries while a thread is within the block.
 
     They report migrations, retries and errors with stack traces and full addresses. raygan reports
     what matters itself.
     """
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3", "sqlalchemy")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    names = ("mlflow", "alembic", "urllib3", "sqlalchemy")
+    with _Quiet.lock:
+        if not _Quiet.wanted:
+            _Quiet.levels = {name: logging.getLogger(name).level for name in names}
+        _Quiet.wanted += 1
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        with _Quiet.lock:
+            _Quiet.wanted -= 1
+            if not _Quiet.wanted:
+                for name, level in _Quiet.levels.items():
+                    logging.getLogger(name).setLevel(level)

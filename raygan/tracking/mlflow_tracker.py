@@ -1,54 +1,83 @@
 """Copies a sweep to MLflow: a parent run for the sweep, and a child run for each trial.
 
-One background thread copies what MLflow does not have yet from the trials' records. So training
+A few background threads copy what MLflow does not have yet from the trials' records. So training
 does not wait for MLflow, an outage of MLflow loses nothing, and each metric is logged once even if
 a trial was retried.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from raygan.addresses import check_address, is_address
 from raygan.errors import TrackingError
 from raygan.folder import MLFLOW_ARTIFACTS
 from raygan.records import STEP, TrialRecord
-from raygan.shown import shown
+from raygan.shown import duration, shown
 from raygan.storage import Storage
 from raygan.tracking import view
 from raygan.tracking.context import EXPERIMENT_NOTE, Status, is_file, quiet, set_defaults
+from raygan.tracking.copying import RETRY_SECONDS, Copying
 from raygan.tracking.database import check, is_database
 from raygan.tracking.problems import explain
 from raygan.tracking.runs import NOTE, Ending, Runs
+from raygan.tracking.trial_run import evaluations_after
 
-RETRY_SECONDS, RETRY_SECONDS_MOST = 1.0, 15.0
 CLOSE_SECONDS = 60.0
 """How long :meth:`Tracker.close` waits for MLflow."""
+THREADS = 8
+"""Threads that copy to a server. A database in a file takes one writer at a time, so it has one."""
+_PARENT = ""
+"""Key of the parent run's metrics among the changes; trials have longer ones."""
 # with this kind, the UI shows the runs of the experiment first, not traces of language models
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
 
 
 @dataclass(frozen=True)
+class Behind:
+    """How far MLflow is behind the records."""
+
+    evaluations: int = 0
+    """Evaluations that are not copied yet."""
+    seconds: float = 0.0
+    """Since the oldest change that is not copied yet."""
+
+    def __str__(self) -> str:
+        return f"{duration(self.seconds)} (evaluations that it lacks: {self.evaluations:,})"
+
+
+@dataclass(frozen=True)
 class _Change:
-    """A trial whose record has changed since it was copied."""
+    """What is to be copied: a trial whose record has changed, or metrics of the parent run."""
 
-    record: TrialRecord
-    ended: bool
-    summary: Mapping[str, float]
+    since: float
+    """When it was told first, on the monotonic clock."""
+    record: TrialRecord | None = None
+    ended: bool = False
+    summary: Mapping[str, float] = field(default_factory=dict)
+    if_lacking: Callable[[], Mapping[str, float]] | None = None
+    times: dict[int, int] = field(default_factory=dict)
+    """By step, when an evaluation was told, in milliseconds since 1970."""
+    spent: Mapping[str, float] = field(default_factory=dict)
 
-
-@dataclass
-class _Pending:
-    changes: dict[str, _Change] = field(default_factory=dict)
-    """By trial, the change that is copied next."""
-    busy: bool = False
-    done: int = 0
-    """Number of changes that were copied."""
+    def joined(self, later: _Change) -> _Change:
+        """This change and a ``later`` one, as one; this one is not used again."""
+        times = self.times  # no copy: there may be many
+        for step, told in later.times.items():
+            times.setdefault(step, told)
+        return replace(
+            later,
+            since=self.since,
+            ended=self.ended or later.ended,
+            summary={**self.summary, **later.summary},
+            if_lacking=later.if_lacking or self.if_lacking,
+            times=times,
+        )
 
 
 class Tracker:
@@ -67,15 +96,13 @@ class Tracker:
         """Raises :class:`~raygan.errors.ConfigError` for a ``uri`` that holds a password."""
         check_address(uri, "tracking.uri")
         self.uri, self.experiment, self._sweep, self._storage = uri, experiment, sweep, storage
-        self._spent: dict[str, float] | None = None
-        self._pending = _Pending()
-        self._changed = threading.Condition()
-        self._closing = False
+        threads = 1 if is_file(uri) else THREADS
+        self._copying: Copying[_Change] = Copying(self._copy, self._told, threads)
+        self._runs: Runs | None = None
         self._closed: bool | None = None
         self._ended_trials: set[str] = set()
-        self._thread: threading.Thread | None = None
         self.last_error: str | None = None
-        """Why MLflow is behind the records now; None if it is not."""
+        """The error of MLflow that keeps it behind the records now; None if there is none."""
 
     def connect(self) -> None:
         """Connect to MLflow and create the experiment if needed; raises TrackingError."""
@@ -119,8 +146,25 @@ class Tracker:
         with self._named_errors():
             self._runs = self._runs_of(sweep_id)
             self._runs.open(spec_yaml, tags, plans)
-        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
-        self._thread.start()
+        self._copying.start()
+
+    @property
+    def behind(self) -> Behind:
+        """How far MLflow is behind now.
+
+        An evaluation counts once MLflow was asked what it has of the trial.
+        """
+        pending = self._copying.pending()
+        if not pending:
+            return Behind()
+        evaluations = 0
+        for change in pending:
+            record = change.record
+            logged = self._runs.logged(record.id) if self._runs and record else None
+            if record is not None and logged is not None:
+                evaluations += len(evaluations_after(record, logged))
+        since = min(change.since for change in pending)
+        return Behind(evaluations, time.monotonic() - since)
 
     def update(
         self,
@@ -136,20 +180,27 @@ class Tracker:
         metrics of the whole trial, logged when it has ended. A trial stays ended: a late report,
         such as its last one while the sweep is stopped, does not start its run again.
         """
-        with self._changed:
-            if ended:
-                self._ended_trials.add(record.id)
-            ended = record.id in self._ended_trials
-            self._spent = spent or self._spent
-            self._add(_Change(deepcopy(record), ended, dict(summary or {})))
-            self._changed.notify_all()
+        if ended:
+            self._ended_trials.add(record.id)
+        now = time.monotonic()
+        times = {record.step: int(time.time() * 1000)} if record.history else {}
+        ended = record.id in self._ended_trials
+        # the record's evaluations are not copied: there are many, and they do not change
+        change = _Change(now, copy(record), ended, dict(summary or {}), times=times)
+        self._copying.put(record.id, change)
+        if spent is not None:
+            self._copying.put(_PARENT, _Change(now, spent=spent))
 
-    def _add(self, change: _Change) -> None:
-        before = self._pending.changes.get(change.record.id)
-        if before is not None:
-            ended, summary = before.ended or change.ended, {**before.summary, **change.summary}
-            change = _Change(change.record, ended, summary)
-        self._pending.changes[change.record.id] = change
+    def catch_up(
+        self, record: TrialRecord, summary: Callable[[TrialRecord], Mapping[str, float]]
+    ) -> None:
+        """Copy ``record``, of a trial that has ended, if MLflow does not have its end.
+
+        ``summary`` makes its metrics as a whole; it is called only then, on another thread.
+        """
+        self._ended_trials.add(record.id)
+        change = _Change(time.monotonic(), record, True, if_lacking=partial(summary, record))
+        self._copying.put(record.id, change)
 
     def close(self, status: Status, ending: Ending | None = None) -> bool:
         """Copy the rest and end the parent run. Returns whether everything was copied.
@@ -162,20 +213,13 @@ class Tracker:
         return self._closed
 
     def _close(self, status: Status, ending: Ending | None) -> bool:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-            deadline = time.monotonic() + CLOSE_SECONDS
-            while not self._idle():
-                more = self._has_copied(self._pending.done)
-                if not self._changed.wait_for(more, timeout=deadline - time.monotonic()):
-                    return False
-                if ending is not None:
-                    deadline = time.monotonic() + CLOSE_SECONDS
+        if not self._copying.close(CLOSE_SECONDS, extended=ending is not None):
+            return False
+        deadline = time.monotonic() + CLOSE_SECONDS
         while True:
             try:
                 with quiet():
-                    self._runs.close(status, ending or Ending())
+                    self._opened().close(status, ending or Ending())
                 return True
             except Exception as error:
                 self.last_error = explain(error, self.uri)
@@ -183,55 +227,34 @@ class Tracker:
                     return False
                 time.sleep(RETRY_SECONDS)
 
-    def _has_copied(self, before: int) -> Callable[[], bool]:
-        return lambda: self._idle() or self._pending.done > before
+    def _opened(self) -> Runs:
+        assert self._runs is not None, "open() comes first"
+        return self._runs
 
-    def _idle(self) -> bool:
-        return not self._pending.changes and not self._pending.busy
+    def _copy(self, _: str, change: _Change) -> None:
+        with quiet():
+            if is_file(self.uri):  # finds a lock sooner than MLflow does
+                check(self.uri)
+            if change.record is None:
+                self._copy_spent(change.spent)
+            else:
+                self._opened().copy(
+                    change.record,
+                    ended=change.ended,
+                    summary=change.summary,
+                    if_lacking=change.if_lacking,
+                    times=change.times,
+                )
 
-    def _run(self) -> None:
-        pause = RETRY_SECONDS
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending.changes or self._closing)
-                if not self._pending.changes:
-                    return
-                change = self._pending.changes.pop(next(iter(self._pending.changes)))
-                self._pending.busy = True
-            try:
-                with quiet():
-                    self._copy(change)
-                pause, failed = RETRY_SECONDS, False
-            except Exception as error:  # no error of MLflow may stop the training
-                self.last_error, failed = explain(error, self.uri), True
-            with self._changed:
-                if failed:
-                    # merge with a newer change; ask MLflow again what it has
-                    newer = self._pending.changes.pop(change.record.id, None)
-                    for one in (change, newer):
-                        if one is not None:
-                            self._add(one)
-                    self._runs.forget(change.record.id)
-                else:
-                    self._pending.done += 1
-                    if not self._pending.changes:
-                        self.last_error = None
-                self._pending.busy = False
-                self._changed.notify_all()
-            if failed:
-                time.sleep(pause)
-                pause = min(2 * pause, RETRY_SECONDS_MOST)
+    def _copy_spent(self, spent: Mapping[str, float]) -> None:
+        behind = self.behind
+        metrics = {key: spent[key] for key in spent if key != STEP}
+        metrics["mlflow/evaluations_behind"] = float(behind.evaluations)
+        metrics["mlflow/seconds_behind"] = behind.seconds
+        self._opened().log_parent(metrics, int(spent[STEP]))
 
-    def _copy(self, change: _Change) -> None:
-        if is_file(self.uri):  # finds a lock sooner than MLflow does
-            check(self.uri)
-        if not self._runs.copy(change.record, change.ended, change.summary):
-            return
-        with self._changed:
-            spent, self._spent = self._spent, None
-        if spent is not None:
-            step = int(spent[STEP])
-            self._runs.log_parent({key: spent[key] for key in spent if key != STEP}, step)
+    def _told(self, error: Exception | None) -> None:
+        self.last_error = None if error is None else explain(error, self.uri)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

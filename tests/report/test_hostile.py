@@ -34,6 +34,7 @@ from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
+from raygan.tracking.mlflow_tracker import Behind
 from tests.report.builders import evidence, trial
 from tests.report.hostile import EVIL, is_plain
 
@@ -178,7 +179,7 @@ def test_figures_take_a_formula_and_a_letter_without_a_glyph_as_text(tmp_path):
 
 
 def test_progress_shows_the_text_itself(console, study, records):
-    tracker = types.SimpleNamespace(last_error=EVIL)
+    tracker = types.SimpleNamespace(last_error=EVIL, behind=Behind())
     live = progress.Progress(study, console, tracker)
     console.print(live._render())
     for event in ("started", "evaluated", "paused", "ended"):

@@ -3,7 +3,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking.context import PARAMS, default_uri, run_tags
 from raygan.tracking.database import file_of
-from raygan.tracking.mlflow_tracker import Tracker
+from raygan.tracking.mlflow_tracker import Behind, Tracker
 from raygan.tracking.model import Model, save_model
 from raygan.tracking.runs import NOTE, Ending, cut
 from tests.clusters import wait_until
@@ -70,9 +69,7 @@ def logged(database: str, run) -> list[tuple[int, float]]:
 def test_last_report_of_a_sweep_that_is_stopped_does_not_make_a_trial_run_again(database, sweep):
     tracker = open_tracker(database, sweep)
     tracker.update(record(10), ended=True)
-    deadline = time.monotonic() + 60
-    while not tracker._idle() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: tracker.behind == Behind(), "it is copied")
     tracker.update(record(10, 20))
     assert tracker.close("KILLED")
     found = runs(database, sweep)
@@ -84,10 +81,9 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
     picture = grid_png(record_images())
     for step in (10, 20):
         sweep.write(f"trials/wn-000/images/samples-{step:09d}.png", picture)
-    sweep.write("trials/wn-000/c/step-000000020.pt", b"weights")
+    sweep.write("trials/wn-000/checkpoint_000000020_a/step-000000020.pt", b"weights")
     tracker = open_tracker(database, sweep)
     ended = record(10, 20, outcome="ok")
-    ended.checkpoints["best"] = "c"
     for partly in (record(), record(10), record(10, 20)):
         tracker.update(partly)
     tracker.update(ended, ended=True, summary={"stability/best": 0.05})
@@ -124,7 +120,7 @@ def test_runs_are_what_the_records_say(database, sweep, tmp_path):
         "checkpoint/step-000000020.pt"
     ]
     images = [a.path for a in client.list_artifacts(child.info.run_id, "images")]
-    assert sum("step+10" in i and i.endswith(".png") for i in images) == 1
+    assert sum("step+10" in i for i in images) == 2
 
 
 def record_images():
@@ -160,7 +156,7 @@ def test_summaries_of_an_ended_trial_are_added_and_never_repeated(database, swee
 
 def test_summaries_that_wait_are_put_together(database, sweep):
     tracker = open_tracker(database, sweep)
-    with tracker._changed:  # the thread that copies waits for this
+    with tracker._copying._changed:  # the thread that copies waits for this
         for summary in ({"stability/best": 0.1}, {"final/best": 0.2}):
             tracker.update(record(10, outcome="ok"), ended=True, summary=summary)
     assert tracker.close("FINISHED")
@@ -235,9 +231,8 @@ def test_what_is_damaged_or_half_there_holds_nothing_up(database, sweep):
     for kind in ("samples", "reconstructions"):
         sweep.write(f"trials/wn-000/images/{kind}-{10:09d}.png", b"no picture")
     ended = record(10, outcome="ok")
-    ended.checkpoints["best"] = "c"
     for name in ("step-000000010.pt", "step-000000010.json"):
-        sweep.write(f"trials/wn-000/c/{name}", b"weights")
+        sweep.write(f"trials/wn-000/checkpoint_000000010_a/{name}", b"weights")
         tracker = open_tracker(database, sweep)
         tracker.update(ended, ended=True)
         assert tracker.close("FINISHED")
@@ -349,7 +344,7 @@ HOLD = (
 
 def test_lock_of_another_process_is_told_and_all_is_copied_after_it(database, sweep, monkeypatch):
     monkeypatch.setattr("raygan.tracking.database.WAIT_SECONDS", 0.1)
-    monkeypatch.setattr("raygan.tracking.mlflow_tracker.RETRY_SECONDS_MOST", 0.1)
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS_MOST", 0.1)
     tracker = open_tracker(database, sweep)
     file = file_of(database)
     command = [sys.executable, "-c", HOLD, str(file)]

@@ -151,7 +151,7 @@ def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | Non
 
 
 def _say_behind(session: Session, tracker: Tracker) -> None:
-    problem = tracker.last_error or "too slow"
+    problem = tracker.last_error or f"too slow: behind by {tracker.behind}"
     session.warn(f"MLflow lacks the latest results ({problem}); {session.again} sends them")
 
 
@@ -159,7 +159,7 @@ def catch_up(study: Study, tracker: Tracker) -> None:
     """What MLflow may have missed of earlier runs."""
     for record in study.records.values():
         if record.outcome is not None:
-            tracker.update(record, ended=True, summary=publish.summary(record))
+            tracker.catch_up(record, publish.summary)
 
 
 def _show(session: Session, study: Study, prepared: Prepared) -> None:

@@ -27,7 +27,7 @@ from raygan.sweep.session.live import (
 )
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study.study import Event, Study
-from raygan.tracking.mlflow_tracker import Tracker
+from raygan.tracking.mlflow_tracker import Behind, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ SAY_SECONDS = 60.0
 """Between two lines on the final tests that run, where there is no terminal."""
 LOOK_SECONDS, LOOK_SECONDS_REMOTE = 1.0, 10.0
 """Between two looks at the final tests that run, on a file system and on object storage."""
+
+
+BEHIND_SECONDS = 15.0
+"""MLflow is said to be behind when an evaluation is not copied after this time."""
 
 
 class Progress:
@@ -52,7 +56,7 @@ class Progress:
             if console.is_terminal
             else None
         )
-        self._last_warning: str | None = None
+        self._said_behind: str | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -103,10 +107,15 @@ class Progress:
         else:
             return
         say(self._console, f"{head} {text}")
-        warning = self._tracker.last_error if self._tracker else None
-        if warning != self._last_warning:
-            self._last_warning = warning
-            self._console.print(_tracking_state(warning), soft_wrap=True)
+        if self._tracker is not None:
+            self._say_behind(self._tracker)
+
+    def _say_behind(self, tracker: Tracker) -> None:
+        """Say once why MLflow is behind, and once that it is not any more."""
+        why = _why_behind(tracker)
+        if why != self._said_behind:
+            self._said_behind = why
+            self._console.print(_tracking_state(why, tracker.behind), soft_wrap=True)
 
     def _render(self) -> Picture:
         study = self._study
@@ -117,8 +126,8 @@ class Progress:
         }
         open_ones = {record.id for record in records if record.outcome is None}
         lines = [Text(f"Spent: {describe_spent(study)}", style="dim")]
-        if self._tracker is not None and self._tracker.last_error:
-            lines.append(_tracking_state(self._tracker.last_error))
+        if self._tracker is not None and (why := _why_behind(self._tracker)) is not None:
+            lines.append(_tracking_state(why, self._tracker.behind))
         states = {trial: state for trial, state in states.items() if trial in open_ones}
         return Picture(study.spec, records, states, lines=lines)
 
@@ -205,7 +214,15 @@ def describe_spent(study: Study) -> str:
     return ", ".join(words)
 
 
-def _tracking_state(error: str | None) -> Text:
-    if error is None:
+def _why_behind(tracker: Tracker) -> str | None:
+    """Why MLflow is behind; None if it is not, or only by a few seconds."""
+    if tracker.last_error is not None:
+        return tracker.last_error
+    return "it has not taken them all yet" if tracker.behind.seconds > BEHIND_SECONDS else None
+
+
+def _tracking_state(why: str | None, behind: Behind) -> Text:
+    if why is None:
         return Text("MLflow is caught up again; nothing was lost", style="green")
-    return text_cell(f"MLflow is behind and will be caught up: {error}", MOST_MESSAGE, "yellow")
+    text = f"MLflow is behind by {behind} and will be caught up: {why}"
+    return text_cell(text, MOST_MESSAGE, "yellow")

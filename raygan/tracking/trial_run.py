@@ -1,0 +1,258 @@
+"""The MLflow run of one trial: what it has, and what of the trial's record is logged to it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raygan import pictures
+from raygan.checkpoints import best_and_last
+from raygan.folder import PICTURES, picture_file, trial_folder
+from raygan.records import LOSS, STEP, TrialRecord
+from raygan.storage import Storage
+from raygan.tracking import images
+from raygan.tracking.context import STATUS_OF
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+"""Outcome tag of a trial whose sweep was stopped; the trial is resumed with the sweep."""
+MOST_METRICS = 1000
+"""Most metrics that MLflow takes in one request."""
+MOST_TEXT = 5000
+"""Most characters of a tag in MLflow."""
+_SEEN = "perf/images_seen"
+"""A metric that each evaluation has and that is always finite."""
+_one_checkpoint = threading.Lock()
+"""Held while a checkpoint is sent, which may take hundreds of MiB of memory."""
+
+
+@dataclass
+class TrialRun:
+    """What MLflow has of a trial's run."""
+
+    run_id: str
+    running: bool = True
+    """Whether its status is RUNNING."""
+    logged: int = -1
+    """Step of the last evaluation that was logged; -1: none."""
+    pictured: int | None = -1
+    """Step of the last pictures that were logged; -1: none; None: MLflow has not been asked."""
+    shows_images: bool = True
+    """Whether MLflow's UI looks for its pictures."""
+    outcome: str | None = None
+    """The outcome tag; None if the run has not ended."""
+    summary: dict[str, float] = field(default_factory=dict)
+    """Metrics of the whole trial."""
+    params: frozenset[str] = frozenset()
+    """Names of its parameters."""
+
+
+def described(run: Run) -> TrialRun:
+    """What MLflow has of a run that it has found."""
+    metrics, tags = run.data.to_proto().metrics, run.data.tags
+    steps = [int(metric.step) for metric in metrics if metric.key in (LOSS, _SEEN)]
+    running = run.info.status == "RUNNING"
+    return TrialRun(
+        run.info.run_id,
+        running=running,
+        logged=max(steps, default=-1),
+        pictured=None,
+        shows_images=images.SHOWN_TAG in tags,
+        outcome=None if running else tags.get("outcome"),
+        # evaluations come after the first iteration, and these metrics have step 0
+        summary={metric.key: metric.value for metric in metrics if metric.step == 0},
+        params=frozenset(run.data.params),
+    )
+
+
+def evaluations_after(record: TrialRecord, step: int) -> list[dict[str, float]]:
+    """The evaluations of a trial after ``step`` iterations."""
+    history = record.history
+    return history[bisect_right(history, step, key=itemgetter(STEP)) :]
+
+
+def is_whole(run: TrialRun, record: TrialRecord) -> bool:
+    """Whether ``run`` has ended with all of ``record``."""
+    outcome = record.outcome or INTERRUPTED
+    return not run.running and run.outcome == outcome and run.logged >= record.step
+
+
+class TrialLog:
+    """Logs a trial's record to its run. To be used by one thread at a time."""
+
+    def __init__(
+        self, client: MlflowClient, storage: Storage, run: TrialRun, record: TrialRecord
+    ) -> None:
+        self._client, self._storage = client, storage
+        self._run, self._record = run, record
+
+    def log_history(self, times: Mapping[int, int]) -> None:
+        """Log the evaluations that the run lacks, many in one request, and then their pictures.
+
+        ``times``: by step, when evaluations were made, in milliseconds since 1970; those that are
+        missing there have the time of the next one, or the current time.
+        """
+        points = evaluations_after(self._record, self._run.logged)
+        for metrics, last in _batches(points, times):
+            self._client.log_batch(self._run.run_id, metrics=metrics)
+            self._run.logged = last
+        self._log_pictures()
+
+    def log_end(self, summary: Mapping[str, float]) -> None:
+        """Log how the trial has ended, and end its run."""
+        from mlflow.entities import Param, RunTag
+
+        record, run = self._record, self._run
+        outcome = record.outcome or INTERRUPTED
+        reason = (record.reason or "")[:MOST_TEXT]
+        tags = [RunTag("outcome", outcome), RunTag("reason", reason)]
+        # a parameter cannot be changed: set none if the trial may be resumed or retried
+        final = record.outcome not in (None, "failed") and "outcome" not in run.params
+        params = [Param("outcome", outcome)] if final else []
+        fresh = self._fresh(summary)
+        metrics = as_metrics(fresh, 0)
+        self._client.log_batch(run.run_id, metrics=metrics, params=params, tags=tags)
+        run.summary |= fresh
+        if record.outcome in ("ok", "stopped"):
+            self._log_checkpoint()
+        self._client.set_terminated(run.run_id, STATUS_OF[record.outcome])
+        run.outcome, run.running = outcome, False
+        run.params |= {param.key for param in params}
+
+    def log_summary(self, summary: Mapping[str, float]) -> None:
+        """Log those metrics of the whole trial that the run lacks or that have changed."""
+        fresh = self._fresh(summary)
+        self._client.log_batch(self._run.run_id, metrics=as_metrics(fresh, 0))
+        self._run.summary |= fresh
+
+    def _fresh(self, summary: Mapping[str, float]) -> dict[str, float]:
+        known = self._run.summary
+        return {key: value for key, value in summary.items() if known.get(key) != value}
+
+    def _log_pictures(self) -> None:
+        """Log the pictures of the evaluations that are chosen, as far as they are stored.
+
+        Those of the last evaluation may be written a little later than it is told. While a trial
+        runs, they are looked for again.
+        """
+        run, record = self._run, self._record
+        every, iterations = record.config["evaluate_every"], record.config["iterations"]
+        known = -1 if run.pictured is None else run.pictured
+        last, ended = record.step, record.outcome is not None
+        chosen = [
+            step
+            for step in (int(point[STEP]) for point in evaluations_after(record, known))
+            if images.is_chosen(step, every, iterations) or (ended and step == last)
+        ]
+        if chosen and run.pictured is None:
+            run.pictured = self._last_picture()
+        for step in chosen:
+            if run.pictured is not None and step <= run.pictured:
+                continue
+            files, complete = self._picture_files(step)
+            if not complete and step == last and not ended:
+                return
+            self._send(files)
+            run.pictured = step
+
+    def _last_picture(self) -> int:
+        kept = self._client.list_artifacts(self._run.run_id, images.FOLDER)
+        steps = (images.step_of(Path(file.path).name) for file in kept)
+        return max((step for step in steps if step is not None), default=-1)
+
+    def _picture_files(self, step: int) -> tuple[dict[str, bytes], bool]:
+        """The files of an evaluation's pictures by name, and whether all are stored."""
+        files: dict[str, bytes] = {}
+        complete = True
+        for kind in PICTURES:
+            name = f"{trial_folder(self._record.id)}/{picture_file(kind, step)}"
+            try:
+                picture = pictures.read(self._storage, name)
+            except pictures.PictureError as error:
+                logger.warning("damaged picture is not logged to MLflow: %s", error)
+                continue
+            if picture is None:
+                complete = False
+            else:
+                # two files, since the UI wants a small one, too: this one is small enough
+                files |= dict.fromkeys(images.names(kind, step), images.encoded(picture))
+        return files, complete
+
+    def _send(self, files: Mapping[str, bytes]) -> None:
+        if not files:
+            return
+        run = self._run
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run.run_id, folder, images.FOLDER)
+        if not run.shows_images:
+            self._client.set_tag(run.run_id, images.SHOWN_TAG, "True")
+            run.shows_images = True
+
+    def _log_checkpoint(self) -> None:
+        run_id, record = self._run.run_id, self._record
+        if (name := best_and_last(self._storage, record).get("best")) is None:
+            return
+        home = f"{trial_folder(record.id)}/{name}"
+        there = {item.path for item in self._client.list_artifacts(run_id, "checkpoint")}
+        files = [f for f in self._storage.files(home) if f"checkpoint/{f}" not in there]
+        for file in files:
+            with _one_checkpoint, tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / file
+                if self._storage.is_local:
+                    path = self._storage.local / home / file
+                else:
+                    path.write_bytes(self._storage.read(f"{home}/{file}") or b"")
+                self._client.log_artifact(run_id, str(path), "checkpoint")
+
+
+def _batches(
+    points: Sequence[Mapping[str, float]], times: Mapping[int, int]
+) -> Iterator[tuple[list[Metric], int]]:
+    """The metrics of whole evaluations, as many as MLflow takes at once, and their last step."""
+    when = [_now()] * len(points)
+    for place in reversed(range(len(points))):
+        step = int(points[place][STEP])
+        when[place] = times.get(step, when[min(place + 1, len(points) - 1)])
+    batch: list[Metric] = []
+    last = -1
+    for point, made in zip(points, when, strict=True):
+        step = int(point[STEP])
+        values = {key: value for key, value in point.items() if key != STEP}
+        metrics = as_metrics(values, step, made)
+        if batch and len(batch) + len(metrics) > MOST_METRICS:
+            yield batch, last
+            batch = []
+        batch, last = batch + metrics, step
+    if points:
+        yield batch, last
+
+
+def as_metrics(values: Mapping[str, Any], step: int, made: int | None = None) -> list[Metric]:
+    """``values`` as metrics of one time; values that are not finite are left out.
+
+    ``made``: in milliseconds since 1970; None: now.
+    """
+    from mlflow.entities import Metric
+
+    when = _now() if made is None else made
+    return [Metric(key, value, when, step) for key, value in values.items() if math.isfinite(value)]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

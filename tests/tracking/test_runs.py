@@ -1,0 +1,272 @@
+"""What of the trials' records goes to MLflow, in which requests, and what a failed one leaves."""
+
+from __future__ import annotations
+
+import io
+import threading
+from itertools import pairwise
+
+import pytest
+from PIL import Image
+
+from raygan.folder import PICTURES, picture_file, trial_folder
+from raygan.gan.config import TrainConfig
+from raygan.records import LOSS, TrialRecord
+from raygan.storage import Storage
+from raygan.tracking import images
+from raygan.tracking.runs import Runs
+from tests.tracking.fake_mlflow import FakeClient
+
+
+def png(width: int = 8, height: int = 4) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (width, height), (9, 99, 199)).save(sink, format="PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Storage:
+    return Storage(str(tmp_path)) / "sweep"
+
+
+@pytest.fixture
+def opened(client, sweep):
+    def opened() -> Runs:
+        runs = Runs(client, "1", "sweep", "id", sweep)
+        runs.open("name: sweep\n", {})
+        client.requests.clear()
+        return runs
+
+    return opened
+
+
+def record(
+    evaluations: int, *, of: int = 200, outcome: str | None = None, name: str = "wn-000"
+) -> TrialRecord:
+    history = [
+        {"step": 10.0 * n, LOSS: 1 / n, "perf/images_seen": 320.0 * n}
+        for n in range(1, evaluations + 1)
+    ]
+    config = TrainConfig(iterations=10 * of, evaluate_every=10).to_dict()
+    title = "wn lr=1e-4" if name == "wn-000" else name
+    return TrialRecord(name, "wn", 0, title, {}, config, outcome, None, history)
+
+
+def copy(runs: Runs, trial: TrialRecord, **more) -> None:
+    told = {"ended": trial.outcome is not None, "summary": {}, "times": {}}
+    runs.copy(trial, **(told | more))
+
+
+def store_pictures(sweep: Storage, *steps: int, name: str = "wn-000") -> None:
+    for step in steps:
+        for kind in PICTURES:
+            sweep.write(f"{trial_folder(name)}/{picture_file(kind, step)}", png())
+
+
+def pictured(client: FakeClient) -> list[int]:
+    """Steps whose pictures MLflow has, in the order in which they came."""
+    return list(dict.fromkeys(images.step_of(name) for name in client.trial().files))
+
+
+def test_many_evaluations_go_in_one_request(client, opened):
+    copy(opened(), record(200))
+    sent = [metrics for metrics in client.made("log_batch") if metrics]
+    assert [len(metrics) for metrics in sent] == [400]
+    assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 201)]
+
+
+def test_a_request_has_whole_evaluations_and_at_most_1000_metrics(client, opened):
+    trial = record(120)
+    for point in trial.history:
+        point |= {f"train/{number}": 1.0 for number in range(17)}
+    copy(opened(), trial)
+    sent = [metrics for metrics in client.made("log_batch") if metrics]
+    assert [len(metrics) for metrics in sent] == [988, 988, 304]  # 19 for each evaluation
+    assert {len({metric.step for metric in metrics}) for metrics in sent} == {52, 16}
+
+
+def test_evaluations_have_the_times_when_they_were_told(client, opened):
+    copy(opened(), record(4), times={20: 2000, 40: 4000})
+    times = [metric.timestamp for metric in client.trial().metrics if metric.key == LOSS]
+    assert times == [2000, 2000, 4000, 4000]
+
+
+@pytest.mark.parametrize("when", ["fail_before", "fail_after"])
+@pytest.mark.parametrize(
+    "method", ["create_run", "search_runs", "log_batch", "log_artifacts", "set_terminated"]
+)
+def test_a_request_that_fails_before_or_after_its_effect_is_made_up_for_once(
+    client, sweep, opened, method, when
+):
+    store_pictures(sweep, *range(10, 41, 10))
+    runs = opened()
+    runs._asked = False
+    for trial in (record(2, of=4), record(4, of=4, outcome="ok")):
+        getattr(client, when).add(method)
+        for _ in range(3):
+            try:
+                copy(runs, trial, summary={"stability/best": 0.1})
+            except OSError:
+                continue
+    run = client.trial()  # one run
+    assert run.logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3), (40, 1 / 4)]
+    assert run.logged("stability/best") == [(0, 0.1)]
+    assert pictured(client) == [10, 20, 30, 40]
+    assert len(run.files) == 16
+    assert (run.status, run.tags["outcome"]) == ("FINISHED", "ok")
+
+
+def test_mlflow_gets_the_first_and_last_pictures_and_some_between(client, sweep, opened):
+    store_pictures(sweep, *range(10, 2001, 10))
+    copy(opened(), record(200, outcome="ok"))
+    steps = pictured(client)
+    assert (steps[0], steps[-1], len(steps)) == (10, 2000, images.MOST_STEPS)
+    gaps = {later - earlier for earlier, later in pairwise(steps[1:])}
+    assert gaps <= {130, 140}
+
+
+def test_a_trial_that_ends_early_has_the_pictures_of_its_last_evaluation(client, sweep, opened):
+    store_pictures(sweep, *range(10, 61, 10))
+    runs = opened()
+    copy(runs, record(6))
+    assert pictured(client) == [10]
+    copy(runs, record(6, outcome="stopped"))
+    assert pictured(client) == [10, 60]
+
+
+def test_the_pictures_after_a_restart_are_those_of_a_trial_without_one(client, sweep, opened):
+    store_pictures(sweep, *range(10, 2001, 10))
+    for evaluations in (7, 50, 51, 133, 200):
+        copy(opened(), record(evaluations))
+        copy(opened(), record(evaluations), ended=True)  # interrupted
+    copy(opened(), record(200, outcome="ok"))
+    steps = [step for step in range(10, 2001, 10) if images.is_chosen(step, 10, 2000)]
+    assert pictured(client) == steps
+    assert len(client.trial().files) == 4 * len(steps)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 100, 1000])
+def test_pictures_are_chosen_evenly_and_never_more_than_allowed(count):
+    iterations = 10 * count - 3  # the last evaluation comes sooner than after ten iterations
+    steps = [min(10 * number, iterations) for number in range(1, count + 1)]
+    chosen = [step for step in steps if images.is_chosen(step, 10, iterations)]
+    assert len(chosen) == min(count, images.MOST_STEPS)
+    assert (chosen[0], chosen[-1]) == (steps[0], iterations)
+
+
+def test_pictures_that_are_written_after_their_evaluation_is_told_are_sent_later(
+    client, sweep, opened
+):
+    runs = opened()
+    copy(runs, record(1))
+    assert client.trial().logged(LOSS) == [(10, 1.0)]  # the metrics do not wait
+    store_pictures(sweep, 10)
+    copy(runs, record(2))
+    assert pictured(client) == [10]
+    copy(runs, record(14, of=28))
+    copy(runs, record(16, of=28))  # pictures that never come hold nothing up
+    store_pictures(sweep, 160, 170)
+    copy(runs, record(17, of=28))
+    assert pictured(client)[0] == 10
+    assert 170 in pictured(client)
+
+
+def test_a_picture_is_made_smaller_once_and_small_ones_are_not_enlarged():
+    for given, there in (((1287, 643), (512, 256)), ((512, 9), (512, 9)), ((8, 4), (8, 4))):
+        with Image.open(io.BytesIO(images.encoded(Image.new("RGB", given)))) as sent:
+            assert (sent.format, sent.size) == ("WEBP", there)
+
+
+def test_names_of_pictures_are_those_that_mlflow_makes():
+    from mlflow.tracking.client import MlflowClient
+
+    sent: list[str] = []
+
+    class Client(MlflowClient):
+        def log_artifact(self, run_id, local_path, artifact_path=None):
+            sent.append(local_path.rsplit("/", 1)[1])
+
+        def set_tag(self, run_id, key, value, synchronous=None):
+            assert (key, str(value)) == (images.SHOWN_TAG, "True")
+
+    Client.__new__(Client).log_image("run", Image.new("RGB", (8, 4)), key="samples", step=20)
+    parts = [name.rpartition(".")[0].split("+") for name in sent]
+    own = [name.rpartition(".")[0].split("+") for name in images.names("samples", 20)]
+    for its, ours in zip(parts, own, strict=True):
+        assert len(its) == len(ours)
+        assert its[:4] == ours[:4]
+        assert its[6:] == ours[6:]
+    assert {images.step_of(name) for name in sent} == {20}
+    assert images.step_of("samples%step%20%timestamp%0%x.png") == 20  # of earlier versions
+
+
+def test_ended_trials_cost_a_request_for_each_page_of_them(client, opened):
+    client.page = 100
+    trials = [record(2, outcome="ok", name=f"wn-{number:05d}") for number in range(250)]
+    runs = opened()
+    for trial in trials:
+        copy(runs, trial, summary={"stability/best": 0.5})
+    again = opened()
+    for trial in trials:
+        copy(again, trial, if_lacking=lambda: pytest.fail("the summary is made"))
+    assert [method for method, _ in client.requests] == ["search_runs"] * 3
+
+
+def test_only_trials_that_differ_are_copied_again(client, opened):
+    client.page = 1000
+    runs = opened()
+    for number in range(5):
+        copy(runs, record(2, outcome="ok", name=f"wn-{number:05d}"))
+    again = opened()
+    for number in range(7):
+        longer = record(3 if number == 3 else 2, outcome="ok", name=f"wn-{number:05d}")
+        copy(again, longer, if_lacking=lambda: {"stability/best": 0.5})
+    assert len(client.made("create_run")) == 2
+    assert client.trial("wn-00003").logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3)]
+    assert client.trial("wn-00006").logged("stability/best") == [(0, 0.5)]
+
+
+def test_requests_of_a_trial_are_few(client, sweep, opened):
+    """200 evaluations, each copied as it comes."""
+    store_pictures(sweep, *range(10, 2001, 10))
+    runs = opened()
+    for evaluations in range(1, 201):
+        copy(runs, record(evaluations))
+    copy(runs, record(200, outcome="ok"))
+    methods = [method for method, _ in client.requests]
+    assert {method: methods.count(method) for method in set(methods)} == {
+        "create_run": 1,
+        "log_batch": 202,  # parameters, evaluations, outcome
+        "log_artifacts": 16,
+        "set_terminated": 1,
+    }
+
+
+def test_several_threads_ask_once_what_mlflow_has(client, opened):
+    for name in ("wn-00001", "wn-00002"):
+        copy(opened(), record(1, name=name))
+    runs = opened()
+    threads = [
+        threading.Thread(target=copy, args=(runs, record(2, name=name)))
+        for name in ("wn-00001", "wn-00002")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(client.made("search_runs")) == 1
+    assert not client.made("create_run")
+
+
+def test_mlflow_gets_the_pictures_that_can_be_shown(client, sweep, opened, caplog):
+    store_pictures(sweep, 10, 20)
+    for kind in PICTURES:
+        sweep.write(f"{trial_folder('wn-000')}/{picture_file(kind, 10)}", b"no picture")
+    copy(opened(), record(2, of=4))
+    assert pictured(client) == [20]
+    assert caplog.text.count("damaged picture is not logged to MLflow") == 2
