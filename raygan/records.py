@@ -147,7 +147,14 @@ class TrialRecord:
     @property
     def end_loss(self) -> float | None:
         """:func:`end_loss` of its curve."""
-        return end_loss(self.curve) if self.history else None
+        if not self.history:
+            return None
+        # trials are ranked by it again and again, but it changes only with a new evaluation
+        now = (len(self.history), self.step, self.history[-1][LOSS])
+        known = self.__dict__.get("_end_loss")
+        if known is None or known[0] != now:
+            known = self.__dict__["_end_loss"] = (now, end_loss(self.curve))
+        return known[1]
 
     def merge(self, points: list[dict[str, float]]) -> list[dict[str, float]]:
         """Add evaluations that are newer than those known; returns the added ones."""

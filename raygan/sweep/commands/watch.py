@@ -18,7 +18,7 @@ from raygan.sweep.session.live import Picture
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks, stored_sweep
-from raygan.sweep.study.cell import replicates, verdict_records
+from raygan.sweep.study.cell import replicate_ids, settings, verdict_records
 
 REFRESH_SECONDS, REFRESH_SECONDS_REMOTE = 2.0, 10.0
 """Seconds between two updates of the table, on a file system and on object storage."""
@@ -76,7 +76,7 @@ def _tests(
     for point in plan.cells(spec):
         mine = [record for record in known if record.cell == point.name]
         searched = sum(r.kind == "search" and not plan.is_retry(r.id) for r in mine)
-        planned = {planned.id for planned in replicates(spec, point, mine, seeds)}
+        planned = set(replicate_ids(spec, point, settings(spec, point, mine), seeds))
         if searched < plan.trials_per_cell(spec) or not planned <= ids:
             return []  # more trials will follow
         tested += [

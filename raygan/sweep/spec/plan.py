@@ -129,10 +129,21 @@ def replicate(
 
     Its seed is one that no search trial and no other repeat has, and the same in every cell.
     """
-    seed = spec.train.seed + 1 + max(0, cell.repeat - 1) * MOST_SEEDS + index
+    seed = _replicate_seed(spec, cell, index)
     config = spec.train_config(**cell.values, **params, seed=seed)
     title = f"{_title(cell, params)} s{seed}"
-    return TrialPlan(f"{source}-seed{seed}", cell.name, index, params, config, "replicate", title)
+    id = replicate_id(spec, cell, index, source)
+    return TrialPlan(id, cell.name, index, params, config, "replicate", title)
+
+
+def replicate_id(spec: SweepSpec, cell: Cell, index: int, source: str) -> str:
+    """Id of replicate ``index`` of the setting that trial ``source`` has found."""
+    return f"{source}-seed{_replicate_seed(spec, cell, index)}"
+
+
+def _replicate_seed(spec: SweepSpec, cell: Cell, index: int) -> int:
+    """One that no search trial and no other repeat has, and the same in every cell."""
+    return spec.train.seed + 1 + max(0, cell.repeat - 1) * MOST_SEEDS + index
 
 
 def with_warmup(planned: TrialPlan, warmup: Warmup) -> TrialPlan:

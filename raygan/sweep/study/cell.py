@@ -6,13 +6,16 @@ Cells never compete: the trials of one cell have no effect on those of another.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import chain
 from typing import Any
 
 from optuna.storages import BaseStorage
 
 from raygan import recipe
 from raygan.errors import RayganError
-from raygan.records import WARMUP_SUFFIX, WHOLE, TrialRecord
+from raygan.records import WARMUP_SUFFIX, WHOLE, Kind, TrialRecord
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import Cell, TrialPlan
 from raygan.sweep.spec.space import longest
@@ -33,15 +36,15 @@ def verdict_records(
     warm-up are returned; :func:`attempts` returns the others, too.
     """
     records = list(records)
-    planned = {planned.id for planned in replicates(spec, cell, records, spec.replicate.most)}
+    planned = set(replicate_ids(spec, cell, settings(spec, cell, records), spec.replicate.most))
     return [record for record in records if record.id in planned]
 
 
 def attempts(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """:func:`verdict_records`, and the replicates of the same settings without a warm-up."""
     records = list(records)
-    most = spec.replicate.most
-    plain = {p.id.removesuffix(WARMUP_SUFFIX) for p in replicates(spec, cell, records, most)}
+    planned = replicate_ids(spec, cell, settings(spec, cell, records), spec.replicate.most)
+    plain = {id.removesuffix(WARMUP_SUFFIX) for id in planned}
     return [record for record in records if record.id.removesuffix(WARMUP_SUFFIX) in plain]
 
 
@@ -119,10 +122,35 @@ def _ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(usable, key=lambda r: (order.index(r.outcome or ""), r.end_loss or 0.0))
 
 
-def replicates(
-    spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord], seeds: int
-) -> Iterator[TrialPlan]:
-    """The trials that replicate the settings that are best now, each with ``seeds`` seeds.
+@dataclass(frozen=True)
+class Setting:
+    """One of the best settings of a cell, which is replicated."""
+
+    source: str
+    """Id of the search trial that has found it."""
+    params: dict[str, Any]
+    warm: bool
+    """Whether it is trained with a warm-up."""
+
+    def plan(self, spec: SweepSpec, cell: Cell, index: int) -> TrialPlan:
+        """Its replicate ``index``."""
+        planned = plan.replicate(spec, cell, index, self.params, self.source)
+        warmup = spec.warmup if self.warm else None
+        return planned if warmup is None else plan.with_warmup(planned, warmup)
+
+
+def replicate_ids(spec: SweepSpec, cell: Cell, best: Iterable[Setting], seeds: int) -> list[str]:
+    """Ids of the replicates of the settings ``best``, in the order in which they are trained."""
+    best = list(best)
+    return [
+        plan.replicate_id(spec, cell, index, one.source) + WARMUP_SUFFIX * one.warm
+        for index in range(seeds)
+        for one in best
+    ]
+
+
+def settings(spec: SweepSpec, cell: Cell, records: Iterable[TrialRecord]) -> list[Setting]:
+    """The settings that are best now, and so are replicated.
 
     All seeds of a setting are trained alike: with a warm-up if its search trial needed one, or if
     any seed has failed early without one.
@@ -138,12 +166,10 @@ def replicates(
         if top.setdefault(repr(sorted(record.params.items())), (source, record.params))[0] == (
             source) and plan.is_retry(record.id):  # fmt: skip
             warm.add(source)
-    settings = list(top.values())[: spec.replicate.top]
-    for index in range(seeds):
-        for source, params in settings:
-            planned = plan.replicate(spec, cell, index, params, source)
-            warmup = spec.warmup if source in warm else None
-            yield planned if warmup is None else plan.with_warmup(planned, warmup)
+    return [
+        Setting(source, params, spec.warmup is not None and source in warm)
+        for source, params in list(top.values())[: spec.replicate.top]
+    ]
 
 
 class CellStudy:
@@ -152,6 +178,9 @@ class CellStudy:
     First the cell is searched. If the spec has a warm-up, an early failure is retried with it.
     When the search is complete, the best settings are replicated. ``journal``: Optuna storage that
     the search is kept in.
+
+    It is told of every record (:meth:`add`) and outcome (:meth:`decided`), and keeps what follows
+    from them, so that no decision walks all records.
     """
 
     def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
@@ -159,22 +188,80 @@ class CellStudy:
         self.records: dict[str, TrialRecord] = {}
         self.seeds = spec.replicate.seeds
         """Seeds of each of the best settings at the current look (:mod:`.looks`)."""
+        self.version = 0
+        """Grows with each change of what is replicated."""
         self._spec, self._cell = spec, cell
         self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
         self._stopper = make_stopper(spec.stopping(), longest(spec, cell.values))
+        self._open: dict[Kind, set[str]] = {"search": set(), "replicate": set()}
+        self._failed_early: list[tuple[int, str]] = []  # a heap, by their place in the records
+        self._places: dict[str, int] = {}
+        self._settings: list[Setting] | None = None
+        self._ids: dict[int, list[str]] = {}
+        self._begun = 0
+        self._twice: tuple[tuple[int, int], int] | None = None
 
     @property
     def complete(self) -> bool:
         """Whether all trials have ended and no further one is due."""
-        ended = all(record.outcome for record in self.records.values())
-        return ended and not self._search.left and next(self._due(), None) is None
+        return not self.busy and not self._search.left and self._due() is None
+
+    @property
+    def open(self) -> Iterator[str]:
+        """Ids of the trials that have no outcome yet."""
+        return chain(*self._open.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a trial has no outcome yet."""
+        return any(self._open.values())
+
+    @property
+    def searches(self) -> bool:
+        """Whether a trial of the search has no outcome yet."""
+        return bool(self._open["search"])
+
+    @property
+    def trained_twice(self) -> int:
+        """How many records :func:`trained_twice` names."""
+        now = (self.version, len(self.records))
+        if self._twice is None or self._twice[0] != now:
+            self._twice = (now, len(trained_twice(self._spec, self.records.values())))
+        return self._twice[1]
+
+    def add(self, record: TrialRecord) -> None:
+        """One more record of the cell."""
+        self._places.setdefault(record.id, len(self.records))
+        self.records[record.id] = record
+        if record.kind == "search":
+            self._change()
+        if record.outcome is None:
+            self._open[record.kind].add(record.id)
+        else:
+            self.decided(record)
+
+    def decided(self, record: TrialRecord) -> None:
+        """``record`` has an outcome now."""
+        self._open[record.kind].discard(record.id)
+        if not self._is_usual(record):
+            self._change()
+        if is_to_retry(self._spec, record, self.records):
+            heappush(self._failed_early, (self._places[record.id], record.id))
 
     def next_trial(self) -> TrialPlan | None:
         """The next trial, or None if there is none now; later results may call for more."""
-        if (planned := next(self._due(), None)) is not None:
+        if (planned := self._due()) is not None:
             return planned
         asked = self._search.ask()
         return None if asked is None else plan.trial(self._spec, self._cell, *asked)
+
+    def is_over(self, seeds: int) -> bool:
+        """Whether the search has ended, and so have the replicates with ``seeds`` seeds of each of
+        the best settings. A cell whose search gave no result has no replicates."""
+        if self._search.left or self.searches or self._to_retry() is not None:
+            return False
+        known = self.records
+        return all(id in known and known[id].outcome is not None for id in self._planned(seeds))
 
     def heard(self, record: TrialRecord, step: int, loss: float) -> bool:
         """An evaluation of ``record``; returns whether the rule stops it."""
@@ -188,6 +275,7 @@ class CellStudy:
 
     def ended(self, record: TrialRecord, baseline: float | None = None) -> None:
         """Tell the search how ``record`` ended; ``baseline``: loss of the mean training image."""
+        self.decided(record)
         if record.kind == "search" and not is_to_retry(self._spec, record, self.records):
             outcome = record.outcome or ""
             self._search.tell(record.index, record.curve, outcome=outcome, baseline=baseline)
@@ -212,19 +300,56 @@ class CellStudy:
         """The replicate with the lowest end loss, or the search trial if there is no replicate."""
         return best(self._spec, self._cell, self.records.values())
 
-    def _due(self) -> Iterator[TrialPlan]:
-        """Trials that follow from ended ones: retries, and replicates after the search."""
-        if self._spec.warmup is not None:
-            for record in self.records.values():
-                if is_to_retry(self._spec, record, self.records):
-                    yield plan.with_warmup(plan.of_record(record), self._spec.warmup)
-        if self._search.left or any(
-            record.outcome is None for record in self.records.values() if record.kind == "search"
-        ):
-            return
-        for planned in replicates(self._spec, self._cell, self.records.values(), self.seeds):
-            if planned.id not in self.records:
-                yield planned
+    def _due(self) -> TrialPlan | None:
+        """The next trial that follows from ended ones: a retry, or a replicate after the search."""
+        if (failed := self._to_retry()) is not None and self._spec.warmup is not None:
+            return plan.with_warmup(plan.of_record(failed), self._spec.warmup)
+        if self._search.left or self.searches:
+            return None
+        ids = self._planned(self.seeds)
+        while self._begun < len(ids) and ids[self._begun] in self.records:
+            self._begun += 1
+        if self._begun >= len(ids):
+            return None
+        best = self._best_settings()
+        index, place = divmod(self._begun, len(best))
+        return best[place].plan(self._spec, self._cell, index)
+
+    def _to_retry(self) -> TrialRecord | None:
+        """The first early failure whose retry with a warm-up has not begun."""
+        while self._failed_early:
+            record = self.records[self._failed_early[0][1]]
+            if is_to_retry(self._spec, record, self.records):
+                return record
+            heappop(self._failed_early)
+        return None
+
+    def _is_usual(self, record: TrialRecord) -> bool:
+        """Whether the outcome of ``record`` changes nothing of what is replicated."""
+        return (
+            record.kind == "replicate"
+            and record.outcome != "early-failure"
+            and any(
+                (one.source, one.warm) == (_source(record), plan.is_retry(record.id))
+                for one in self._settings or ()
+            )
+        )
+
+    def _change(self) -> None:
+        self.version += 1
+        self._settings, self._ids, self._begun = None, {}, 0
+
+    def _best_settings(self) -> list[Setting]:
+        if self._settings is None:
+            self._settings = settings(self._spec, self._cell, self.records.values())
+        return self._settings
+
+    def _planned(self, seeds: int) -> list[str]:
+        """Ids of the replicates with ``seeds`` seeds of each of the best settings."""
+        if seeds not in self._ids:
+            best = self._best_settings()
+            self._ids[seeds] = replicate_ids(self._spec, self._cell, best, seeds)
+        return self._ids[seeds]
 
     def _stopper_of(self, record: TrialRecord) -> Stopper:
         return self._stopper if record.kind == "search" else _TO_THE_END

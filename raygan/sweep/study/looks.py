@@ -8,12 +8,12 @@ level: a difference that is clear with few seeds does not need a higher one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from raygan.records import TrialRecord
 from raygan.sweep.spec import plan
-from raygan.sweep.study.cell import is_to_retry, replicates, trained_twice
+from raygan.sweep.study.cell import is_to_retry, replicate_ids, settings, trained_twice
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -44,9 +44,27 @@ def reached(spec: SweepSpec, records: Mapping[str, TrialRecord]) -> tuple[int, f
     It follows from the records alone: the next look is due when all replicates of the look have
     ended and not every comparison is settled.
     """
+    by_cell: dict[str, dict[str, TrialRecord]] = {cell.name: {} for cell in plan.cells(spec)}
+    for record in records.values():
+        if record.cell in by_cell:
+            by_cell[record.cell][record.id] = record
+    return current(
+        spec,
+        lambda seeds: all(
+            _is_over(spec, cell, by_cell[cell.name], seeds) for cell in plan.cells(spec)
+        ),
+        lambda seeds, level: is_settled(spec, records, seeds, level),
+    )
+
+
+def current(
+    spec: SweepSpec, is_over: Callable[[int], bool], is_settled: Callable[[int, float], bool]
+) -> tuple[int, float]:
+    """The current look. ``is_over``: whether all replicates with so many seeds have ended;
+    ``is_settled``: whether they settle the comparisons at a level."""
     steps = looks(spec)
     for seeds, level in steps[:-1]:
-        if not _is_over(spec, records, seeds) or _is_settled(spec, records, seeds, level):
+        if not is_over(seeds) or is_settled(seeds, level):
             return seeds, level
     return steps[-1]
 
@@ -63,29 +81,33 @@ def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
     """Trials of the whole sweep, as far as is known from its ``records``: early failures add those
     that are trained once more."""
     records = list(records)
-    each = plan.trials_per_cell(spec) + replicates_per_cell(spec, records)
-    whole = len(plan.cells(spec)) * each + len(trained_twice(spec, records))
+    replicates = replicates_per_cell(spec, records)
+    return expected_of(spec, replicates, len(trained_twice(spec, records)), len(records))
+
+
+def expected_of(spec: SweepSpec, replicates: int, twice: int, known: int) -> int:
+    """Trials of the whole sweep, with so many ``replicates`` per cell, trials that are trained
+    ``twice``, and ``known`` trials."""
+    each = plan.trials_per_cell(spec) + replicates
     # an earlier version may have tried some settings twice
-    return max(whole, len(records))
+    return max(len(plan.cells(spec)) * each + twice, known)
 
 
-def _is_over(spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int) -> bool:
-    """Whether all replicates of a look have ended."""
-    for cell in plan.cells(spec):
-        mine = [record for record in records.values() if record.cell == cell.name]
-        planned = [one.id for one in replicates(spec, cell, mine, seeds)]
-        searched = [record for record in mine if record.kind == "search"]
-        if len(searched) < plan.trials_per_cell(spec):
-            return False
-        if any(record.outcome is None or is_to_retry(spec, record, records) for record in searched):
-            return False
-        # a cell whose search gave no result has no replicates: the other cells do not wait for it
-        if any(id not in records or records[id].outcome is None for id in planned):
-            return False
-    return True
+def _is_over(
+    spec: SweepSpec, cell: plan.Cell, records: Mapping[str, TrialRecord], seeds: int
+) -> bool:
+    """Whether all replicates of a look have ended in ``cell``, which has these ``records``."""
+    searched = [record for record in records.values() if record.kind == "search"]
+    if len(searched) < plan.trials_per_cell(spec):
+        return False
+    if any(record.outcome is None or is_to_retry(spec, record, records) for record in searched):
+        return False
+    # a cell whose search gave no result has no replicates: the other cells do not wait for it
+    planned = replicate_ids(spec, cell, settings(spec, cell, records.values()), seeds)
+    return all(id in records and records[id].outcome is not None for id in planned)
 
 
-def _is_settled(
+def is_settled(
     spec: SweepSpec, records: Mapping[str, TrialRecord], seeds: int, level: float
 ) -> bool:
     """Whether the end losses of the first ``seeds`` seeds settle the sweep.

@@ -95,6 +95,7 @@ class Study:
         self._heard: dict[str, float] = {}
         self.ledger = ledger or Ledger(storage)
         self._clock_saved = 0.0
+        self._settled: dict[int, tuple[tuple[int, ...], bool]] = {}
         self._ticked = self.now()
         self._seconds = self._gpu_seconds = 0.0  # of all records: sums, so that nothing walks them
         self._restore(retry_failed=retry_failed)
@@ -112,7 +113,9 @@ class Study:
     @property
     def trial_count(self) -> int:
         """How many trials the sweep takes as far as is known: early failures add theirs."""
-        return looks.expected(self.spec, list(self.records.values()))
+        each = plan.replicates_per_cell(self.spec, self.look[0])
+        twice = sum(cell.trained_twice for cell in self.cells.values())
+        return looks.expected_of(self.spec, each, twice, len(self.records))
 
     @property
     def complete(self) -> bool:
@@ -135,12 +138,14 @@ class Study:
             return self.runnable
         if self.exhausted:
             return False
-        running = [record for record in self.records.values() if record.outcome is None]
-        if self.spec.replicate.seeds and any(r.kind == "search" for r in running):
+        cells = self.cells.values()
+        if self.spec.replicate.seeds and any(cell.searches for cell in cells):
             return True
-        if running and self.look[0] < self.spec.replicate.most:
+        if self.look[0] < self.spec.replicate.most and any(cell.busy for cell in cells):
             return True
-        return self.spec.warmup is not None and not all(plan.is_retry(r.id) for r in running)
+        return self.spec.warmup is not None and any(
+            not plan.is_retry(trial) for cell in cells for trial in cell.open
+        )
 
     @property
     def spent(self) -> Spent:
@@ -200,6 +205,7 @@ class Study:
         self.checkpoint_bytes = max(self.checkpoint_bytes, report.get(SIZE, 0))
         if report.get(OUTCOME) in get_args(Outcome):
             record.outcome, record.reason = report[OUTCOME], report.get(REASON)
+            self.cells[record.cell].decided(record)
         notes = [note for note in report.get(NOTES, []) if note not in record.notes]
         record.notes += notes
         points = [*report.get(HISTORY, []), *_point(report)]
@@ -213,6 +219,7 @@ class Study:
                 if stop:
                     record.outcome = "stopped"
                     record.reason = f"{self.spec.stopping().rule} at iteration {record.step}"
+                    self.cells[record.cell].decided(record)
         if added and not stop and self._pauses(record, before):
             stop = True
             self._paused.add(trial)
@@ -316,7 +323,7 @@ class Study:
         self._seconds += record.seconds
         self._gpu_seconds += record.gpu_seconds
         self.records[record.id] = record
-        self.cells[record.cell].records[record.id] = record
+        self.cells[record.cell].add(record)
 
     def _restore(self, *, retry_failed: bool) -> None:
         known = records.load_all(self.storage, mend=True)
@@ -337,9 +344,21 @@ class Study:
 
     def _look(self) -> None:
         """Go to the next look if the comparisons of this one are not settled."""
-        self.look = looks.reached(self.spec, self.records)
-        for cell in self.cells.values():
+        cells = self.cells.values()
+        self.look = looks.current(
+            self.spec, lambda seeds: all(cell.is_over(seeds) for cell in cells), self._is_settled
+        )
+        for cell in cells:
             cell.seeds = self.look[0]
+
+    def _is_settled(self, seeds: int, level: float) -> bool:
+        # of a look that is over, nothing changes unless a cell replicates something else
+        now = tuple(cell.version for cell in self.cells.values())
+        known = self._settled.get(seeds)
+        if known is None or known[0] != now:
+            settled = looks.is_settled(self.spec, self.records, seeds, level)
+            known = self._settled[seeds] = (now, settled)
+        return known[1]
 
     def _judge(self, record: TrialRecord) -> None:
         """Set the outcome of ``record``, which ran to its end, if it collapsed or learned nothing.
