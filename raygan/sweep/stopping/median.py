@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right, insort
+from itertools import accumulate
 
-from raygan.sweep.stopping.rule import Stopper, StopRule
+from raygan.sweep.stopping.rule import Curves, Stopper, StopRule
 
 LEAST = 3
 """Other trials that must have come as far."""
@@ -53,6 +54,14 @@ class _Medians(Stopper):
         means = self._means_at(step)
         own = bisect_left(means, sums[-1] / len(sums))
         return len(means) > LEAST and lowest > _median_without(means, own)
+
+    def resume(self, curves: Curves) -> None:
+        """Take in all evaluations of an earlier run, in any order: each mean is of one trial."""
+        for trial, curve in curves.items():
+            if curve:
+                steps, losses = zip(*curve, strict=True)
+                self._steps[trial], self._sums[trial] = list(steps), list(accumulate(losses))
+                self._lowest[trial] = min(losses)
 
     def _mean(self, trial: str, step: int) -> float | None:
         """The mean loss of ``trial`` up to ``step``; None if it has not come as far, or had no

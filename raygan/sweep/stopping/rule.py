@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from raygan.recipe import Recipe
@@ -9,18 +10,29 @@ from raygan.recipe import Recipe
 GRACE = 0.1
 """Share of the iterations before which no trial is stopped, unless the YAML says otherwise."""
 
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""By trial, iteration and reconstruction loss of each evaluation, ascending."""
+
 
 class Stopper:
     """A rule at work on one cell: it sees the search trials of this cell, and no others.
 
     This one stops no trial. It is told of each evaluation once, in the order in which they arrive.
-    Where a sweep is resumed, a new one is told of all earlier evaluations, in the order of their
-    iterations.
     """
 
     def stops(self, trial: str, step: int, loss: float) -> bool:  # noqa: ARG002
         """Whether ``trial`` is to stop after iteration ``step`` with this reconstruction loss."""
         return False
+
+    def resume(self, curves: Curves) -> None:
+        """Take in all evaluations of an earlier run.
+
+        Here, :meth:`stops` is told of them in the order of their iterations, so that no trial is
+        compared with losses of later ones.
+        """
+        points = [(point, trial) for trial, curve in curves.items() for point in curve]
+        for (step, loss), trial in sorted(points, key=lambda item: item[0][0]):
+            self.stops(trial, step, loss)
 
     def rung(self, step: int) -> int:
         """The last iteration up to ``step`` at which trials are compared; 0 before the first."""

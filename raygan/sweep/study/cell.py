@@ -286,11 +286,8 @@ class CellStudy:
         for record in searched:
             if not plan.is_retry(record.id):
                 self._restore_search(record, baseline)
-        # in the order of the iterations, so that no trial is compared with losses of later ones
-        points = [(point, record) for record in searched for point in record.curve]
         with recipe.blamed():
-            for (step, loss), record in sorted(points, key=lambda item: item[0][0]):
-                self._stopper.stops(record.id, step, loss)
+            self._stopper.resume({record.id: record.curve for record in searched})
 
     def verdict_records(self) -> list[TrialRecord]:
         """The replicates of the settings that are best now: what the verdict rests on."""

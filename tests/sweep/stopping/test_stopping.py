@@ -362,3 +362,21 @@ def test_median_walks_all_trials_at_most_twice_for_each_iteration():
         for trial in range(40):
             rule.stops(f"trial-{trial}", step, 0.1)
     assert rule._steps.walks == 2 * 3
+
+
+@pytest.mark.parametrize("rule", [Median(), Asha(reduction=2), Patience(patience=20)])
+def test_a_rule_that_is_resumed_decides_like_one_that_is_told_again_in_order(rule):
+    for seed in range(30):
+        told = list(told_at_random(seed))
+        half = len(told) // 2
+        curves: dict[str, list] = {}
+        for trial, step, loss in told[:half]:
+            if not curves.get(trial) or step > curves[trial][-1][0]:
+                curves.setdefault(trial, []).append((step, loss))
+        resumed, again = rule.start(10), rule.start(10)
+        resumed.resume(curves)
+        Stopper.resume(again, curves)
+        for trial, step, loss in told[half:]:
+            if step > dict(curves).get(trial, [(0, 0)])[-1][0]:
+                curves.setdefault(trial, []).append((step, loss))
+                assert resumed.stops(trial, step, loss) == again.stops(trial, step, loss)
