@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import Annotated, Any, Literal
@@ -90,11 +90,26 @@ def end_loss(curve: Sequence[tuple[int, float]]) -> float:
     times, losses = points[:, 0] - end, np.maximum(points[:, 1], LEAST_LOSS)
     logs = np.log(losses / losses[-1])  # of a flat curve exactly 0, so that its end is its loss
     if len(points) > 1:
-        some = np.unique(np.linspace(0, len(points) - 1, _MOST_POINTS).round().astype(int))
-        one, other = (some[places] for places in np.triu_indices(len(some), 1))
-        slope = np.median((logs[other] - logs[one]) / (times[other] - times[one]))
+        one, other = _pairs(len(points))
+        slope = _median((logs[other] - logs[one]) / (times[other] - times[one]))
         logs -= slope * times
-    return float(losses[-1]) * math.exp(float(np.median(logs)))
+    return float(losses[-1]) * math.exp(_median(logs))
+
+
+@lru_cache(maxsize=64)
+def _pairs(count: int) -> tuple[Any, Any]:
+    """The pairs among so many evaluations whose slopes are computed."""
+    some = np.unique(np.linspace(0, count - 1, _MOST_POINTS).round().astype(int))
+    one, other = np.triu_indices(len(some), 1)
+    return some[one], some[other]
+
+
+def _median(values: Any) -> float:
+    """The median of finite numbers, with less ado than NumPy's."""
+    ordered = np.sort(values)
+    middle = len(ordered) // 2
+    upper = float(ordered[middle])
+    return upper if len(ordered) % 2 else (float(ordered[middle - 1]) + upper) / 2
 
 
 @dataclass

@@ -46,7 +46,7 @@ FAILURES = ("diverged", "collapsed", "early-failure", "untrained")
 """Outcomes without a result whose cause is the settings."""
 REDRAWS = 30
 """How often a point that was tried is drawn again, before the first untried one is taken."""
-TOLD = 20
+TOLD = 10
 """Most losses of a trial that Optuna is told, evenly spaced; it needs the last one only, the others
 are for optuna-dashboard."""
 
