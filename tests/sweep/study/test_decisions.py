@@ -1,9 +1,19 @@
 """Decisions are cheap: no step of a sweep walks all records, and none decides anything else."""
 
-from raygan.records import LOSS
+import random
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from raygan import records
+from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
+from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import looks
+from raygan.sweep.study.cell import is_to_retry, replicate_ids, settings
 from raygan.sweep.study.study import Study
 
 SWEEP = """
@@ -16,8 +26,16 @@ scale: {workers: 2, gpus_per_worker: 1}
 """
 
 
+class Unsaved(Study):
+    """Writes nothing, so that thousands of steps take no time."""
+
+    def _save(self, record: TrialRecord) -> None:
+        pass
+
+
 def open_study(text: str = SWEEP, **options) -> Study:
-    return Study(spec.validate(parse(text, "sweep.yaml")), Storage("mock:///decisions"), **options)
+    storage = Storage(f"mock:///{uuid.uuid4()}")
+    return Unsaved(spec.validate(parse(text, "sweep.yaml")), storage, **options)
 
 
 def play(study: Study, trial: str, loss: float = 0.1) -> None:
@@ -50,3 +68,143 @@ def test_time_passes_by_the_clock_that_a_study_is_given():
     study.close()
     assert study.spent.gpu_hours == sum(r.gpu_seconds for r in study.records.values()) / 3600 == 6.0
     assert not study.lingers(trial)
+
+
+RANDOM = """
+name: a
+grid: {norm: [bn, wn, vanilla]}
+search: {method: random, trials: 5, lr: [1e-3, 1e-4, 1e-5, 2e-4, 3e-4, 5e-4]}
+stop: {rule: median, grace: 10}
+warmup: {iterations: 5, factor: 0.1}
+replicate: {seeds: 5, until: 8, top: 2}
+train: {iterations: 40, evaluate_every: 10, seed: 7}
+"""
+
+
+def plain_due(study: Study, cell: plan.Cell) -> list[str]:
+    """Ids of the trials that are due in ``cell`` because of its ended ones, by walking all its
+    records."""
+    spec, mine = study.spec, [r for r in study.records.values() if r.cell == cell.name]
+    due = [
+        f"{record.id}-warmup"
+        for record in mine
+        if is_to_retry(spec, record, {other.id: other for other in mine})
+    ]
+    searched = [record for record in mine if record.kind == "search"]
+    asked = {record.index for record in searched}
+    if len(asked) < spec.search.trials or any(record.outcome is None for record in searched):
+        return due
+    ids = replicate_ids(spec, cell, settings(spec, cell, mine), study.look[0])
+    return due + [id for id in ids if id not in study.records]
+
+
+def check_against_records(study: Study) -> None:
+    """All that the study has kept is what its records say."""
+    spec, known = study.spec, study.records
+    running = [record for record in known.values() if record.outcome is None]
+    due = {cell.name: plain_due(study, cell) for cell in plan.cells(spec)}
+    for name, cell in study.cells.items():
+        found = cell._due()
+        assert (found.id if found else None) == (due[name][0] if due[name] else None)
+        assert set(cell.open) == {record.id for record in running if record.cell == name}
+    asked = {(record.cell, record.index) for record in known.values() if record.kind == "search"}
+    left = len(asked) < spec.search.trials * len(due)
+    assert study.complete == (not running and not left and not any(due.values()))
+    assert study.waiting == (
+        any(record.kind == "search" for record in running)
+        or bool(running and study.look[0] < 8)
+        or any(not record.id.endswith("-warmup") for record in running)
+    )
+
+
+@pytest.mark.parametrize("worst", [0.0, 0.1, 0.3])
+def test_what_a_study_keeps_is_what_its_records_say(worst, monkeypatch):
+    """``worst``: share of the evaluations that end in a failure."""
+    draw = random.Random(worst)
+    stored: dict[str, TrialRecord] = {}
+    monkeypatch.setattr("raygan.records.load_all", lambda *_, **__: dict(stored))
+    study, running = open_study(RANDOM), []
+    while not study.complete:
+        while len(running) < 4 and (planned := study.next_trial()) is not None:
+            running.append(planned.id)
+            study.started(planned.id)
+        trial = running.pop(draw.randrange(len(running)))
+        record = study.records[trial]
+        if draw.random() < worst:
+            outcome = draw.choice(["early-failure", "diverged"])
+            study.heard(trial, {"step": record.step + 10, "outcome": outcome})
+            check_against_records(study)
+            study.ended(trial)
+        elif (
+            study.heard(trial, {"step": record.step + 10, LOSS: draw.choice([0.1, 0.2, 0.3])})
+            or record.step == 40
+            or draw.random() < 0.02
+        ):
+            study.ended(trial)
+        else:
+            running.append(trial)
+        if record.outcome is not None or draw.random() < 0.1:
+            check_against_records(study)
+        ended = not running or record.outcome is not None
+        if ended:
+            assert study.look == looks.reached(study.spec, study.records)
+            assert study.trial_count == looks.expected(study.spec, study.records.values())
+        if draw.random() < 0.02:  # killed, and resumed from its records
+            stored, running = {id: replace(r) for id, r in study.records.items()}, []
+            study = open_study(RANDOM)
+            check_against_records(study)
+    assert study.next_trial() is None
+
+
+class Unwalked(dict):
+    """Records that nobody may walk."""
+
+    def __iter__(self):
+        raise AssertionError("all records were walked")
+
+    items = values = __iter__
+
+
+@pytest.mark.parametrize("rule", ["none", "median", "asha"])
+def test_no_decision_walks_all_records(rule, monkeypatch):
+    study = open_study(
+        SWEEP.replace("rule: none", f"rule: {rule}")
+        + "budget: {gpu_hours: 9}\nreplicate: {seeds: 2}\nwarmup: {}\n"
+    )
+    monkeypatch.setattr(study, "records", Unwalked())
+    for cell in study.cells.values():
+        monkeypatch.setattr(cell, "records", Unwalked())
+    running = [study.next_trial().id for _ in range(4)]
+    for _ in range(6):
+        play(study, running.pop(0))
+        running.append(study.next_trial().id)
+        assert study.waiting
+        assert not study.complete
+        assert not study.exhausted
+        assert study.runnable
+
+
+def test_a_curve_is_fitted_once_however_often_trials_are_ranked(monkeypatch):
+    fitted = []
+    real = records.end_loss
+    monkeypatch.setattr(records, "end_loss", lambda curve: fitted.append(curve) or real(curve))
+    study = open_study(SWEEP + "replicate: {seeds: 3}\n")
+    while (planned := study.next_trial()) is not None:
+        play(study, planned.id)
+    for _ in range(3):
+        assert study.best("bn") is not None
+    assert 0 < len(fitted) <= len(study.records)
+    before = study.best("bn").end_loss
+    study.best("bn").history.append({"step": 50, LOSS: 9.0})
+    assert study.best("bn").end_loss != before
+
+
+def test_a_look_is_judged_once_while_the_seeds_of_the_next_are_trained(monkeypatch):
+    judged = []
+    real = looks.is_settled
+    monkeypatch.setattr(looks, "is_settled", lambda *given: judged.append(given[2]) or real(*given))
+    study = open_study(SWEEP + "replicate: {seeds: 5, until: 9}\n")
+    while (planned := study.next_trial()) is not None:
+        play(study, planned.id, 0.1 + 0.001 * (planned.index % 3))
+    assert study.complete
+    assert judged == [5, 7]
