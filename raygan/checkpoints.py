@@ -1,5 +1,9 @@
 """A trial's checkpoints, each in a folder of its own: which there are, and the one that is wanted.
 
+A checkpoint holds the training state, and the weights of the best generator until then. The newest
+one and the one before it are kept. Earlier versions kept the best generator in the checkpoint of
+its own iteration instead.
+
 A checkpoint may be damaged on its disk, or cut off by the loss of its node. Whole ones that lie
 beside it are used instead, and whoever asked is told why.
 """
@@ -15,7 +19,9 @@ from typing import Any
 
 from raygan.errors import CheckpointError
 from raygan.folder import (
+    checkpoint_file,
     checkpoint_folder,
+    checksum_file,
     is_checkpoint_folder,
     step_of_checkpoint,
     trial_folder,
@@ -32,8 +38,8 @@ Saved = dict[str, Any]
 def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
     """Iteration and folder of each checkpoint of a trial, the newest first, whole or not.
 
-    Looked up where they lie: what a worker reported may be lost, or replaced since. Of two with the
-    same iteration, the one that was written last is first.
+    Looked up where they lie. Of two with the same iteration, the one that was written last is
+    first.
     """
     kept = [
         (step, folder)
@@ -44,39 +50,107 @@ def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
     return sorted(kept, reverse=True)
 
 
-def best_and_last(sweep: Storage, record: TrialRecord) -> dict[str, str]:
-    """The folders of a trial's ``best`` and ``last`` checkpoint, as far as they are kept."""
-    by_step: dict[int, str] = {}
+def kept_generators(sweep: Storage, record: TrialRecord) -> dict[str, tuple[int, str]]:
+    """The iteration of a trial's ``best`` and ``last`` generator, as far as they are kept, and the
+    folder of the checkpoint that holds it."""
+    every = int(record.config["evaluate_every"])
+    known: dict[int, str] = {}
     for step, folder in find_checkpoints(sweep / trial_folder(record.id)):
-        by_step.setdefault(step, folder)
-    known = {step: folder for step, folder in by_step.items() if step <= record.step}
-    kept = {"last": known[max(known)]} if known else {}
-    if record.best is not None and record.best[0] in known:
-        kept["best"] = known[record.best[0]]
+        if step < (record.step // every + 1) * every:  # of later ones, evaluations are not known
+            known.setdefault(step, folder)
+    if not known:
+        return {}
+    last = max(known)
+    kept = {"last": (last, known[last])}
+    if record.best is not None and (best := record.best[0]) <= last:
+        kept["best"] = best, known.get(best, known[last])
     return kept
 
 
-def save(state: Saved, trial: Storage, step: int) -> tuple[str, int]:
-    """Write ``state`` as a checkpoint of the trial; returns its folder and size in bytes.
+def best_and_last(sweep: Storage, record: TrialRecord) -> dict[str, str]:
+    """The folders of the checkpoints with a trial's ``best`` and ``last`` generator, as far as they
+    are kept."""
+    return {which: folder for which, (_, folder) in kept_generators(sweep, record).items()}
 
-    Waits while the storage is full or away.
-    """
-    from raygan.gan import checkpoint
 
-    # two of one iteration are told apart, should a worker that was thought dead write, too
-    name = checkpoint_folder(step, uuid.uuid4().hex[:8])
-    what = f"{trial.uri}/{name} cannot be written"
-    if trial.is_local:
-        folder = trial.local / name
-        path = patiently(lambda: checkpoint.save(state, folder, step), what)
-        return name, path.stat().st_size
-    with tempfile.TemporaryDirectory() as temporary:
-        path = checkpoint.save(state, Path(temporary), step)
-        # its checksum last: with it, the checkpoint is whole
-        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name != path.name):
-            content = file.read_bytes()
-            patiently(lambda n=file.name, c=content: trial.write(f"{name}/{n}", c), what)  # type: ignore[misc]
-        return name, path.stat().st_size
+class Shelf:
+    """The checkpoints of one trial, for the worker that trains it."""
+
+    def __init__(self, trial: Storage) -> None:
+        self._trial = trial
+        self._step: int | None = None
+        """Iterations of the newest whole checkpoint."""
+        self._damaged: list[str] = []
+
+    def newest(self) -> tuple[Saved | None, list[str]]:
+        """The newest whole checkpoint, and why newer ones were passed over.
+
+        None if there is none: the trial starts at iteration 0. Raises OSError if the storage cannot
+        be read.
+        """
+        passed_over: list[str] = []
+        self._damaged = []
+        found = find_checkpoints(self._trial)
+        for step, folder in found:
+            try:
+                saved = load(self._trial, folder)
+            except CheckpointError as error:
+                passed_over.append(f"the checkpoint after iteration {step} is damaged ({error})")
+                self._damaged.append(folder)
+                continue
+            self._step = step
+            return self._with_best(saved, found), passed_over
+        return None, passed_over
+
+    def _with_best(self, saved: Saved, found: list[tuple[int, str]]) -> Saved:
+        """``saved`` with the best generator of an earlier version, which is in its own checkpoint;
+        without it if that is lost."""
+        best = saved.get("best_step")
+        for step, folder in found:
+            if "best" in saved or best == saved["step"] or step != best:
+                continue
+            try:
+                other = load(self._trial, folder)
+                generator = other["average" if "average" in other else "generator"]
+                loss = saved["best_loss"]
+            except (CheckpointError, KeyError):
+                continue
+            return {**saved, "best": {"step": best, "loss": loss, "generator": generator}}
+        return saved
+
+    def save(self, state: Saved) -> int:
+        """Write ``state`` as a checkpoint and remove those that are older than the one before it;
+        returns its size in bytes.
+
+        Waits while the storage is full or away.
+        """
+        from raygan.gan import checkpoint
+
+        step: int = state["step"]
+        # two of one iteration are told apart, should a worker that was thought dead write, too
+        name = checkpoint_folder(step, uuid.uuid4().hex[:8])
+        what = f"{self._trial.uri}/{name} cannot be written"
+        content, line = checkpoint.content_of(state, step)
+        if self._trial.is_local:
+            folder = self._trial.local / name
+            patiently(lambda: checkpoint.write(content, line, folder, step), what)
+        else:
+            file = f"{name}/{checkpoint_file(step)}"
+            patiently(lambda: self._trial.write(file, content), what)
+            # its checksum last: with it, the checkpoint is whole
+            patiently(lambda: self._trial.write(checksum_file(file), line), what)
+        self._remove_old()
+        self._step, self._damaged = step, []
+        return len(content)
+
+    def _remove_old(self) -> None:
+        """Remove damaged ones, and those before the newest whole one but one."""
+        try:
+            for step, folder in find_checkpoints(self._trial):
+                if folder in self._damaged or (self._step is not None and step < self._step):
+                    self._trial.delete_folder(folder)
+        except OSError as error:  # the next one tries again
+            print(shown(f"{self._trial.uri}: old checkpoints are not removed: {error}"), flush=True)
 
 
 def load(trial: Storage, folder: str) -> Saved:
@@ -94,39 +168,29 @@ def load(trial: Storage, folder: str) -> Saved:
     return loaded[0]
 
 
-def load_newest(trial: Storage) -> tuple[Saved | None, list[str]]:
-    """The newest whole checkpoint of a trial, and why newer ones were passed over.
-
-    None if there is none: the trial starts at iteration 0. Raises OSError if the storage cannot be
-    read.
-    """
-    passed_over: list[str] = []
-    for step, folder in find_checkpoints(trial):
-        try:
-            return load(trial, folder), passed_over
-        except CheckpointError as error:
-            passed_over.append(f"the checkpoint after iteration {step} is damaged ({error})")
-    return None, passed_over
-
-
 def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Saved, str]:
-    """The checkpoint in ``folder``, or, if that is damaged, another whole one and what was done.
+    """The checkpoint in ``folder`` with the ``best`` or the ``last`` generator in its place.
 
-    In the place of the ``best`` generator stands the whole checkpoint with the lowest
-    reconstruction loss at its own iteration; in the place of the ``last`` one, the newest. The
-    text is empty where nothing was replaced. Raises CheckpointError if no checkpoint is whole.
+    If it is damaged, another whole one, and what was done: for the ``best`` generator that with the
+    lowest reconstruction loss, for the ``last`` one the newest. The text is empty where nothing was
+    replaced. ``step`` is the generator's iteration. Raises CheckpointError if no checkpoint is
+    whole.
     """
+    best = "best" in which
     try:
-        return load(trial, folder), ""
+        saved = load(trial, folder)
+        if best and "best" not in saved and saved.get("best_step", saved["step"]) != saved["step"]:
+            raise CheckpointError(f"{trial.uri}/{folder}: it does not hold the best generator")
+        return _with_wanted(saved, best=best), ""
     except CheckpointError as error:
         problem = error
     others: list[tuple[float, Saved]] = []
     for step, other in find_checkpoints(trial):
         try:
-            saved = load(trial, other)
+            saved = _with_wanted(load(trial, other), best=best)
         except CheckpointError:
             continue
-        others.append((_own_loss(saved) if "best" in which else -float(step), saved))
+        others.append((_own_loss(saved) if best else -float(step), saved))
     if not others:
         raise problem
     _, saved = min(others, key=lambda item: item[0])
@@ -135,8 +199,24 @@ def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Sa
     return saved, f"{used}, since {folder} is damaged ({cause})"
 
 
-def _own_loss(saved: Saved) -> float:
+def _with_wanted(saved: Saved, *, best: bool) -> Saved:
+    """``saved``, with the ``best`` generator in the place of the last one if that is wanted."""
+    if not best or "best" not in saved:
+        return saved
+    part = "average" if "average" in saved else "generator"
     try:
-        return float(saved["history"][-1][LOSS])
+        own = saved["best"]
+        return {**saved, part: own["generator"], "step": own["step"], "best_loss": own["loss"]}
+    except (LookupError, TypeError) as error:  # made by somebody else
+        raise CheckpointError(
+            f"the checkpoint does not hold its best generator: {error}"
+        ) from error
+
+
+def _own_loss(saved: Saved) -> float:
+    """The reconstruction loss at the iteration of the generator in ``saved``."""
+    try:
+        losses = {point["step"]: point[LOSS] for point in saved["history"]}
+        return float(losses[float(saved["step"])])
     except (LookupError, TypeError, ValueError):  # made by somebody else
         return math.inf

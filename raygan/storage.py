@@ -336,6 +336,15 @@ class Storage:
         else:
             _delete(self._fs, path)
 
+    def delete_folder(self, name: str) -> None:
+        """Remove folder ``name`` with all that is in it, if there is one."""
+        path = self._path(name)
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                shutil.rmtree(path)
+            else:
+                self._fs.delete_dir(path)
+
     def rename(self, name: str, new_name: str) -> None:
         """Give file ``name`` another name, in the place of any file that has it."""
         path, new_path = self._path(name), self._path(new_name)

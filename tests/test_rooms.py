@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     ("errors", "shown", "addresses", "version", "stored", "local_files", "retries", "storage", "folder",
-     "recipe"),
+     "recipe", "behind"),
     ("data",),
     ("gan",),
     ("records", "pictures", "checkpoints"),

@@ -26,15 +26,25 @@ def save(state: dict[str, Any], folder: Path, step: int) -> Path:
 
     Raises OSError if it cannot be written; the checkpoints before it stay as they were.
     """
+    return write(*content_of(state, step), folder, step)
+
+
+def content_of(state: dict[str, Any], step: int) -> tuple[bytes, bytes]:
+    """The bytes of ``step``'s checkpoint and of the checksum file beside it."""
+    # straight to a disk that is full, PyTorch raises a RuntimeError like that of a broken state
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    content = stream.getvalue()  # no copy
+    return content, f"{hashlib.sha256(content).hexdigest()}  {checkpoint_file(step)}\n".encode()
+
+
+def write(content: bytes, line: bytes, folder: Path, step: int) -> Path:
+    """Write what :func:`content_of` has made; see :func:`save`."""
     path = folder / checkpoint_file(step)
     checksum = _checksum_path(path)
-    # straight to a disk that is full, PyTorch raises a RuntimeError like that of a broken state
-    content = io.BytesIO()
-    torch.save(state, content)
-    line = f"{hashlib.sha256(content.getbuffer()).hexdigest()}  {path.name}\n".encode()
     overwrites = path.exists() and checksum.exists()
     with local_files.writing(path) as file:
-        file.write(content.getbuffer())
+        file.write(content)
         # before the file takes the place of one of the same step, which stays whole until then
         old = checksum.read_bytes() if overwrites else b""
         local_files.write(checksum, line + old, durable=True)

@@ -80,7 +80,7 @@ class TrainConfig:
     iterations: int = 20_000
     """Updates of G."""
     evaluate_every: int = 1_000
-    """Iterations between evaluations (running reconstruction test, pictures, checkpoint)."""
+    """Iterations between evaluations (running reconstruction test, pictures)."""
     reconstruction_steps: int = 50
     """RMSProp steps of the running reconstruction test."""
     ema: float = 0.0

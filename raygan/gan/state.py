@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raygan.errors import CheckpointError
@@ -30,6 +30,32 @@ from raygan.recipe import require_code
 Metrics = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Best:
+    """The evaluated generator with the lowest reconstruction loss of a run."""
+
+    step: int
+    loss: float
+    generator: dict[str, Tensor]
+    """Its weights and running statistics."""
+
+    @classmethod
+    def of(cls, state: TrainState, loss: float) -> Best:
+        """A copy, on the device, of the generator that ``state`` has now."""
+        now = state.judged.state_dict()
+        return cls(state.step, loss, {name: value.detach().clone() for name, value in now.items()})
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What is known between two evaluations: the sums that become means at the next one."""
+
+    first: int
+    """Iterations at its start."""
+    totals: Tensor
+    """The sums of each worker since then, float32 [workers, statistics], on the CPU."""
+
+
 @dataclass
 class TrainState:
     """Both networks, both optimizers, and how far they are."""
@@ -42,9 +68,14 @@ class TrainState:
     optimizer_d: Optimizer
     step: int = 0
     """Iterations done."""
+    best: Best | None = None
+    """The generator with the lowest reconstruction loss so far; None if there is none yet, or if
+    an earlier version kept it in another checkpoint, which is lost."""
     best_step: int = 0
     best_loss: float = math.inf
     """Lowest reconstruction loss so far, and the step it was reached at."""
+    stretch: Stretch | None = None
+    """Where training resumes between two evaluations; None at an evaluation."""
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of every evaluation so far, each with its ``step``."""
     average: Average | None = field(init=False)
@@ -170,6 +201,10 @@ class TrainState:
         }
         if self.average is not None:
             state["average"] = self.average.network.state_dict()
+        if self.best is not None:
+            state["best"] = vars(self.best)
+        if self.stretch is not None:
+            state["stretch"] = vars(self.stretch)
         return state
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -215,6 +250,17 @@ class TrainState:
         self.step = saved["step"]
         self.best_step, self.best_loss = saved["best_step"], saved["best_loss"]
         self.history = list(saved["history"])
+        self.best = self._best(saved)
+        self.stretch = Stretch(**saved["stretch"]) if "stretch" in saved else None
+
+    def _best(self, saved: dict[str, Any]) -> Best | None:
+        if "best" not in saved:  # of an earlier version, which kept the best in its own checkpoint
+            return Best.of(self, self.best_loss) if 0 < self.best_step == self.step else None
+        like, best = self.judged.state_dict(), Best(**saved["best"])
+        if like.keys() != best.generator.keys():
+            raise KeyError("best")
+        moved = {name: best.generator[name].to(value.device) for name, value in like.items()}
+        return Best(best.step, best.loss, moved)
 
 
 def _optimizer(config: TrainConfig, network: nn.Module, lr: float) -> Optimizer:

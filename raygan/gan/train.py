@@ -1,7 +1,7 @@
 """Training as an iterator of evaluations.
 
-    for evaluation in train(config, images, state):
-        ...  # log it, save the state, or stop by not iterating on
+    for evaluation in train(config, images, state, keeper=keeper):
+        ...  # log it, or stop by not iterating on
 
 ``python -m raygan.gan.train --help`` (also under ``torchrun``) trains one configuration by hand.
 """
@@ -23,11 +23,12 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
 from raygan.gan.judge.metrics import measure
 from raygan.gan.judge.reconstruction import Reconstruction, reconstruct
+from raygan.gan.keeping import Keeper
 from raygan.gan.nets.layers import frozen
 from raygan.gan.picture_grid import side_by_side
 from raygan.gan.pixels import as_bytes, as_float
 from raygan.gan.recorded import Recorded, on_stream
-from raygan.gan.state import Metrics, TrainState
+from raygan.gan.state import Best, Metrics, Stretch, TrainState
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
 
@@ -73,18 +74,26 @@ class Evaluation:
 
 
 def train(
-    config: TrainConfig, images: ImageSet, state: TrainState, *, gpu_share: float = 1.0
+    config: TrainConfig,
+    images: ImageSet,
+    state: TrainState,
+    *,
+    gpu_share: float = 1.0,
+    keeper: Keeper | None = None,
 ) -> Iterator[Evaluation]:
     """Train ``state`` to ``config.iterations``; yield an evaluation every ``config.evaluate_every``
     iterations and at the end.
 
     Training starts at the step of ``state``, which can be saved at each evaluation. All workers of
     a process group iterate together and get the same metrics. ``gpu_share``: the part of the GPU
-    that the trial has; images that fit into it are kept there. Between evaluations, the loop waits
-    for the device only once, at iteration :data:`EARLY`. Raises
-    :class:`~raygan.errors.ConfigError` if the batch cannot be shared by the workers.
+    that the trial has; images that fit into it are kept there. ``keeper``: keeps ``state`` when it
+    says that a checkpoint is due, at evaluations and between them; the caller calls
+    :meth:`Keeper.finish`. Between evaluations, the loop waits for the device once, at iteration
+    :data:`EARLY`, and where the keeper says so. Raises :class:`~raygan.errors.ConfigError` if the
+    batch cannot be shared by the workers.
     """
-    for _, evaluation in Stack([(config, state)], images, gpu_share=gpu_share):
+    keepers = None if keeper is None else [keeper]
+    for _, evaluation in Stack([(config, state)], images, gpu_share=gpu_share, keepers=keepers):
         yield evaluation
 
 
@@ -103,14 +112,19 @@ class Stack:
         images: ImageSet,
         *,
         gpu_share: float = 1.0,
+        keepers: Sequence[Keeper] | None = None,
     ) -> None:
-        """``gpu_share``: the part of the GPU that all members have together; see :func:`train`.
+        """``gpu_share``: the part of the GPU that all members have together; ``keepers``: one per
+        member; see :func:`train`.
 
         Raises :class:`~raygan.errors.ConfigError` if a batch cannot be shared by the workers.
         """
         workers = Workers()
         self._images = images.resident(members[0][1].device, gpu_share)
-        self._runs = [_Run(config, self._images, state, workers) for config, state in members]
+        self._runs = [
+            _Run(config, self._images, state, workers, keepers[index] if keepers else None)
+            for index, (config, state) in enumerate(members)
+        ]
         self._seconds = 0.0
 
     def __iter__(self) -> Iterator[tuple[int, Evaluation]]:
@@ -148,8 +162,14 @@ class _Run:
     """One member of a stack: a state that is trained from one evaluation to the next."""
 
     def __init__(
-        self, config: TrainConfig, images: ImageSet, state: TrainState, workers: Workers
+        self,
+        config: TrainConfig,
+        images: ImageSet,
+        state: TrainState,
+        workers: Workers,
+        keeper: Keeper | None,
     ) -> None:
+        self._keeper = keeper
         self._config, self._images, self._state, self._workers = config, images, state, workers
         self._game = state.game(workers)
         game, device = self._game, state.device
@@ -173,6 +193,8 @@ class _Run:
         self._stream = torch.cuda.Stream(device) if recorded else None
         self._play = Recorded(play, on_gpu=recorded)
         self.dropped = False
+        if keeper is not None:
+            keeper.begin(state)
 
     @property
     def ended(self) -> bool:
@@ -185,13 +207,41 @@ class _Run:
         return self._state.step == self._until
 
     def begin(self, seconds: float) -> None:
-        """Begin a stretch up to the next evaluation; the stack has trained for ``seconds``."""
-        self._first, self._since = self._state.step, seconds
-        every = self._config.evaluate_every
-        self._until = min((self._first // every + 1) * every, self._config.iterations)
+        """Begin a stretch up to the next evaluation, or resume one that is in the state; the stack
+        has trained for ``seconds``."""
+        state = self._state
+        self._first = self._begun = state.step
+        self._since = seconds
         with on_stream(self._stream):
             self._totals.zero_()
+            if state.stretch is not None:
+                self._first = state.stretch.first
+                self._totals.copy_(self._own(state.stretch.totals))
+                state.stretch = None
+        every = self._config.evaluate_every
+        self._until = min((self._first // every + 1) * every, self._config.iterations)
         self._set_rates()
+
+    def _own(self, totals: Tensor) -> Tensor:
+        """This worker's row; if there were more or fewer workers, the first one has the sum."""
+        if len(totals) == self._workers.count:
+            return totals[self._workers.rank]
+        return totals.sum(0) * (self._workers.rank == 0)
+
+    def _keep_if_due(self) -> None:
+        """Keep the state if the keeper says so; between two evaluations, with the sums so far."""
+        state = self._state
+        if self._keeper is None or not self._keeper.due(state.step, state.device):
+            return
+        if not self.due:
+            with on_stream(self._stream):
+                totals = self._totals.new_zeros(self._workers.count, len(self._totals))
+                totals[self._workers.rank] = self._totals
+                self._workers.sum_(totals)
+                state.stretch = Stretch(self._first, totals.cpu())
+        self.wait()
+        self._keeper.keep(state)
+        state.stretch = None
 
     def _set_rates(self) -> None:
         if self._state.set_rates():
@@ -208,6 +258,8 @@ class _Run:
                 return
             self._play(*self._draws(state.step))
             state.advance()
+        if not self.due:
+            self._keep_if_due()
 
     def means(self) -> list[float]:
         """The means of :data:`STATISTICS` since :meth:`begin`; waits for the device."""
@@ -219,12 +271,14 @@ class _Run:
     def evaluate(self, means: list[float], seconds: float) -> Evaluation:
         """Evaluate; the stack has trained for ``seconds``."""
         config = self._config
-        seen = (self._until - self._first) * config.d_steps * config.batch_size
+        seen = (self._until - self._begun) * config.d_steps * config.batch_size
         metrics = dict(zip(STATISTICS, means, strict=True))
         metrics["perf/images_per_second"] = seen / (seconds - self._since)
         with on_stream(self._stream), arithmetic("fp32"):
             evaluation = _evaluate(config, self._images, self._state, self._game, metrics)
         self.wait()  # so that the caller may use the state on any stream
+        if evaluation.finite:
+            self._keep_if_due()
         return evaluation
 
     def wait(self) -> None:
@@ -267,6 +321,7 @@ def _evaluate(
     best = finite and loss < state.best_loss
     if best:
         state.best_step, state.best_loss = state.step, loss
+        state.best = Best.of(state, loss)
     state.history.append({"step": float(state.step), **metrics})
     return Evaluation(
         step=state.step,

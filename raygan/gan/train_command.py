@@ -21,6 +21,8 @@ from raygan.errors import RayganError
 from raygan.folder import CHECKPOINTS, DATA, RECONSTRUCTIONS, SAMPLES, last_picture
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig, choices, recipe_tables
+from raygan.gan.interval import CHECKPOINT_EVERY, interval
+from raygan.gan.keeping import Keeper
 from raygan.gan.nets.architectures import check_size
 from raygan.gan.picture_grid import grid_png
 from raygan.gan.state import TrainState
@@ -40,7 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     if distributed:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        _run(TrainConfig.of(**given), DatasetConfig.of(**data), out)
+        every = given.pop("checkpoint_every", CHECKPOINT_EVERY)
+        interval(every)
+        _run(TrainConfig.of(**given), DatasetConfig.of(**data), out, every)
     except _DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
@@ -56,7 +60,7 @@ class _DivergedError(Exception):
     """Not a mistake of the caller's: an outcome."""
 
 
-def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
+def _run(config: TrainConfig, dataset: DatasetConfig, out: Path, every: str) -> None:
     workers = Workers()
     workers.part(config.batch_size)
     images = load(prepare(dataset, out / DATA))
@@ -77,28 +81,35 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path) -> None:
         if latest:
             print(f"resumed after iteration {state.step}", file=sys.stderr)
         print(f"mean image: reconstruction loss {images.baseline:.5f}", file=sys.stderr)
+    kept = [] if latest is None else [state.step]
+
+    def keep(saved: dict[str, Any]) -> None:
+        checkpoint.save(saved, out / CHECKPOINTS, saved["step"])
+        # with the one before it, should the last be damaged
+        kept[:] = [*kept, saved["step"]][-2:]
+        # an earlier version kept the best in a checkpoint of its own
+        best = set() if "best" in saved else {saved["best_step"]}
+        checkpoint.keep_only(out / CHECKPOINTS, best | set(kept))
+
+    keeper = Keeper(every, keep)
     told: set[str] = set()
-    for evaluation in train(config, images, state):
+    for evaluation in train(config, images, state, keeper=keeper):
         if workers.rank == 0:
             for note in set(evaluation.notes) - told:
                 print(note, file=sys.stderr)
             told.update(evaluation.notes)
-            _record(evaluation, state, out)
+            _record(evaluation, out)
         if not evaluation.finite:
+            keeper.finish()
             raise _DivergedError(f"a metric was not finite at iteration {evaluation.step}")
+    keeper.finish(state)
 
 
-def _record(evaluation: Evaluation, state: TrainState, out: Path) -> None:
+def _record(evaluation: Evaluation, out: Path) -> None:
     print(json.dumps({"step": evaluation.step, **evaluation.metrics}), flush=True)
     (out / last_picture(SAMPLES)).write_bytes(grid_png(evaluation.samples))
     pairs = grid_png(evaluation.reconstructions, columns=8)
     (out / last_picture(RECONSTRUCTIONS)).write_bytes(pairs)
-    if evaluation.finite:
-        folder = out / CHECKPOINTS
-        checkpoint.save(state.state_dict(), folder, state.step)
-        # with the one before it, should the last be damaged
-        last = {int(metrics["step"]) for metrics in state.history[-2:]}
-        checkpoint.keep_only(folder, last | {state.best_step})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         "The same command resumes from the last checkpoint in --out.",
     )
     parser.add_argument("--out", default="out", help="folder of checkpoints and pictures")
+    parser.add_argument(
+        "--checkpoint-every",
+        default=CHECKPOINT_EVERY,
+        help="time (90s, 5m, 1h) or iterations between two checkpoints; default: "
+        f"{CHECKPOINT_EVERY}",
+    )
     words = choices()
     for owner, prefix in ((TrainConfig, ""), (DatasetConfig, "data-")):
         for field in fields(owner):

@@ -107,11 +107,34 @@ def test_what_is_true_or_false_is_switched(tmp_path, capsys):
     assert losses[0] != losses[1]
 
 
-def test_the_best_and_the_last_two_are_kept(tmp_path, capsys):
-    main([*TINY, "--evaluate-every", "1", "--iterations", "5", "--out", str(tmp_path)])
+EACH = ["--checkpoint-every", "1"]
+
+
+def test_the_last_two_are_kept_with_the_best_generator_in_them(tmp_path, capsys):
+    main([*TINY, *EACH, "--evaluate-every", "1", "--iterations", "5", "--out", str(tmp_path)])
     losses = {line["step"]: line["val/reconstruction_loss"] for line in lines(capsys)}
     best = min(losses, key=losses.get)
-    assert set(checkpoint.steps(tmp_path / "checkpoints")) == {best, 4, 5}
+    folder = tmp_path / "checkpoints"
+    last = checkpoint.load_latest(folder)[0]
+    assert last["step"] == 5
+    assert (last["best"]["step"], last["best"]["loss"]) == (best, losses[best])
+    assert len(checkpoint.steps(folder)) <= 2
+
+
+def test_the_last_one_is_written_whatever_the_interval(tmp_path, capsys):
+    main([*TINY, "--checkpoint-every", "1h", "--out", str(tmp_path)])
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
+
+
+def test_the_best_of_an_earlier_version_is_not_deleted(tmp_path, capsys):
+    main([*TINY, "--iterations", "2", "--out", str(tmp_path)])
+    folder = tmp_path / "checkpoints"
+    saved = checkpoint.load_latest(folder)[0]
+    del saved["best"]
+    checkpoint.save(saved | {"best_loss": 0.0}, folder, 2)
+    main([*TINY, "--iterations", "8", "--out", str(tmp_path)])
+    checkpoint.save(checkpoint.load(folder / checkpoint_file(8)), folder, 8)
+    assert checkpoint.steps(folder) == [2, 8]
 
 
 def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
@@ -136,6 +159,10 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--lr-d", "-1"], "error: `lr_d` (=-1.0) must be a positive number"),
         (["--norm", "no-such"], "argument --norm: invalid choice: 'no-such'"),
+        (
+            ["--checkpoint-every", "5x"],
+            "error: `checkpoint_every` (='5x') must be a number of iter",
+        ),
         (["--no-such-option", "1"], "unrecognized arguments"),
         (["--data-size", "15"], "error: `dataset.size` (=15) must be even"),
         (["--data-name", "folder"], "error: `dataset.path` is missing"),
@@ -181,6 +208,7 @@ def test_behind_a_damaged_last_checkpoint_there_is_always_one_to_go_on_from(tmp_
         main([*TINY, "--out", str(tmp_path), "--iterations", str(iterations)])
         return capsys.readouterr().err
 
+    go_on(4)
     go_on(5)
     assert {4, 5} <= set(checkpoint.steps(folder))
     os.truncate(folder / checkpoint_file(5), 100)

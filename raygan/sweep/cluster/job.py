@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from raygan.folder import trial_folder
+from raygan.gan.interval import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
     from raygan.gan.config import TrainConfig
@@ -43,6 +44,8 @@ class Job:
     """GPUs of each worker; may be a fraction below 1."""
     recipes: tuple[tuple[str, str], ...] = ()
     """The user's own files of recipes: name and text."""
+    checkpoint_every: str | int = CHECKPOINT_EVERY
+    """See :func:`raygan.gan.interval.interval`."""
     gpu_share: float = 0.0
     """Share of a GPU's memory, from 0 to 1, that the images may take part of."""
 
@@ -88,5 +91,6 @@ def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared)
         workers=scale.workers,
         cpus=scale.cpus_per_worker,
         gpus=scale.gpus_per_worker,
+        checkpoint_every=spec.train.checkpoint_every,
         gpu_share=scale.gpus_per_worker if scale.resident == "auto" else 0.0,
     )

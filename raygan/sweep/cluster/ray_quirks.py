@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from raygan.addresses import is_address
 from raygan.errors import DataError, ResourceError
-from raygan.folder import CHECKPOINT_LIST
 from raygan.shown import COLORS, shown
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.tune.experiment import Trial
 
-    from raygan.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +71,6 @@ MOST_OF_A_PATH = 24
 _NOTED = "Failure # "
 """Tune begins each of a trial's failures with it."""
 _RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): )", re.MULTILINE)
-_MOST_LISTED = 2**24
-"""Bytes of Ray Train's list of a trial's checkpoints; a longer one is cut, and so damaged."""
 
 _NODE_OF_ITS_OWN = re.compile(r"node_[0-9a-f]{56}")
 """The node types that Ray makes up where no autoscaler runs: one for each node."""
@@ -363,25 +359,6 @@ def result_of(row: dict[str, Any]) -> Any:
     if error is not None:
         raise error
     return made
-
-
-def set_aside_if_damaged(trial: Storage) -> None:
-    """Rename Ray Train's list of a trial's checkpoints if Ray Train could not start with it.
-
-    Ray Train 2.60 writes it in place: a process that is killed meanwhile leaves half of it. And it
-    may name a checkpoint that somebody has deleted. The workers look for checkpoints where they
-    lie, and need no list.
-    """
-    content = trial.read(CHECKPOINT_LIST, _MOST_LISTED)
-    if content is None:
-        return
-    try:
-        listed = json.loads(content)
-        kept = {checkpoint["checkpoint_dir_name"] for checkpoint in listed["checkpoint_results"]}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        kept = {""}
-    if not kept <= set(trial.folders()):
-        trial.rename(CHECKPOINT_LIST, f"{CHECKPOINT_LIST}.damaged")
 
 
 def count_failures_anew(trial: Trial, allowed: int) -> None:

@@ -24,8 +24,8 @@ RETRY_ADVICE = "--retry-failed runs it again from there"
 def run_trial(config: dict[str, Any]) -> None:
     """The trainable that Tune runs; it holds no CPU that its workers could need.
 
-    ``config`` is :meth:`Job.to_plain`. The name of Ray Train's run is the trial's id: launched
-    again, the workers find the last checkpoint there and resume from it.
+    ``config`` is :meth:`Job.to_plain`. Launched again, the workers find the last checkpoint in the
+    trial's folder and resume from it.
     """
     job = Job(**config)
     ray_quirks.set_in_environment(ray_quirks.TRIAL_SETTINGS)
@@ -36,7 +36,6 @@ def run_trial(config: dict[str, Any]) -> None:
 
     import ray.tune
     from ray.train import (
-        CheckpointConfig,
         FailureConfig,
         RunConfig,
         ScalingConfig,
@@ -44,6 +43,7 @@ def run_trial(config: dict[str, Any]) -> None:
     )
 
     from raygan.checkpoints import find_checkpoints
+    from raygan.folder import CHECKPOINT_LIST
     from raygan.retries import patiently
     from raygan.storage import Storage
 
@@ -65,19 +65,14 @@ def run_trial(config: dict[str, Any]) -> None:
                 storage_path=home.parent,
                 # Ray Train counts failures for the whole life of a run: they are counted here
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
-                # the best and, always, the last; the next best because a trial that is stopped may
-                # have trained on for an evaluation or two before it is told
-                checkpoint_config=CheckpointConfig(
-                    num_to_keep=3,
-                    checkpoint_score_attribute="val/reconstruction_loss",
-                    checkpoint_score_order="min",
-                ),
                 callbacks=[ray_quirks.relay()],
             ),
         ).fit()
 
     what = f"{home.uri} cannot be reached"
-    patiently(lambda: ray_quirks.set_aside_if_damaged(home), what)
+    # Ray Train knows of no checkpoint. An earlier version told it of some, and it could not start
+    # once they are removed
+    patiently(lambda: home.delete(CHECKPOINT_LIST), what)
 
     def newest_step() -> int:
         steps = patiently(lambda: [step for step, _ in find_checkpoints(home)], what)

@@ -17,10 +17,13 @@ from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import Job
 
 if TYPE_CHECKING:
-    from raygan import checkpoints
+    from raygan.checkpoints import Saved, Shelf
     from raygan.data.images import ImageSet
     from raygan.gan.train import Evaluation
     from raygan.storage import Storage
+
+MOST_PICTURES = 4
+"""Evaluations whose pictures may wait to be written; of more, the oldest are left out."""
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -54,9 +57,10 @@ def train_worker(config: dict[str, Any]) -> None:
 def _train(job: Job, rank: int) -> None:
     import ray.train
     import torch
-    from ray.train import CheckpointUploadMode
 
-    from raygan import checkpoints
+    from raygan.behind import Behind
+    from raygan.checkpoints import Shelf
+    from raygan.gan.keeping import Keeper
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
     from raygan.retries import patiently
@@ -71,8 +75,8 @@ def _train(job: Job, rank: int) -> None:
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
     home = Storage(job.folder)
-    # looked up where they lie: Ray Train knows one checkpoint, and that one may be damaged
-    saved, passed_over = patiently(lambda: _newest(home), f"{home.uri} cannot be reached")
+    shelf = Shelf(home)
+    saved, passed_over = patiently(lambda: _newest(shelf, home), f"{home.uri} cannot be reached")
     if saved is None:
         state = TrainState.create(config, images.shape, device)
     else:
@@ -82,7 +86,14 @@ def _train(job: Job, rank: int) -> None:
     # report may have been lost with its driver
     ray.train.report({"step": state.step, "history": list(state.history), "notes": notes})
 
-    for evaluation in train(config, images, state, gpu_share=job.gpu_share):
+    written: list[int] = []
+    keeper = Keeper(
+        job.checkpoint_every,
+        lambda saved: written.append(shelf.save(saved)),
+        at_once=lambda: ray.train.get_preemption_info() is not None,
+    )
+    pictures = Behind(most=MOST_PICTURES)
+    for evaluation in train(config, images, state, gpu_share=job.gpu_share, keeper=keeper):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if evaluation.notes:
             report["notes"] = list(evaluation.notes)
@@ -92,25 +103,21 @@ def _train(job: Job, rank: int) -> None:
                 "outcome": "early-failure" if evaluation.step <= EARLY else "diverged",
                 "reason": f"{', '.join(bad)} not finite at iteration {evaluation.step}",
             }
-            ray.train.report(report)
+        elif rank == 0:
+            pictures.put(lambda shown=evaluation: _show(shown, home))  # type: ignore[misc]
+        if "outcome" in report or state.step >= config.iterations:
+            # what a trial has when it has ended, it has before it says so
+            keeper.finish(state if evaluation.finite else None)
+            pictures.wait()
+        if written:
+            report["checkpoint_bytes"] = written[-1]
+        ray.train.report(report)
+        if not evaluation.finite:
             return
-        if rank != 0:
-            ray.train.report(report)
-            continue
-        _show(evaluation, home)
-        # written here and not by Ray Train: it would fail where the storage is full for a while
-        name, size = checkpoints.save(state.state_dict(), home, state.step)
-        ray.train.report(
-            {**report, "checkpoint_bytes": size},
-            checkpoint=ray.train.Checkpoint(f"{home.uri}/{name}"),
-            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
-        )
 
 
-def _newest(home: Storage) -> tuple[checkpoints.Saved | None, list[str]]:
-    from raygan import checkpoints
-
-    newest = checkpoints.load_newest(home)
+def _newest(shelf: Shelf, home: Storage) -> tuple[Saved | None, list[str]]:
+    newest = shelf.newest()
     if newest[1]:
         home.probe()  # a checkpoint that cannot be reached is not damaged: raises OSError
     return newest

@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter
 
 from raygan import stored
 from raygan.addresses import first_line
-from raygan.checkpoints import best_and_last
+from raygan.checkpoints import kept_generators
 from raygan.folder import (
     final_progress,
     trial_folder,
@@ -43,14 +43,14 @@ PROGRESS_SECONDS, PROGRESS_SECONDS_REMOTE = 1.0, 10.0
 
 @dataclass(frozen=True)
 class Generator:
-    """A generator that a trial has kept: one checkpoint."""
+    """A generator that a trial has kept."""
 
     trial: str
     """The trial's id."""
     title: str
     """The trial's, for people."""
     checkpoint: str
-    """Its folder within the trial's."""
+    """The folder, within the trial's, of the checkpoint that holds it."""
     which: tuple[str, ...]
     """What it is of the trial: ``best``, ``last``, or both."""
 
@@ -100,7 +100,7 @@ def due(
     config: FinalConfig,
     which: Iterable[str] = GENERATORS,
 ) -> list[PlannedTest]:
-    """The tests of ``trials`` that have not been made as ``config`` says, one per checkpoint."""
+    """The tests of ``trials`` that have not been made as ``config`` says, one per generator."""
     tests = asked(sweep, trials, config, which)
     return [test for test in tests if not _is_done(sweep, test)]
 
@@ -111,7 +111,7 @@ def asked(
     config: FinalConfig,
     which: Iterable[str] = GENERATORS,
 ) -> list[PlannedTest]:
-    """The tests of ``trials`` that ``config`` asks for, made or not, one per checkpoint."""
+    """The tests of ``trials`` that ``config`` asks for, made or not, one per generator."""
     if not config.steps:
         return []
     return [PlannedTest(kept, config) for kept in generators(sweep, trials, which)]
@@ -122,10 +122,10 @@ def generators(
 ) -> Iterator[Generator]:
     """The generators of ``trials`` that are kept; one that is both best and last comes once."""
     for record in trials:
-        kept = best_and_last(sweep, record)
-        for checkpoint in dict.fromkeys(kept[name] for name in which if name in kept):
-            names = tuple(name for name in which if kept.get(name) == checkpoint)
-            yield Generator(record.id, record.title, checkpoint, names)
+        kept = kept_generators(sweep, record)
+        for one in dict.fromkeys(kept[name] for name in which if name in kept):
+            names = tuple(name for name in which if kept.get(name) == one)
+            yield Generator(record.id, record.title, one[1], names)
 
 
 def _is_done(sweep: Storage, test: PlannedTest) -> bool:

@@ -115,7 +115,7 @@ class SweepSpec(Section):
 
     def train_config(self, **changes: Any) -> TrainConfig:
         """What every trial has in common, with some fields changed."""
-        given = self.train.model_dump()
+        given = self.train.model_dump(exclude={"checkpoint_every"})
         values = {name: value for name, value in given.items() if name in CORE or value is not None}
         return TrainConfig.of(**{**values, **changes})
 

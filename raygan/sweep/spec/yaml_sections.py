@@ -20,7 +20,9 @@ from pydantic import (
 
 from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
+from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig, parameter_tables, recipe_tables, varied_fields
+from raygan.gan.interval import CHECKPOINT_EVERY, interval
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.shown import shown
@@ -103,7 +105,26 @@ if TYPE_CHECKING:  # made from the configuration classes, whose fields no type c
     Grid: TypeAlias = Any
     Search: TypeAlias = Any
 else:
-    Train = _section_of(TrainConfig, "Train")
+
+    class Train(_section_of(TrainConfig, "Train")):
+        __doc__ = TrainConfig.__doc__
+
+        checkpoint_every: int | str = Field(
+            CHECKPOINT_EVERY,
+            description="time (`90s`, `5m`, `1h`) or iterations between two checkpoints, from the "
+            "last of which a trial resumes; another one is written at its end. It may change "
+            "during a sweep, and does not change its numbers",
+        )
+
+        @pydantic.field_validator("checkpoint_every")
+        @classmethod
+        def _check_interval(cls, every: int | str) -> int | str:
+            try:
+                interval(every)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+            return every
+
     Dataset = _section_of(DatasetConfig, "Dataset")
     Final = _section_of(FinalConfig, "Final")
 

@@ -53,6 +53,7 @@ _ENTRIES = TypeAdapter(list[Entry])
 def content(spec: SweepSpec, images: str, code: str) -> dict[str, Any]:
     """The content of the plan. ``images``: their digest; ``code``: its commit or version."""
     sweep = {key: value for key, value in spec.resolved().items() if key not in NOT_IN_IT}
+    del sweep["train"]["checkpoint_every"]  # it says how, too
     return {"sweep": sweep, "claims": sweep.pop("claims"), "images": images, "code": code}
 
 

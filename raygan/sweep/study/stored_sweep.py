@@ -26,7 +26,7 @@ VERSIONS = "versions"
 """Key in ``result.json``: versions of the packages that the last run trained with."""
 _END = "...\n"
 """YAML's end of a document; a file without it is truncated, which YAML alone often cannot tell."""
-MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final", "claims")
+MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final", "claims", "train.checkpoint_every")
 """Keys of the YAML that may change. They say how and where a sweep runs, or what follows its
 trials; they do not change a trial."""
 MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed")
@@ -157,7 +157,9 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     fixed = ("claims",) if before.replicate.until is not None else ()
     for key in MAY_CHANGE:
         if key not in fixed:
-            old.pop(key, None), new.pop(key, None)
+            for whole in (old, new):
+                section, _, name = key.rpartition(".")
+                (whole[section] if section else whole).pop(name, None)
     if "split" not in old["dataset"]:
         # earlier versions read all splits; the images' digest shows whether the images are the same
         new["dataset"].pop("split", None)
