@@ -179,7 +179,7 @@ def load_or_other(trial: Storage, folder: str, which: Iterable[str]) -> tuple[Sa
     best = "best" in which
     try:
         saved = load(trial, folder)
-        if best and "best" not in saved and saved.get("best_step", saved["step"]) != saved["step"]:
+        if best and "best" not in saved and saved.get("best_step") not in (None, 0, saved["step"]):
             raise CheckpointError(f"{trial.uri}/{folder}: it does not hold the best generator")
         return _with_wanted(saved, best=best), ""
     except CheckpointError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 import pytest
 
@@ -253,6 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
                 f"<CompleteMultipartUploadResult {NAMESPACE}><Key>{escape(key)}</Key>"
                 '<ETag>"x"</ETag></CompleteMultipartUploadResult>'
             )
+        elif "delete" in self.query:
+            for name in re.findall(rb"<Key>(.*?)</Key>", self.body):
+                self.server.objects.pop(f"{bucket}/{unescape(name.decode())}", None)
+            self._xml(f"<DeleteResult {NAMESPACE}></DeleteResult>")
         else:
             self._error(400, "NotImplemented")
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import raygan
 from raygan import checkpoints
+from raygan.checkpoints import Shelf
 from raygan.errors import CheckpointError
 from raygan.folder import trial_folder
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from tests.object_store import far
+from tests.object_store import ObjectStore, far
 
 LOSSES = {10: 0.3, 20: 0.1, 30: 0.2}
 
@@ -41,11 +44,11 @@ def trial(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("local", [True, False])
 def test_the_newest_whole_one_is_resumed_from(trial: Path, local: bool) -> None:
     storage = Storage(str(trial)) if local else far(trial)
-    saved, passed_over = checkpoints.load_newest(storage)
+    saved, passed_over = Shelf(storage).newest()
     assert saved is not None
     assert (saved["step"], passed_over) == (30, [])
     _damage(trial / "checkpoint_030" / "step-000000030.pt")
-    saved, (reason,) = checkpoints.load_newest(storage)
+    saved, (reason,) = Shelf(storage).newest()
     assert saved is not None
     assert saved["step"] == 20
     assert "after iteration 30 is damaged" in reason
@@ -54,7 +57,7 @@ def test_the_newest_whole_one_is_resumed_from(trial: Path, local: bool) -> None:
 
 def test_one_that_was_cut_off_is_passed_over(trial: Path) -> None:
     (trial / "checkpoint_030" / "step-000000030.pt.sha256").unlink()
-    saved, passed_over = checkpoints.load_newest(Storage(str(trial)))
+    saved, passed_over = Shelf(Storage(str(trial))).newest()
     assert saved is not None
     assert (saved["step"], len(passed_over)) == (20, 1)
 
@@ -66,7 +69,7 @@ def test_of_two_after_one_iteration_the_later_is_preferred(trial: Path) -> None:
         (30, "checkpoint_030"),
     ]
     _damage(later)
-    saved, passed_over = checkpoints.load_newest(Storage(str(trial)))
+    saved, passed_over = Shelf(Storage(str(trial))).newest()
     assert saved is not None
     assert (saved["step"], len(passed_over)) == (30, 1)
 
@@ -74,13 +77,13 @@ def test_of_two_after_one_iteration_the_later_is_preferred(trial: Path) -> None:
 def test_without_a_whole_one_the_trial_starts_again_and_says_why(trial: Path) -> None:
     for step in LOSSES:
         _damage(trial / f"checkpoint_{step:03d}" / f"step-{step:09d}.pt")
-    saved, passed_over = checkpoints.load_newest(Storage(str(trial)))
+    saved, passed_over = Shelf(Storage(str(trial))).newest()
     assert saved is None
     assert len(passed_over) == 3
 
 
 def test_a_new_trial_has_none(tmp_path: Path) -> None:
-    assert checkpoints.load_newest(Storage(str(tmp_path / "new"))) == (None, [])
+    assert Shelf(Storage(str(tmp_path / "new"))).newest() == (None, [])
 
 
 @pytest.mark.parametrize(("which", "folder", "used"), [("last", 30, 20), ("best", 20, 30)])
@@ -104,17 +107,22 @@ def test_no_other_one_is_an_error(tmp_path: Path) -> None:
 
 def test_the_best_and_the_last_are_found_where_they_lie(tmp_path: Path) -> None:
     sweep = Storage(str(tmp_path))
-    config = TrainConfig().to_dict()
+    config = TrainConfig(evaluate_every=10).to_dict()
     history = [{"step": float(step), LOSS: loss} for step, loss in LOSSES.items()]
     record = TrialRecord("bn-000", "bn", 0, "bn", {}, config, history=history)
     home = tmp_path / trial_folder(record.id)
     assert checkpoints.best_and_last(sweep, record) == {}
     for step in (10, 30):
         _save(home, step)
-    assert checkpoints.best_and_last(sweep, record) == {"last": "checkpoint_030"}
+    inside = {"last": "checkpoint_030", "best": "checkpoint_030"}
+    assert checkpoints.best_and_last(sweep, record) == inside
     for again in ("checkpoint_020", "checkpoint_021"):
         _save(home, 20, again)
     best = {"best": "checkpoint_021"}  # of two, the one that was written last
+    assert checkpoints.kept_generators(sweep, record) == {
+        "last": (30, "checkpoint_030"),
+        "best": (20, "checkpoint_021"),
+    }
     assert checkpoints.best_and_last(sweep, record) == {"last": "checkpoint_030", **best}
     record.history.pop()  # its evaluation after 30 iterations was never heard of
     assert checkpoints.best_and_last(sweep, record) == {"last": "checkpoint_021", **best}
@@ -125,3 +133,141 @@ def test_checkpoints_are_found_in_one_place() -> None:
     texts = {str(path.relative_to(home)): path.read_text() for path in home.rglob("*.py")}
     found = {name for name, text in texts.items() if "is_checkpoint_folder" in text}
     assert found == {"folder.py", "checkpoints.py"}
+
+
+@pytest.fixture(params=[True, False], ids=["local", "far"])
+def shelf_of(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path)) if request.param else far(tmp_path)
+
+
+def state(step: int, best: int) -> dict[str, Any]:
+    """A state whose generator says when it was trained."""
+    return {
+        "step": step,
+        "generator": {"weight": torch.tensor(float(step))},
+        "best_step": best,
+        "best_loss": LOSSES[best],
+        "best": {
+            "step": best,
+            "loss": LOSSES[best],
+            "generator": {"weight": torch.tensor(float(best))},
+        },
+        "history": [{"step": float(s), LOSS: LOSSES[s]} for s in LOSSES if s <= step],
+    }
+
+
+def _steps(trial: Storage) -> list[int]:
+    return [step for step, _ in checkpoints.find_checkpoints(trial)]
+
+
+def test_the_newest_and_the_one_before_it_are_kept(shelf_of: Storage) -> None:
+    shelf = Shelf(shelf_of)
+    assert shelf.newest() == (None, [])
+    for step, kept in ((10, [10]), (20, [20, 10]), (30, [30, 20]), (40, [40, 30])):
+        assert shelf.save({"step": step}) > 0
+        assert _steps(shelf_of) == kept
+        assert Shelf(shelf_of).newest() == ({"step": step}, [])
+    assert len(shelf_of.folders()) == 2
+
+
+def test_a_damaged_one_is_removed_once_there_is_a_newer_whole_one(shelf_of: Storage) -> None:
+    shelf = Shelf(shelf_of)
+    for step in (10, 20, 30):
+        shelf.save({"step": step})
+    (path,) = Path(shelf_of._root).glob("*/step-000000030.pt")
+    _damage(path)
+    resumed = Shelf(shelf_of)
+    found, _ = resumed.newest()
+    assert found == {"step": 20}
+    resumed.save({"step": 25})
+    assert _steps(shelf_of) == [25, 20]
+
+
+def test_what_cannot_be_removed_is_removed_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf = Shelf(Storage(str(tmp_path)))
+    shelf.save({"step": 10})
+    shelf.save({"step": 20})
+
+    def refuse(*_: object) -> None:
+        raise OSError("not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "delete_folder", refuse)
+        shelf.save({"step": 30})
+    assert "old checkpoints are not removed: not permitted" in capsys.readouterr().out
+    assert _steps(Storage(str(tmp_path))) == [30, 20, 10]
+    shelf.save({"step": 40})
+    assert _steps(Storage(str(tmp_path))) == [40, 30]
+
+
+def test_the_best_generator_is_read_from_the_newest_checkpoint(shelf_of: Storage) -> None:
+    shelf = Shelf(shelf_of)
+    shelf.save(state(20, 20))
+    shelf.save(state(30, 20))
+    newest = checkpoints.find_checkpoints(shelf_of)[0][1]
+    best, replaced = checkpoints.load_or_other(shelf_of, newest, ["best"])
+    assert (best["step"], float(best["generator"]["weight"]), replaced) == (20, 20.0, "")
+    last, replaced = checkpoints.load_or_other(shelf_of, newest, ["last"])
+    assert (last["step"], float(last["generator"]["weight"]), replaced) == (30, 30.0, "")
+
+
+def test_the_best_of_an_older_checkpoint_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    shelf = Shelf(storage)
+    shelf.save(state(10, 10))
+    shelf.save(state(30, 20))
+    newest = checkpoints.find_checkpoints(storage)[0][1]
+    _damage(tmp_path / newest / "step-000000030.pt")
+    best, replaced = checkpoints.load_or_other(storage, newest, ["best"])
+    assert float(best["generator"]["weight"]) == 10.0
+    assert "the checkpoint after iteration 10 is used instead" in replaced
+
+
+def test_the_last_generator_never_stands_in_for_the_best_without_words(tmp_path: Path) -> None:
+    saved = state(30, 20)
+    del saved["best"]
+    checkpoint.save(saved, tmp_path / "checkpoint_030", 30)
+    storage = Storage(str(tmp_path))
+    found, replaced = checkpoints.load_or_other(storage, "checkpoint_030", ["best"])
+    assert found["step"] == 30
+    assert "does not hold the best generator" in replaced
+
+
+def test_the_best_generator_of_an_earlier_version_moves_into_the_state(tmp_path: Path) -> None:
+    for step in (20, 30):
+        old = state(step, 20)
+        del old["best"]
+        checkpoint.save(old, tmp_path / f"checkpoint_{step}", step)
+    found, _ = Shelf(Storage(str(tmp_path))).newest()
+    assert found is not None
+    assert found["step"] == 30
+    assert (found["best"]["step"], found["best"]["loss"]) == (20, LOSSES[20])
+    assert float(found["best"]["generator"]["weight"]) == 20.0
+
+
+def test_a_checkpoint_between_evaluations_counts_for_a_trial(tmp_path: Path) -> None:
+    sweep = Storage(str(tmp_path))
+    config = TrainConfig(evaluate_every=10).to_dict()
+    history = [{"step": 10.0, LOSS: 0.3}, {"step": 20.0, LOSS: 0.4}]
+    record = TrialRecord("bn-000", "bn", 0, "bn", {}, config, history=history)
+    shelf = Shelf(sweep / trial_folder(record.id))
+    shelf.save({"step": 5})
+    shelf.save({"step": 24})
+    (last, folder), best = checkpoints.kept_generators(sweep, record).values()
+    assert last == 24
+    assert best == (10, folder)
+    shelf.save({"step": 31})  # after an evaluation that nobody has heard of
+    assert checkpoints.kept_generators(sweep, record)["last"] == (24, folder)
+
+
+@pytest.mark.cluster  # starts a server, and pyarrow's client takes its time
+def test_old_ones_are_removed_from_object_storage(store: ObjectStore) -> None:
+    trial = Storage("s3://bucket/a/trials/bn-000")
+    shelf = Shelf(trial)
+    for step in (10, 20, 30):
+        shelf.save({"step": step})
+    assert _steps(trial) == [30, 20]
+    assert not [key for key in store.objects if "checkpoint_000000010" in key]
+    assert Shelf(trial).newest() == ({"step": 30}, [])

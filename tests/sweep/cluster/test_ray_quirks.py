@@ -29,7 +29,7 @@ from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raygan.errors import DataError
-from raygan.storage import Storage
+from raygan.folder import CHECKPOINT_LIST
 from raygan.sweep.cluster import ray_quirks
 
 OF_RAY = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -144,33 +144,6 @@ def test_what_the_driver_of_a_trial_imports_first_is_next_to_nothing():
 
 
 LISTED = b'{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}'
-
-
-@pytest.mark.parametrize(
-    ("content", "kept"),
-    [
-        (LISTED, True),
-        (b'{"checkpoint_results": []}', True),
-        (LISTED.replace(b"_1", b"_2"), False),  # its folder was deleted
-        (LISTED[:-2], False),
-        (b"", False),
-        (b"[1]", False),
-        (b"\xff", False),
-    ],
-)
-def test_a_list_of_checkpoints_that_ray_train_cannot_start_with_is_set_aside(
-    tmp_path, content, kept
-):
-    storage = Storage(str(tmp_path))
-    storage.write(ray_quirks.CHECKPOINT_LIST, content)
-    storage.write("checkpoint_1/step-000000001.pt", b"")
-    ray_quirks.set_aside_if_damaged(storage)
-    assert (storage.read(ray_quirks.CHECKPOINT_LIST) is not None) == kept
-    assert (storage.read(f"{ray_quirks.CHECKPOINT_LIST}.damaged") == content) != kept
-
-
-def test_first_launch_has_no_snapshot(tmp_path):
-    ray_quirks.set_aside_if_damaged(Storage(str(tmp_path / "new")))
 
 
 def test_the_cause_of_an_error_is_named_without_the_ids_of_its_layers():
@@ -313,7 +286,7 @@ def test_needed_a_report_waits_in_a_queue_of_one_until_the_controller_asks_for_i
 @pytest.mark.parametrize("content", [LISTED[:-2], b"", LISTED])
 def test_needed_train_does_not_start_with_a_damaged_list_of_checkpoints(tmp_path, content):
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / ray_quirks.CHECKPOINT_LIST).write_bytes(content)
+    (tmp_path / "a" / CHECKPOINT_LIST).write_bytes(content)
     place = StorageContext(storage_path=str(tmp_path), experiment_dir_name="a")
     with pytest.raises(CheckpointManagerInitializationError):
         CheckpointManager(ray.train.CheckpointConfig(), place)

@@ -6,6 +6,7 @@ import pytest
 import ray.train
 
 from raygan import recipe
+from raygan.checkpoints import Shelf
 from raygan.data import DatasetConfig, load, prepare
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
@@ -22,6 +23,7 @@ def reports(monkeypatch) -> list[dict]:
     heard: list[dict] = []
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
     monkeypatch.setattr(ray.train, "report", lambda metrics, **_: heard.append(metrics))
     return heard
 
@@ -141,7 +143,7 @@ def test_checkpoints_that_cannot_be_reached_are_not_taken_for_damaged(tmp_path, 
     with monkeypatch.context() as lost:
         lost.setattr(Storage, "files", files)
         with pytest.raises(OSError, match="trial"):
-            _newest(home)
+            _newest(Shelf(home), home)
     home.local.unlink()
     aside.rename(home.local)
-    assert _newest(home) == ({"step": 2}, [])
+    assert _newest(Shelf(home), home) == ({"step": 2}, [])
