@@ -8,6 +8,7 @@ FOLDER) and write what they got; the others sit it out.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import sys
 from multiprocessing.connection import wait
@@ -24,8 +25,9 @@ from raygan.data.images import ImageSet  # noqa: E402
 from raygan.errors import ConfigError  # noqa: E402
 from raygan.gan.config import TrainConfig, choices  # noqa: E402
 from raygan.gan.judge.reconstruction import reconstruct  # noqa: E402
+from raygan.gan.keeping import Keeper  # noqa: E402
 from raygan.gan.state import TrainState  # noqa: E402
-from raygan.gan.train import train  # noqa: E402
+from raygan.gan.train import Evaluation, train  # noqa: E402
 from raygan.gan.workers import Workers  # noqa: E402
 
 SHAPE, BATCH, CODE, STEPS = (1, 16, 12), 8, 6, 3
@@ -89,14 +91,49 @@ def play(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def curve(fields: dict[str, Any]) -> list[dict[str, float]]:
-    """A whole run in single precision or bfloat16; its metrics."""
+def pictures() -> ImageSet:
     rng = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (60, *SHAPE[1:], SHAPE[0]), dtype=torch.uint8, generator=rng)
     held_out = torch.arange(40, 60).split([13, 7])
-    images = ImageSet.of(pixels.split([31, 29]), *held_out, "digest", 0.0)
+    return ImageSet.of(pixels.split([31, 29]), *held_out, "digest", 0.0)
+
+
+def curve(fields: dict[str, Any]) -> list[dict[str, float]]:
+    """A whole run in single precision or bfloat16; its metrics."""
+    images = pictures()
     run = config(iterations=6, evaluate_every=3, reconstruction_steps=5, flip=True, **fields)
     return [e.metrics for e in train(run, images, TrainState.create(run, SHAPE))]
+
+
+def resumed() -> dict[str, Any]:
+    """A run with two checkpoints between its evaluations; the same, resumed from each of them."""
+    images, run = pictures(), config(iterations=9, evaluate_every=5, reconstruction_steps=5)
+    saved: list[Any] = []
+    kept: list[int] = []
+    clock = itertools.count(step=1 if Workers().rank == 0 else 100).__next__
+
+    class Each(Keeper):
+        def keep(self, state: TrainState) -> None:
+            super().keep(state)
+            self.finish()
+            kept.append(state.step)
+
+    keeper = Each("1s", saved.append, clock=clock)
+    state = TrainState.create(run, SHAPE)
+    expected = [_lasting(e) for e in train(run, images, state, keeper=keeper)]
+    got = {}
+    if dist.is_initialized():
+        box = [saved]
+        dist.broadcast_object_list(box)
+        saved = box[0]
+    for each in saved:
+        again = TrainState.restore(each)
+        got[each["step"]] = [_lasting(e) for e in train(run, images, again)]
+    return {"kept": kept, "expected": expected, "got": got}
+
+
+def _lasting(evaluation: Evaluation) -> dict[str, float]:
+    return {k: v for k, v in evaluation.metrics.items() if k != "perf/images_per_second"}
 
 
 def refusal() -> str:
@@ -114,6 +151,7 @@ def everything() -> dict[str, Any]:
     return {
         "games": {game: play(GAMES[game]) for game in (SOME_GAMES if wide else GAMES)},
         "curves": {} if wide else {name: curve(fields) for name, fields in CURVES.items()},
+        "resumed": {} if wide else resumed(),
         "refusal": refusal(),
     }
 

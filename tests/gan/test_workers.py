@@ -73,6 +73,19 @@ def test_training_has_the_same_curve_up_to_rounding(alone, together, name):
 
 
 @PROCESSES
+def test_workers_agree_on_when_to_keep_and_resume_with_the_same_numbers(together):
+    """Their clocks differ; the sums since the last evaluation are of each of them."""
+    one, other = (result["resumed"] for result in together[2])
+    assert one["kept"] == other["kept"]
+    assert len({step for step in one["kept"] if step % 5}) >= 2
+    for result in (one, other):
+        assert set(result["got"]) == set(one["kept"])
+        for step, curve in result["got"].items():
+            assert curve == result["expected"][step // 5 :], step
+            assert result["expected"] == one["expected"]
+
+
+@PROCESSES
 @WIDTH
 def test_a_batch_that_cannot_be_shared_is_refused(alone, together, count):
     assert alone["refusal"] == ""
