@@ -31,9 +31,9 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
           history-NUMBER.json      evaluations from that number on, while the trial runs
           images/
             samples-ITERATION.png, reconstructions-ITERATION.png
-          checkpoint_ITERATION_TOKEN/    best, last, and one more
+          checkpoint_ITERATION_TOKEN/    the last, and the one before it
             step-ITERATION.pt, step-ITERATION.pt.sha256    training state and its checksum
-          checkpoint_manager_snapshot.json, .validate_storage_marker    Ray Train's own
+          .validate_storage_marker    Ray Train's own
           final/                   final tests; WHICH is best or last
             WHICH.json             the result
             WHICH.parquet          one row per image
@@ -80,7 +80,8 @@ SAMPLES, RECONSTRUCTIONS = "samples", "reconstructions"
 PICTURES = (SAMPLES, RECONSTRUCTIONS)
 """Kinds of pictures of an evaluation."""
 CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
-OF_RAY_TRAIN = (CHECKPOINT_LIST, ".validate_storage_marker")
+"""Ray Train's list of checkpoints, in the trials of earlier versions."""
+OF_RAY_TRAIN = ".validate_storage_marker"
 _CHECKPOINT_FOLDER = "checkpoint_"  # as Ray Train names them
 _CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 FINAL = "final"

@@ -22,7 +22,7 @@ ID, STEP = "bn-000", 20
 TRIAL = {
     folder.RECORD_FILE,
     folder.history_file(50),
-    *folder.OF_RAY_TRAIN,
+    folder.OF_RAY_TRAIN,
     *(folder.picture_file(kind, STEP) for kind in folder.PICTURES),
     *(
         f"{folder.checkpoint_folder(STEP, '0a')}/{file}"

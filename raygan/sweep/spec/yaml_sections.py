@@ -111,9 +111,10 @@ else:
 
         checkpoint_every: int | str = Field(
             CHECKPOINT_EVERY,
-            description="time (`90s`, `5m`, `1h`) or iterations between two checkpoints, from the "
-            "last of which a trial resumes; another one is written at its end. It may change "
-            "during a sweep, and does not change its numbers",
+            description="time (`90s`, `5m`, `1h`) or iterations between two checkpoints; one more "
+            "is written at the end. A trial resumes from its last checkpoint: one whose worker was "
+            "killed repeats at most this time, and the seconds for which the checkpoint was being "
+            "written. May be changed when a sweep is resumed; its numbers do not depend on it",
         )
 
         @pydantic.field_validator("checkpoint_every")

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,10 +7,12 @@ import pytest
 import ray.train
 
 from raygan import recipe
-from raygan.checkpoints import Shelf
+from raygan.checkpoints import Shelf, find_checkpoints
 from raygan.data import DatasetConfig, load, prepare
+from raygan.folder import IMAGES
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
+from raygan.gan.keeping import Keeper
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 from raygan.storage import Storage
@@ -48,6 +51,85 @@ def test_last_report_says_nothing_since_ray_may_lose_it(tmp_path, reports):
     train_worker(job(tmp_path).to_plain())
     assert [report["step"] for report in reports[:-1]] == [0, 2, 4]
     assert reports[-1] == {"step": 0}
+
+
+def test_when_the_last_evaluation_is_told_all_is_written(tmp_path, monkeypatch):
+    """Tune may end the process as soon as it has heard of it."""
+    home = Storage(str(tmp_path / "trial"))
+    seen = {}
+
+    def report(metrics: dict) -> None:
+        found = [step for step, _ in find_checkpoints(home)]
+        seen[metrics["step"]] = found, len(home.files(IMAGES)), metrics.get("checkpoint_bytes")
+
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "report", report)
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
+    writes, slow = Shelf.save, threading.Event()
+    monkeypatch.setattr(Shelf, "save", lambda *given: slow.wait(0.2) or writes(*given))
+    train_worker(job(tmp_path, checkpoint_every="1h").to_plain())
+    steps, pictures, size = seen[4]
+    assert steps == [4]
+    assert pictures == 4
+    (file,) = home.local.glob("checkpoint_*/step-*.pt")
+    assert size == file.stat().st_size
+    saved = checkpoint.load(file)
+    assert saved["best"]["step"] == saved["best_step"]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [4, 3]), (3, [4, 3]), ("1h", [4])])
+def test_checkpoints_come_as_often_as_the_yaml_says(tmp_path, reports, monkeypatch, every, steps):
+    keep = Keeper.keep
+    monkeypatch.setattr(Keeper, "keep", lambda self, state: (keep(self, state), self.finish()))
+    train_worker(job(tmp_path, checkpoint_every=every).to_plain())
+    assert [step for step, _ in find_checkpoints(Storage(str(tmp_path / "trial")))] == steps
+
+
+def test_a_worker_that_will_be_preempted_keeps_its_state_at_once(tmp_path, reports, monkeypatch):
+    kept = []
+    monkeypatch.setattr(Shelf, "save", lambda _, saved: kept.append(saved["step"]) or 1)
+    monkeypatch.setattr("raygan.gan.keeping.MEETING_SECONDS", 0.0)
+    told = iter([None, object(), None, None, None, None])
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: next(told))
+    train_worker(job(tmp_path, checkpoint_every="1h").to_plain())
+    assert kept == [2, 4]
+
+
+def test_a_trial_that_diverges_waits_for_the_checkpoint_that_is_being_written(
+    tmp_path, reports, monkeypatch
+):
+    slow, writes = threading.Event(), Shelf.save
+    monkeypatch.setattr(Shelf, "save", lambda *given: slow.wait(0.2) or writes(*given))
+    diverging = job(tmp_path, checkpoint_every=1)
+    config = diverging.config | {"norm": "vanilla", "lr": 1e30}
+    train_worker(replace(diverging, config=config).to_plain())
+    assert reports[-2]["outcome"] == "early-failure"
+    home = Storage(str(tmp_path / "trial"))
+    assert [step for step, _ in find_checkpoints(home)] == [1]
+    assert Shelf(home).newest()[1] == []
+
+
+def test_an_evaluation_is_told_before_its_checkpoint_is_written(tmp_path, monkeypatch):
+    """While the storage is away or slow, training goes on."""
+    back, steps = threading.Event(), []
+
+    def report(metrics: dict) -> None:
+        steps.append(metrics["step"])
+        if metrics["step"] == 2:
+            back.set()
+
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "report", report)
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
+    writes, waited = Shelf.save, []
+    monkeypatch.setattr(
+        Shelf, "save", lambda *given: (waited.append(back.wait(60)), writes(*given))[1]
+    )
+    train_worker(job(tmp_path, checkpoint_every=1).to_plain())
+    assert steps == [0, 2, 4, 0]
+    assert all(waited)
 
 
 def test_a_trial_with_its_own_split_trains_and_is_tested_on_it(tmp_path):

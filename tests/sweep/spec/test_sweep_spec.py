@@ -17,6 +17,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
+from raygan.sweep.study.registered import content
 
 SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
 
@@ -366,3 +367,26 @@ def test_early_stopping_that_is_not_fair_is_refused_before_a_sweep_begins():
         checks.check_fair(read("name: a\nstop: {rule: asha, grace: 999}"))
     checks.check_fair(read("name: a\nstop: {rule: asha, grace: 1000}"))
     checks.check_fair(spec.smoke(read("name: a\ngrid: {iterations: [20000]}\nstop: {rule: asha}")))
+
+
+@pytest.mark.parametrize("every", ["5", "1.5", "0", "5x", "true"])
+def test_an_interval_of_checkpoints_that_is_none_is_refused_with_its_line(every):
+    text = f"name: a\ntrain:\n  checkpoint_every: {every!r}\n"
+    if every == "5":
+        assert read(text).train.checkpoint_every == "5"
+        return
+    with pytest.raises(
+        ConfigError, match=r"sweep.yaml:3: .*iterations, such as 1000, or a duration"
+    ):
+        read(text)
+
+
+def test_how_often_a_checkpoint_is_kept_is_not_what_is_trained():
+    often, default = read("name: a\ntrain: {checkpoint_every: 10}\n"), read("name: a\n")
+    assert default.train.checkpoint_every == "5m"
+    assert often.train_config() == default.train_config()
+    plain = default.model_copy(update={"train": often.train})
+    assert content(plain, "i", "c") == content(default, "i", "c")
+    for section in ("grid: {checkpoint_every: [1, 2]}", "search: {checkpoint_every: [1, 2]}"):
+        with pytest.raises(ConfigError, match="checkpoint_every"):
+            read(f"name: a\n{section}\n")

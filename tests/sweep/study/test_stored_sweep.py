@@ -160,10 +160,22 @@ def test_any_other_change_is_refused_with_a_diff_and_the_ways_on(sweep, old, new
 
 @pytest.mark.parametrize(
     "line",
-    ["scale: {max_concurrent: 1}", "budget: {trials: 3}", "tracking: {experiment: x}"],
+    [
+        "scale: {max_concurrent: 1}",
+        "budget: {trials: 3}",
+        "tracking: {experiment: x}",
+    ],
 )
 def test_how_and_where_may_change(sweep, line):
     assert state.check_unchanged(read(SWEEP + line), read(), sweep) == []
+
+
+def test_how_often_checkpoints_are_kept_may_change(sweep):
+    often = read(SWEEP.replace("train: {", "train: {checkpoint_every: 90s, "))
+    assert often.train.checkpoint_every == "90s"
+    assert state.check_unchanged(often, read(), sweep) == []
+    with pytest.raises(ConfigError, match=r"train\.checkpoint_every may change"):
+        state.check_unchanged(read(SWEEP.replace("seeds: 2", "seeds: 1")), often, sweep)
 
 
 def test_sweep_that_an_earlier_version_began_without_a_stopping_rule_is_resumed_so(sweep):
