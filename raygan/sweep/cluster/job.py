@@ -37,7 +37,8 @@ class Job:
     """Of the prepared images: a worker refuses others."""
     split_seed: int | None = None
     """Seed of the trial's own split into training and held-out images; None: the sweep's split."""
-    workers: int = 1
+    workers: tuple[int, ...] = (1,)
+    """How many workers it may have, ascending."""
     cpus: float = 1.0
     """CPUs of each worker."""
     gpus: float = 0.0
@@ -48,11 +49,14 @@ class Job:
     """See :func:`raygan.gan.interval.interval`."""
     gpu_share: float = 0.0
     """Share of a GPU's memory, from 0 to 1, that the images may take part of."""
+    stalled_after: float = 90.0
+    """Seconds without progress after which a worker is ended."""
 
     def __post_init__(self) -> None:
         # JSON has lists
         files = tuple((name, text) for name, text in self.recipes)
         object.__setattr__(self, "recipes", files)
+        object.__setattr__(self, "workers", tuple(self.workers))
 
     def to_plain(self) -> dict[str, Any]:
         """Its fields by name."""
@@ -79,7 +83,7 @@ def own_files() -> tuple[tuple[str, str], ...]:
 def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared) -> Job:
     """The job of the trial ``plan`` of the sweep ``spec`` that lies in ``sweep``."""
     own_split = spec.replicate.resplit and plan.kind == "replicate"
-    scale = spec.scale
+    scale = spec.scale.of(plan.config.to_dict())
     return Job(
         trial=plan.id,
         config=plan.config.to_dict(),
@@ -88,9 +92,10 @@ def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared)
         digest=prepared.digest,
         split_seed=plan.config.seed if own_split else None,
         recipes=own_files(),
-        workers=scale.workers,
+        workers=tuple(scale.widths(plan.config.batch_size)),
         cpus=scale.cpus_per_worker,
         gpus=scale.gpus_per_worker,
         checkpoint_every=spec.train.checkpoint_every,
         gpu_share=scale.gpus_per_worker if scale.resident == "auto" else 0.0,
+        stalled_after=scale.stalled_seconds,
     )

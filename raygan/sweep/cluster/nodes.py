@@ -6,14 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from raygan.errors import ResourceError
 from raygan.shown import duration, shown
 from raygan.sweep.cluster import ray_quirks, tune
-from raygan.sweep.cluster.ray_quirks import Scaling
+from raygan.sweep.cluster.ray_quirks import Bundles, Scaling
 from raygan.sweep.spec.yaml_sections import Scale
 from raygan.sweep.study.study import Study
 
@@ -30,16 +30,19 @@ AGAIN_SECONDS = 60.0
 Say = Callable[[str], None]
 
 
-def room(scale: Scale, *, ours: bool, say: Say = print) -> int:
-    """How many trials may run at once; waits until an autoscaler has made room for one.
+def room(scales: Sequence[Scale], *, ours: bool, say: Say = print) -> int:
+    """How many trials may run at once; waits until an autoscaler has made room for one of each
+    cell.
 
-    ``ours``: whether the cluster was started by :func:`.tune.connect`. ``say`` is
-    told what is waited for. Raises :class:`~raygan.errors.ResourceError`, after
-    :data:`GIVE_UP_SECONDS`, if the cluster can never hold one trial.
+    ``scales``: those of all cells; ``ours``: whether the cluster was started by
+    :func:`.tune.connect`. ``say`` is told what is waited for. Raises
+    :class:`~raygan.errors.ResourceError`, after :data:`GIVE_UP_SECONDS`, if the cluster can never
+    hold one trial.
     """
-    at_once = tune.concurrency(scale, ours=ours)
-    if scale.autoscaling and not ours and not tune.holds(scale, tune.alive()):
-        _wait(scale, say)
+    at_once = tune.concurrency(scales, ours=ours)
+    for scale in scales:
+        if scale.autoscaling and not ours and not tune.holds(scale, tune.alive()):
+            _wait(scale, say)
     return at_once
 
 
@@ -84,11 +87,11 @@ def _answer(told: Scaling) -> str:
 
 
 def _bundles(scale: Scale) -> list[dict[str, float]]:
-    """What Ray Train asks of the cluster for one trial."""
+    """What Ray Train asks of the cluster for one trial, with the fewest workers."""
     bundle = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         bundle["GPU"] = scale.gpus_per_worker
-    return [bundle] * scale.workers
+    return [bundle] * scale.fewest
 
 
 class _Words:
@@ -148,11 +151,27 @@ class Watch:
         if not late:
             self._words.stop()
             return
-        scale, told = self._study.spec.scale, ray_quirks.scaling()
-        asked = tuple(tuple(sorted(bundle.items())) for bundle in _bundles(scale))
-        count = min(len(late), sum(bundles == asked for _, bundles in told.waiting))
+        spec = self._study.spec
+        if spec.scale.by and not spec.scale.autoscaling and len(counted) > len(waiting):
+            # a heavier trial waits until lighter ones end, as it should
+            self._words.stop()
+            return
+        scales = {tune.asks(s): s for s in (self._scale(trial) for trial in late)}
+        forms = {form for scale in scales.values() for form in _forms(scale)}
+        told = ray_quirks.scaling()
+        count = min(len(late), sum(bundles in forms for _, bundles in told.waiting))
         if not count:  # its workers are starting, however slowly
             self._words.stop()
             return
-        what = f"{count} of {len(counted)} trials wait for resources, {tune.asks(scale)} each"
-        self._words.say(what, _answer(told) if scale.autoscaling else "all are taken now")
+        each = ", or ".join(scales)
+        what = f"{count} of {len(counted)} trials wait for resources, {each} each"
+        self._words.say(what, _answer(told) if spec.scale.autoscaling else "all are taken now")
+
+    def _scale(self, trial: str) -> Scale:
+        return self._study.spec.scale.of(self._study.records[trial].config)
+
+
+def _forms(scale: Scale) -> list[Bundles]:
+    """The placement groups that one trial may wait for: one for each number of workers."""
+    bundle = tuple(sorted(_bundles(scale)[0].items()))
+    return [(bundle,) * count for count in range(scale.fewest, scale.most + 1)]

@@ -58,7 +58,7 @@ def run_trial(config: dict[str, Any]) -> None:
             train_worker,
             train_loop_config=config,
             scaling_config=ScalingConfig(
-                num_workers=job.workers, use_gpu=job.gpus > 0, resources_per_worker=resources
+                num_workers=job.workers[-1], use_gpu=job.gpus > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 name=job.trial,

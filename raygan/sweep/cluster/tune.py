@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -72,15 +72,17 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-def concurrency(scale: Scale, *, ours: bool) -> int:
-    """How many trials the cluster holds at once; believes ``scale.autoscaling``.
+def concurrency(scales: Sequence[Scale], *, ours: bool) -> int:
+    """How many trials run at once on the cluster; believes ``scale.autoscaling``.
 
-    ``ours``: whether it was started by :func:`connect`, and so will not grow. Raises
-    :class:`~raygan.errors.ResourceError` if it can never hold one.
+    ``scales``: those of all cells; ``ours``: whether the cluster was started by :func:`connect`,
+    and so will not grow. Raises :class:`~raygan.errors.ResourceError` if it can never hold a trial
+    of each cell.
     """
+    scale = scales[0]
     if scale.autoscaling and scale.max_concurrent != "auto" and not ours:
         return scale.max_concurrent
-    return fits(scale, alive(), ours=ours)
+    return fits(scales, alive(), ours=ours)
 
 
 def alive() -> list[dict[str, float]]:
@@ -88,23 +90,41 @@ def alive() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def fits(scale: Scale, nodes: list[dict[str, float]], *, ours: bool) -> int:
-    """How many trials ``nodes`` hold at once; raises ResourceError if not one."""
-    if (count := holds(scale, nodes)) == 0:
-        hint = "" if ours else "; if the cluster scales up to it, set `scale.autoscaling: true`"
-        raise ResourceError(too_small(scale, nodes, "it can never start;") + hint)
-    return count if scale.max_concurrent == "auto" else min(count, scale.max_concurrent)
+def fits(scales: Sequence[Scale], nodes: list[dict[str, float]], *, ours: bool) -> int:
+    """How many trials may run at once on ``nodes``; raises ResourceError if a cell's never can.
+
+    As many as fit of the cell that takes the least. Where a trial takes more, others wait for
+    their workers: they hold nothing meanwhile, and get all of their workers at once, so that none
+    keeps another from starting.
+    """
+    for scale in scales:
+        if not holds(scale, nodes):
+            hint = "" if ours else "; if the cluster scales up to it, set `scale.autoscaling: true`"
+            raise ResourceError(too_small(scale, nodes, "it can never start;") + hint)
+    most = max(_at_once(scale, nodes) for scale in scales)
+    limit = scales[0].max_concurrent
+    return most if limit == "auto" else min(most, limit)
 
 
 def holds(scale: Scale, nodes: list[dict[str, float]]) -> int:
-    """How many trials ``nodes`` hold at once, however many shall run."""
+    """How many trials ``nodes`` hold at once with the fewest workers, however many shall run."""
+    return _workers(scale, nodes) // scale.fewest
+
+
+def _at_once(scale: Scale, nodes: list[dict[str, float]]) -> int:
+    """How many trials ``nodes`` hold, each but the last with the most workers."""
+    whole, left = divmod(_workers(scale, nodes), scale.most)
+    return whole + (left >= scale.fewest)
+
+
+def _workers(scale: Scale, nodes: list[dict[str, float]]) -> int:
     workers = 0
     for resources in nodes:
         room = [resources.get("CPU", 0) / scale.cpus_per_worker]
         if scale.gpus_per_worker > 0:
             room.append(_gpu_slots(resources.get("GPU", 0), scale.gpus_per_worker))
         workers += int(min(room) + 1e-9)
-    return workers // scale.workers
+    return workers
 
 
 def _gpu_slots(gpus: float, per_worker: float) -> float:
@@ -128,7 +148,7 @@ def _refusal(address: str, reason: str, *, local: bool) -> str:
 def asks(scale: Scale) -> str:
     """What one trial asks for, in words."""
     return (
-        f"{scale.workers} workers of {scale.cpus_per_worker:g} CPUs and "
+        f"{scale.width} workers of {scale.cpus_per_worker:g} CPUs and "
         f"{scale.gpus_per_worker:g} GPUs"
     )
 

@@ -22,7 +22,7 @@ from raygan.report.words import listed
 from raygan.shown import duration, say, text_cell
 from raygan.storage import Storage
 from raygan.sweep.session.terminal import text_table
-from raygan.sweep.spec import checks, plan
+from raygan.sweep.spec import checks, plan, scales
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks, stored_sweep
@@ -93,7 +93,6 @@ def show_plan(
         )
     console.print(table)
     total = len(cells) * (searches + replicates)
-    scale = spec.scale
     tell = partial(say, console)
     most = "at most " if spec.replicate.until else ""
     tell(
@@ -108,10 +107,10 @@ def show_plan(
         f"early stopping: {spec.stopping().rule}; retry of early failures: "
         f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"
     )
-    tell(
-        f"each trial: {scale.workers} workers × ({scale.cpus_per_worker:g} CPUs, "
-        f"{scale.gpus_per_worker:g} GPUs); at once: {at_once or 'none'}"
-    )
+    *firsts, last = scales.described(spec)
+    for line in firsts:
+        tell(line)
+    tell(f"{last}; at once: {at_once or 'none'}")
     if why_not is not None:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         tell(f"on {where}: {why_not}")
@@ -161,8 +160,12 @@ def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], N
     # a speed without a calibration has evaluations and training in one number
     if all(work.speed is not None and work.speed.evaluation_seconds > 0 for work in works):
         # one worker makes a final test, but all workers of a trial share an evaluation
-        each = [2 * work.replicates * work.speed.evaluation_seconds for work in works if work.speed]
-        hours = sum(each) * evaluations * spec.scale.workers / 3600
+        each = [
+            2 * work.replicates * work.speed.evaluation_seconds * spec.scale.of(cell.values).most
+            for cell, work in zip(plan.cells(spec), works, strict=True)
+            if work.speed
+        ]
+        hours = sum(each) * evaluations / 3600
         took = f"; in addition, {hours:.2f} worker-hours"
     tell(
         f"final tests: at most {generators} generators, on up to {images} images; each takes as "
@@ -178,19 +181,20 @@ def _hours(cost: Cost) -> str:
 
 
 def _estimate(spec: SweepSpec, works: list[Work], at_once: int) -> tuple[Cost, Cost | None]:
-    gpus = spec.scale.workers * spec.scale.gpus_per_worker
     price = spec.budget.usd_per_gpu_hour
-    return estimate(works, spec.stopping(), at_once=at_once, gpus=gpus, usd_per_gpu_hour=price)
+    return estimate(works, spec.stopping(), at_once=at_once, usd_per_gpu_hour=price)
 
 
 def _work(spec: SweepSpec, cell: plan.Cell, speed: Speed | None) -> Work:
-    config = spec.train_config(**cell.values)
+    config, scale = spec.train_config(**cell.values), spec.scale.of(cell.values)
     return Work(
         trials=plan.trials_per_cell(spec),
         replicates=plan.replicates_per_cell(spec),
         iterations=config.iterations,
         evaluate_every=config.evaluate_every,
         speed=speed,
+        gpus=scale.gpus,
+        weight=scales.weight(scale, scales.of(spec)),
     )
 
 
@@ -246,11 +250,11 @@ def _at_once(spec: SweepSpec, address: str | None) -> tuple[int, str | None]:
         tune.connect(address, verbose=False)
     try:
         if cluster:
-            return tune.concurrency(spec.scale, ours=False), None
+            return tune.concurrency(scales.of(spec), ours=False), None
         import torch
 
         node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-        return tune.fits(spec.scale, [node], ours=True), None
+        return tune.fits(scales.of(spec), [node], ours=True), None
     except ResourceError as error:
         return 0, str(error)
     finally:
@@ -264,20 +268,20 @@ def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
 
     ours = tune.connect(address, verbose=False)
     try:
-        at_once = nodes.room(spec.scale, ours=ours)
+        at_once = nodes.room(scales.of(spec), ours=ours)
         preparation = preparing.preparation_of(spec, Storage(spec.storage))
         prepared = preparing.prepare_on_cluster(preparation)
-        scale = spec.scale
-        jobs = {}
+        jobs, widths = {}, {}
         for cell in plan.cells(spec):
             config = spec.train_config(**cell.values)
-            # one worker's share; communication between workers is not measured
-            share = replace(config, batch_size=config.batch_size // scale.workers)
             job = job_of(plan.trial(spec, cell, 0, {}), spec, sweep, prepared)
+            widths[cell.name] = job.workers[-1]
+            # one worker's share; communication between workers is not measured
+            share = replace(config, batch_size=config.batch_size // job.workers[-1])
             jobs[cell.name] = replace(job, config=share.to_dict())
         speeds: dict[str, Speed] = {}
         for name, speed in tasks.measure_speeds(jobs, CALIBRATION_SECONDS).items():
-            evaluation = speed.evaluation_seconds / scale.workers
+            evaluation = speed.evaluation_seconds / widths[name]
             speeds[name] = Speed(speed.iterations_per_second, evaluation)
     finally:
         tune.disconnect()

@@ -25,6 +25,7 @@ from raygan.sweep.session.live import (
     trial_left,
     trials_left,
 )
+from raygan.sweep.spec import scales
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study.study import Event, Study
 from raygan.tracking.mlflow_tracker import Behind, Tracker
@@ -203,7 +204,7 @@ def describe_spent(study: Study) -> str:
 
     limit = "" if budget.wall_clock is None else f" of {budget.wall_clock}"
     words = [f"{duration(spent.wall_clock)}{limit}"]
-    if study.spec.scale.gpus_per_worker:
+    if any(scale.gpus for scale in scales.of(study.spec)):
         words.append(f"{spent.gpu_hours:.2f}{of(budget.gpu_hours, 'g')} GPU-hours")
     else:
         words.append(f"{spent.trial_hours:.2f} trial-hours")

@@ -36,7 +36,7 @@ from raygan.sweep.session.lock import Holder, Lock
 from raygan.sweep.session.progress import FinalProgress, Progress
 from raygan.sweep.session.session import Options, Session
 from raygan.sweep.session.signals import StopSignals
-from raygan.sweep.spec import checks, plan
+from raygan.sweep.spec import checks, plan, scales
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import registered, stored_sweep
 from raygan.sweep.study.ledger import Ledger
@@ -184,7 +184,8 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
         failed = final_tests.run(
             jobs,
             Tasks(make_test),
-            at_once * spec.scale.workers,
+            # each on one worker's resources; Ray lets those wait that do not fit
+            at_once * max(scale.most for scale in scales.of(spec)),
             session.say,
             lambda: session.signals.first is not None,
         )
@@ -260,4 +261,4 @@ def _start(session: Session, tracking: str) -> int:
         )
     if not ours:
         free_leftovers()
-    return nodes.room(scale, ours=ours, say=session.say)
+    return nodes.room(scales.of(session.spec), ours=ours, say=session.say)

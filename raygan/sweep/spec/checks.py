@@ -14,7 +14,7 @@ from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.nets.architectures import check_size
 from raygan.shown import shown
-from raygan.sweep.spec import claims
+from raygan.sweep.spec import claims, scales
 from raygan.sweep.spec.mistakes import message
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
 from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
@@ -63,8 +63,7 @@ def check(spec: SweepSpec) -> None:
                 raise ValueError(
                     f"`{where}.{name}` holds a value twice; remove one: {shown(candidates)}"
                 )
-    if not (axes.keys() | space.keys()) & {"batch_size"}:
-        _check_point(spec, {}, "train.batch_size")
+    scales.check(spec)
     _check_search(spec, space)
     _check_stages(spec)
     searched = trials_per_cell(spec) + spec.replicate.most * spec.replicate.top
@@ -87,14 +86,7 @@ def check_new(spec: SweepSpec) -> None:
     _check_effect(spec)
     _check_heeded(spec)
     _check_stop(spec)
-    batch, workers = spec.space().get("batch_size"), spec.scale.workers
-    if isinstance(batch, Range) and workers > 1:
-        doublings = [int(batch.min) << k for k in range(25)]
-        such = [value for value in doublings if value <= batch.max]
-        raise ValueError(
-            f"`search.batch_size` ({batch.min} … {batch.max}) holds values that are not divisible "
-            f"by `scale.workers` (={workers}); list the values to try, such as {such}"
-        )
+    scales.check_new(spec)
     for point in spec.search.try_first:
         _check_point(spec, point, "search.try_first")
     if (shape := spec.dataset_config().shape()) is not None:
@@ -223,7 +215,9 @@ def _check_search(spec: SweepSpec, space: Space) -> None:
 
 def _check_stages(spec: SweepSpec) -> None:
     for name in ("gpu_hours", "usd"):
-        if getattr(spec.budget, name) is not None and spec.scale.gpus_per_worker == 0:
+        if getattr(spec.budget, name) is not None and not any(
+            scale.gpus for scale in scales.of(spec)
+        ):
             raise ValueError(
                 f"`budget.{name}` would never be reached: trials take no GPU; give `wall_clock` or "
                 "`trials`, or `scale.gpus_per_worker`"
@@ -315,17 +309,8 @@ def _check_stop(spec: SweepSpec) -> None:
 
 def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
     try:
-        config = spec.train_config(
-            **type(spec.train).model_validate(values).model_dump(exclude_unset=True)
-        )
+        spec.train_config(**type(spec.train).model_validate(values).model_dump(exclude_unset=True))
     except ValidationError as error:
         raise ValueError(f"`{where}`: {message(error.errors()[0])}") from error
     except ConfigError as error:
         raise ValueError(f"`{where}`: {error}") from error
-    if "batch_size" in values or not values:
-        workers = spec.scale.workers
-        if config.batch_size % workers:
-            raise ValueError(
-                f"`{where}` (={config.batch_size}) must be divisible by `scale.workers` "
-                f"(={workers}): it counts the images of all workers"
-            )

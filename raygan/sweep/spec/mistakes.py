@@ -18,7 +18,7 @@ MOST_VALUE = 100
 Keys = dict[str, list[str]]
 """Allowed keys per section; the top level is the section ''."""
 
-LIST, RANGE = TAGS = ("(list)", "(range)")
+LIST, RANGE, NUMBER = TAGS = ("(list)", "(range)", "(number)")
 """Marks of a union's members in pydantic's paths; no keys of the YAML."""
 
 
@@ -39,7 +39,7 @@ def _most_telling(error: ValidationError) -> list[Any]:
     problems: dict[Any, Any] = {}
     for problem in error.errors():
         path = tuple(part for part in problem["loc"] if part not in TAGS)
-        depth = 2 if path[:1] in (("scale",), ("dataset",)) else len(path)
+        depth = 2 if path[:1] == ("dataset",) or path[1:2] == ("max_concurrent",) else len(path)
         first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
         if first["msg"] != problem["msg"]:
             first["msg"] += f", or {_lower(problem['msg'])}"
@@ -49,7 +49,7 @@ def _most_telling(error: ValidationError) -> list[Any]:
 def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
     path = problem["loc"]
     # an error of the whole document names its key in backticks: find the line of that key
-    if not path and (named := re.search(r"`([a-z0-9_.]+)`", problem["msg"])):
+    if not path and (named := re.search(r"`([A-Za-z0-9_.=+-]+)`", problem["msg"])):
         path = tuple(named[1].split("."))
         path = next((known for known in document.lines if known[-len(path) :] == path), path)
         return f"{document.where(path)}: {message(problem)}"
@@ -75,6 +75,8 @@ def _lower(text: str) -> str:
 
 def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
     section = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
+    if section.startswith("scale.by."):
+        section = "scale.by"
     allowed = keys.get(section, [])
     key = str(path[-1])[:MOST_VALUE]
     very_near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.8)

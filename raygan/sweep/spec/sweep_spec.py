@@ -48,6 +48,7 @@ from raygan.sweep.spec.yaml_sections import (
     Tracking,
     Train,
     Warmup,
+    Weight,
     recipe_sections,
 )
 from raygan.sweep.stopping.rules import RULES
@@ -339,7 +340,7 @@ def _keys() -> dict[str, list[str]]:
     """Allowed keys per section, for suggestions; the top level is the section ''."""
     top = spec_class().model_fields
     sections: dict[str, type[Section]] = {"train": Train}  # suggested before grid and search
-    sections |= {"warmup": Warmup, "claims": DeclaredClaim}
+    sections |= {"warmup": Warmup, "claims": DeclaredClaim, "scale.by": Weight}
     for name, field in top.items():
         if isinstance(field.default, Section):
             sections[name] = type(field.default)

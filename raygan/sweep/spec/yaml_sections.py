@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
 
@@ -26,7 +26,8 @@ from raygan.gan.interval import CHECKPOINT_EVERY, interval
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.shown import shown
-from raygan.sweep.spec.mistakes import LIST, RANGE
+from raygan.sweep.spec import yaml_loader
+from raygan.sweep.spec.mistakes import LIST, NUMBER, RANGE, message
 from raygan.sweep.stopping.rules import RULES
 
 MOST_TRIALS = 10_000
@@ -339,10 +340,7 @@ class Budget(Section):
     @property
     def seconds(self) -> float | None:
         """``wall_clock`` in seconds."""
-        if self.wall_clock is None:
-            return None
-        text = str(self.wall_clock)
-        return float(text[:-1]) * _SECONDS[text[-1]]
+        return None if self.wall_clock is None else _seconds(self.wall_clock)
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Budget:
@@ -360,23 +358,142 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?[smhd]")
 
 
+def _seconds(duration: str | float) -> float:
+    text = str(duration)
+    return float(text[:-1]) * _SECONDS[text[-1]]
+
+
+MOST_WORKERS = 1024
+
+
+class Widths(Section):
+    """How many workers a trial may have: it starts with what is free, goes on with fewer if nodes
+    are lost, and takes more if they come. Its curve does not depend on it."""
+
+    min: int = Field(1, ge=1, le=MOST_WORKERS, description="fewest workers with which it trains")
+    max: int = Field(ge=1, le=MOST_WORKERS, description="most workers that it takes")
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Widths:
+        if not self.min < self.max:
+            raise ValueError(f"`min` (={self.min}) must be below `max` (={self.max})")
+        return self
+
+
+_Workers: Any = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_WORKERS), Tag(NUMBER)] | Annotated[Widths, Tag(RANGE)],
+    Discriminator(lambda value: RANGE if isinstance(value, dict | Widths) else NUMBER),
+]
+if TYPE_CHECKING:
+    Workers: TypeAlias = int | Widths
+else:
+    Workers = _Workers
+
+
+class Weight(Section):
+    """What the trials of some cells take, where it differs from all others."""
+
+    workers: Workers | None = Field(None, description="as `scale.workers`")
+    cpus_per_worker: float | None = Field(None, gt=0, description="as `scale.cpus_per_worker`")
+    gpus_per_worker: float | None = Field(None, ge=0, description="as `scale.gpus_per_worker`")
+
+
 class Scale(Section):
     """Resources of each trial, and how many trials run at once."""
 
-    workers: int = Field(1, ge=1, le=1024, description="Ray Train workers per trial")
+    workers: Workers = Field(
+        1,
+        description="Ray Train workers per trial: a number, or `{min: 1, max: 4}`: as many as are "
+        "free, each number that divides `batch_size`; the results do not depend on it",
+    )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores per worker")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs per worker; may be a fraction")
+    by: dict[str, dict[str, Weight]] = Field(
+        {},
+        description="`workers`, `cpus_per_worker` and `gpus_per_worker` of cells that differ, by "
+        "axis and value of `grid`: `{architecture: {resnet: {workers: 2}}}`",
+    )
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="trials at once; auto: as many as fit on the cluster"
+        "auto",
+        description="trials at once; auto: as many as fit on the cluster, counted by the cell that "
+        "takes the least",
     )
     autoscaling: bool = Field(
         False, description="the cluster's autoscaler adds nodes for `max_concurrent` trials"
+    )
+    stalled_after: str = Field(
+        "90s",
+        description="a worker that makes no progress for this time (90s, 5m, 1h) is ended, and its "
+        "trial resumes from the last checkpoint; waiting for storage does not count",
     )
     resident: Literal["auto", "never"] = Field(
         "auto",
         description="where a GPU's images are kept; auto: on the GPU, if they take at most half of "
         "the trial's share of its memory",
     )
+
+    @property
+    def fewest(self) -> int:
+        """The fewest workers of a trial."""
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
+    @property
+    def most(self) -> int:
+        """The most workers of a trial."""
+        return self.workers if isinstance(self.workers, int) else self.workers.max
+
+    @property
+    def width(self) -> str:
+        """How many workers a trial has, in words."""
+        return str(self.most) if self.most == self.fewest else f"{self.fewest} to {self.most}"
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of a trial with the most workers."""
+        return self.most * self.gpus_per_worker
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores of a trial with the most workers."""
+        return self.most * self.cpus_per_worker
+
+    @property
+    def stalled_seconds(self) -> float:
+        """``stalled_after`` in seconds."""
+        return _seconds(self.stalled_after)
+
+    def widths(self, batch_size: int) -> list[int]:
+        """How many workers a trial may have: they share a batch evenly. Ascending."""
+        return [n for n in range(self.fewest, self.most + 1) if batch_size % n == 0]
+
+    def of(self, values: Mapping[str, Scalar]) -> Scale:
+        """The scale of the cell with these values of the grid's axes: without ``by``.
+
+        ``values`` may hold other fields, too. Raises ValueError if two axes set the same key, or if
+        what they set does not go together.
+        """
+        changes: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for axis, weights in self.by.items():
+            for word, weight in weights.items():
+                if axis not in values or not names(word, values[axis]):
+                    continue
+                place = f"scale.by.{axis}.{word}"
+                for key, given in weight.model_dump(exclude_none=True).items():
+                    if key in changes:
+                        raise ValueError(
+                            f"`{place}` and `{origins[key]}` both set {key} of the same cells; "
+                            "remove one"
+                        )
+                    changes[key], origins[key] = given, place
+        if not changes:
+            return self.model_copy(update={"by": {}})
+        try:
+            return Scale.model_validate({**self.model_dump(), "by": {}, **changes})
+        except pydantic.ValidationError as error:
+            raise ValueError(
+                f"`{next(iter(origins.values()))}`: {message(error.errors()[0])}"
+            ) from error
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Scale:
@@ -387,12 +504,25 @@ class Scale(Section):
             )
         if self.autoscaling and self.max_concurrent == "auto":
             raise ValueError("`autoscaling: true` needs a limit: set `max_concurrent` to a number")
-        if 0 < self.gpus_per_worker < 1 < self.workers:
+        if 0 < self.gpus_per_worker < 1 < self.most:
             raise ValueError(
                 f"`gpus_per_worker` (={self.gpus_per_worker}) must be a whole number if there are "
-                f"several `workers` (={self.workers}): they cannot share a GPU"
+                f"several `workers` (={self.most}): they cannot share a GPU"
+            )
+        if not _DURATION.fullmatch(self.stalled_after):
+            raise ValueError(
+                f"`stalled_after` (={shown(self.stalled_after)!r}) must be a number and s, m, h or "
+                "d, such as 90s or 5m"
             )
         return self
+
+
+def names(word: str, value: Scalar) -> bool:
+    """Whether ``word``, a key of the YAML, is the ``value`` of an axis: its keys are all text."""
+    if isinstance(value, str):
+        return word == value
+    read = yaml_loader.parse_value(word)
+    return bool(read == value) and isinstance(read, bool) == isinstance(value, bool)
 
 
 class Tracking(Section):

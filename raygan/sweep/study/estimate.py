@@ -38,6 +38,10 @@ class Work:
     """Iterations between evaluations. The last iteration is evaluated, too."""
     speed: Speed | None
     """Speed of a trial, all its workers together; None if it is not known."""
+    gpus: float = 0.0
+    """GPUs of a trial, all its workers together."""
+    weight: float = 1.0
+    """How much of the cluster a trial takes, in trials of the cell that takes the least."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,11 @@ def estimate(
     stop: Stop,
     *,
     at_once: int,
-    gpus: float,
     usd_per_gpu_hour: float | None = None,
 ) -> tuple[Cost, Cost | None]:
     """What ``cells`` take together: at most, and as expected with early stopping.
 
-    ``at_once``: trials that run at the same time, at least 1; ``gpus``: GPUs of one trial, all
-    its workers together, at least 0.
+    ``at_once``: trials of the cell that takes the least that run at the same time, at least 1.
 
     At most: no trial is stopped. Expected, by stop rule:
 
@@ -77,8 +79,9 @@ def estimate(
     other rules   None: they depend on the losses
     ============  ===================================================================
 
-    Wall-clock time is that of all trials spread evenly over ``at_once``. It is at least that of the
-    longest trial, and of two trials in a row in a cell whose replicates follow a search.
+    Wall-clock time is that of all trials, by their weights, spread evenly over ``at_once``. It is
+    at least that of the longest trial, and of two trials in a row in a cell whose replicates follow
+    a search.
     """
 
     def cost(stop: Stop) -> Cost:
@@ -87,15 +90,18 @@ def estimate(
         speeds = [cell.speed for cell in cells if cell.speed is not None]
         if len(speeds) < len(cells):
             return Cost(iterations, None, None, None, None)
-        seconds, longest = 0.0, 0.0
+        seconds = weighted = gpu_seconds = longest = 0.0
         for cell, speed, effort in zip(cells, speeds, efforts, strict=True):
-            seconds += _seconds(speed, cell.trials + cell.replicates, *effort)
+            taken = _seconds(speed, cell.trials + cell.replicates, *effort)
+            seconds += taken
+            weighted += taken * cell.weight
+            gpu_seconds += taken * cell.gpus
             one = _seconds(speed, 1, cell.iterations, _evaluations(cell, cell.iterations))
             longest = max(longest, one * ((cell.trials > 0) + (cell.replicates > 0)))
-        hours = seconds / 3600
-        price = None if usd_per_gpu_hour is None else hours * gpus * usd_per_gpu_hour
-        wall = max(seconds / at_once, longest) / 3600
-        return Cost(iterations, hours, wall, hours * gpus, price)
+        gpu_hours = gpu_seconds / 3600
+        price = None if usd_per_gpu_hour is None else gpu_hours * usd_per_gpu_hour
+        wall = max(weighted / at_once, longest) / 3600
+        return Cost(iterations, seconds / 3600, wall, gpu_hours, price)
 
     at_most = cost(stop.model_copy(update={"rule": "none"}))
     known = isinstance(rule_of(stop), Asha | Never)

@@ -41,6 +41,8 @@ Listener = Callable[[Event, TrialRecord], None]
 HISTORY, OUTCOME, REASON, NOTES = "history", "outcome", "reason", "notes"
 """Keys of a worker's report beside its metrics."""
 SIZE = "checkpoint_bytes"
+WORKERS = "workers"
+"""Key of a worker's first report: how many workers the trial has now."""
 
 TICK_SECONDS = 60.0
 LINGER_SECONDS = 60.0
@@ -87,6 +89,8 @@ class Study:
         self.listeners: list[Listener] = []
         self.checkpoint_bytes = 0
         """Size of the largest checkpoint that a worker has reported."""
+        self._scales = {c.name: spec.scale.of(c.values) for c in plan.cells(spec)}
+        self._workers: dict[str, int] = {}
         self.look = looks.looks(spec)[0]
         """The current look: seeds of each of the best settings, and the level of its claims."""
         self.clock = Clock(storage, self.now)
@@ -151,12 +155,13 @@ class Study:
     def spent(self) -> Spent:
         """What the sweep has used."""
         # a copy: the thread that draws the table reads this, too
-        now, counted = self.now(), list(self.counted_until.values())
-        since = sum(now - until for until in counted if until is not None)
+        now, counted = self.now(), dict(self.counted_until)
+        since = {trial: now - until for trial, until in counted.items() if until is not None}
+        held = sum(seconds * self._gpus(trial) for trial, seconds in since.items())
         return Spent(
             trials=len(self.records),
-            trial_hours=(self._seconds + since) / 3600,
-            gpu_hours=(self._gpu_seconds + since * self._gpus) / 3600,
+            trial_hours=(self._seconds + sum(since.values())) / 3600,
+            gpu_hours=(self._gpu_seconds + held) / 3600,
             wall_clock=self.clock.seconds,
         )
 
@@ -202,6 +207,8 @@ class Study:
             if first:
                 self.resumed[trial] = int(report.get(STEP, 0))
                 self._tell("started", record)
+        if WORKERS in report:
+            self._workers[trial] = int(report[WORKERS])
         self.checkpoint_bytes = max(self.checkpoint_bytes, report.get(SIZE, 0))
         if report.get(OUTCOME) in get_args(Outcome):
             record.outcome, record.reason = report[OUTCOME], report.get(REASON)
@@ -314,10 +321,10 @@ class Study:
         # called at every evaluation: add nothing up if nothing is capped
         return self.spent.reached(budget) if budget.caps else None
 
-    @property
-    def _gpus(self) -> float:
-        """GPUs of one trial."""
-        return self.spec.scale.workers * self.spec.scale.gpus_per_worker
+    def _gpus(self, trial: str) -> float:
+        """GPUs that ``trial`` holds."""
+        scale = self._scales[self.records[trial].cell]
+        return self._workers.get(trial, scale.most) * scale.gpus_per_worker
 
     def _add(self, record: TrialRecord) -> None:
         self._seconds += record.seconds
@@ -376,10 +383,11 @@ class Study:
         if (counted_until := self.counted_until.get(trial)) is not None:
             self.counted_until[trial] = now = self.now()
             record, seconds = self.records[trial], now - counted_until
+            gpu_seconds = seconds * self._gpus(trial)
             record.seconds += seconds
-            record.gpu_seconds += seconds * self._gpus
+            record.gpu_seconds += gpu_seconds
             self._seconds += seconds
-            self._gpu_seconds += seconds * self._gpus
+            self._gpu_seconds += gpu_seconds
 
     def _save(self, record: TrialRecord, *, ended: bool = False) -> None:
         self.ledger.save(record, ended=ended)

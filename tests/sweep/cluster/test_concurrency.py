@@ -1,3 +1,4 @@
+import json
 import sys
 from types import SimpleNamespace
 
@@ -5,6 +6,9 @@ import pytest
 
 from raygan.errors import ResourceError
 from raygan.sweep.cluster import ray_quirks, tune
+from raygan.sweep.spec import scales, sweep_spec
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.spec.yaml_sections import Scale
 
 
@@ -30,7 +34,43 @@ def cluster(monkeypatch, *nodes: tuple[float, float]) -> None:
 )
 def test_as_many_trials_as_the_cluster_holds(monkeypatch, nodes, scale, at_once):
     cluster(monkeypatch, *nodes)
-    assert tune.concurrency(Scale(**scale), ours=False) == at_once
+    assert tune.concurrency([Scale(**scale)], ours=False) == at_once
+
+
+@pytest.mark.parametrize(
+    ("heavy", "at_once"),
+    [
+        ({"workers": 2}, 4),  # as many as fit of the cells that take less: the others wait
+        ({"gpus_per_worker": 0.5}, 8),
+        ({"workers": {"min": 1, "max": 3}}, 4),
+    ],
+)
+def test_cells_that_take_more_wait_while_those_that_take_less_run(monkeypatch, heavy, at_once):
+    cluster(monkeypatch, (8, 4))
+    spec = sweep(f"gpus_per_worker: 1, by: {{architecture: {{resnet: {json.dumps(heavy)}}}}}")
+    assert tune.concurrency(scales.of(spec), ours=False) == at_once
+
+
+def test_every_cell_must_be_able_to_start(monkeypatch):
+    cluster(monkeypatch, (4, 0))
+    spec = sweep("by: {architecture: {resnet: {workers: 8}}}")
+    with pytest.raises(ResourceError, match="one trial asks for 8 workers of 1 CPUs"):
+        tune.concurrency(scales.of(spec), ours=False)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "at_once"),
+    [(4, 1), (5, 2), (9, 3), (2, 1)],  # what is left over after the widest is enough for one more
+)
+def test_an_elastic_trial_counts_with_its_most_workers(monkeypatch, gpus, at_once):
+    cluster(monkeypatch, (16, gpus))
+    scale = Scale(gpus_per_worker=1, workers={"min": 1, "max": 4})
+    assert tune.concurrency([scale], ours=False) == at_once
+
+
+def sweep(scale: str) -> SweepSpec:
+    text = f"{{name: a, grid: {{architecture: [dcgan, resnet]}}, scale: {{{scale}}}}}"
+    return sweep_spec.validate(parse(text, "x"))
 
 
 def test_what_can_never_start_is_an_error_that_says_what_there_is(monkeypatch):
@@ -38,17 +78,17 @@ def test_what_can_never_start_is_an_error_that_says_what_there_is(monkeypatch):
     with pytest.raises(
         ResourceError, match=r"1 workers of 1 CPUs and 1 GPUs .* have 2 CPUs and 0 GPUs"
     ):
-        tune.concurrency(Scale(gpus_per_worker=1), ours=True)
+        tune.concurrency([Scale(gpus_per_worker=1)], ours=True)
     with pytest.raises(ResourceError):
-        tune.concurrency(Scale(gpus_per_worker=1, max_concurrent=4), ours=True)
+        tune.concurrency([Scale(gpus_per_worker=1, max_concurrent=4)], ours=True)
 
 
 def test_a_cluster_that_is_said_to_grow_is_trusted_with_a_number(monkeypatch):
     cluster(monkeypatch, (2, 0))
     scale = {"gpus_per_worker": 1, "max_concurrent": 4}
-    assert tune.concurrency(Scale(**scale, autoscaling=True), ours=False) == 4
+    assert tune.concurrency([Scale(**scale, autoscaling=True)], ours=False) == 4
     with pytest.raises(ResourceError, match=r"set `scale\.autoscaling: true`"):
-        tune.concurrency(Scale(**scale), ours=False)
+        tune.concurrency([Scale(**scale)], ours=False)
 
 
 def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):

@@ -23,7 +23,7 @@ def test_a_job_is_the_same_after_it_has_gone_over_a_wire(tmp_path):
     job = job_of(planned, sweep, Storage(str(tmp_path)), PREPARED)
     assert Job(**json.loads(json.dumps(job.to_plain()))) == job
     assert job.train_config() == planned.config
-    assert (job.workers, job.prepared, job.digest) == (2, "images", "d")
+    assert (job.workers, job.prepared, job.digest) == ((2,), "images", "d")
     assert job.folder == f"{tmp_path}/trials/{planned.id}"
 
 
@@ -64,3 +64,20 @@ def test_share_of_the_gpu_that_images_may_look_at(tmp_path, resident, share):
     planned = plan.replicate(sweep, cell, 0, {}, "source")
     job = job_of(planned, sweep, Storage(str(tmp_path)), PREPARED)
     assert (job.gpus, job.gpu_share) == (0.25, share)
+
+
+def test_a_job_takes_what_its_cell_takes(tmp_path):
+    by = "by: {architecture: {resnet: {workers: {min: 2, max: 8}, cpus_per_worker: 3}}}"
+    grid = "grid: {architecture: [dcgan, resnet], batch_size: [16, 12]}"
+    sweep = spec.validate(parse(f"name: a\n{grid}\nscale: {{stalled_after: 2m, {by}}}", "x"))
+    jobs = {
+        cell.name: job_of(plan.trial(sweep, cell, 0, {}), sweep, Storage(str(tmp_path)), PREPARED)
+        for cell in plan.cells(sweep)
+    }
+    taken = {name: (job.workers, job.cpus, job.stalled_after) for name, job in jobs.items()}
+    assert taken == {
+        "dcgan_batch_size=16": ((1,), 1.0, 120.0),
+        "dcgan_batch_size=12": ((1,), 1.0, 120.0),
+        "resnet_batch_size=16": ((2, 4, 8), 3.0, 120.0),
+        "resnet_batch_size=12": ((2, 3, 4, 6), 3.0, 120.0),
+    }

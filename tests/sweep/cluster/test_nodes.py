@@ -27,16 +27,22 @@ def look(monkeypatch):
     """What is said of three trials, two of which wait, on a cluster that tells this."""
     monkeypatch.setattr(nodes, "PATIENCE_SECONDS", 0.0)
     said: list[str] = []
-    study = SimpleNamespace(counted_until={"a": None, "b": 5.0, "c": None}, spec=None)
+    records = {trial: SimpleNamespace(config={"norm": trial}) for trial in "abc"}
+    study = SimpleNamespace(
+        counted_until={"a": None, "b": 5.0, "c": None}, spec=None, records=records
+    )
     watch = nodes.Watch(study, said.append)
 
-    def look(*, autoscaling: bool = True, **told) -> list[str]:
+    def look(*, autoscaling: bool = True, by=None, **told) -> list[str]:
         scale = Scale(
-            cpus_per_worker=2, gpus_per_worker=1, max_concurrent=3, autoscaling=autoscaling
-        )
+            cpus_per_worker=2, gpus_per_worker=1, max_concurrent=3, autoscaling=autoscaling,
+            by=by or {},
+        )  # fmt: skip
         study.spec = SimpleNamespace(scale=scale)
         groups = told.pop("groups", 2)
-        waiting = tuple((str(index), (ONE_GPU,)) for index in range(groups))
+        if isinstance(groups, int):
+            groups = [(ONE_GPU,)] * groups
+        waiting = tuple((str(index), bundles) for index, bundles in enumerate(groups))
         monkeypatch.setattr(ray_quirks, "scaling", lambda: Scaling(**told, waiting=waiting))
         said.clear()
         watch.look()
@@ -72,6 +78,21 @@ def test_what_is_unchanged_is_told_again_with_its_time(look, monkeypatch):
 
 def test_workers_that_are_only_slow_to_start_are_not_told(look):
     assert look(alive=True, groups=0) == []
+
+
+HEAVY = {"norm": {"c": {"workers": 2}}}
+
+
+def test_trials_of_different_weight_are_counted_each_by_what_it_asks_for(look):
+    waiting = [(ONE_GPU,), (ONE_GPU, ONE_GPU), (ONE_GPU,) * 3]  # the last is another sweep's
+    asks = "1 workers of 2 CPUs and 1 GPUs, or 2 workers of 2 CPUs and 1 GPUs each"
+    assert look(by=HEAVY, groups=waiting, alive=True) == [
+        f"2 of 3 trials wait for resources, {asks}; the autoscaler has started none yet"
+    ]
+
+
+def test_a_heavier_trial_that_waits_for_lighter_ones_is_not_told(look):
+    assert look(by=HEAVY, groups=[(ONE_GPU, ONE_GPU)], autoscaling=False) == []
 
 
 def test_trial_has_started_when_its_workers_have_spoken(tmp_path):

@@ -5,12 +5,14 @@ import pytest
 from rich.console import Console
 
 from raygan.errors import ConfigError
+from raygan.folder import SPEEDS_FILE
 from raygan.gan.speed import Speed
 from raygan.storage import Storage
 from raygan.sweep.commands import preview
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.estimate import STARTUP_SECONDS
 from raygan.sweep.study.power import parse_sd, say_power
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
@@ -43,6 +45,26 @@ def shown(sweep, monkeypatch):
         return capture.get()
 
     return shown
+
+
+def test_plan_shows_what_the_trials_of_each_cell_take(tmp_path, monkeypatch):
+    by = "{norm: {wn: {workers: 4}}}"
+    text = SWEEP.replace("gpus_per_worker: 0.5", f"gpus_per_worker: 1, by: {by}")
+    heavier = spec.validate(parse(f"{text}storage: {tmp_path}", "x"))
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (4, None))
+    content = {cell: asdict(Speed(1.0, 9.0)) for cell in ("bn", "wn")}
+    (Storage(str(tmp_path)) / "norms").write(SPEEDS_FILE, json.dumps(content).encode())
+    console = Console(width=160)
+    with console.capture() as capture:
+        preview.show_plan(heavier, console, None, calibrate=False)
+    output = capture.get()
+    assert "each trial of bn: 1 workers × (1 CPUs, 1 GPUs)\n" in output
+    assert "each trial of wn: 4 workers × (1 CPUs, 1 GPUs); at once: 4\n" in output
+    # 12 trials of 9,000 s, 9 evaluations and a start in each cell: with one GPU, and with four
+    hours = 12 * (9000 + 9 * 9 + STARTUP_SECONDS) / 3600
+    assert f"{2 * hours:.2f} trial-hours, {5 * hours:.2f} GPU-hours" in output
+    # final tests: 6 generators of each cell, as long as 520 evaluations by as many workers
+    assert f"in addition, {6 * 9 * (1 + 4) * 520 / 3600:.2f} worker-hours" in output
 
 
 def test_plan_counts_what_will_run(shown):
