@@ -152,15 +152,13 @@ class Watch:
             self._words.stop()
             return
         spec = self._study.spec
-        if spec.scale.by and not spec.scale.autoscaling and len(counted) > len(waiting):
-            # a heavier trial waits until lighter ones end, as it should
-            self._words.stop()
-            return
         scales = {tune.asks(s): s for s in (self._scale(trial) for trial in late)}
         forms = {form for scale in scales.values() for form in _forms(scale)}
         told = ray_quirks.scaling()
         count = min(len(late), sum(bundles in forms for _, bundles in told.waiting))
-        if not count:  # its workers are starting, however slowly
+        # where trials differ, a heavier one waits until lighter ones end, as it should
+        others = spec.scale.by and not spec.scale.autoscaling and count < len(counted)
+        if not count or others:  # its workers are starting, however slowly
             self._words.stop()
             return
         each = ", or ".join(scales)

@@ -42,7 +42,7 @@ def train_worker(config: dict[str, Any]) -> None:
     try:
         if count > 1:
             _join(rank, count, gpu=job.gpus > 0)
-        _train(job, rank)
+        _train(job, rank, count)
     except Exception as error:
         # storage may answer again; and the others may wait in a collective: Ray Train ends them
         if isinstance(error, OSError) or isinstance(error.__cause__, OSError) or count > 1:
@@ -54,7 +54,7 @@ def train_worker(config: dict[str, Any]) -> None:
     ray_quirks.flush_reports()
 
 
-def _train(job: Job, rank: int) -> None:
+def _train(job: Job, rank: int, count: int) -> None:
     import ray.train
     import torch
 
@@ -82,9 +82,13 @@ def _train(job: Job, rank: int) -> None:
     else:
         state = TrainState.restore(saved, device, config=config, shape=images.shape)
     notes = [f"{reason}; resumed after iteration {state.step}" for reason in passed_over]
+    if len(job.workers) > 1:
+        notes.append(f"trained by {count} of at most {job.workers[-1]} workers from iteration "
+                     f"{state.step} on")  # fmt: skip
     # the first word: time counts from here; and what was evaluated before is told again, since a
     # report may have been lost with its driver
-    ray.train.report({"step": state.step, "history": list(state.history), "notes": notes})
+    first = {"step": state.step, "history": list(state.history), "notes": notes, "workers": count}
+    ray.train.report(first)
 
     written: list[int] = []
     keeper = Keeper(

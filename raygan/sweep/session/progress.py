@@ -88,7 +88,9 @@ class Progress:
             done = f"{ended} of {self._study.trial_count} done, {describe_spent(self._study)}"
             if left is not None:
                 done += f", about {duration(left)} left"
-            text = f"started (trial {record.id}; {done}){resumed}"
+            count = self._study.workers.get(record.id, 1)
+            workers = f" with {count} workers" if count > 1 else ""
+            text = f"started{workers} (trial {record.id}; {done}){resumed}"
         elif event == "noted":
             text = "; ".join(shown(note, REASON) for note in record.notes)
         elif event == "evaluated" and record.history:

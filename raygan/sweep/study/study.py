@@ -86,11 +86,12 @@ class Study:
         workers report."""
         self.resumed: dict[str, int] = {}
         """By started trial, the iteration of the checkpoint that its workers loaded; 0: none."""
+        self.workers: dict[str, int] = {}
+        """By trial, how many workers it has or had last."""
         self.listeners: list[Listener] = []
         self.checkpoint_bytes = 0
         """Size of the largest checkpoint that a worker has reported."""
         self._scales = {c.name: spec.scale.of(c.values) for c in plan.cells(spec)}
-        self._workers: dict[str, int] = {}
         self.look = looks.looks(spec)[0]
         """The current look: seeds of each of the best settings, and the level of its claims."""
         self.clock = Clock(storage, self.now)
@@ -201,14 +202,14 @@ class Study:
         record = self.records[trial]
         self._heard[trial] = self.now()
         self._count_time(trial)
+        if WORKERS in report:
+            self.workers[trial] = int(report[WORKERS])
         if trial in self.counted_until:
             first = self.counted_until[trial] is None
             self.counted_until[trial] = self.now()
             if first:
                 self.resumed[trial] = int(report.get(STEP, 0))
                 self._tell("started", record)
-        if WORKERS in report:
-            self._workers[trial] = int(report[WORKERS])
         self.checkpoint_bytes = max(self.checkpoint_bytes, report.get(SIZE, 0))
         if report.get(OUTCOME) in get_args(Outcome):
             record.outcome, record.reason = report[OUTCOME], report.get(REASON)
@@ -324,7 +325,7 @@ class Study:
     def _gpus(self, trial: str) -> float:
         """GPUs that ``trial`` holds."""
         scale = self._scales[self.records[trial].cell]
-        return self._workers.get(trial, scale.most) * scale.gpus_per_worker
+        return self.workers.get(trial, scale.most) * scale.gpus_per_worker
 
     def _add(self, record: TrialRecord) -> None:
         self._seconds += record.seconds
