@@ -38,7 +38,8 @@ class Copying(Generic[C]):
         """``copy``: copies the change of a key; if it raises, the change is copied again later.
         ``told``: called with each error, and with None once all that had failed is copied."""
         self._copy, self._told = copy, told
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed, self._advanced = threading.Condition(lock), threading.Condition(lock)
         self._waiting: dict[str, C] = {}
         self._busy: dict[str, C] = {}
         self._failed: set[str] = set()
@@ -59,7 +60,7 @@ class Copying(Generic[C]):
         with self._changed:
             before = self._waiting.get(key)
             self._waiting[key] = change if before is None else before.joined(change)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def pending(self) -> list[C]:
         """The changes that are not copied yet."""
@@ -79,7 +80,7 @@ class Copying(Generic[C]):
             while self._waiting or self._busy:
                 done = self._done
                 left = deadline - time.monotonic()
-                if not self._changed.wait_for(lambda done=done: self._done > done, timeout=left):  # type: ignore[misc]
+                if not self._advanced.wait_for(lambda done=done: self._done > done, timeout=left):  # type: ignore[misc]
                     return False
                 if extended:
                     deadline = time.monotonic() + seconds
@@ -103,12 +104,14 @@ class Copying(Generic[C]):
                 else:
                     self._put_back(key, change)
                     self._back_off(problem, current)
-                self._changed.notify_all()
+                self._changed.notify()  # a later change of this key can be copied
 
     def _succeeded(self, key: str, current: bool) -> None:
         self._done += 1
-        if current:
+        self._advanced.notify_all()
+        if current and self._failures:
             self._failures = 0
+            self._changed.notify_all()
         if key in self._failed:
             self._failed.discard(key)
             if not self._failed:
