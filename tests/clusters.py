@@ -262,8 +262,8 @@ def sweep(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 TRIALS = ("vanilla-000", "bn-000", "wn-000")
 NORMS = {"norm": ["vanilla", "bn", "wn"]}
-LONGER = {"iterations": 60, "reconstruction_steps": 300}
-"""Half a second per evaluation: time to be killed in."""
+LONGER = {"iterations": 60, "reconstruction_steps": 300, "checkpoint_every": 10}
+"""Half a second per evaluation, time to be killed in, and a checkpoint at each."""
 
 
 @pytest.fixture(scope="session")
