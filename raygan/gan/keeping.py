@@ -73,7 +73,8 @@ class Keeper:
         speed = (step - self._met) / max(now - self._met_at, 1e-9)
         length = max(1, min(int(MEETING_SECONDS * speed), 2 * self._length))
         late = self._seconds is not None and now - self._kept_at >= self._seconds
-        due, self._length = self._agree(late or self._at_once(), length, device)
+        at_once = self._at_once()  # by all workers, whatever their clocks say
+        due, self._length = self._agree(late or at_once, length, device)
         self._met, self._met_at, self._meeting = step, now, step + self._length
         return due or (self._iterations is not None and step % self._iterations == 0)
 

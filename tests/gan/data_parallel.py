@@ -111,6 +111,11 @@ def resumed() -> dict[str, Any]:
     saved: list[Any] = []
     kept: list[int] = []
     clock = itertools.count(step=1 if Workers().rank == 0 else 100).__next__
+    asked: list[bool] = []
+
+    def at_once() -> bool:
+        asked.append(False)
+        return asked[-1]
 
     class Each(Keeper):
         def keep(self, state: TrainState) -> None:
@@ -118,7 +123,7 @@ def resumed() -> dict[str, Any]:
             self.finish()
             kept.append(state.step)
 
-    keeper = Each("1s", saved.append, clock=clock)
+    keeper = Each("2s", saved.append, at_once=at_once, clock=clock)
     state = TrainState.create(run, SHAPE)
     expected = [_lasting(e) for e in train(run, images, state, keeper=keeper)]
     got = {}
@@ -129,7 +134,7 @@ def resumed() -> dict[str, Any]:
     for each in saved:
         again = TrainState.restore(each)
         got[each["step"]] = [_lasting(e) for e in train(run, images, again)]
-    return {"kept": kept, "expected": expected, "got": got}
+    return {"kept": kept, "asked": len(asked), "expected": expected, "got": got}
 
 
 def _lasting(evaluation: Evaluation) -> dict[str, float]:
