@@ -25,6 +25,8 @@ from raygan.sweep.stopping.rules import is_exempt, make_stopper
 from raygan.sweep.study.search import CellSearch
 
 _TO_THE_END = Stopper()
+MEASURED_SECONDS = 60.0
+"""The speed of a cell is known once its trials have run for so long, all together."""
 
 
 def verdict_records(
@@ -190,15 +192,19 @@ class CellStudy:
         """Seeds of each of the best settings at the current look (:mod:`.looks`)."""
         self.version = 0
         """Grows with each change of what is replicated."""
+        self.idle = False
+        """Whether no trial is due until one that runs has an outcome, or the look changes."""
         self._spec, self._cell = spec, cell
         self._search = CellSearch(spec, cell.name, journal, repeat=cell.repeat)
-        self._stopper = make_stopper(spec.stopping(), longest(spec, cell.values))
+        self._iterations = longest(spec, cell.values)
+        self._stopper = make_stopper(spec.stopping(), self._iterations)
         self._open: dict[Kind, set[str]] = {"search": set(), "replicate": set()}
         self._failed_early: list[tuple[int, str]] = []  # a heap, by their place in the records
         self._places: dict[str, int] = {}
         self._settings: list[Setting] | None = None
         self._ids: dict[int, list[str]] = {}
         self._begun = 0
+        self._seconds, self._steps = 0.0, 0
         self._twice: tuple[tuple[int, int], int] | None = None
 
     @property
@@ -229,8 +235,28 @@ class CellStudy:
             self._twice = (now, len(trained_twice(self._spec, self.records.values())))
         return self._twice[1]
 
+    def took(self, seconds: float, iterations: int = 0) -> None:
+        """A trial has taken so many seconds more, or has so many iterations more."""
+        self._seconds += seconds
+        self._steps += iterations
+
+    def seconds_left(self, at_once: float) -> float | None:
+        """Seconds until the cell can be complete if ``at_once`` of its trials run at the same time:
+        its trials that have not begun, and then the time that cannot be shortened by more GPUs, of
+        one trial of the search and one replicate. None if its speed is not known yet."""
+        if self._seconds < MEASURED_SECONDS or not self._steps:
+            return None
+        trial = self._iterations * self._seconds / self._steps
+        searches = self._search.left > 0 or self.searches
+        replicates = plan.replicates_per_cell(self._spec, self.seeds)
+        if not searches:
+            replicates = len(self._planned(self.seeds)) - self._begun
+        in_a_row = searches + (replicates > 0)
+        return trial * ((self._search.left + replicates) / at_once + in_a_row)
+
     def add(self, record: TrialRecord) -> None:
         """One more record of the cell."""
+        self.took(record.seconds, record.step)
         self._places.setdefault(record.id, len(self.records))
         self.records[record.id] = record
         if record.kind == "search":
@@ -242,6 +268,7 @@ class CellStudy:
 
     def decided(self, record: TrialRecord) -> None:
         """``record`` has an outcome now."""
+        self.idle = False
         self._open[record.kind].discard(record.id)
         if not self._is_usual(record):
             self._change()
@@ -253,6 +280,7 @@ class CellStudy:
         if (planned := self._due()) is not None:
             return planned
         asked = self._search.ask()
+        self.idle = asked is None
         return None if asked is None else plan.trial(self._spec, self._cell, *asked)
 
     def is_over(self, seeds: int) -> bool:

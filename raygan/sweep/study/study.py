@@ -172,7 +172,11 @@ class Study:
         return self._reached(self.spec.budget)
 
     def next_trial(self) -> TrialPlan | None:
-        """The next trial, or None if none is due. The cell with the fewest trials is first."""
+        """The next trial, or None if none is due.
+
+        Its cell is the one that will take longest, by the measured speeds: so that it does not run
+        alone in the end. Until all speeds are known, the cell with the fewest trials is first.
+        """
         self.clock.run()
         if self.storage_error is not None:
             return None
@@ -180,7 +184,7 @@ class Study:
             return self._unfinished.popleft()
         if self.exhausted:
             return None
-        for cell in sorted(self.cells.values(), key=lambda cell: len(cell.records)):
+        for cell in self._in_turn():
             if (planned := cell.next_trial()) is not None:
                 self._add(_record(planned))
                 self._save(self.records[planned.id])
@@ -219,6 +223,7 @@ class Study:
         points = [*report.get(HISTORY, []), *_point(report)]
         before = record.step
         added = record.merge([point for point in points if _finite(point)])
+        self.cells[record.cell].took(0.0, record.step - before)
         stop = record.outcome is not None
         for point in added:
             stops = self.cells[record.cell].heard(record, int(point[STEP]), point[LOSS])
@@ -306,6 +311,15 @@ class Study:
         """The trial of ``cell`` with the lowest end loss; a replicate if there is one."""
         return self.cells[cell].best()
 
+    def _in_turn(self) -> list[CellStudy]:
+        """The cells of which a trial may be due, in the order in which they are asked."""
+        cells = [cell for cell in self.cells.values() if not cell.idle]
+        at_once = max(1, len(self.counted_until)) / max(1, len(cells))
+        left = {cell.name: cell.seconds_left(at_once) for cell in cells}
+        if None in left.values():
+            return sorted(cells, key=lambda cell: len(cell.records))
+        return sorted(cells, key=lambda cell: left[cell.name] or 0.0, reverse=True)
+
     def _pauses(self, record: TrialRecord, before: int) -> bool:
         """Whether the budget is overspent and ``record`` has reached a rung since ``before``."""
         if record.step >= record.config["iterations"] or not self._overspent:
@@ -357,7 +371,8 @@ class Study:
             self.spec, lambda seeds: all(cell.is_over(seeds) for cell in cells), self._is_settled
         )
         for cell in cells:
-            cell.seeds = self.look[0]
+            if cell.seeds != self.look[0]:
+                cell.seeds, cell.idle = self.look[0], False
 
     def _is_settled(self, seeds: int, level: float) -> bool:
         # of a look that is over, nothing changes unless a cell replicates something else
@@ -387,6 +402,7 @@ class Study:
             gpu_seconds = seconds * self._gpus(trial)
             record.seconds += seconds
             record.gpu_seconds += gpu_seconds
+            self.cells[record.cell].took(seconds)
             self._seconds += seconds
             self._gpu_seconds += gpu_seconds
 

@@ -1,5 +1,6 @@
 """Decisions are cheap: no step of a sweep walks all records, and none decides anything else."""
 
+import heapq
 import random
 import uuid
 from dataclasses import replace
@@ -208,3 +209,79 @@ def test_a_look_is_judged_once_while_the_seeds_of_the_next_are_trained(monkeypat
         play(study, planned.id, 0.1 + 0.001 * (planned.index % 3))
     assert study.complete
     assert judged == [5, 7]
+
+
+SPEEDS = """
+name: a
+grid: {architecture: [dcgan, resnet]}
+search: {method: random, trials: 12, lr: {min: 1e-5, max: 1e-3}}
+stop: {rule: none}
+replicate: {seeds: 3}
+train: {iterations: 40, evaluate_every: 10, seed: 7}
+"""
+
+
+def run_at(speeds: dict[str, float], at_once: int, study: Study, now: list[float]) -> list[str]:
+    """Run all trials in virtual time, a cell's trial taking ``speeds`` seconds per 10 iterations.
+    Returns their cells, in the order of their starts."""
+    order: list[str] = []
+    running: list[tuple[float, int, str]] = []
+    while True:
+        while len(running) < at_once and (planned := study.next_trial()) is not None:
+            order.append(planned.cell)
+            study.started(planned.id)
+            study.heard(planned.id, {"step": 0})
+            heapq.heappush(running, (now[0] + speeds[planned.cell], len(order), planned.id))
+        if not running:
+            assert study.complete
+            return order
+        now[0], number, trial = heapq.heappop(running)
+        record = study.records[trial]
+        study.heard(trial, {"step": record.step + 10, LOSS: 0.1 + 0.01 * record.index})
+        if record.step == 40:
+            study.ended(trial)
+        else:
+            heapq.heappush(running, (now[0] + speeds[record.cell], number, trial))
+
+
+def test_cells_that_take_longer_start_more_trials_so_that_all_end_together():
+    now = [0.0]
+    order = run_at(
+        {"dcgan": 100.0, "resnet": 300.0}, 4, open_study(SPEEDS, now=lambda: now[0]), now
+    )
+    assert order[:4] == ["dcgan", "resnet"] * 2  # no speed is known yet
+    assert order[4:12].count("resnet") >= 6
+    # 30 trials of 400 and 1,200 seconds, four at a time
+    assert now[0] <= 1.1 * 15 * (400 + 1200) / 4
+
+
+def test_cells_of_the_same_speed_take_turns():
+    now = [0.0]
+    order = run_at(
+        {"dcgan": 100.0, "resnet": 100.0}, 4, open_study(SPEEDS, now=lambda: now[0]), now
+    )
+    for count in range(2, 24, 2):
+        assert abs(order[:count].count("dcgan") - count / 2) <= 1
+
+
+def test_a_resumed_study_knows_the_speeds_from_its_records(monkeypatch):
+    now, kept = [0.0], {}
+    study = open_study(SPEEDS, now=lambda: now[0])
+    for cell, seconds in (("dcgan", 100.0), ("resnet", 300.0)):
+        trial = study.next_trial().id
+        assert study.records[trial].cell == cell
+        study.started(trial)
+        study.heard(trial, {"step": 0})
+        now[0] += seconds
+        study.heard(trial, {"step": 40, LOSS: 0.1})
+        study.ended(trial)
+    kept = dict(study.records)
+    monkeypatch.setattr("raygan.records.load_all", lambda *_, **__: kept)
+    again = open_study(SPEEDS, now=lambda: now[0])
+    assert [again.next_trial().cell for _ in range(4)] == ["resnet"] * 4
+
+
+def test_speeds_that_were_not_measured_for_long_change_nothing():
+    now = [0.0]
+    study = open_study(SPEEDS, now=lambda: now[0])
+    assert run_at({"dcgan": 0.1, "resnet": 0.3}, 4, study, now)[:12] == ["dcgan", "resnet"] * 6
