@@ -14,7 +14,8 @@ trial, as in Ray. Each start takes 30 to 60 seconds.
     verdict    hours until the study is complete
     chain      the longest search trial and the longest replicate of the slowest cell, one after
                the other: no number of GPUs makes the sweep shorter
-    starved    GPUs that are there, while the study has no trial to give
+    starved    GPUs that are there, while the study has no trial to give. While a search runs,
+               replicates of the settings that lead could use them; after all searches, nothing.
     unused     replicates that the verdict does not rest on in the end
 
 `--against FOLDER`: the same with the raygan of another checkout.
@@ -53,6 +54,7 @@ DCGAN_SECONDS = 0.01
 """Of one iteration; bn."""
 SLOWER = {"dcgan": 1.0, "resnet": 3.0}
 HOUR = 3600.0
+STARVED = ("starved while a search runs", "starved after all searches")
 SWEEP = """
 name: fleet
 grid: {{norm: [{norms}], architecture: [{architectures}]}}
@@ -146,7 +148,8 @@ class Fleet:
         while not self.study.complete:
             at, _, what, given = heapq.heappop(self.events)
             idle = sum(self.free.values()) * GPUS_PER_TRIAL
-            self.spent["idle"] += idle * (at - self.now)
+            searches = sum(self.ended.values()) < self.load.trials * len(self.study.cells)
+            self.spent["idle early" if searches else "idle late"] += idle * (at - self.now)
             down = self.load.gpus - GPUS_PER_NODE * len(self.free)
             self.spent["down"] += down * (at - self.now)
             self.now = at
@@ -293,7 +296,8 @@ def measure(load: Load) -> dict[str, Any]:
         "start-up": spent["start-up"] / HOUR,
         "repeated": spent["repeated"] / HOUR,
         "unused": wasted / HOUR,
-        "starved": spent["idle"] / HOUR,
+        "starved while a search runs": spent["idle early"] / HOUR,
+        "starved after all searches": spent["idle late"] / HOUR,
         "down": spent["down"] / HOUR,
         "first starved": (fleet.first_starved or fleet.now) / HOUR,
         "peak": max(fleet.evaluations.values()) / 60,
@@ -360,7 +364,7 @@ def _show(arm: str, runs: list[dict[str, Any]]) -> None:
         f"ideal {mid('ideal'):.2f} h, chain {mid('chain'):.2f} h, used {mid('used'):.0%}, "
         f"{mid('peak'):.1f} evaluations/s at the peak, {mid('trials'):.0f} trials"
     )
-    waste = ("start-up", "repeated", "unused", "starved", "down")
+    waste = ("start-up", "repeated", "unused", "down", *STARVED)
     print("    GPU-hours: " + ", ".join(f"{name} {mid(name):.0f}" for name in waste))
     print(f"    the first GPU is starved after {mid('first starved'):.2f} h", end="; ")
     ends = runs[0]["search ends"]

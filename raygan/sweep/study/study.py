@@ -220,9 +220,10 @@ class Study:
             self.cells[record.cell].decided(record)
         notes = [note for note in report.get(NOTES, []) if note not in record.notes]
         record.notes += notes
-        points = [*report.get(HISTORY, []), *_point(report)]
         before = record.step
-        added = record.merge([point for point in points if _finite(point)])
+        points = [*report.get(HISTORY, []), *_point(report)]
+        # a trial that is resumed tells all of its history again
+        added = record.merge([p for p in points if p[STEP] > before and _finite(p)])
         self.cells[record.cell].took(0.0, record.step - before)
         stop = record.outcome is not None
         for point in added:

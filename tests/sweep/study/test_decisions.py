@@ -14,6 +14,7 @@ from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import looks
+from raygan.sweep.study import study as study_module
 from raygan.sweep.study.cell import is_to_retry, replicate_ids, settings
 from raygan.sweep.study.study import Study
 
@@ -285,3 +286,22 @@ def test_speeds_that_were_not_measured_for_long_change_nothing():
     now = [0.0]
     study = open_study(SPEEDS, now=lambda: now[0])
     assert run_at({"dcgan": 0.1, "resnet": 0.3}, 4, study, now)[:12] == ["dcgan", "resnet"] * 6
+
+
+def test_of_a_resumed_trial_only_new_evaluations_are_looked_at(monkeypatch):
+    looked = []
+    real = study_module._finite
+    monkeypatch.setattr(
+        study_module, "_finite", lambda point: looked.append(point["step"]) or real(point)
+    )
+    study = open_study()
+    trial = study.next_trial().id
+    for step in (10, 20, 30):
+        study.heard(trial, {"step": step, LOSS: 0.1})
+    looked.clear()
+    history = [{"step": float(step), LOSS: 0.1} for step in (10, 20, 30)]
+    study.started(trial)
+    study.heard(trial, {"step": 30, "history": history})
+    study.heard(trial, {"step": 40, LOSS: 0.1, "history": history})
+    assert looked == [40]
+    assert study.records[trial].step == 40
