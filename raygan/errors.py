@@ -6,6 +6,7 @@ RayganError             anything else, such as a damaged record
 │   └── UnusableError   one image cannot be used; defined in raygan.data.decode
 ├── PictureError        a stored picture cannot be shown; defined in raygan.pictures
 ├── CheckpointError     a checkpoint is not whole, or belongs to another configuration
+├── StalledError        a worker made no progress for too long
 ├── ResourceError       the cluster cannot hold what was asked for
 ├── LockedError         another process runs this sweep
 └── TrackingError       the MLflow server or store cannot be used
@@ -41,6 +42,10 @@ class DataError(RayganError):
 
 class CheckpointError(RayganError):
     """A checkpoint is not whole, or belongs to another configuration."""
+
+
+class StalledError(RayganError):
+    """A worker made no progress for too long; it is ended, and its trial resumes."""
 
 
 class ResourceError(RayganError):

@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    ("errors", "shown", "addresses", "version", "stored", "local_files", "retries", "storage", "folder",
-     "recipe", "behind"),
+    ("errors", "shown", "liveness", "addresses", "version", "stored", "local_files", "retries", "storage",
+     "folder", "recipe", "behind"),
     ("data",),
     ("gan",),
     ("records", "pictures", "checkpoints"),

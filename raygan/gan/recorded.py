@@ -15,8 +15,13 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
+from raygan import liveness
+
 WARM_UP = 3
 """Calls before the recording, in which libraries load kernels and optimizers allocate memory."""
+PACE = 16
+"""A GPU is at most twice so many calls behind. Calls count as progress, and a GPU that hangs must
+not take in an hour of them."""
 
 
 class Recorded:
@@ -44,9 +49,22 @@ class Recorded:
         self._given: list[Tensor | None] = []
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._started = 0
+        self._behind: torch.cuda.Event | None = None
 
     def __call__(self, *given: Tensor | None) -> None:
         """Do the work on ``given``, which have the same shapes, dtypes and layouts at each call."""
+        self._call(given)
+        self._started += 1
+        if self._started % PACE == 0 and torch.cuda.is_initialized():
+            event = torch.cuda.Event()
+            event.record()
+            if self._behind is not None:
+                self._behind.synchronize()
+            self._behind = event
+        liveness.progress()
+
+    def _call(self, given: tuple[Tensor | None, ...]) -> None:
         if not self._on_gpu:
             self._work(*given)
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import faulthandler
 import json
 import logging
 import os
@@ -20,11 +21,12 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raygan.addresses import is_address
-from raygan.errors import DataError, ResourceError
+from raygan.errors import DataError, ResourceError, StalledError
 from raygan.shown import COLORS, shown
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ TRIAL_SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 """The same of the process of a trial, where Train's controller runs."""
+HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+"""The same: for how long a worker's process may not answer, by default 10 minutes. A process that
+is stopped cannot notice it itself."""
 NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """The same where there is one node, which nothing can preempt: each trial would start a process
 that watches for it."""
@@ -308,7 +313,42 @@ def trainer_class() -> type[DataParallelTrainer]:
     return Trainer
 
 
-def relay() -> UserCallback:
+def end_stalled(seconds: float) -> None:
+    """End this worker, and with it all of its trial, since it made no progress for ``seconds``.
+
+    To be called on any thread: that of the training may never return. Its stack is printed.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    with suppress(Exception):  # the log may lie on a disk that hangs
+        faulthandler.dump_traceback()
+    error = StalledError(f"a worker made no progress for {seconds:g} s")
+    get_train_context().execution_context.training_thread_runner.get_exception_queue().put(error)
+
+
+def stall(error: BaseException) -> str | None:
+    """What to say of workers that were ended because one of them made no progress; None: they were
+    lost for another reason."""
+    for inner in [error, *getattr(error, "worker_failures", {}).values()]:
+        if isinstance(inner, StalledError):
+            return str(inner)
+        if type(inner).__name__ == "WorkerHealthCheckTimeoutError":
+            limit = float(os.environ.get(HEALTH_TIMEOUT, "600"))
+            return f"the process of a worker did not answer for {limit:g} s"
+    return None
+
+
+@dataclass
+class Relayed:
+    """What :func:`relay` has passed on, and what it shall say with the next report."""
+
+    newest: int = 0
+    """Iterations at the newest evaluation."""
+    notes: list[str] = field(default_factory=list)
+    """Notes for the record of the trial."""
+
+
+def relay(relayed: Relayed | None = None) -> UserCallback:
     """Reports to Tune what the first worker reports to Train; returns when Tune has taken it in.
 
     Ray 2.60's own ``TuneReportCallback`` does so through a queue with a process of its own, which
@@ -317,6 +357,8 @@ def relay() -> UserCallback:
     import ray.tune
     from ray.train import UserCallback
 
+    known = relayed or Relayed()
+
     class Relay(UserCallback):
         def after_report(
             self,
@@ -324,7 +366,13 @@ def relay() -> UserCallback:
             metrics: list[dict[str, Any]],
             checkpoint: Any,  # noqa: ARG002
         ) -> None:
-            ray.tune.report(metrics[0])
+            report = metrics[0]
+            if known.notes:
+                report = {**report, "notes": [*known.notes, *report.get("notes", [])]}
+                known.notes.clear()
+            if "val/reconstruction_loss" in report:
+                known.newest = max(known.newest, report["step"])
+            ray.tune.report(report)
 
     return Relay()
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from raygan.storage import Storage
 
 WORKER_FAILURES = 3
-"""How often in a row the workers of a trial may be lost without a new checkpoint in between."""
+"""How often in a row the workers of a trial may be lost without a new checkpoint, and without a new
+evaluation, in between."""
 RETRY_ADVICE = "--retry-failed runs it again from there"
 
 
@@ -29,6 +30,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """
     job = Job(**config)
     ray_quirks.set_in_environment(ray_quirks.TRIAL_SETTINGS)
+    ray_quirks.set_in_environment({ray_quirks.HEALTH_TIMEOUT: str(job.stalled_after)})
     import ray
 
     if len(ray.nodes()) == 1:
@@ -52,6 +54,7 @@ def run_trial(config: dict[str, Any]) -> None:
     if job.gpus > 0:
         resources["GPU"] = job.gpus
     trainer = ray_quirks.trainer_class()
+    relayed = ray_quirks.Relayed()
 
     def fit() -> None:
         trainer(
@@ -65,7 +68,7 @@ def run_trial(config: dict[str, Any]) -> None:
                 storage_path=home.parent,
                 # Ray Train counts failures for the whole life of a run: they are counted here
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
-                callbacks=[ray_quirks.relay()],
+                callbacks=[ray_quirks.relay(relayed)],
             ),
         ).fit()
 
@@ -76,9 +79,11 @@ def run_trial(config: dict[str, Any]) -> None:
 
     def newest_step() -> int:
         steps = patiently(lambda: [step for step, _ in find_checkpoints(home)], what)
-        return max(steps, default=0)
+        return max([*steps, relayed.newest])
 
-    reason = _until_it_fails(fit, newest_step, TrainingFailedError, lambda: _wait_for(home))
+    reason = _until_it_fails(
+        fit, newest_step, TrainingFailedError, lambda: _wait_for(home), relayed.notes.append
+    )
     if reason is not None:
         # an outcome: started again by Tune, it would come again
         ray.tune.report({"step": 0, "outcome": "failed", "reason": reason})
@@ -89,12 +94,14 @@ def _until_it_fails(
     newest_step: Callable[[], int],
     lost: type[Exception],
     waited: Callable[[], bool],
+    note: Callable[[str], None],
 ) -> str | None:
     """Call ``fit`` until it returns, again each time that it raises ``lost``.
 
     Returns why it is given up: it has raised so more than :data:`WORKER_FAILURES` times with the
-    same ``newest_step()`` of a checkpoint. Times after which ``waited()`` is true do not count:
-    the storage was full or away.
+    same ``newest_step()``, the newest checkpoint or evaluation that there has been. Times after
+    which ``waited()`` is true do not count: the storage was full or away. ``note``: takes what is
+    to be said of a worker that made no progress.
     """
     failures, step = 0, newest_step()
     while True:
@@ -106,10 +113,12 @@ def _until_it_fails(
                 continue
             if not isinstance(error, lost):
                 raise
-            before, step = step, newest_step()
+            before, step = step, max(step, newest_step())
             failures = failures + 1 if step == before else 1
+            if (stall := ray_quirks.stall(error)) is not None:
+                note(f"{stall}, after iteration {step}; the trial was started again")
             if failures > WORKER_FAILURES:
-                after = f"after iteration {step}" if step else "before the first checkpoint"
+                after = f"after iteration {step}" if step else "before the first evaluation"
                 return (
                     f"its workers were lost {failures} times in a row {after}, the last time "
                     f"because: {ray_quirks.cause_of(error)}; {RETRY_ADVICE}"

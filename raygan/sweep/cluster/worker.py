@@ -34,15 +34,16 @@ def train_worker(config: dict[str, Any]) -> None:
     """
     import ray.train
 
-    from raygan import recipe
+    from raygan import liveness, recipe
 
     job = Job(**config)
     context = ray.train.get_context()
     rank, count = context.get_world_rank(), context.get_world_size()
     try:
-        if count > 1:
-            _join(rank, count, gpu=job.gpus > 0)
-        _train(job, rank, count)
+        with liveness.Watch(job.stalled_after, lambda: ray_quirks.end_stalled(job.stalled_after)):
+            if count > 1:
+                _join(rank, count, gpu=job.gpus > 0)
+            _train(job, rank, count)
     except Exception as error:
         # storage may answer again; and the others may wait in a collective: Ray Train ends them
         if isinstance(error, OSError) or isinstance(error.__cause__, OSError) or count > 1:
@@ -63,11 +64,13 @@ def _train(job: Job, rank: int, count: int) -> None:
     from raygan.gan.keeping import Keeper
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
+    from raygan.liveness import handed_out, waiting
     from raygan.retries import patiently
     from raygan.storage import Storage
 
     config = job.train_config()
-    images = load_images(job)
+    with waiting():
+        images = load_images(job)
     device = torch.device("cpu")
     if job.gpus > 0:
         import ray.train.torch
@@ -76,7 +79,10 @@ def _train(job: Job, rank: int, count: int) -> None:
         torch.cuda.set_device(device)
     home = Storage(job.folder)
     shelf = Shelf(home)
-    saved, passed_over = patiently(lambda: _newest(shelf, home), f"{home.uri} cannot be reached")
+    with waiting():
+        saved, passed_over = patiently(
+            lambda: _newest(shelf, home), f"{home.uri} cannot be reached"
+        )
     if saved is None:
         state = TrainState.create(config, images.shape, device)
     else:
@@ -88,7 +94,8 @@ def _train(job: Job, rank: int, count: int) -> None:
     # the first word: time counts from here; and what was evaluated before is told again, since a
     # report may have been lost with its driver
     first = {"step": state.step, "history": list(state.history), "notes": notes, "workers": count}
-    ray.train.report(first)
+    with waiting():
+        ray.train.report(first)
 
     written: list[int] = []
     keeper = Keeper(
@@ -97,7 +104,9 @@ def _train(job: Job, rank: int, count: int) -> None:
         at_once=lambda: ray.train.get_preemption_info() is not None,
     )
     pictures = Behind(most=MOST_PICTURES)
-    for evaluation in train(config, images, state, gpu_share=job.gpu_share, keeper=keeper):
+    evaluations = train(config, images, state, gpu_share=job.gpu_share, keeper=keeper)
+    # what follows an evaluation waits for the storage, for the other workers and for the driver
+    for evaluation in handed_out(evaluations):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if evaluation.notes:
             report["notes"] = list(evaluation.notes)

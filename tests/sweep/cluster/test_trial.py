@@ -1,7 +1,9 @@
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
+from raygan.errors import StalledError
 from raygan.storage import Storage
 from raygan.sweep.cluster import tune
 from raygan.sweep.cluster.trial import _until_it_fails
@@ -14,6 +16,35 @@ class LostError(Exception):
     """As Ray raises it when workers are gone."""
 
 
+def until_it_fails(fit, newest, notes=None) -> str | None:
+    notes = [] if notes is None else notes
+    return _until_it_fails(fit, newest, LostError, lambda: False, notes.append)
+
+
+def test_a_step_that_was_reached_before_is_no_progress():
+    steps = iter([100, 50, 100, 50, 100, 50])  # the checkpoint at 100 is damaged
+
+    def fit() -> None:
+        raise LostError("killed")
+
+    assert "lost 4 times in a row after iteration 100" in until_it_fails(fit, lambda: next(steps))
+
+
+def test_a_worker_that_made_no_progress_is_noted_and_counts_as_lost():
+    class GroupError(LostError):
+        worker_failures: ClassVar = {1: StalledError("a worker made no progress for 5 s")}
+
+    notes: list[str] = []
+
+    def fit() -> None:
+        raise GroupError("workers failed")
+
+    reason = until_it_fails(fit, lambda: 20, notes)
+    said = "a worker made no progress for 5 s"
+    assert f"lost 4 times in a row after iteration 20, the last time because: {said};" in reason
+    assert notes == [f"{said}, after iteration 20; the trial was started again"] * 4
+
+
 def test_failures_count_only_while_no_checkpoint_comes():
     steps = iter(range(10, 1000, 10))
     left = [LostError("killed")] * 20
@@ -22,11 +53,11 @@ def test_failures_count_only_while_no_checkpoint_comes():
         if left:
             raise left.pop()
 
-    assert _until_it_fails(fit, lambda: next(steps), LostError, lambda: False) is None
+    assert until_it_fails(fit, lambda: next(steps)) is None
 
 
 @pytest.mark.parametrize(
-    ("step", "after"), [(800, "after iteration 800"), (0, "before the first checkpoint")]
+    ("step", "after"), [(800, "after iteration 800"), (0, "before the first evaluation")]
 )
 def test_failures_without_progress_end_a_trial_with_the_reason(step, after):
     calls = []
@@ -35,7 +66,7 @@ def test_failures_without_progress_end_a_trial_with_the_reason(step, after):
         calls.append(1)
         raise LostError("a node was lost\nwith details")
 
-    reason = _until_it_fails(fit, lambda: step, LostError, lambda: False)
+    reason = until_it_fails(fit, lambda: step)
     assert len(calls) == 4
     assert f"its workers were lost 4 times in a row {after}" in reason
     assert "a node was lost with details" in reason
@@ -47,7 +78,7 @@ def test_other_errors_are_not_caught():
         raise OSError("storage")
 
     with pytest.raises(OSError, match="storage"):
-        _until_it_fails(fit, lambda: 0, LostError, lambda: False)
+        until_it_fails(fit, lambda: 0)
 
 
 NOTED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
