@@ -20,7 +20,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from raygan.addresses import is_address
 from raygan.errors import DataError, ResourceError, StalledError
 from raygan.shown import COLORS, shown
+from raygan.sweep.cluster.elastic import LOOK_SECONDS, START_SECONDS, Elastic, free_workers
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -64,6 +66,8 @@ TRIAL_SETTINGS = {
 HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """The same: for how long a worker's process may not answer, by default 10 minutes. A process that
 is stopped cannot notice it itself."""
+ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS)}
+"""The same where a trial is elastic."""
 NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """The same where there is one node, which nothing can preempt: each trial would start a process
 that watches for it."""
@@ -278,13 +282,13 @@ def _is_dead(actor: bytes) -> bool:
     return known.get("State") == "DEAD"
 
 
-def trainer_class() -> type[DataParallelTrainer]:
+def trainer_class(widths: Sequence[int] = (1,)) -> type[DataParallelTrainer]:
     """Ray Train's trainer without a process for each of its helpers; for use within a Tune trial.
 
     What starts a trial is mostly the start of its processes. Ray Train 2.60 gives its controller
     one, and another to what frees the resources of a controller that has died. Here the controller
     runs in the thread in which Tune calls the trainable, and :func:`free_leftovers` frees what is
-    left.
+    left. ``widths``: how many workers it may have, if it is elastic.
     """
     from ray.train import Result
     from ray.train.v2._internal.callbacks import placement_group_callback
@@ -296,6 +300,8 @@ def trainer_class() -> type[DataParallelTrainer]:
 
     class Trainer(DataParallelTrainer):
         def _initialize_and_run_controller(self, **options: Any) -> Result:
+            if len(widths) > 1:
+                options["scaling_policy"] = _elastic_policy(self.scaling_config, widths)
             controller = TrainController(**options)
             try:
                 asyncio.run(controller.run())
@@ -311,6 +317,59 @@ def trainer_class() -> type[DataParallelTrainer]:
             return [callback for callback in callbacks if not isinstance(callback, cleaner)]
 
     return Trainer
+
+
+def _elastic_policy(scaling_config: Any, widths: Sequence[int]) -> Any:
+    """Ray Train's elastic policy with the decisions of :class:`Elastic`.
+
+    That of Ray 2.60 takes any number of workers, also one that does not divide a batch. It asks an
+    actor what is reserved for it, which knows of a lost node only after 20 s, believes for 180 s in
+    trials that were stopped, and does not come back if its own node is lost: then nothing starts.
+    """
+    from ray._private.state import available_resources_per_node
+    from ray.train.v2._internal.execution.scaling_policy import (
+        ElasticScalingPolicy,
+        NoopDecision,
+        ResizeDecision,
+    )
+
+    decides = Elastic(widths)
+
+    class Policy(ElasticScalingPolicy):
+        looked = 0.0
+
+        def _free(self) -> int:
+            each = self.scaling_config._resources_per_worker_not_none
+            return free_workers(available_resources_per_node().values(), each)
+
+        def make_decision_for_non_running_worker_group(self) -> ResizeDecision | NoopDecision:
+            self._maybe_send_resource_request()  # an autoscaler adds nodes for the most workers
+            width = decides.starts(self._free())
+            if width is None:
+                time.sleep(1)  # Ray asks again at once
+                return NoopDecision()
+            return self._get_resize_decision(width)
+
+        def make_decision_for_running_worker_group(
+            self,
+            worker_group_state: Any,
+            worker_group_status: Any,  # noqa: ARG002
+        ) -> ResizeDecision | NoopDecision:
+            self._maybe_send_resource_request()
+            now = time.monotonic()
+            if now - self.looked < LOOK_SECONDS:
+                return NoopDecision()
+            self.looked = now
+            try:
+                free = self._free()
+                others = bool(free) and bool(scaling().waiting)
+            except Exception as error:  # Ray's own words for what it cannot tell now
+                logger.info("free resources cannot be told: %s", error)
+                return NoopDecision()
+            width = decides.grows(worker_group_state.num_workers, free, others_wait=others)
+            return NoopDecision() if width is None else self._get_resize_decision(width)
+
+    return Policy(scaling_config)
 
 
 def end_stalled(seconds: float) -> None:

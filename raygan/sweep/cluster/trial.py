@@ -29,6 +29,9 @@ def run_trial(config: dict[str, Any]) -> None:
     trial's folder and resume from it.
     """
     job = Job(**config)
+    elastic = len(job.workers) > 1
+    if elastic:
+        ray_quirks.set_in_environment(ray_quirks.ELASTIC)
     ray_quirks.set_in_environment(ray_quirks.TRIAL_SETTINGS)
     ray_quirks.set_in_environment({ray_quirks.HEALTH_TIMEOUT: str(job.stalled_after)})
     import ray
@@ -53,21 +56,24 @@ def run_trial(config: dict[str, Any]) -> None:
     resources = {"CPU": job.cpus}
     if job.gpus > 0:
         resources["GPU"] = job.gpus
-    trainer = ray_quirks.trainer_class()
+    trainer = ray_quirks.trainer_class(job.workers)
     relayed = ray_quirks.Relayed()
+    width = (job.workers[0], job.workers[-1]) if elastic else job.workers[0]
 
     def fit() -> None:
         trainer(
             train_worker,
             train_loop_config=config,
             scaling_config=ScalingConfig(
-                num_workers=job.workers[-1], use_gpu=job.gpus > 0, resources_per_worker=resources
+                num_workers=width, use_gpu=job.gpus > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 name=job.trial,
                 storage_path=home.parent,
                 # Ray Train counts failures for the whole life of a run: they are counted here
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+                failure_config=FailureConfig(
+                    max_failures=0, controller_failure_limit=100 if elastic else 3
+                ),
                 callbacks=[ray_quirks.relay(relayed)],
             ),
         ).fit()
