@@ -98,8 +98,8 @@ def _table(title: str, fields: dict[str, Any], required: set[str] = frozenset())
 
 
 def _values(field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        kept = [option for option in field["anyOf"] if option.get("type") != "null"]
+    if options := field.get("anyOf") or field.get("oneOf"):
+        kept = [option for option in options if option.get("type") != "null"]
         return " or ".join(dict.fromkeys(_values(option) for option in kept))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
@@ -107,6 +107,8 @@ def _values(field: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if field.get("type") == "array":
         return "list"
+    if field.get("type") == "object" or "$ref" in field:
+        return "mapping"
     words = {"integer": "whole number", "string": "text", "boolean": "`true`, `false`"}
     name = words.get(field.get("type", ""), field.get("type", "any"))
     bounds = [

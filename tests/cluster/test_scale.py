@@ -1,6 +1,13 @@
-"""Cells of different weight on one cluster."""
+"""Cells of different weight on one cluster, and trials whose width changes."""
 
 from __future__ import annotations
+
+import re
+
+import psutil
+import pytest
+
+from tests.clusters import LONGER, free_port, serve, stop, wait_until
 
 
 def test_cells_of_different_weight_share_a_cluster(sweep):
@@ -20,3 +27,36 @@ def test_cells_of_different_weight_share_a_cluster(sweep):
             assert [step for step, _ in made.curve(trial)] == [10, 20, 30, 40]
     # they wait for each other, as they should
     assert "wait for resources" not in said
+
+
+def test_the_curve_of_an_elastic_trial_does_not_depend_on_its_workers(
+    cluster, reference, sweep, tmp_path
+):
+    port = free_port()
+    made = sweep(
+        "elastic",
+        grid={"norm": ["bn"]},
+        train=LONGER,
+        scale={"workers": {"min": 2, "max": 4}},
+        tracking={"uri": f"http://127.0.0.1:{port}"},
+    )
+    server = serve(tmp_path, port, cluster.env)
+    node = cluster.node("extra", f"--address={cluster.address}", "--num-cpus=2")
+    log = cluster.logs / "extra.log"
+    try:
+        wait_until(lambda: "Ray runtime started" in log.read_text(), "another node", node)
+        with made.running() as process:
+            wait_until(lambda: made.curve("bn-000"), "an evaluation", process)
+            for lost in psutil.Process(node.pid).children(recursive=True):
+                lost.kill()
+            assert process.wait(300) == 0, made.log.read_text()
+    finally:
+        stop(node)
+        stop(server)
+    record = made.record("bn-000")
+    assert record["outcome"] == "ok", made.log.read_text()
+    first, second = record["notes"]
+    assert first == "trained by 4 of at most 4 workers from iteration 0 on"
+    assert re.fullmatch(r"trained by 2 of at most 4 workers from iteration [1-5]0 on", second)
+    losses, expected = dict(made.curve("bn-000")), dict(reference.curve("bn-000"))
+    assert losses == pytest.approx(expected, rel=1e-4)
