@@ -132,7 +132,11 @@ def test_checkpoints_are_found_in_one_place() -> None:
     home = Path(raygan.__file__).parent
     texts = {str(path.relative_to(home)): path.read_text() for path in home.rglob("*.py")}
     found = {name for name, text in texts.items() if "is_checkpoint_folder" in text}
-    assert found == {"folder.py", "checkpoints.py"}
+    assert found == {
+        "folder.py",
+        "checkpoints.py",
+        "records.py",
+    }  # the last asks whether one is there
 
 
 @pytest.fixture(params=[True, False], ids=["local", "far"])

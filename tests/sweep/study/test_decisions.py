@@ -31,7 +31,7 @@ scale: {workers: 2, gpus_per_worker: 1}
 class Unsaved(Study):
     """Writes nothing, so that thousands of steps take no time."""
 
-    def _save(self, record: TrialRecord) -> None:
+    def _save(self, record: TrialRecord, *, ended: bool = False) -> None:
         pass
 
 
