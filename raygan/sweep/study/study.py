@@ -316,10 +316,13 @@ class Study:
         """The cells of which a trial may be due, in the order in which they are asked."""
         cells = [cell for cell in self.cells.values() if not cell.idle]
         at_once = max(1, len(self.counted_until)) / max(1, len(cells))
-        left = {cell.name: cell.seconds_left(at_once) for cell in cells}
-        if None in left.values():
-            return sorted(cells, key=lambda cell: len(cell.records))
-        return sorted(cells, key=lambda cell: left[cell.name] or 0.0, reverse=True)
+        left: list[tuple[float, CellStudy]] = []
+        for cell in cells:
+            if (seconds := cell.seconds_left(at_once)) is None:
+                return sorted(cells, key=lambda cell: len(cell.records))
+            left.append((seconds, cell))
+        left.sort(key=lambda item: item[0], reverse=True)
+        return [cell for _, cell in left]
 
     def _pauses(self, record: TrialRecord, before: int) -> bool:
         """Whether the budget is overspent and ``record`` has reached a rung since ``before``."""
