@@ -158,10 +158,10 @@ class Tracker:
         if not pending:
             return Behind()
         evaluations = 0
-        for change in pending:
-            record = change.record
-            logged = self._runs.logged(record.id) if self._runs and record else None
-            if record is not None and logged is not None:
+        # a trial that is being copied may have changed again meanwhile
+        for record in {r.id: r for change in pending if (r := change.record)}.values():
+            logged = self._opened().logged(record.id)
+            if logged is not None:
                 evaluations += len(evaluations_after(record, logged))
         since = min(change.since for change in pending)
         return Behind(evaluations, time.monotonic() - since)

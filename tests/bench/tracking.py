@@ -20,15 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -143,31 +140,14 @@ def drive(arguments: argparse.Namespace) -> None:
 def server(folder: Path) -> Iterator[tuple[int, Path]]:
     """A real MLflow server: its port and its database."""
     sys.path.insert(0, str(ROOT))
-    from tests.clusters import free_port
+    from tests.clusters import free_port, serve, stop
 
-    port, database = free_port(), folder / "mlflow.db"
-    command = [
-        str(Path(sys.executable).parent / "mlflow"), "server", "--port", str(port),
-        "--backend-store-uri", f"sqlite:///{database}", "--workers", "1",
-        "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (
-        (folder / "server.log").open("w") as log,
-        subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=folder, env=env, start_new_session=True
-        ) as process,
-    ):
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-                    break
-                except (urllib.error.URLError, ConnectionError):
-                    time.sleep(0.2)
-            yield port, database
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # its own session, with its workers
+    port = free_port()
+    process = serve(folder, port, dict(os.environ))
+    try:
+        yield port, folder / "server.db"
+    finally:
+        stop(process)
 
 
 def measure(checkout: Path, given: dict[str, object]) -> dict[str, Any]:

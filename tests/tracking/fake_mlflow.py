@@ -19,12 +19,12 @@ class Stored:
     tags: dict[str, str]
     status: str = "RUNNING"
     params: dict[str, str] = field(default_factory=dict)
-    metrics: list[Metric] = field(default_factory=list)
+    metrics: dict[tuple[Any, ...], Metric] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     """Artifacts in the order in which they came; a name that came twice is there once."""
 
     def logged(self, key: str) -> list[tuple[int, float]]:
-        return [(metric.step, metric.value) for metric in self.metrics if metric.key == key]
+        return [(one.step, one.value) for one in self.metrics.values() if one.key == key]
 
 
 class FakeClient:
@@ -86,7 +86,8 @@ class FakeClient:
         self._request("log_batch", list(metrics))
         assert len(metrics) <= 1000
         run = self.runs[run_id]
-        run.metrics += [metric for metric in metrics if metric not in run.metrics]
+        for one in metrics:  # a server has the same metric once
+            run.metrics.setdefault((one.key, one.step, one.timestamp, one.value), one)
         run.params |= {param.key: param.value for param in params}
         run.tags |= {tag.key: tag.value for tag in tags}
         self._answer("log_batch")
@@ -129,7 +130,7 @@ class FakeClient:
     def _entity(self, run_id: str) -> Run:
         run = self.runs[run_id]
         latest: dict[str, Metric] = {}
-        for metric in run.metrics:
+        for metric in run.metrics.values():
             if metric.key not in latest or metric.step >= latest[metric.key].step:
                 latest[metric.key] = metric
         info = RunInfo(run_id, "1", "user", run.status, 0, None, "active", "mem:", run.name)

@@ -92,7 +92,7 @@ def test_a_request_has_whole_evaluations_and_at_most_1000_metrics(client, opened
 
 def test_evaluations_have_the_times_when_they_were_told(client, opened):
     copy(opened(), record(4), times={20: 2000, 40: 4000})
-    times = [metric.timestamp for metric in client.trial().metrics if metric.key == LOSS]
+    times = [metric.timestamp for metric in client.trial().metrics.values() if metric.key == LOSS]
     assert times == [2000, 2000, 4000, 4000]
 
 

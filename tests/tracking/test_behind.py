@@ -1,0 +1,174 @@
+"""What telling the tracker costs, and how far it says that MLflow is behind. No server."""
+
+from __future__ import annotations
+
+import io
+import threading
+import types
+from collections.abc import Callable, Iterator
+
+import pytest
+from rich.console import Console
+
+from raygan.records import LOSS, TrialRecord
+from raygan.storage import Storage
+from raygan.sweep.session import progress
+from raygan.sweep.session.progress import Progress
+from raygan.tracking.mlflow_tracker import Behind, Tracker
+from tests.tracking.fake_mlflow import FakeClient
+from tests.tracking.test_copying import PATIENCE, until
+from tests.tracking.test_runs import record
+
+
+class Held(FakeClient):
+    """A server that answers :meth:`log_batch` with evaluations only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+        self.asked = threading.Event()
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()) -> None:
+        if any(metric.key == LOSS for metric in metrics):
+            self.asked.set()
+            assert self.let.wait(PATIENCE)
+        super().log_batch(run_id, metrics, params, tags)
+
+
+@pytest.fixture
+def client() -> Held:
+    return Held()
+
+
+@pytest.fixture
+def opened(client, tmp_path) -> Iterator[Callable[[], Tracker]]:
+    made: list[Tracker] = []
+
+    def start() -> Tracker:
+        made.append(
+            Tracker("http://127.0.0.1:1", "norms", "sweep", Storage(str(tmp_path)) / "sweep")
+        )
+        made[-1]._client, made[-1]._experiment_id = client, "1"  # as connect() does
+        made[-1].open("id", "name: sweep\n", {})
+        return made[-1]
+
+    yield start
+    client.let.set()
+    for tracker in made:
+        assert tracker.close("FINISHED")
+
+
+class History(list):
+    """Evaluations that may be counted and of which the last may be read, but nothing more."""
+
+    def _refuse(self, *_: object) -> None:
+        pytest.fail("the whole history is walked or copied")
+
+    __iter__ = __copy__ = __deepcopy__ = __reduce_ex__ = copy = __add__ = _refuse
+
+    def __getitem__(self, place):
+        return super().__getitem__(place) if place == -1 else self._refuse()
+
+
+def test_telling_an_evaluation_does_not_touch_the_earlier_ones(opened, client, monkeypatch):
+    tracker = opened()
+    put: list[object] = []
+    monkeypatch.setattr(tracker._copying, "put", lambda _, change: put.append(change))
+    trial = record(200)
+    trial.history = History(trial.history)
+    tracker.update(trial)
+    tracker.update(trial, ended=True, summary={"stability/best": 0.1}, spent={"step": 1.0})
+    first, second, parent = put
+    first = first.joined(second)
+    assert first.record.history is trial.history
+    assert len(first.times) == 1
+    assert parent.record is None
+
+
+def test_an_outcome_that_is_decided_later_is_not_told_early(opened, client):
+    tracker = opened()
+    trial = record(1)
+    tracker.update(trial)
+    assert client.asked.wait(PATIENCE)
+    trial.outcome = "ok"  # on the thread of the sweep, while the change waits
+    client.let.set()
+    until(lambda: tracker.behind == Behind())
+    assert client.trial().status == "RUNNING"
+
+
+def test_mlflow_is_behind_by_the_evaluations_that_it_lacks(opened, client):
+    tracker = opened()
+    assert tracker.behind == Behind()
+    trial = record(5)
+    tracker.update(trial)
+    assert client.asked.wait(PATIENCE)
+    trial.history += record(8).history[5:]
+    tracker.update(trial)
+    behind = tracker.behind
+    assert behind.evaluations == 8  # each once, though some are being copied
+    assert behind.seconds > 0
+    client.let.set()
+    until(lambda: tracker.behind == Behind())
+    assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 9)]
+
+
+def test_the_parent_run_has_how_far_mlflow_is_behind(opened, client):
+    tracker = opened()
+    client.let.set()
+    tracker.update(record(1, outcome="ok"), ended=True, spent={"step": 1.0, "spent/usd": 2.0})
+    until(lambda: tracker.behind == Behind())
+    parent = client.trial("sweep")
+    assert parent.logged("spent/usd") == [(1, 2.0)]
+    assert [step for step, _ in parent.logged("mlflow/evaluations_behind")] == [1]
+    assert [step for step, _ in parent.logged("mlflow/seconds_behind")] == [1]
+
+
+def test_what_a_sweep_has_spent_is_logged_in_order_while_trials_are_copied(opened, client):
+    tracker = opened()
+    client.let.set()
+    for number in range(1, 30):
+        trial = record(1, outcome="ok", name=f"wn-{number:05d}")
+        tracker.update(trial, ended=True, spent={"step": float(number), "spent/usd": 1.0})
+    until(lambda: tracker.behind == Behind())
+    steps = [step for step, _ in client.trial("sweep").logged("spent/usd")]
+    assert steps == sorted(steps)
+    assert steps[-1] == 29
+
+
+def tracker_behind(error: str | None, seconds: float) -> types.SimpleNamespace:
+    return types.SimpleNamespace(last_error=error, behind=Behind(12, seconds))
+
+
+def test_progress_says_once_that_mlflow_is_behind_and_once_that_it_is_not():
+    said = io.StringIO()
+    shown = Progress(
+        types.SimpleNamespace(), Console(file=said, width=200), tracker_behind(None, 0)
+    )
+    late = 2 * progress.BEHIND_SECONDS
+    for seconds in (1.0, late, late + 1, 2.0, 1.0):
+        shown._say_behind(tracker_behind(None, seconds))
+    first, second = said.getvalue().splitlines()
+    assert "MLflow is behind by 30s (evaluations that it lacks: 12)" in first
+    assert "caught up again" in second
+    shown._say_behind(tracker_behind("it cannot be reached", 1.0))
+    assert "it cannot be reached" in said.getvalue()
+
+
+def test_a_record_of_a_trial_that_has_ended_is_copied_only_if_mlflow_lacks_its_end(opened, client):
+    client.let.set()
+    known, unknown = (record(2, outcome="ok", name=name) for name in ("wn-00001", "wn-00002"))
+    before = opened()
+    before.update(known, ended=True, summary={"stability/best": 0.1})
+    until(lambda: before.behind == Behind())
+    asked: list[str] = []
+
+    def summary(trial: TrialRecord) -> dict[str, float]:
+        asked.append(trial.id)
+        return {"stability/best": 0.1}
+
+    tracker = opened()
+    for trial in (known, unknown):
+        tracker.catch_up(trial, summary)
+    until(lambda: tracker.behind == Behind())
+    assert asked == ["wn-00002"]
+    assert client.trial("wn-00002").logged("stability/best") == [(0, 0.1)]
