@@ -123,7 +123,7 @@ def resumed() -> dict[str, Any]:
             self.finish()
             kept.append(state.step)
 
-    keeper = Each("2s", saved.append, at_once=at_once, clock=clock)
+    keeper = Each("1s", saved.append, at_once=at_once, clock=clock)
     state = TrainState.create(run, SHAPE)
     expected = [_lasting(e) for e in train(run, images, state, keeper=keeper)]
     got = {}
