@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from raygan import liveness
+from raygan.gan.recorded import Recorded
 
 
 @pytest.fixture
@@ -67,6 +68,18 @@ def test_an_item_that_is_the_last_to_be_taken_leaves_no_trace(watch):
     liveness.progress()
     watch.looks(1)
     assert watch.looks(10)
+
+
+def test_each_iteration_and_each_step_of_a_reconstruction_is_a_sign(watch):
+    done = []
+    repeated = Recorded(lambda: done.append(1), on_gpu=False)
+    for _ in range(3):
+        watch.looks(1)
+        assert watch._still == 1
+        repeated()
+        assert not watch.looks(1)
+        assert watch._still == 0
+    assert done == [1, 1, 1]
 
 
 @pytest.mark.cluster  # a process of its own

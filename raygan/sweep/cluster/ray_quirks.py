@@ -492,6 +492,8 @@ def cause_of(error: BaseException | str) -> str:
     layers as attributes where an error arrives as itself, and in the text alone where Tune has
     noted it.
     """
+    if isinstance(error, BaseException) and (why := stall(error)) is not None:
+        return why
     for inner in getattr(error, "worker_failures", {}).values():
         return cause_of(inner)
     inner = getattr(error, "cause", None)

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,17 +20,21 @@ from ray._common.utils import try_to_create_directory
 from ray._private.authentication import authentication_token_setup
 from ray.train.v2._internal import constants
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
+from ray.train.v2._internal.exceptions import (
+    CheckpointManagerInitializationError,
+    WorkerHealthCheckTimeoutError,
+)
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2._internal.execution.storage import StorageContext
 from ray.train.v2._internal.execution.worker_group import worker
+from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raygan.errors import DataError
-from raygan.folder import CHECKPOINT_LIST
+from raygan.errors import DataError, StalledError
 from raygan.sweep.cluster import ray_quirks
 
 OF_RAY = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -109,6 +114,54 @@ def test_what_the_first_worker_reports_is_reported_to_tune(monkeypatch):
     monkeypatch.setattr("ray.tune.report", heard.append)
     ray_quirks.relay().after_report(None, [{"step": 1}, {"step": 2}], None)
     assert heard == [{"step": 1}]
+
+
+def test_notes_of_the_driver_go_with_the_next_report_and_the_newest_evaluation_is_known(
+    monkeypatch,
+):
+    heard = []
+    monkeypatch.setattr("ray.tune.report", heard.append)
+    relayed = ray_quirks.Relayed()
+    relay = ray_quirks.relay(relayed)
+    relayed.notes.append("a worker hung")
+    for report in (
+        {"step": 10, "notes": ["resumed"]},
+        {"step": 20, "val/reconstruction_loss": 0.5},
+        {"step": 10, "val/reconstruction_loss": 0.6},  # again, from the last checkpoint
+    ):
+        relay.after_report(None, [report], None)
+    assert [report.get("notes") for report in heard] == [["a worker hung", "resumed"], None, None]
+    assert relayed.newest == 20
+
+
+def test_a_worker_that_makes_no_progress_ends_its_trial_with_the_reason(monkeypatch, capfd):
+    runner = ThreadRunner()
+    context = SimpleNamespace(execution_context=SimpleNamespace(training_thread_runner=runner))
+    monkeypatch.setattr(
+        "ray.train.v2._internal.execution.context.get_train_context", lambda: context
+    )
+    over = threading.Event()
+    runner.run(over.wait)
+    try:
+        ray_quirks.end_stalled(90)
+        runner._monitor_thread.join()
+        error = runner.get_error()
+    finally:
+        over.set()
+    assert isinstance(pickle.loads(pickle.dumps(error)), StalledError)
+    group = ray.train.WorkerGroupError("workers failed", {0: error})
+    said = "a worker made no progress for 90 s"
+    assert ray_quirks.stall(group) == ray_quirks.cause_of(group) == said
+    assert "Thread 0x" in capfd.readouterr().err  # where it hangs
+
+
+def test_a_process_that_does_not_answer_is_told_from_one_that_is_lost(monkeypatch):
+    monkeypatch.setenv(ray_quirks.HEALTH_TIMEOUT, "90.0")
+    hangs = WorkerHealthCheckTimeoutError("A worker health check has been hanging")
+    group = ray.train.WorkerGroupError("workers failed", {0: hangs})
+    said = "the process of a worker did not answer for 90 s"
+    assert ray_quirks.stall(group) == ray_quirks.cause_of(group) == said
+    assert ray_quirks.stall(ray.exceptions.RayError("The actor died.")) is None
 
 
 DRIVER = """
@@ -194,6 +247,17 @@ def test_an_error_of_the_images_goes_through_a_table_as_itself():
 
 
 # From here on: Ray still needs it. Where one of these fails with a newer Ray, remove what it names.
+
+
+@OF_RAY
+def test_needed_a_process_that_is_stopped_is_noticed_after_minutes():
+    assert ray_quirks.HEALTH_TIMEOUT == constants.WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
+    assert constants.DEFAULT_WORKER_HEALTH_CHECK_TIMEOUT_S > 300
+
+
+def test_needed_an_elastic_trial_takes_any_number_of_workers():
+    policy = ElasticScalingPolicy(ray.train.ScalingConfig(num_workers=(1, 4)))
+    assert policy._count_possible_workers({"node": {"CPU": 3.0}}) == 3
 
 
 @OF_RAY
