@@ -35,6 +35,7 @@ from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raygan.errors import DataError, StalledError
+from raygan.folder import CHECKPOINT_LIST
 from raygan.sweep.cluster import ray_quirks
 
 OF_RAY = pytest.mark.filterwarnings("ignore::DeprecationWarning")
