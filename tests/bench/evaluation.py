@@ -232,7 +232,7 @@ def operations(architecture: str) -> tuple[float, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from raygan.gan.judge.reconstruction import reconstruct
+    from raygan.data.images import REFERENCE
     from raygan.gan.state import TrainState
     from raygan.gan.workers import Workers
 
@@ -248,14 +248,11 @@ def operations(architecture: str) -> tuple[float, float]:
     real = torch.rand(few, *shape).contiguous(memory_format=torch.channels_last)
     noise = torch.randn(2, few, CODE)
     iteration = counted(lambda: game.alternating(real, *noise)) / few * BATCH
-    search = [
-        counted(lambda n=n: reconstruct(state.judged, CODE, real[:1], steps=n)) for n in (0, 1)
-    ]
-    from raygan.data.images import REFERENCE
-
-    per_step, once = search[1] - search[0], search[0]
+    with torch.no_grad():
+        once = counted(lambda: state.judged(noise[0, :1]))
     steps = made.reconstruction_steps
-    return iteration, RUNNING * (once + steps * per_step) + REFERENCE * once
+    # the backward pass of a search computes gradients of codes alone, as much as a forward pass
+    return iteration, (RUNNING * (1 + 2 * steps) + REFERENCE) * once
 
 
 def _parser() -> argparse.ArgumentParser:
