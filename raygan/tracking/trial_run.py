@@ -170,9 +170,11 @@ class TrialLog:
             run.pictured = step
 
     def _last_picture(self) -> int:
+        """The last step whose pictures are surely whole: the latest may have been cut off, and are
+        sent again."""
         kept = self._client.list_artifacts(self._run.run_id, images.FOLDER)
         steps = (images.step_of(Path(file.path).name) for file in kept)
-        return max((step for step in steps if step is not None), default=-1)
+        return ([-1, -1, *sorted({step for step in steps if step is not None})])[-2]
 
     def _picture_files(self, step: int) -> tuple[dict[str, bytes], bool]:
         """The files of an evaluation's pictures by name, and whether all are stored."""

@@ -112,7 +112,7 @@ class FakeClient:
         self._request("log_artifacts", sorted(path.name for path in Path(folder).iterdir()))
         for path in sorted(Path(folder).iterdir()):
             self._keep(run_id, f"{place}/{path.name}")
-        self._answer("log_artifacts")
+            self._answer("log_artifacts")  # after the first file
 
     def log_artifact(self, run_id: str, path: str, place: str) -> None:
         self._request("log_artifact", path)

@@ -85,17 +85,6 @@ def test_telling_an_evaluation_does_not_touch_the_earlier_ones(opened, client, m
     assert parent.record is None
 
 
-def test_an_outcome_that_is_decided_later_is_not_told_early(opened, client):
-    tracker = opened()
-    trial = record(1)
-    tracker.update(trial)
-    assert client.asked.wait(PATIENCE)
-    trial.outcome = "ok"  # on the thread of the sweep, while the change waits
-    client.let.set()
-    until(lambda: tracker.behind == Behind())
-    assert client.trial().status == "RUNNING"
-
-
 def test_mlflow_is_behind_by_the_evaluations_that_it_lacks(opened, client):
     tracker = opened()
     assert tracker.behind == Behind()
