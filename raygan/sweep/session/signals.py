@@ -19,8 +19,8 @@ class StopSignals:
     """SIGINT and SIGTERM end the sweep in order.
 
     Tune flushes its state and returns on SIGUSR1; outside of Tune, on a second signal, and if Ray
-    does not answer for :data:`PATIENCE`, the process ends at once. What a sweep knows is saved as
-    it comes to know it, so that nothing is lost by that.
+    does not answer for :data:`PATIENCE`, the process ends at once. What a sweep knows is written
+    as soon as it knows it, and :attr:`at_once` waits for what is not written yet.
     """
 
     def __init__(self) -> None:
