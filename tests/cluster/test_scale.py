@@ -10,6 +10,7 @@ import pytest
 from tests.clusters import LONGER, free_port, serve, stop, wait_until
 
 
+@pytest.mark.soak
 def test_cells_of_different_weight_share_a_cluster(sweep):
     made = sweep(
         "weights",
@@ -29,6 +30,7 @@ def test_cells_of_different_weight_share_a_cluster(sweep):
     assert "wait for resources" not in said
 
 
+@pytest.mark.soak
 def test_the_curve_of_an_elastic_trial_does_not_depend_on_its_workers(
     cluster, reference, sweep, tmp_path
 ):

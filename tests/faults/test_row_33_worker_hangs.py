@@ -34,7 +34,7 @@ def losses(made) -> dict[int, float]:
     return {int(point["step"]): point[LOSS] for point in made.record(TRIAL)["history"]}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_process_that_is_stopped_is_replaced(cluster, reference, sweep, workers):
     made = sweep(
         f"stopped-{workers}",

@@ -92,7 +92,9 @@ def test_nothing_is_read_or_written_by_the_loop(
 ) -> None:
     ledger = Ledger(storage)
     journal = JournalStorage(Journal(storage.local / "optuna.log", ledger))
-    study = Study(spec.validate(parse(SWEEP, "x")), storage, journal, ledger=ledger)
+    now = [0.0]
+    sweep = spec.validate(parse(SWEEP, "x"))
+    study = Study(sweep, storage, journal, ledger=ledger, now=lambda: now[0])
     used: list[str] = []
 
     def elsewhere(of: Any, name: str) -> None:
@@ -105,9 +107,7 @@ def test_nothing_is_read_or_written_by_the_loop(
 
         monkeypatch.setattr(of, name, call)
 
-    now = [0.0]
-    with monkeypatch.context() as clock:
-        clock.setattr("raygan.sweep.study.study.time.monotonic", lambda: now[0])
+    with monkeypatch.context():
         for name in ("read", "write", "_names", "delete", "rename"):
             elsewhere(Storage, name)
         elsewhere(local_files, "writing")
