@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a sweep as the command of a Ray job. Ray knows only that a job succeeded or failed, and KubeRay
 # tries each failed one again on a new cluster. So the ends of a sweep that another try cannot change
-# count as success here; their meaning is in the last line of the log and in the sweep's summary.json.
+# count as success here; their meaning is in the last line of the log and in the sweep's result.json.
 trap : INT TERM    # the sweep gets the signal, too, and this shell waits for its exit code
 python -m raygan.sweep "$@"
 code=$?
