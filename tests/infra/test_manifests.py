@@ -203,7 +203,9 @@ def _secrets(*words: str) -> dict[str, dict[str, str]]:
 
 def _wanted_secrets(objects: list[dict[str, Any]]) -> dict[str, set[str]]:
     """The secrets that must exist, and the keys of them that are named."""
-    wanted: dict[str, set[str]] = {ray_cluster(objects)["authOptions"]["secretName"]: {"auth_token"}}
+    wanted: dict[str, set[str]] = {
+        ray_cluster(objects)["authOptions"]["secretName"]: {"auth_token"}
+    }
     for _, spec in pod_specs(objects).values():
         for volume in spec.get("volumes", ()):
             if (secret := volume.get("secret")) is not None and not secret.get("optional"):
@@ -320,7 +322,9 @@ def test_a_job_brings_the_cluster_of_its_overlay(cloud: str) -> None:
         {"name": "job", "mountPath": "/job", "readOnly": True}
     )
     assert job["spec"]["rayClusterSpec"] == ray_cluster(standing)
-    names = {(one["kind"], one["metadata"]["name"]) for one in standing} - {("RayCluster", "raygan")}
+    names = {(one["kind"], one["metadata"]["name"]) for one in standing} - {
+        ("RayCluster", "raygan")
+    }
     assert names < {(one["kind"], one["metadata"]["name"]) for one in objects}
 
 
