@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 
 from raygan import own_recipes, records, stored
+from raygan.addresses import first_line, is_address
 from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
-from raygan.folder import SPEEDS_FILE
+from raygan.folder import SPEC_FILE, SPEEDS_FILE
 from raygan.gan.speed import Speed
 from raygan.records import TrialRecord
 from raygan.report.words import listed
@@ -61,15 +62,18 @@ def show_plan(
     spread of the loss between seeds, such as 3%.
     """
     spread = None if sd is None else parse_sd(sd)
-    sweep = Storage(spec.storage) / spec.name
+    sweep, away = _folder(spec)
     spec = _as_run(spec, sweep)
     why_not = None
     if calibrate:
+        if sweep is None:
+            raise ConfigError(f"{away}; --calibrate needs it")
         at_once = _calibrate(spec, sweep, address)
     else:
         at_once, why_not = _at_once(spec, address)
     try:
-        speeds = _speeds(spec, sweep)
+        known = [] if sweep is None else _known(sweep)
+        speeds = {} if sweep is None else _speeds(spec, sweep, known)
     except OSError as error:
         raise ConfigError(f"`storage` (={spec.storage!r}) cannot be used ({error})") from error
     cells = plan.cells(spec)
@@ -116,7 +120,9 @@ def show_plan(
         tell(f"on {where}: {why_not}")
     _say_cost(spec, works, at_once or 1, tell)
     _say_final_tests(spec, works, tell)
-    say_power(spec, _known(sweep), spread, tell)
+    say_power(spec, known, spread, tell)
+    if away is not None:
+        tell(f"{away}: what is stored there is not taken into account")
     console.print()
     say(console, stored_sweep.dump(spec).rstrip("\n"), most=MOST_YAML)
 
@@ -198,9 +204,24 @@ def _work(spec: SweepSpec, cell: plan.Cell, speed: Speed | None) -> Work:
     )
 
 
-def _speeds(spec: SweepSpec, sweep: Storage) -> dict[str, Speed]:
+def _folder(spec: SweepSpec) -> tuple[Storage | None, str | None]:
+    """The sweep's folder; None, and why, if its storage is elsewhere and not reached from here."""
+    try:
+        sweep = Storage(spec.storage) / spec.name
+        sweep.read(SPEC_FILE, 1)
+        return sweep, None
+    except (ConfigError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, ConfigError) else error
+        if not isinstance(cause, OSError):
+            raise
+        problem = f"`storage` (={spec.storage!r}) cannot be used ({first_line(cause)})"
+        if not is_address(spec.storage):
+            raise ConfigError(problem) from error
+        return None, problem
+
+
+def _speeds(spec: SweepSpec, sweep: Storage, known: list[TrialRecord]) -> dict[str, Speed]:
     """Speed of each cell: of the sweep's own trials, or else as calibrated."""
-    known = _known(sweep)
     speeds = sweep.read_kept(SPEEDS_FILE, _parse_speeds) or {}
     for cell in plan.cells(spec):
         mine = [r for r in known if r.cell == cell.name and r.outcome in ("ok", "stopped")]
@@ -210,8 +231,11 @@ def _speeds(spec: SweepSpec, sweep: Storage) -> dict[str, Speed]:
     return speeds
 
 
-def _as_run(spec: SweepSpec, sweep: Storage) -> SweepSpec:
+def _as_run(spec: SweepSpec, sweep: Storage | None) -> SweepSpec:
     """``spec`` as the sweep command would run it now."""
+    if sweep is None:
+        checks.check_fair(spec)
+        return spec
     try:
         own_recipes.check_unchanged(sweep)
         before = stored_sweep.stored_spec(sweep)

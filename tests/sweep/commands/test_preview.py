@@ -170,3 +170,33 @@ def test_power_is_that_of_the_last_look_or_of_the_repeats(tmp_path, old, new, wo
     lines: list[str] = []
     say_power(spec.validate(parse(text, "x")), [], 0.03, lines.append)
     assert words in lines[0]
+
+
+@pytest.mark.parametrize("when", ["opened", "read"])
+def test_a_plan_is_shown_where_the_storage_is_not_reached(tmp_path, monkeypatch, capsys, when):
+    class Far(Storage):
+        def __init__(self, uri):
+            if when == "opened":
+                raise ConfigError("no") from OSError("no such host\nand more")
+            super().__init__(str(tmp_path))
+
+        def read(self, name, most=None):
+            raise OSError("no such host\nand more")
+
+    far = spec.validate(parse(f"{SWEEP}storage: s3://bucket/x", "x"))
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    monkeypatch.setattr(preview, "Storage", Far)
+    preview.show_plan(far, Console(width=160), None, calibrate=False)
+    output = capsys.readouterr().out
+    assert "2 cells × (9 trials + 3 replicates) = 24 trials" in output
+    assert (
+        "`storage` (='s3://bucket/x') cannot be used (no such host): what is stored there is not"
+    ) in output
+    with pytest.raises(ConfigError, match="--calibrate needs it"):
+        preview.show_plan(far, Console(), None, calibrate=True)
+
+
+def test_a_local_storage_that_cannot_be_read_is_refused(shown, sweep, monkeypatch):
+    monkeypatch.setattr(Storage, "read", lambda *_: (_ for _ in ()).throw(OSError("no")))
+    with pytest.raises(ConfigError, match="cannot be used"):
+        shown()
