@@ -270,6 +270,24 @@ def test_mlflow_keeps_users_in_a_second_database_and_files_in_the_bucket(folder:
 
 
 @pytest.mark.parametrize("cloud", ["gke", "eks"])
+def test_each_account_has_an_identity_of_the_cloud_and_mlflow_one_of_its_own(cloud: str) -> None:
+    accounts = of_kind(build(f"overlays/{cloud}"), "ServiceAccount")
+    identity = {one["metadata"]["name"]: one["metadata"]["annotations"] for one in accounts}
+    assert identity.keys() == {"ray-head", "ray-worker", "mlflow"}
+    assert identity["mlflow"] not in (identity["ray-head"], identity["ray-worker"])
+    for (key, value), *others in (list(one.items()) for one in identity.values()):
+        assert not others
+        assert (
+            key
+            == {
+                "gke": "iam.gke.io/gcp-service-account",
+                "eks": "eks.amazonaws.com/role-arn",
+            }[cloud]
+        )
+        assert re.search("ACCOUNT|PROJECT", value)
+
+
+@pytest.mark.parametrize("cloud", ["gke", "eks"])
 def test_the_full_sweep_fits_into_the_groups(cloud: str) -> None:
     scale = sweep_spec.load(ROOT / "sweeps" / "full.yaml").scale
     cluster = ray_cluster(build(f"job/{cloud}"))
