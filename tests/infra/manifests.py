@@ -80,7 +80,9 @@ def mistakes(one: Object) -> list[str]:
 
 @functools.cache  # the overlays have most objects in common
 def _core_mistakes(text: str) -> tuple[str, ...]:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs .[infra]")
+    kubernetes_validate = pytest.importorskip(
+        "kubernetes_validate", reason="not installed; the extra `infra` has it"
+    )
     try:
         newest = kubernetes_validate.latest_version()
         kubernetes_validate.validate(json.loads(text), newest, strict=True)
@@ -145,7 +147,7 @@ def _rules(schema: Object, value: Any, where: str) -> Iterator[str]:
 
 
 def _holds(rule: str, value: Any) -> bool:
-    celpy = pytest.importorskip("celpy", reason="needs .[infra]")
+    celpy = pytest.importorskip("celpy", reason="not installed; the extra `infra` has it")
     to_cel = importlib.import_module("celpy.adapter").json_to_cel
     environment = celpy.Environment()
     return bool(environment.program(environment.compile(rule)).evaluate({"self": to_cel(value)}))

@@ -23,7 +23,7 @@ REQUIRED = set(re.findall(r"\$\{(\w+):\?", TEXT))
 
 
 def test_the_file_keeps_the_schema_of_compose() -> None:
-    pytest.importorskip("check_jsonschema", reason="needs .[infra]")
+    pytest.importorskip("check_jsonschema", reason="not installed; the extra `infra` has it")
     vendored = files("check_jsonschema") / "builtin_schemas" / "vendor"
     schema = json.loads((vendored / "compose-spec.json").read_text())
     jsonschema.validate(COMPOSE, schema)

@@ -22,7 +22,7 @@ TEXT = DOCKERFILE.read_text()
 def test_the_linter_has_nothing_to_say(tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if (hadolint := shutil.which("hadolint", path=path)) is None:
-        pytest.skip("there is no hadolint: it needs .[infra]")
+        pytest.skip("there is no hadolint; the extra `infra` has it")
     done = subprocess.run([hadolint, str(DOCKERFILE)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     (tmp_path / "Dockerfile").write_text("FROM python\n")
