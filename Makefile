@@ -36,13 +36,13 @@ format: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,infra]'
 	touch $@
 
 lock: ## refresh the pins from pyproject.toml
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,infra,server]'
 	build/lock/bin/python -m pip freeze --exclude raygan > build/constraints.txt
 	! grep -nE '://| @ ' build/constraints.txt # names and versions only
 	{ echo '# Pins of all dependencies; `make lock` refreshes them.'; cat build/constraints.txt; } > constraints.txt
