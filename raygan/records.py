@@ -190,7 +190,9 @@ class TrialRecord:
 
         Its history holds only the evaluations that are in no file of their own yet.
         """
-        return replace(self, history=self.history[self.in_chunks :], notes=self.notes[:])
+        first = self.in_chunks  # read once: another thread may be writing an earlier snapshot
+        history, notes = self.history[first:], self.notes[:]
+        return replace(self, history=history, notes=notes, in_chunks=first)
 
     def save_running(self, storage: Storage) -> int:
         """Write a :meth:`snapshot`; returns how many evaluations lie in files of their own now.

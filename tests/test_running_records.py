@@ -70,6 +70,27 @@ def test_what_is_saved_while_it_runs_is_read_whole(storage: Noted) -> None:
         assert (known.history, known.outcome) == (saved.history, saved.outcome)
 
 
+class WrittenMeanwhile(list[dict[str, float]]):
+    """A history that is being copied while another thread has written its first chunk."""
+
+    record: TrialRecord
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def, override]
+        found = super().__getitem__(key)
+        self.record.in_chunks = CHUNK
+        return found
+
+
+def test_a_snapshot_is_whole_while_an_earlier_one_is_written(storage: Noted) -> None:
+    record = made()
+    record.history = history = WrittenMeanwhile(map(point, range(1, CHUNK + 3)))
+    history.record = record
+    snapshot = record.snapshot()
+    assert record.in_chunks == CHUNK
+    snapshot.save_running(storage)
+    assert load_all(storage)[ID].history == history
+
+
 def test_a_save_does_not_grow_with_the_run(storage: Noted) -> None:
     costs = []
     for _ in run(storage, 6 * CHUNK):
