@@ -22,6 +22,8 @@ LOOKS = 20
 class _Signs:
     count = 0
     waiting = 0
+    waited = 0
+    """How often it has waited. That is no progress: the first sign may still take long."""
 
 
 def progress() -> None:
@@ -37,7 +39,7 @@ def waiting() -> Iterator[None]:
         yield
     finally:
         _Signs.waiting -= 1
-        progress()
+        _Signs.waited += 1
 
 
 def handed_out(items: Iterable[T]) -> Iterator[T]:
@@ -51,7 +53,7 @@ class Watch:
     """Calls ``stalled`` once, on a thread of its own, when no sign has come for ``seconds``; a
     context manager.
 
-    Before the first sign, ``first`` seconds are allowed if they are more. The time for which the
+    Before the first sign, ``first`` seconds are allowed if they are more, after any waiting. The time for which the
     whole process was stopped does not count.
     """
 
@@ -65,7 +67,8 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="liveness", daemon=True)
 
     def __enter__(self) -> Watch:
-        self._seen = self._begun = _Signs.count
+        self._begun = _Signs.count
+        self._seen = _Signs.count, _Signs.waited
         self._still = 0.0
         self._thread.start()
         return self
@@ -81,8 +84,9 @@ class Watch:
 
     def looks(self, passed: float) -> bool:
         """Whether it has stalled, ``passed`` seconds after the last look."""
-        if _Signs.waiting or _Signs.count != self._seen:
-            self._seen, self._still = _Signs.count, 0.0
+        now = _Signs.count, _Signs.waited
+        if _Signs.waiting or now != self._seen:
+            self._seen, self._still = now, 0.0
             return False
         self._still += passed
-        return self._still >= (self._first if self._seen == self._begun else self._seconds)
+        return self._still >= (self._first if now[0] == self._begun else self._seconds)

@@ -47,12 +47,24 @@ def test_waiting_for_something_else_does_not_count(watch):
     liveness.progress()
     with liveness.waiting():
         assert not watch.looks(1000)
-    assert not watch.looks(9)  # the block's end is a sign
+    assert not watch.looks(9)  # the time starts again at the block's end
     assert not watch.looks(9)
     assert watch.looks(1)
 
 
+def test_the_first_sign_may_take_longer_after_waiting_for_the_images(watch):
+    with liveness.waiting():
+        assert not watch.looks(1000)
+    for _ in range(2):
+        with liveness.waiting():  # ends between two looks
+            pass
+        assert not watch.looks(1)
+        assert not watch.looks(59)
+    assert watch.looks(1)
+
+
 def test_what_is_done_with_an_item_does_not_count(watch):
+    liveness.progress()
     items = iter(liveness.handed_out(["a", "b"]))
     for expected in ("a", "b"):
         assert next(items) == expected
