@@ -80,6 +80,8 @@ class Shelf:
         self._trial = trial
         self._step: int | None = None
         """Iterations of the newest whole checkpoint."""
+        self.folder: str | None = None
+        """The folder of the checkpoint that :meth:`newest` has found; None if there is none."""
         self._damaged: list[str] = []
 
     def newest(self) -> tuple[Saved | None, list[str]]:
@@ -98,9 +100,14 @@ class Shelf:
                 passed_over.append(f"the checkpoint after iteration {step} is damaged ({error})")
                 self._damaged.append(folder)
                 continue
-            self._step = step
+            self._step, self.folder = step, folder
             return self._with_best(saved, found), passed_over
         return None, passed_over
+
+    def at(self, folder: str) -> Saved:
+        """The checkpoint in ``folder``, which another worker has found; raises CheckpointError if
+        it is not whole, and OSError if the storage cannot be read."""
+        return self._with_best(load(self._trial, folder), find_checkpoints(self._trial))
 
     def _with_best(self, saved: Saved, found: list[tuple[int, str]]) -> Saved:
         """``saved`` with the best generator of an earlier version, which is in its own checkpoint;

@@ -53,8 +53,8 @@ class Watch:
     """Calls ``stalled`` once, on a thread of its own, when no sign has come for ``seconds``; a
     context manager.
 
-    Before the first sign, ``first`` seconds are allowed if they are more, after any waiting. The time for which the
-    whole process was stopped does not count.
+    Before the first sign, ``first`` seconds are allowed if they are more, after any waiting. The
+    time for which the whole process was stopped does not count.
     """
 
     def __init__(

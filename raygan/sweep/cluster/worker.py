@@ -65,7 +65,6 @@ def _train(job: Job, rank: int, count: int) -> None:
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
     from raygan.liveness import handed_out, waiting
-    from raygan.retries import patiently
     from raygan.storage import Storage
 
     config = job.train_config()
@@ -80,9 +79,7 @@ def _train(job: Job, rank: int, count: int) -> None:
     home = Storage(job.folder)
     shelf = Shelf(home)
     with waiting():
-        saved, passed_over = patiently(
-            lambda: _newest(shelf, home), f"{home.uri} cannot be reached"
-        )
+        saved, passed_over = _saved(shelf, home, rank, count)
     if saved is None:
         state = TrainState.create(config, images.shape, device)
     else:
@@ -127,6 +124,39 @@ def _train(job: Job, rank: int, count: int) -> None:
         ray.train.report(report)
         if not evaluation.finite:
             return
+
+
+def _saved(shelf: Shelf, home: Storage, rank: int, count: int) -> tuple[Saved | None, list[str]]:
+    """The checkpoint that the trial resumes from, the same one on all workers, and why the first
+    one has passed over newer ones.
+
+    The workers look at different times, and on different machines: one could find a checkpoint that
+    another one does not see yet.
+    """
+    import ray.train.collective
+
+    from raygan.retries import patiently
+
+    what = f"{home.uri} cannot be reached"
+    saved: Saved | None = None
+    passed_over: list[str] = []
+    if rank == 0:
+        saved, passed_over = patiently(lambda: _newest(shelf, home), what)
+    if count > 1:
+        folder = ray.train.collective.broadcast_from_rank_zero(shelf.folder)
+        if rank != 0 and folder is not None:
+            saved = patiently(lambda: _at(shelf, home, folder), what)
+    return saved, passed_over
+
+
+def _at(shelf: Shelf, home: Storage, folder: str) -> Saved:
+    from raygan.errors import CheckpointError
+
+    try:
+        return shelf.at(folder)
+    except CheckpointError:
+        home.probe()  # as for the newest one
+        raise
 
 
 def _newest(shelf: Shelf, home: Storage) -> tuple[Saved | None, list[str]]:

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import ray.train
+import ray.train.collective
 
 from raygan import recipe
 from raygan.checkpoints import Shelf, find_checkpoints
 from raygan.data import DatasetConfig, load, prepare
+from raygan.errors import CheckpointError
 from raygan.folder import IMAGES
 from raygan.gan import checkpoint
 from raygan.gan.config import TrainConfig
@@ -17,7 +19,7 @@ from raygan.gan.state import TrainState
 from raygan.gan.train import train
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job
-from raygan.sweep.cluster.worker import _newest, load_images, train_worker
+from raygan.sweep.cluster.worker import _newest, _saved, load_images, train_worker
 
 
 @pytest.fixture
@@ -229,3 +231,29 @@ def test_checkpoints_that_cannot_be_reached_are_not_taken_for_damaged(tmp_path, 
     home.local.unlink()
     aside.rename(home.local)
     assert _newest(Shelf(home), home) == ({"step": 2}, [])
+
+
+@pytest.mark.parametrize("seen_first", [2, None])
+def test_all_workers_resume_from_the_checkpoint_that_the_first_one_has_found(
+    tmp_path, monkeypatch, seen_first
+):
+    home, said = Storage(str(tmp_path / "trial")), []
+    monkeypatch.setattr(
+        ray.train.collective,
+        "broadcast_from_rank_zero",
+        lambda data: (said.append(data), said[0])[1],
+    )
+    if seen_first is not None:
+        checkpoint.save({"step": seen_first}, home.local / f"checkpoint_{seen_first}", seen_first)
+    first = _saved(Shelf(home), home, 0, 2)
+    # a worker that was thought dead writes one more, before the second worker looks
+    checkpoint.save({"step": 4}, home.local / "checkpoint_4", 4)
+    assert _saved(Shelf(home), home, 1, 2) == first
+    assert first == (None if seen_first is None else {"step": seen_first}, [])
+
+
+def test_a_worker_that_cannot_read_the_checkpoint_of_the_first_one_raises(tmp_path, monkeypatch):
+    home = Storage(str(tmp_path / "trial"))
+    monkeypatch.setattr(ray.train.collective, "broadcast_from_rank_zero", lambda _: "checkpoint_2")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        _saved(Shelf(home), home, 1, 2)
