@@ -20,6 +20,7 @@ WORKER_FAILURES = 3
 """How often in a row the workers of a trial may be lost without a new checkpoint, and without a new
 evaluation, in between."""
 RETRY_ADVICE = "--retry-failed runs it again from there"
+STALL_ADVICE = "if one iteration or one metric takes as long, raise `scale.stalled_after`"
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -124,10 +125,11 @@ def _until_it_fails(
             if (stall := ray_quirks.stall(error)) is not None:
                 note(f"{stall}, after iteration {step}; the trial was started again")
             if failures > WORKER_FAILURES:
+                advice = RETRY_ADVICE if stall is None else f"{STALL_ADVICE}; {RETRY_ADVICE}"
                 after = f"after iteration {step}" if step else "before the first evaluation"
                 return (
                     f"its workers were lost {failures} times in a row {after}, the last time "
-                    f"because: {ray_quirks.cause_of(error)}; {RETRY_ADVICE}"
+                    f"because: {ray_quirks.cause_of(error)}; {advice}"
                 )
 
 

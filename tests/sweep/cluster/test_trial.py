@@ -42,6 +42,7 @@ def test_a_worker_that_made_no_progress_is_noted_and_counts_as_lost():
     reason = until_it_fails(fit, lambda: 20, notes)
     said = "a worker made no progress for 5 s"
     assert f"lost 4 times in a row after iteration 20, the last time because: {said};" in reason
+    assert "raise `scale.stalled_after`; --retry-failed" in reason
     assert notes == [f"{said}, after iteration 20; the trial was started again"] * 4
 
 
@@ -71,6 +72,7 @@ def test_failures_without_progress_end_a_trial_with_the_reason(step, after):
     assert f"its workers were lost 4 times in a row {after}" in reason
     assert "a node was lost with details" in reason
     assert "--retry-failed" in reason
+    assert "stalled_after" not in reason
 
 
 def test_other_errors_are_not_caught():
