@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from raygan import liveness
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError
 from raygan.gan.judge.metric import Metric
@@ -34,6 +35,7 @@ def measure(
         metric: Metric = METRICS.make(recipe.name, parameters)
         own = file_of(recipe) is not None
         value = _own(metric, samples, images, seed) if own else metric.measure(samples, images)
+        liveness.progress()
         if value is None:
             continue
         if own and not math.isfinite(value):

@@ -112,3 +112,10 @@ def test_a_name_that_is_taken_is_refused():
         with pytest.raises(ConfigError, match="name"):
             recipe.use([RecipeFile("own.py", OWN.replace('"brightness"', f'"{name}"'))])
     assert {"variety", "brightness"} & set(METRICS.names) == {"variety"}
+
+
+def test_each_metric_is_a_sign_of_progress(monkeypatch, images):
+    signs = []
+    monkeypatch.setattr("raygan.liveness.progress", lambda: signs.append(1))
+    measure({}, SAMPLES, images, 0)
+    assert len(signs) == len(list(METRICS))
