@@ -50,8 +50,9 @@ class Outage:
             return "The storage can be written again; the sweep continues."
         return (
             f"The storage {self._study.storage.uri} cannot be written ({shown(error)}). Running "
-            "trials wait at their next checkpoint and no trial starts, until it can be: make room "
-            "or bring it back. Nothing is lost."
+            "trials train on, without new checkpoints, and wait at their end; no trial starts. "
+            "Make room or bring it back. Nothing is lost unless a worker is killed meanwhile: its "
+            "trial resumes from its last checkpoint."
         )
 
     def _run(self) -> None:
