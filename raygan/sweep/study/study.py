@@ -175,7 +175,8 @@ class Study:
         """The next trial, or None if none is due.
 
         Its cell is the one that will take longest, by the measured speeds: so that it does not run
-        alone in the end. Until all speeds are known, the cell with the fewest trials is first.
+        alone in the end. Until all speeds are known, and if the budget does not allow all trials,
+        the cell with the fewest trials is first.
         """
         self.clock.run()
         if self.storage_error is not None:
@@ -315,6 +316,9 @@ class Study:
     def _in_turn(self) -> list[CellStudy]:
         """The cells of which a trial may be due, in the order in which they are asked."""
         cells = [cell for cell in self.cells.values() if not cell.idle]
+        if (most := self.spec.budget.trials) is not None and most < self.trial_count:
+            # not all trials will start: no cell may have more of them because it is slow
+            return sorted(cells, key=lambda cell: len(cell.records))
         at_once = max(1, len(self.counted_until)) / max(1, len(cells))
         left: list[tuple[float, CellStudy]] = []
         for cell in cells:

@@ -234,7 +234,7 @@ def run_at(speeds: dict[str, float], at_once: int, study: Study, now: list[float
             study.heard(planned.id, {"step": 0})
             heapq.heappush(running, (now[0] + speeds[planned.cell], len(order), planned.id))
         if not running:
-            assert study.complete
+            assert study.complete or study.exhausted
             return order
         now[0], number, trial = heapq.heappop(running)
         record = study.records[trial]
@@ -263,6 +263,14 @@ def test_cells_of_the_same_speed_take_turns():
     )
     for count in range(2, 24, 2):
         assert abs(order[:count].count("dcgan") - count / 2) <= 1
+
+
+@pytest.mark.parametrize(("most", "slow"), [(16, 8), (30, 15)])
+def test_a_cap_on_the_trials_is_shared_by_the_cells_alike_whatever_their_speed(most, slow):
+    now = [0.0]
+    study = open_study(f"{SPEEDS}budget: {{trials: {most}}}\n", now=lambda: now[0])
+    order = run_at({"dcgan": 100.0, "resnet": 300.0}, 4, study, now)
+    assert (len(order), order.count("resnet")) == (most, slow)
 
 
 def test_a_resumed_study_knows_the_speeds_from_its_records(monkeypatch):
