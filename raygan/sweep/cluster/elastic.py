@@ -6,6 +6,7 @@ waits for them. Where workers are lost, it starts again with those that are left
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -15,8 +16,9 @@ SETTLE_SECONDS = 5.0
 """For how long fewer workers than the most must be all that is free: what a lost worker held may be
 free again only after some seconds."""
 GROW_SECONDS = 60.0
-"""For how long more workers must be free: to take them, a trial is started again from its last
-checkpoint."""
+"""For how long more workers must be free, at least: to take them, a trial is started again from its
+last checkpoint. Each trial waits for a time of its own, up to twice as long. Otherwise all of them
+would stop at once for the same free workers, and some would find fewer than they had."""
 START_SECONDS = 30.0
 """For how long the workers may not be there, because somebody else has taken what was free: then
 it is counted again."""
@@ -33,9 +35,17 @@ def free_workers(nodes: Iterable[Mapping[str, float]], each: Mapping[str, float]
 class Elastic:
     """Decides for one trial."""
 
-    def __init__(self, widths: Sequence[int], clock: Callable[[], float] = time.monotonic) -> None:
-        """``widths``: how many workers it may have, ascending."""
+    def __init__(
+        self,
+        widths: Sequence[int],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        grows_after: float | None = None,
+    ) -> None:
+        """``widths``: how many workers it may have, ascending. ``grows_after``: for how many
+        seconds more workers must be free; by default a random number."""
         self._widths, self._clock = widths, clock
+        self.grows_after = grows_after or GROW_SECONDS * random.uniform(1, 2)  # noqa: S311
         self._wanted, self._since = 0, 0.0
 
     def starts(self, free: int) -> int | None:
@@ -54,7 +64,7 @@ class Elastic:
         if others_wait or width <= count:
             self._wanted = 0
             return None
-        return width if self._for(width) >= GROW_SECONDS else None
+        return width if self._for(width) >= self.grows_after else None
 
     def _widest(self, most: int) -> int:
         return max((width for width in self._widths if width <= most), default=0)

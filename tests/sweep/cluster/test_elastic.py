@@ -19,7 +19,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def elastic(clock) -> Elastic:
-    return Elastic([2, 4, 8], clock)
+    return Elastic([2, 4, 8], clock, grows_after=GROW_SECONDS)
 
 
 def test_a_trial_starts_at_once_with_the_most_workers(elastic):
@@ -58,6 +58,18 @@ def test_it_does_not_grow_into_what_is_needed_or_too_little(elastic, clock, free
     assert elastic.grows(2, 2, others_wait=False) is None  # from here on, again
     clock.now += GROW_SECONDS
     assert elastic.grows(2, 2, others_wait=False) == 4
+
+
+def test_trials_do_not_stop_at_once_for_the_same_free_workers(clock):
+    times = [Elastic([2, 4], clock).grows_after for _ in range(20)]
+    assert len(set(times)) == 20
+    assert GROW_SECONDS <= min(times) <= max(times) <= 2 * GROW_SECONDS
+    trials = [Elastic([2, 4], clock, grows_after=after) for after in (70, 90)]
+    assert [trial.grows(2, 2, others_wait=False) for trial in trials] == [None, None]
+    clock.now += 70
+    assert [trial.grows(2, 2, others_wait=False) for trial in trials] == [4, None]
+    clock.now += 20
+    assert trials[1].grows(2, 0, others_wait=False) is None  # the first one has taken them
 
 
 def test_more_than_is_shared_evenly_is_left_to_others(elastic, clock):
