@@ -49,10 +49,10 @@ class Outage:
         if error is None:
             return "The storage can be written again; the sweep continues."
         return (
-            f"The storage {self._study.storage.uri} cannot be written ({shown(error)}). Running "
-            "trials train on, without new checkpoints, and wait at their end; no trial starts. "
-            "Make room or bring it back. Nothing is lost unless a worker is killed meanwhile: its "
-            "trial resumes from its last checkpoint."
+            f"The storage {self._study.storage.uri} cannot be written ({shown(error)}). Until it "
+            "can be written, running trials train on, without new checkpoints, but cannot end, and "
+            "no trial starts. Free some space or make the storage available again. Nothing is lost "
+            "unless a worker is killed meanwhile: its trial resumes from its last checkpoint."
         )
 
     def _run(self) -> None:

@@ -22,7 +22,7 @@ from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig, parameter_tables, recipe_tables, varied_fields
-from raygan.gan.interval import CHECKPOINT_EVERY, interval
+from raygan.gan.interval import CHECKPOINT_EVERY, in_seconds, interval
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.shown import shown
@@ -340,11 +340,11 @@ class Budget(Section):
     @property
     def seconds(self) -> float | None:
         """``wall_clock`` in seconds."""
-        return None if self.wall_clock is None else _seconds(self.wall_clock)
+        return None if self.wall_clock is None else in_seconds(self.wall_clock)
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Budget:
-        if self.wall_clock is not None and not _DURATION.fullmatch(str(self.wall_clock)):
+        if self.wall_clock is not None and self.seconds is None:
             raise ValueError(
                 f"`wall_clock` (={self.wall_clock!r}) must be a number and s, m, h or d, such as "
                 "90m or 12h"
@@ -352,15 +352,6 @@ class Budget(Section):
         if self.usd is not None and self.usd_per_gpu_hour is None:
             raise ValueError("`usd` needs a price: add `usd_per_gpu_hour`")
         return self
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?[smhd]")
-
-
-def _seconds(duration: str | float) -> float:
-    text = str(duration)
-    return float(text[:-1]) * _SECONDS[text[-1]]
 
 
 MOST_WORKERS = 1024
@@ -460,7 +451,9 @@ class Scale(Section):
     @property
     def stalled_seconds(self) -> float:
         """``stalled_after`` in seconds."""
-        return _seconds(self.stalled_after)
+        seconds = in_seconds(self.stalled_after)
+        assert seconds is not None  # it has been checked
+        return seconds
 
     def widths(self, batch_size: int) -> list[int]:
         """How many workers a trial may have: they share a batch evenly. Ascending."""
@@ -509,7 +502,7 @@ class Scale(Section):
                 f"`gpus_per_worker` (={self.gpus_per_worker}) must be a whole number if there are "
                 f"several `workers` (={self.most}): they cannot share a GPU"
             )
-        if not _DURATION.fullmatch(self.stalled_after):
+        if in_seconds(self.stalled_after) is None:
             raise ValueError(
                 f"`stalled_after` (={shown(self.stalled_after)!r}) must be a number and s, m, h or "
                 "d, such as 90s or 5m"

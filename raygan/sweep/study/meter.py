@@ -28,7 +28,6 @@ class Clock:
     def __init__(self, storage: Storage, now: Callable[[], float] = time.monotonic) -> None:
         self._storage, self._now = storage, now
         self._since: float | None = None
-        self._saved = 0.0
         try:
             self._before = storage.read_kept(CLOCK_FILE, _seconds, mend=True) or 0.0
         except RayganError as error:
@@ -47,11 +46,10 @@ class Clock:
         if self._since is None:
             self._since = self._now()
 
-    def save(self, *, now: bool = False) -> None:
-        """Store the seconds, at most every :data:`SAVE_SECONDS` unless ``now``; raises OSError."""
-        if self._since is not None and (now or self.seconds - self._saved >= SAVE_SECONDS):
+    def save(self) -> None:
+        """Store the seconds; raises OSError."""
+        if self._since is not None:
             self._storage.write_kept(CLOCK_FILE, json.dumps({"seconds": self.seconds}).encode())
-            self._saved = self.seconds
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, get_args
 
 from optuna.storages import BaseStorage
@@ -293,7 +292,7 @@ class Study:
             self._count_time(trial)
             self._save(self.records[trial])
         self.counted_until.clear()
-        self.ledger.write(CLOCK_FILE, partial(self.clock.save, now=True))
+        self.ledger.write(CLOCK_FILE, self.clock.save)
         self.flush()
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
@@ -421,7 +420,7 @@ class Study:
     def _save_clock(self) -> None:
         if self.clock.seconds - self._clock_saved >= SAVE_SECONDS:
             self._clock_saved = self.clock.seconds
-            self.ledger.write(CLOCK_FILE, partial(self.clock.save, now=True))
+            self.ledger.write(CLOCK_FILE, self.clock.save)
 
     def _tell(self, event: Event, record: TrialRecord) -> None:
         for listener in self.listeners:
