@@ -42,7 +42,7 @@ def waiting() -> Iterator[None]:
         _Signs.waited += 1
 
 
-def handed_out(items: Iterable[T]) -> Iterator[T]:
+def uncounted(items: Iterable[T]) -> Iterator[T]:
     """``items``; what is done with each of them counts as :func:`waiting`."""
     for item in items:
         with waiting():

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     ("errors", "shown", "liveness", "addresses", "version", "stored", "local_files", "retries", "storage",
-     "folder", "recipe", "behind"),
+     "folder", "recipe", "background"),
     ("data",),
     ("gan",),
     ("records", "pictures", "checkpoints"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raygan.behind import Behind
+from raygan.background import Background
 from raygan.gan.interval import interval
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers
@@ -49,7 +49,7 @@ class Keeper:
         self._seconds, self._iterations = interval(every)
         self._write, self._at_once, self._clock = write, at_once, clock
         self._workers = Workers()
-        self._behind = Behind(most=1)
+        self._background = Background(most=1)
         self._kept: int | None = None
         """Iterations of the last checkpoint, also of one that is being written."""
         self._kept_at = self._met_at = clock()
@@ -97,7 +97,7 @@ class Keeper:
         self._kept, self._kept_at = state.step, self._clock()
         if self._workers.rank == 0:
             saved = snapshot(state.state_dict())
-            self._behind.put(lambda: self._write(saved))
+            self._background.put(lambda: self._write(saved))
 
     def finish(self, state: TrainState | None = None) -> None:
         """Wait until all is written; before that, keep ``state`` if it was not kept yet.
@@ -106,7 +106,7 @@ class Keeper:
         """
         if state is not None and state.step != self._kept:
             self.keep(state)
-        self._behind.wait()
+        self._background.wait()
 
 
 def snapshot(value: Any) -> Any:

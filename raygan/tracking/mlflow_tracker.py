@@ -39,7 +39,7 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: E
 
 
 @dataclass(frozen=True)
-class Behind:
+class Lag:
     """How far MLflow is behind the records."""
 
     evaluations: int = 0
@@ -149,14 +149,14 @@ class Tracker:
         self._copying.start()
 
     @property
-    def behind(self) -> Behind:
+    def behind(self) -> Lag:
         """How far MLflow is behind now.
 
         An evaluation counts once MLflow was asked what it has of the trial.
         """
         pending = self._copying.pending()
         if not pending:
-            return Behind()
+            return Lag()
         evaluations = 0
         # a trial that is being copied may have changed again meanwhile
         for record in {r.id: r for change in pending if (r := change.record)}.values():
@@ -164,7 +164,7 @@ class Tracker:
             if logged is not None:
                 evaluations += len(evaluations_after(record, logged))
         since = min(change.since for change in pending)
-        return Behind(evaluations, time.monotonic() - since)
+        return Lag(evaluations, time.monotonic() - since)
 
     def update(
         self,

@@ -34,7 +34,7 @@ from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
-from raygan.tracking.mlflow_tracker import Behind
+from raygan.tracking.mlflow_tracker import Lag
 from tests.report.builders import evidence, trial
 from tests.report.hostile import EVIL, is_plain
 
@@ -179,7 +179,7 @@ def test_figures_take_a_formula_and_a_letter_without_a_glyph_as_text(tmp_path):
 
 
 def test_progress_shows_the_text_itself(console, study, records):
-    tracker = types.SimpleNamespace(last_error=EVIL, behind=Behind())
+    tracker = types.SimpleNamespace(last_error=EVIL, behind=Lag())
     live = progress.Progress(study, console, tracker)
     console.print(live._render())
     for event in ("started", "evaluated", "paused", "ended"):

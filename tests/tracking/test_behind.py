@@ -14,7 +14,7 @@ from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.session import progress
 from raygan.sweep.session.progress import Progress
-from raygan.tracking.mlflow_tracker import Behind, Tracker
+from raygan.tracking.mlflow_tracker import Lag, Tracker
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_runs import record
@@ -87,7 +87,7 @@ def test_telling_an_evaluation_does_not_touch_the_earlier_ones(opened, client, m
 
 def test_mlflow_is_behind_by_the_evaluations_that_it_lacks(opened, client):
     tracker = opened()
-    assert tracker.behind == Behind()
+    assert tracker.behind == Lag()
     trial = record(5)
     tracker.update(trial)
     assert client.asked.wait(PATIENCE)
@@ -97,7 +97,7 @@ def test_mlflow_is_behind_by_the_evaluations_that_it_lacks(opened, client):
     assert behind.evaluations == 8  # each once, though some are being copied
     assert behind.seconds > 0
     client.let.set()
-    until(lambda: tracker.behind == Behind())
+    until(lambda: tracker.behind == Lag())
     assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 9)]
 
 
@@ -105,7 +105,7 @@ def test_the_parent_run_has_how_far_mlflow_is_behind(opened, client):
     tracker = opened()
     client.let.set()
     tracker.update(record(1, outcome="ok"), ended=True, spent={"step": 1.0, "spent/usd": 2.0})
-    until(lambda: tracker.behind == Behind())
+    until(lambda: tracker.behind == Lag())
     parent = client.trial("sweep")
     assert parent.logged("spent/usd") == [(1, 2.0)]
     assert [step for step, _ in parent.logged("mlflow/evaluations_behind")] == [1]
@@ -118,14 +118,14 @@ def test_what_a_sweep_has_spent_is_logged_in_order_while_trials_are_copied(opene
     for number in range(1, 30):
         trial = record(1, outcome="ok", name=f"wn-{number:05d}")
         tracker.update(trial, ended=True, spent={"step": float(number), "spent/usd": 1.0})
-    until(lambda: tracker.behind == Behind())
+    until(lambda: tracker.behind == Lag())
     steps = [step for step, _ in client.trial("sweep").logged("spent/usd")]
     assert steps == sorted(steps)
     assert steps[-1] == 29
 
 
 def tracker_behind(error: str | None, seconds: float) -> types.SimpleNamespace:
-    return types.SimpleNamespace(last_error=error, behind=Behind(12, seconds))
+    return types.SimpleNamespace(last_error=error, behind=Lag(12, seconds))
 
 
 def test_progress_says_once_that_mlflow_is_behind_and_once_that_it_is_not():
@@ -148,7 +148,7 @@ def test_a_record_of_a_trial_that_has_ended_is_copied_only_if_mlflow_lacks_its_e
     known, unknown = (record(2, outcome="ok", name=name) for name in ("wn-00001", "wn-00002"))
     before = opened()
     before.update(known, ended=True, summary={"stability/best": 0.1})
-    until(lambda: before.behind == Behind())
+    until(lambda: before.behind == Lag())
     asked: list[str] = []
 
     def summary(trial: TrialRecord) -> dict[str, float]:
@@ -158,6 +158,6 @@ def test_a_record_of_a_trial_that_has_ended_is_copied_only_if_mlflow_lacks_its_e
     tracker = opened()
     for trial in (known, unknown):
         tracker.catch_up(trial, summary)
-    until(lambda: tracker.behind == Behind())
+    until(lambda: tracker.behind == Lag())
     assert asked == ["wn-00002"]
     assert client.trial("wn-00002").logged("stability/best") == [(0, 0.1)]

@@ -18,7 +18,7 @@ from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking.context import PARAMS, default_uri, run_tags
 from raygan.tracking.database import file_of
-from raygan.tracking.mlflow_tracker import Behind, Tracker
+from raygan.tracking.mlflow_tracker import Lag, Tracker
 from raygan.tracking.model import Model, save_model
 from raygan.tracking.runs import NOTE, Ending, cut
 from tests.clusters import wait_until
@@ -69,7 +69,7 @@ def logged(database: str, run) -> list[tuple[int, float]]:
 def test_last_report_of_a_sweep_that_is_stopped_does_not_make_a_trial_run_again(database, sweep):
     tracker = open_tracker(database, sweep)
     tracker.update(record(10), ended=True)
-    wait_until(lambda: tracker.behind == Behind(), "it is copied")
+    wait_until(lambda: tracker.behind == Lag(), "it is copied")
     tracker.update(record(10, 20))
     assert tracker.close("KILLED")
     found = runs(database, sweep)

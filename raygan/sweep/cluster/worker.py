@@ -59,12 +59,12 @@ def _train(job: Job, rank: int, count: int) -> None:
     import ray.train
     import torch
 
-    from raygan.behind import Behind
+    from raygan.background import Background
     from raygan.checkpoints import Shelf
     from raygan.gan.keeping import Keeper
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
-    from raygan.liveness import handed_out, waiting
+    from raygan.liveness import uncounted, waiting
     from raygan.storage import Storage
 
     config = job.train_config()
@@ -100,10 +100,10 @@ def _train(job: Job, rank: int, count: int) -> None:
         lambda saved: written.append(shelf.save(saved)),
         at_once=lambda: ray.train.get_preemption_info() is not None,
     )
-    pictures = Behind(most=MOST_PICTURES)
+    pictures = Background(most=MOST_PICTURES)
     evaluations = train(config, images, state, gpu_share=job.gpu_share, keeper=keeper)
     # what follows an evaluation waits for the storage, for the other workers and for the driver
-    for evaluation in handed_out(evaluations):
+    for evaluation in uncounted(evaluations):
         report: dict[str, Any] = {"step": evaluation.step, **evaluation.metrics}
         if evaluation.notes:
             report["notes"] = list(evaluation.notes)

@@ -28,7 +28,7 @@ from raygan.sweep.session.live import (
 from raygan.sweep.spec import scales
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study.study import Event, Study
-from raygan.tracking.mlflow_tracker import Behind, Tracker
+from raygan.tracking.mlflow_tracker import Lag, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def _why_behind(tracker: Tracker) -> str | None:
     return "it has not taken them all yet" if tracker.behind.seconds > BEHIND_SECONDS else None
 
 
-def _tracking_state(why: str | None, behind: Behind) -> Text:
+def _tracking_state(why: str | None, behind: Lag) -> Text:
     if why is None:
         return Text("MLflow is caught up again; nothing was lost", style="green")
     text = f"MLflow is behind by {behind} and will be caught up: {why}"

@@ -6,34 +6,34 @@ import threading
 
 import pytest
 
-from raygan.behind import Behind
+from raygan.background import Background
 
 
 def test_work_is_done_in_order_and_waited_for() -> None:
     done: list[int] = []
-    behind = Behind(most=10)
+    background = Background(most=10)
     for number in range(10):
-        behind.put(lambda n=number: done.append(n))  # type: ignore[misc]
-    behind.wait()
+        background.put(lambda n=number: done.append(n))  # type: ignore[misc]
+    background.wait()
     assert done == list(range(10))
 
 
 @pytest.mark.parametrize(("most", "left"), [(1, [0, 4]), (2, [0, 3, 4])])
 def test_the_newest_wait_and_the_owner_does_not(most: int, left: list[int]) -> None:
     started, free, done = threading.Event(), threading.Event(), []
-    behind = Behind(most)
+    background = Background(most)
 
     def slow() -> None:
         started.set()
         assert free.wait(60)
         done.append(0)
 
-    behind.put(slow)
+    background.put(slow)
     assert started.wait(60)
     for number in range(1, 5):
-        behind.put(lambda n=number: done.append(n))  # type: ignore[misc]
+        background.put(lambda n=number: done.append(n))  # type: ignore[misc]
     free.set()
-    behind.wait()
+    background.wait()
     assert done == left
 
 
@@ -41,16 +41,16 @@ def test_an_error_is_the_owners() -> None:
     def fail() -> None:
         raise OSError("no room")
 
-    behind = Behind()
-    behind.put(fail)
+    background = Background()
+    background.put(fail)
     with pytest.raises(OSError, match="no room"):
-        behind.wait()
-    behind.wait()  # once
+        background.wait()
+    background.wait()  # once
     done: list[int] = []
-    behind.put(lambda: done.append(1))
-    behind.wait()
+    background.put(lambda: done.append(1))
+    background.wait()
     assert done == [1]
 
 
 def test_nothing_to_wait_for() -> None:
-    Behind().wait()
+    Background().wait()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 Work = Callable[[], None]
 
 
-class Behind:
+class Background:
     """A thread that does pieces of work one after the other, and a short queue before it.
 
     At most ``most`` pieces wait; if one more comes, the oldest of those that wait is dropped. An
