@@ -56,10 +56,10 @@ budget: {{gpu_hours: 1000000}}
 class Unsaved(Study):
     """Writes nothing."""
 
-    def _save(self, record: TrialRecord) -> None:
+    def _save(self, record: TrialRecord, **_: bool) -> None:
         pass
 
-    def _save_clock(self, *, now: bool = False) -> None:
+    def _save_clock(self, **_: bool) -> None:
         pass
 
     def _note_checkpoints(self, record: TrialRecord) -> None:

@@ -252,10 +252,10 @@ class Fleet:
 class Unsaved(Study):
     """Writes nothing."""
 
-    def _save(self, record: TrialRecord) -> None:
+    def _save(self, record: TrialRecord, **_: bool) -> None:
         pass
 
-    def _save_clock(self, *, now: bool = False) -> None:
+    def _save_clock(self, **_: bool) -> None:
         pass
 
     def _note_checkpoints(self, record: TrialRecord) -> None:

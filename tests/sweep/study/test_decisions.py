@@ -17,6 +17,7 @@ from raygan.sweep.study import looks
 from raygan.sweep.study import study as study_module
 from raygan.sweep.study.cell import is_to_retry, replicate_ids, settings
 from raygan.sweep.study.study import Study
+from tests.bench import decisions, fleet
 
 SWEEP = """
 name: a
@@ -313,3 +314,16 @@ def test_of_a_resumed_trial_only_new_evaluations_are_looked_at(monkeypatch):
     study.heard(trial, {"step": 40, LOSS: 0.1, "history": history})
     assert looked == [40]
     assert study.records[trial].step == 40
+
+
+def test_the_benchmark_of_decisions_times_each_call(monkeypatch):
+    monkeypatch.setattr(records, "load_all", records.load_all)  # which the benchmark replaces
+    found = decisions.measure("random", trials=112, evaluations=2, at_once=8, timed=4)
+    assert all(found[call] for call in decisions.CALLS)
+
+
+def test_the_benchmark_of_a_fleet_says_what_limits_it():
+    load = fleet.Load(gpus=16, trials=1, every=100_000, architectures=("dcgan",))
+    found = fleet.measure(load)
+    assert found["verdict"] >= found["ideal"] > 0
+    assert found["trials"] == 4 * (1 + 5)
