@@ -1,4 +1,4 @@
-"""Work that a thread does while its owner does something else: writing what was computed."""
+"""Work that a thread does in the background, such as writing what was computed."""
 
 from __future__ import annotations
 

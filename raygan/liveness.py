@@ -43,7 +43,7 @@ def waiting() -> Iterator[None]:
 
 
 def uncounted(items: Iterable[T]) -> Iterator[T]:
-    """``items``; what is done with each of them counts as :func:`waiting`."""
+    """``items``; the time that is spent on each of them does not count, as in :func:`waiting`."""
     for item in items:
         with waiting():
             yield item

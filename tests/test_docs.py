@@ -199,6 +199,10 @@ def test_commands_in_the_text_are_accepted_by_their_commands(page: Path) -> None
     for span in _spans(page):
         if page.parent.name != "infra" and (option := re.match(r"--[a-z-]+", span)) is not None:
             assert option[0] in options, f"{_named(page)}: {span}"
+        if (script := re.match(r"python (tests/bench/\w+\.py)", span)) is not None:
+            source = (ROOT / script[1]).read_text()
+            for option in re.findall(r"--([a-z-]+)", span):
+                assert f'"--{option}"' in source or f'("{option}", ' in source, span
         if (found := _command(span)) is not None:
             try:
                 _parse(found[1], found[2])

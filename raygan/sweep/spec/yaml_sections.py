@@ -113,9 +113,9 @@ else:
         checkpoint_every: int | str = Field(
             CHECKPOINT_EVERY,
             description="time (`90s`, `5m`, `1h`) or iterations between two checkpoints; one more "
-            "is written at the end. A trial resumes from its last checkpoint: one whose worker was "
-            "killed repeats at most this time, and the seconds for which the checkpoint was being "
-            "written. May be changed when a sweep is resumed; its numbers do not depend on it",
+            "is written after the last iteration. A trial whose worker was killed repeats the "
+            "training since its last checkpoint. The numbers do not depend on this key, and it may "
+            "be changed when a sweep is resumed",
         )
 
         @pydantic.field_validator("checkpoint_every")
@@ -358,11 +358,11 @@ MOST_WORKERS = 1024
 
 
 class Widths(Section):
-    """How many workers a trial may have: it starts with what is free, goes on with fewer if nodes
-    are lost, and takes more if they come. Its curve does not depend on it."""
+    """How many workers a trial may have. It starts with as many as there is room for, continues
+    with fewer if nodes are lost, and with more if there is room again."""
 
-    min: int = Field(1, ge=1, le=MOST_WORKERS, description="fewest workers with which it trains")
-    max: int = Field(ge=1, le=MOST_WORKERS, description="most workers that it takes")
+    min: int = Field(1, ge=1, le=MOST_WORKERS, description="fewest workers of a trial")
+    max: int = Field(ge=1, le=MOST_WORKERS, description="most workers of a trial")
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Widths:
@@ -382,7 +382,7 @@ else:
 
 
 class Weight(Section):
-    """What the trials of some cells take, where it differs from all others."""
+    """Resources of the trials of some cells, where they differ from those of all others."""
 
     workers: Workers | None = Field(None, description="as `scale.workers`")
     cpus_per_worker: float | None = Field(None, gt=0, description="as `scale.cpus_per_worker`")
@@ -394,8 +394,8 @@ class Scale(Section):
 
     workers: Workers = Field(
         1,
-        description="Ray Train workers per trial: a number, or `{min: 1, max: 4}`: as many as are "
-        "free, each number that divides `batch_size`; the results do not depend on it",
+        description="Ray Train workers per trial: a number, or `{min: 1, max: 4}`: as many as "
+        "there is room for, if their number divides `batch_size`; the curves do not depend on it",
     )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores per worker")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs per worker; may be a fraction")
@@ -406,16 +406,16 @@ class Scale(Section):
     )
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="trials at once; auto: as many as fit on the cluster, counted by the cell that "
-        "takes the least",
+        description="trials at once; auto: as many as fit on the cluster of the cell whose trials "
+        "need least",
     )
     autoscaling: bool = Field(
         False, description="the cluster's autoscaler adds nodes for `max_concurrent` trials"
     )
     stalled_after: str = Field(
         "90s",
-        description="a worker that makes no progress for this time (90s, 5m, 1h) is ended, and its "
-        "trial resumes from the last checkpoint; waiting for storage does not count",
+        description="time without progress (90s, 5m, 1h) after which the workers of a trial are "
+        "ended; the trial resumes from its last checkpoint. Waiting for the storage does not count",
     )
     resident: Literal["auto", "never"] = Field(
         "auto",
