@@ -163,8 +163,12 @@ class Tracker:
             logged = self._opened().logged(record.id)
             if logged is not None:
                 evaluations += len(evaluations_after(record, logged))
-        since = min(change.since for change in pending)
-        return Lag(evaluations, time.monotonic() - since)
+        return Lag(evaluations, _age(pending))
+
+    @property
+    def seconds_behind(self) -> float:
+        """:attr:`Lag.seconds` now; cheap enough to be asked at each evaluation."""
+        return _age(self._copying.pending())
 
     def update(
         self,
@@ -299,3 +303,8 @@ class Tracker:
 
     def _runs_of(self, sweep_id: str) -> Runs:
         return Runs(self._client, self._experiment_id, self._sweep, sweep_id, self._storage)
+
+
+def _age(pending: Sequence[_Change]) -> float:
+    """Seconds since the oldest of these changes was told; 0 if there is none."""
+    return max((time.monotonic() - change.since for change in pending), default=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,7 @@ from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.session import progress
 from raygan.sweep.session.progress import Progress
-from raygan.tracking.mlflow_tracker import Lag, Tracker
+from raygan.tracking.mlflow_tracker import Lag, Tracker, _Change
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_runs import record
@@ -101,6 +102,19 @@ def test_mlflow_is_behind_by_the_evaluations_that_it_lacks(opened, client):
     assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 9)]
 
 
+def test_the_age_of_what_mlflow_lacks_is_told_without_a_look_at_the_evaluations(
+    opened, client, monkeypatch
+):
+    tracker = opened()
+    assert tracker.seconds_behind == 0
+    trial = record(200)
+    trial.history = History(trial.history)
+    change = _Change(time.monotonic() - 2 * progress.BEHIND_SECONDS, trial)
+    monkeypatch.setattr(tracker._copying, "pending", lambda: [change])
+    monkeypatch.setattr(tracker._runs, "logged", lambda _: 0)
+    assert progress._why_behind(tracker) == "it has not taken them all yet"
+
+
 def test_the_parent_run_has_how_far_mlflow_is_behind(opened, client):
     tracker = opened()
     client.let.set()
@@ -125,7 +139,7 @@ def test_what_a_sweep_has_spent_is_logged_in_order_while_trials_are_copied(opene
 
 
 def tracker_behind(error: str | None, seconds: float) -> types.SimpleNamespace:
-    return types.SimpleNamespace(last_error=error, behind=Lag(12, seconds))
+    return types.SimpleNamespace(last_error=error, behind=Lag(12, seconds), seconds_behind=seconds)
 
 
 def test_progress_says_once_that_mlflow_is_behind_and_once_that_it_is_not():

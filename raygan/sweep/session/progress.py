@@ -221,7 +221,7 @@ def _why_behind(tracker: Tracker) -> str | None:
     """Why MLflow is behind; None if it is not, or only by a few seconds."""
     if tracker.last_error is not None:
         return tracker.last_error
-    return "it has not taken them all yet" if tracker.behind.seconds > BEHIND_SECONDS else None
+    return "it has not taken them all yet" if tracker.seconds_behind > BEHIND_SECONDS else None
 
 
 def _tracking_state(why: str | None, behind: Lag) -> Text:
