@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
 GRACE_SECONDS = 2.5
-"""Within which a signal finds the records saved: `ray job stop` kills after 3."""
+"""How long an end at once waits until the records are saved: `ray job stop` kills after 3 s."""
 MOST_CAUSES = 20
 """Reasons of failures that are listed, the most frequent ones."""
 

@@ -39,7 +39,7 @@ LOOK_SECONDS, LOOK_SECONDS_REMOTE = 1.0, 10.0
 
 
 BEHIND_SECONDS = 15.0
-"""MLflow is said to be behind when an evaluation is not copied after this time."""
+"""Age of the oldest change that MLflow lacks from which on the sweep says that MLflow is behind."""
 
 
 class Progress:

@@ -26,7 +26,7 @@ Write = Callable[[], None]
 
 
 class Ledger:
-    """Writes behind what is handed to it; its methods but :meth:`flush` never wait.
+    """Writes states on threads of its own. No method but :meth:`flush` waits.
 
     If the storage cannot be written, everything waits until :attr:`error` is set to None again, and
     nothing is lost. An error of another kind than OSError ends the writing, and every method raises

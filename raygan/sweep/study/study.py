@@ -301,7 +301,7 @@ class Study:
         saved = self.ledger.flush(timeout)
         if not saved:
             logger.warning(
-                "%d files in %s are not up to date (%s); what they lack, the trials tell again",
+                "%d files in %s are not up to date (%s); trials that resume report what is missing",
                 self.ledger.left,
                 self.storage.uri,
                 self.storage_error or "the storage is slow",
