@@ -81,7 +81,7 @@ def test_what_cannot_be_said_is_said_at_the_next_look(study: Study) -> None:
         outage.look()
         assert study.storage_error is not None
     assert len(said) == 1
-    assert "trials train on, without new checkpoints, and wait at their end" in said[0]
+    assert "running trials train on, without new checkpoints, but cannot end" in said[0]
     full.append(FullOutput())
     study.storage.full = False  # type: ignore[attr-defined]
     for _ in range(3):
