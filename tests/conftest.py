@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests on clusters, too")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist names the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a cluster; skip what takes long, and what needs a GPU where there is none."""
     if not config.getoption("--soak"):
@@ -67,10 +68,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _share_out(items: list[pytest.Item]) -> None:
-    """With `-n 2`, each process has one half of the files that start Ray or servers, and with them
-    one cluster; they come first. The other files go to whoever is free."""
-    files = list(dict.fromkeys(i.path for i in items if i.get_closest_marker("cluster")))
-    group = {path: f"cluster-{number % 2}" for number, path in enumerate(files)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group.get(item.path, str(item.path))))
-    items.sort(key=lambda item: item.path not in group)
+    """With `-n 2`, the tests that start Ray or servers come first, one by one to the process that is
+    free; each process has a cluster of its own. Of the others, a file stays together."""
+    clustered = [item.get_closest_marker("cluster") is not None for item in items]
+    for item, alone in zip(items, clustered, strict=True):
+        if not alone:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
