@@ -68,10 +68,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _share_out(items: list[pytest.Item]) -> None:
-    """With `-n 2`, the tests that start Ray or servers come first, one by one to the process that is
-    free; each process has a cluster of its own. Of the others, a file stays together."""
-    clustered = [item.get_closest_marker("cluster") is not None for item in items]
-    for item, alone in zip(items, clustered, strict=True):
-        if not alone:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    """With `-n 2`, one process takes the tests that start Ray or servers, which share a cluster and
+    use two cores by themselves; the other one takes the other files."""
+    for item in items:
+        clustered = item.get_closest_marker("cluster") is not None
+        item.add_marker(pytest.mark.xdist_group("cluster" if clustered else str(item.path)))
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
