@@ -9,7 +9,7 @@ import pytest
 
 from tests.clusters import LONGER, TRIALS, wait_until
 
-OUTAGE = 15
+OUTAGE = 30
 """Seconds: time for workers that fail at once to use up their restarts."""
 
 
