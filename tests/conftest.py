@@ -68,9 +68,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _share_out(items: list[pytest.Item]) -> None:
-    """With `-n 2`, one process takes the tests that start Ray or servers, which share a cluster and
-    use two cores by themselves; the other one takes the other files."""
+    """With `-n 2`, one process takes the tests that use a cluster, which they share; the other one
+    takes the other files."""
+    long = {item: _on_cluster(item) for item in items}
     for item in items:
-        clustered = item.get_closest_marker("cluster") is not None
-        item.add_marker(pytest.mark.xdist_group("cluster" if clustered else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+        item.add_marker(pytest.mark.xdist_group("cluster" if long[item] else str(item.path)))
+    items.sort(key=lambda item: not long[item])
+
+
+def _on_cluster(item: pytest.Item) -> bool:
+    room = item.path.relative_to(ROOT / "tests").parts[0]
+    return room in ("cluster", "faults") or "cluster" in getattr(item, "fixturenames", ())

@@ -59,6 +59,7 @@ def test_a_process_that_is_stopped_is_replaced(cluster, reference, sweep, worker
     assert losses(made) == pytest.approx(losses(reference), rel=1e-5)
 
 
+@pytest.mark.soak
 def test_a_worker_that_hangs_is_ended(cluster, sweep):
     made = sweep(
         "hangs",

@@ -13,6 +13,7 @@ OUTAGE = 30
 """Seconds: time for workers that fail at once to use up their restarts."""
 
 
+@pytest.mark.soak
 def test_all_trials_wait_and_end_well_with_the_same_curves(reference, sweep):
     made = sweep("storage-away", grid={"norm": ["vanilla", "bn", "wn"]}, train=LONGER)
     folder = made.storage / made.name

@@ -7,7 +7,7 @@ import pytest
 
 from tests.clusters import PATIENCE, ROOT, mlflow_runs, start, stop
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.soak]
 
 OF_OTHERS = (".ray/", ".cache/matplotlib/", ".config/matplotlib/")
 """Under the home folder: Ray's token for its own clusters, and Matplotlib's list of fonts."""
