@@ -124,9 +124,11 @@ def _run(session: Session) -> int:
         return finish(session, study, tracker, prepared)
     except BaseException:
         session.signals.wait()
-        study.close()
-        tell_interrupted(study, tracker)
-        tracker.close("FAILED" if session.signals.first is None else "KILLED")
+        try:
+            study.close()
+        finally:  # whatever the storage does, no run stays open in MLflow
+            tell_interrupted(study, tracker)
+            tracker.close("FAILED" if session.signals.first is None else "KILLED")
         raise
 
 
