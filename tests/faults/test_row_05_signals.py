@@ -28,7 +28,7 @@ def endless(sweep) -> Sweep:
     return sweep(
         "interrupted",
         grid={"norm": ["vanilla", "bn"]},
-        train={"iterations": 100_000, "reconstruction_steps": 1000},
+        train={"iterations": 100_000, "reconstruction_steps": 1000, "checkpoint_every": 10},
     )
 
 
