@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast test-cluster check docs format lock clean
 
@@ -11,13 +10,13 @@ quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few m
 	$(BIN)/python -m raygan.sweep sweeps/quickstart.yaml
 
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest
 
 test-fast: $(STAMP) ## the tests that start neither Ray nor servers
-	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cluster"
 
 test-cluster: $(STAMP) ## the tests on clusters, those that take long included
-	$(BIN)/python -m pytest $(PARALLEL) -m cluster --soak
+	$(BIN)/python -m pytest -m cluster --soak
 
 check: $(STAMP) ## format, lint, types, and the documentation with its links
 	$(BIN)/ruff format --check .

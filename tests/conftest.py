@@ -48,7 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests on clusters, too")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist names the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a cluster; skip what takes long, and what needs a GPU where there is none."""
     if not config.getoption("--soak"):
@@ -58,24 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.relative_to(ROOT / "tests").parts[0] in ("cluster", "faults"):
             item.add_marker("cluster")
-    if config.pluginmanager.hasplugin("xdist"):
-        _share_out(items)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
-
-
-def _share_out(items: list[pytest.Item]) -> None:
-    """With `-n 2`, one process takes the tests that use a cluster, which they share; the other one
-    takes the other files."""
-    long = {item: _on_cluster(item) for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if long[item] else str(item.path)))
-    items.sort(key=lambda item: not long[item])
-
-
-def _on_cluster(item: pytest.Item) -> bool:
-    room = item.path.relative_to(ROOT / "tests").parts[0]
-    return room in ("cluster", "faults") or "cluster" in getattr(item, "fixturenames", ())
