@@ -46,7 +46,7 @@ def test_trials_wait_and_end_well(reference, sweep, disk, tmp_path):
     with made.running() as process:
         wait_until(lambda: made.curve(TRIALS[0]), "first evaluation", process)
         _fill(filler)
-        told = "make room or bring it back"
+        told = "make the storage available again"
         wait_until(lambda: told in " ".join(made.log.read_text().split()), "it is told", process)
         filler.unlink()
         wait_until(lambda: "can be written again" in made.log.read_text(), "its end", process)
