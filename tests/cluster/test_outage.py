@@ -8,7 +8,7 @@ import time
 
 from tests.clusters import free_port, logged_steps, mlflow_runs, serve, stop, wait_until
 
-OUTAGE = 20
+OUTAGE = 60
 
 
 def test_outage_loses_and_repeats_nothing(cluster, sweep, tmp_path):
