@@ -9,8 +9,8 @@ STAMP := $(VENV)/.installed
 quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few minutes
 	$(BIN)/python -m raygan.sweep sweeps/quickstart.yaml
 
-test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+test: test-fast ## all tests, save those that take long
+	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(STAMP) ## the tests that start neither Ray nor servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cluster"

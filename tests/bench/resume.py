@@ -35,10 +35,11 @@ name: large
 grid: {{norm: [bn, wn, vanilla, gn]}}
 search: {{method: random, trials: {per_cell}, lr: {{min: 1.0e-5, max: 1.0e-2, scale: log}}}}
 stop: {{rule: asha, grace: 1000, reduction: 3}}
-replicate: {{seeds: 3}}
+replicate: {{seeds: {seeds}}}
 train: {{iterations: 20000, evaluate_every: 100}}
 storage: {storage}
 """
+CELLS, SEEDS = 4, 3
 SHORT, LONG, EVERY = 10, 200, 10
 PARTS = ("records", "resume", "status", "KiB per trial")
 
@@ -55,14 +56,15 @@ def make(folder: Path, trials: int) -> None:
     from tests.bench.driver import point
 
     os.fsync = lambda _: None  # type: ignore[assignment]
-    cells = 4
-    sweep = spec.validate(parse(SWEEP.format(per_cell=trials // cells, storage=folder), "x"))
+    per_cell = trials // CELLS - SEEDS  # the replicates are still to come
+    text = SWEEP.format(per_cell=per_cell, seeds=SEEDS, storage=folder)
+    sweep = spec.validate(parse(text, "x"))
     home = Storage(str(folder)) / sweep.name
     data = Prepared(id="1", digest="d", baseline=2.0, folder="/x", shape="3×32×32", train=9)
     stored_sweep.store(home, sweep, data)
     for cell in plan.cells(sweep):
-        for index in range(trials // cells):
-            rate = 10 ** -(2 + 3 * index / trials * cells)
+        for index in range(per_cell):
+            rate = 10 ** -(2 + 3 * index / per_cell)
             planned = plan.trial(sweep, cell, index, {"lr": rate})
             record = TrialRecord(planned.id, planned.cell, index, planned.title, planned.params,
                                  planned.config.to_dict(), "stopped")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import psutil
 import pytest
@@ -62,3 +63,47 @@ def test_the_curve_of_an_elastic_trial_does_not_depend_on_its_workers(
     assert re.fullmatch(r"trained by 1 of at most 2 workers from iteration [1-5]0 on", second)
     losses, expected = dict(made.curve("bn-000")), dict(reference.curve("bn-000"))
     assert losses == pytest.approx(expected, rel=1e-4)
+
+
+SLOW = """
+import time
+
+from raygan.recipes import Metric
+
+
+class Slow(Metric):
+    """Always 0, after three seconds: the trial lasts until free workers have been free for long."""
+
+    name = "slow"
+
+    def measure(self, samples, images):
+        time.sleep(3)
+        return 0.0
+"""
+
+
+@pytest.mark.soak
+def test_an_elastic_trial_takes_workers_that_become_free(cluster, reference, sweep, tmp_path: Path):
+    recipes = tmp_path / "slow.py"
+    recipes.write_text(SLOW)
+    made = sweep(
+        "growing",
+        recipes=[str(recipes)],
+        grid={"norm": ["bn"]},
+        train=LONGER | {"evaluate_every": 1},
+        scale={"workers": {"min": 1, "max": 2}, "cpus_per_worker": 2},
+    )
+    with made.running() as process:
+        wait_until(lambda: made.curve("bn-000"), "an evaluation", process)
+        node = cluster.node("grown", f"--address={cluster.address}", "--num-cpus=2")
+        try:
+            assert process.wait(600) == 0, made.log.read_text()
+        finally:
+            stop(node)
+    record = made.record("bn-000")
+    assert record["outcome"] == "ok", made.log.read_text()
+    first, second = record["notes"]
+    assert first == "trained by 1 of at most 2 workers from iteration 0 on"
+    assert re.fullmatch(r"trained by 2 of at most 2 workers from iteration \d+ on", second)
+    losses, expected = dict(made.curve("bn-000")), dict(reference.curve("bn-000"))
+    assert {step: losses[step] for step in expected} == pytest.approx(expected, rel=1e-4)
