@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: quickstart test test-fast test-cluster check docs format lock clean
 
@@ -10,10 +11,11 @@ quickstart: $(STAMP) ## the main job: three norms on handwritten digits, a few m
 	$(BIN)/python -m raygan.sweep sweeps/quickstart.yaml
 
 test: test-fast ## all tests, save those that take long
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest $(PARALLEL) -m "cluster and not ray"
+	$(BIN)/python -m pytest -m ray
 
 test-fast: $(STAMP) ## the tests that start neither Ray nor servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
 
 test-cluster: $(STAMP) ## the tests on clusters, those that take long included
 	$(BIN)/python -m pytest -m cluster --soak

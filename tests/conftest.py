@@ -55,8 +55,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.get_closest_marker("soak"):
                 item.add_marker(pytest.mark.skip(reason="takes long: `make test-cluster` runs it"))
     for item in items:
-        if item.path.relative_to(ROOT / "tests").parts[0] in ("cluster", "faults"):
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in ("cluster", "faults"):
             item.add_marker("cluster")
+        if folder == "cluster" or "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
     if torch.cuda.is_available():
         return
     for item in items:

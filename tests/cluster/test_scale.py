@@ -65,7 +65,7 @@ def test_the_curve_of_an_elastic_trial_does_not_depend_on_its_workers(
     assert losses == pytest.approx(expected, rel=1e-4)
 
 
-SLOW = """
+SLOW = '''
 import time
 
 from raygan.recipes import Metric
@@ -79,7 +79,7 @@ class Slow(Metric):
     def measure(self, samples, images):
         time.sleep(3)
         return 0.0
-"""
+'''
 
 
 @pytest.mark.soak
