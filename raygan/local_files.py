@@ -24,8 +24,9 @@ from raygan.shown import shown
 
 _ASIDE = re.compile(r".+\.[0-9a-f]{32}\.tmp")
 """Names of files that :func:`writing` has not finished."""
-_OLD_SECONDS = 3600.0
-"""No write takes so long: what is left of one that is older has no owner any more."""
+_OLD_SECONDS = 4 * 3600.0
+"""No write takes so long, even if the clock is set forward by an hour meanwhile: what is left of
+one that is older has no owner any more."""
 
 
 def refuse_links(root: str, path: str) -> None:

@@ -28,6 +28,8 @@ CAP_BYTES = 500 * 2**30
 _AT_ONCE = 8
 _CHUNK = 2**23
 _ROOT = 0
+_USED = ".used"
+_NEXT = 10**9  # some file systems keep whole seconds
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # stays open until this process ends, since the process may have mapped the files
@@ -115,7 +117,7 @@ def _name(uri: str) -> str:
 
 def _last_copy(uri: str, cache: Path) -> Path | None:
     copies = [path for path in cache.glob(f"{glob.escape(_name(uri))}-*") if path.is_dir()]
-    for folder in sorted(copies, key=lambda path: _marker(path).stat().st_mtime_ns, reverse=True):
+    for folder in sorted(copies, key=_last_use, reverse=True):
         _use(folder)
         if folder.is_dir():  # not evicted meanwhile
             return folder
@@ -123,11 +125,17 @@ def _last_copy(uri: str, cache: Path) -> Path | None:
 
 
 def _marker(folder: Path) -> Path:
-    """A file that each process locks while it uses ``folder``; its time is that of the last use.
+    """A file that each process locks while it uses ``folder``.
 
     It is never deleted: a process may be about to lock it.
     """
-    return folder.with_name(f".{folder.name}.used")
+    return folder.with_name(f".{folder.name}{_USED}")
+
+
+def _last_use(folder: Path) -> int:
+    """The number of its last use: uses are counted in the markers' times, since a clock may be
+    set."""
+    return _marker(folder).stat().st_mtime_ns
 
 
 def _use(folder: Path) -> None:
@@ -137,7 +145,8 @@ def _use(folder: Path) -> None:
         fcntl.flock(marker, fcntl.LOCK_SH)  # waits while it is evicted
         if _in_use.setdefault(folder, marker) is not marker:  # another thread was faster
             marker.close()
-    os.utime(_marker(folder))
+    last = max(marker.stat().st_mtime_ns for marker in folder.parent.glob(f".*{_USED}"))
+    os.utime(_marker(folder), ns=(last + _NEXT, last + _NEXT))
 
 
 @contextmanager
@@ -164,7 +173,7 @@ def _make_room(cache: Path, size: int, cap_bytes: int, uri: str) -> None:
     sizes = {path: _size(path) for path in folders}
     # nor more than the disk holds
     cap_bytes = min(cap_bytes, shutil.disk_usage(cache).free + sum(sizes.values()))
-    for folder in sorted(folders, key=lambda path: _marker(path).stat().st_mtime_ns):
+    for folder in sorted(folders, key=_last_use):
         if sum(sizes.values()) + size <= cap_bytes:
             return
         if _evict(folder):

@@ -108,6 +108,19 @@ def test_the_set_that_was_used_last_stays(sets, cache):
     assert kept(cache) == ["set-0", "set-2"]
 
 
+def test_a_clock_that_is_set_back_does_not_change_which_set_was_used_last(sets, cache):
+    hour = 3600 * 10**9
+    bring(sets[0], cache, 2 * SIZE)
+    for marker in cache.glob(
+        ".*.used"
+    ):  # as if an hour ago by the clock of now, which was set back
+        later = marker.stat().st_mtime_ns + hour
+        os.utime(marker, ns=(later, later))
+    bring(sets[1], cache, 2 * SIZE)
+    bring(sets[2], cache, 2 * SIZE)
+    assert kept(cache) == ["set-1", "set-2"]
+
+
 def test_a_set_in_use_stays(sets, cache):
     localize(sets[0], cache, 2 * SIZE)
     for index in (1, 2):

@@ -543,7 +543,7 @@ def test_what_a_killed_preparation_wrote_aside_is_swept(folder, tmp_path):
     where = prepare(config, tmp_path / "cache")
     (where / "manifest.json").unlink()
     old, new = (f"000000.arrow.{digit * 32}.tmp" for digit in "ab")
-    for name, age in ((old, 7200), (new, 0), (".bashrc", 7200)):
+    for name, age in ((old, 18_000), (new, 0), (".bashrc", 18_000)):
         (where / name).write_bytes(b"half")
         os.utime(where / name, (time.time() - age,) * 2)
     prepare(config, tmp_path / "cache")
