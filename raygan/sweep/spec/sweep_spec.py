@@ -314,7 +314,8 @@ def _override(document: yaml_loader.Document, override: str) -> None:
     key, equals, text = override.partition("=")
     parts = tuple(key.strip().split("."))
     label = f"--set {shown(key.strip())}=…"
-    if not equals or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", part) for part in parts):
+    # a key may be a value of an axis, such as in scale.by.code_size.16
+    if not equals or not all(re.fullmatch(r"[A-Za-z0-9_+-]+", part) for part in parts):
         given = shown(without_secrets(override))
         raise ConfigError(f"--set {given!r}: must be key=value, such as train.features=16")
     target = document.data

@@ -186,6 +186,15 @@ def test_overrides():
     assert (changed.train.features, changed.space(), changed.name) == (4, {"lr": [0.01]}, "other")
 
 
+def test_an_override_may_name_a_value_of_an_axis(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ngrid: {code_size: [16, 32]}\n")
+    changed = spec.load(path, ["scale.by.code_size.16.workers=2"])
+    assert [changed.scale.of({"code_size": size}).most for size in (16, 32)] == [2, 1]
+    with pytest.raises(ConfigError, match=r"`scale\.by\.code_size\.64` is no value of"):
+        spec.load(path, ["scale.by.code_size.64.workers=2"])
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
