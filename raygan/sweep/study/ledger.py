@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from raygan.checkpoints import best_and_last
@@ -19,18 +20,35 @@ from raygan.storage import Storage
 
 logger = logging.getLogger(__name__)
 
+ALONE = 3
+"""A thing that fails so often in a row, while the storage can be written, alone cannot be."""
+GIVEN_UP = 60
+"""A thing that fails so often is given up. There is a try each time that the storage was found to
+be writable: every 5 seconds."""
 IDLE_SECONDS = 5.0
 """A thread that has had nothing to do for so long ends; the next one starts when it is needed."""
 
 Write = Callable[[], None]
 
 
+@dataclass(frozen=True)
+class _Failures:
+    """Of one thing that cannot be written."""
+
+    count: int = 0
+    """The looks at the storage after which it failed."""
+    look: int = -1
+    """The last of them."""
+    error: str = ""
+
+
 class Ledger:
     """Writes states on threads of its own. No method but :meth:`flush` waits.
 
     If the storage cannot be written, everything waits until :attr:`error` is set to None again, and
-    nothing is lost. An error of another kind than OSError ends the writing, and every method raises
-    it.
+    nothing is lost. What cannot be written although the rest can, such as a file that belongs to
+    somebody else, keeps nothing else waiting; it is in :attr:`given_up` in the end. An error of
+    another kind than OSError ends the writing, and every method raises it.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -41,6 +59,12 @@ class Ledger:
         self._waiting: dict[str, Write] = {}
         self._written: set[str] = set()
         """Keys whose state is being written now."""
+        self._looks = 0
+        """How often the storage was found to be writable."""
+        self._failures: dict[str, _Failures] = {}
+        """Of the keys that could not be written last."""
+        self._resting: set[str] = set()
+        """Keys that alone cannot be written; they are tried at the next look."""
         self._threads = self._idle = 0
         self._error: str | None = None
         self._broken: Exception | None = None
@@ -54,6 +78,8 @@ class Ledger:
     def error(self, error: str | None) -> None:
         with self._lock:
             self._error = error
+            self._looks += error is None
+            self._resting.clear()
             self._call()
 
     @property
@@ -62,6 +88,14 @@ class Ledger:
         with self._lock:
             self._check()
             return len(self._urgent) + len(self._waiting) + len(self._written)
+
+    @property
+    def given_up(self) -> dict[str, str]:
+        """What could not be written in :data:`GIVEN_UP` tries although the rest could, and why. It
+        is still tried."""
+        with self._lock:
+            failed = self._failures.items()
+            return {key: one.error for key, one in failed if one.count >= GIVEN_UP}
 
     def save(self, record: TrialRecord, *, ended: bool = False) -> None:
         """Write ``record`` as it is now; a new one, and one that has ended, before the others.
@@ -96,14 +130,14 @@ class Ledger:
         """
         with self._lock:
             self._error = None
+            self._resting.clear()
             self._call()
             self._done.wait_for(self._rests, timeout)
             self._check()
             return not (self._urgent or self._waiting or self._written)
 
     def _rests(self) -> bool:
-        stands = self._error is not None or self._broken is not None
-        return not self._written and (stands or not (self._urgent or self._waiting))
+        return not self._written and self._next() is None
 
     def _check(self) -> None:
         if self._broken is not None:
@@ -129,7 +163,9 @@ class Ledger:
                 problem = error
             with self._lock:
                 self._written.discard(key)
-                if problem is not None:
+                if problem is None:
+                    self._failures.pop(key, None)
+                else:
                     self._put_back(key, write, urgent, problem)
                 self._done.notify_all()
 
@@ -154,7 +190,7 @@ class Ledger:
             return None
         for group in (self._urgent, self._waiting):
             for key in group:
-                if key not in self._written:
+                if key not in self._written and key not in self._resting:
                     return key, group is self._urgent
         return None
 
@@ -162,11 +198,19 @@ class Ledger:
         group = self._urgent if urgent else self._waiting
         if key not in self._urgent and key not in self._waiting:
             group[key] = write
-        if isinstance(problem, OSError):
-            logger.warning("%s cannot be written, will be tried again: %s", key, problem)
+        if not isinstance(problem, OSError):
+            self._broken = problem
+            return
+        failed = self._failures.get(key, _Failures())
+        if failed.look != self._looks:  # one for each look: the storage may fail between two
+            failed = _Failures(failed.count + 1, self._looks, str(problem))
+            self._failures[key] = failed
+            if failed.count <= ALONE:
+                logger.warning("%s cannot be written, will be tried again: %s", key, problem)
+        if failed.count < ALONE:
             self._error = self._error or str(problem)
         else:
-            self._broken = problem
+            self._resting.add(key)
 
     def _save_running(self, record: TrialRecord, snapshot: TrialRecord) -> None:
         record.in_chunks = max(record.in_chunks, snapshot.save_running(self._storage))

@@ -21,6 +21,7 @@ from raygan import records
 from raygan.folder import CLOCK_FILE
 from raygan.gan.judge.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
+from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.plan import TrialPlan
@@ -136,7 +137,7 @@ class Study:
     @property
     def waiting(self) -> bool:
         """Whether there may be trials later that are not known yet, or cannot start yet."""
-        if self.ledger.left:  # whoever ends the sweep needs the storage
+        if self.ledger.left > len(self.ledger.given_up):  # who ends the sweep needs the storage
             return True
         if self.storage_error is not None:
             return self.runnable
@@ -300,11 +301,12 @@ class Study:
         is. May be called on any thread."""
         saved = self.ledger.flush(timeout)
         if not saved:
+            alone = "; ".join(f"{key}: {why}" for key, why in self.ledger.given_up.items())
             logger.warning(
                 "%d files in %s are not up to date (%s); trials that resume report what is missing",
                 self.ledger.left,
                 self.storage.uri,
-                self.storage_error or "the storage is slow",
+                shown(alone or self.storage_error or "the storage is slow"),
             )
         return saved
 

@@ -257,6 +257,53 @@ def test_flush_gives_up_on_storage_that_does_not_answer(
     assert study.flush(PATIENCE)
 
 
+def refuse() -> None:
+    raise PermissionError(13, "Permission denied", "trials/bn-000/record.json")
+
+
+def test_one_file_that_cannot_be_written_keeps_nothing_else_waiting(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[int] = []
+    ledger.write("bn-000", refuse)
+    assert not ledger.flush(PATIENCE)
+    for failures in range(2, behind.GIVEN_UP + 1):
+        ledger.write("wn-000", lambda number=failures: written.append(number))  # type: ignore[misc]
+        ledger.error = None  # the storage can be written, as the thread that watches it has found
+        for _ in range(3):  # more attempts between two looks count once
+            assert not ledger.flush(PATIENCE)
+        assert (ledger.error is None) == (failures >= behind.ALONE)
+        assert bool(ledger.given_up) == (failures == behind.GIVEN_UP)
+    assert written[-1] == behind.GIVEN_UP
+    assert ledger.given_up.keys() == {"bn-000"}
+    assert "trials/bn-000/record.json" in ledger.given_up["bn-000"]
+    assert caplog.text.count("will be tried again") == behind.ALONE
+    ledger.write("bn-000", lambda: None)
+    assert ledger.flush(PATIENCE)
+    assert not ledger.given_up
+
+
+def test_a_sweep_ends_without_the_file_that_it_can_never_write_and_names_it(
+    storage: Fragile, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = open_study(storage)
+    for planned in iter(study.next_trial, None):
+        study.ended(planned.id, error="no luck")
+    study.ledger.write("bn-000", refuse)
+    assert not study.ledger.flush(PATIENCE)
+    assert study.complete
+    for _ in range(behind.GIVEN_UP - 1):
+        assert study.waiting
+        study.storage_error = None
+        study.ledger.flush(PATIENCE)
+    assert not study.waiting
+    caplog.clear()
+    study.close()
+    assert "1 files in" in caplog.text
+    assert "trials/bn-000/record.json" in caplog.text
+    assert {record.outcome for record in load_all(storage).values()} == {"failed"}
+
+
 def test_what_is_no_fault_of_the_storage_is_raised_in_the_loop(
     storage: Fragile, tmp_path: Path
 ) -> None:
