@@ -244,15 +244,35 @@ class CellStudy:
         """Seconds until the cell can be complete if ``at_once`` of its trials run at the same time:
         its trials that have not begun, and then the time that cannot be shortened by more GPUs, of
         one trial of the search and one replicate. None if its speed is not known yet."""
-        if self._seconds < MEASURED_SECONDS or not self._steps:
+        if (trial := self._trial_seconds) is None:
             return None
-        trial = self._iterations * self._seconds / self._steps
         searches = self._search.left > 0 or self.searches
-        replicates = plan.replicates_per_cell(self._spec, self.seeds)
-        if not searches:
-            replicates = len(self._planned(self.seeds)) - self._begun
+        replicates = self._replicates_left
         in_a_row = searches + (replicates > 0)
         return trial * ((self._search.left + replicates) / at_once + in_a_row)
+
+    @property
+    def most_seconds_left(self) -> float | None:
+        """Seconds that its trials still take at most, added up: those that run, and those that have
+        not begun. None if its speed is not known yet."""
+        running = sum(1 - self.records[id].step / self._iterations for id in self.open)
+        if not (trials := running + self._search.left + self._replicates_left):
+            return 0.0
+        return None if self._trial_seconds is None else trials * self._trial_seconds
+
+    @property
+    def _trial_seconds(self) -> float | None:
+        """Seconds of a trial that runs to its end; None if the speed is not known yet."""
+        if self._seconds < MEASURED_SECONDS or not self._steps:
+            return None
+        return self._iterations * self._seconds / self._steps
+
+    @property
+    def _replicates_left(self) -> int:
+        """Replicates that have not begun."""
+        if self._search.left or self.searches:
+            return plan.replicates_per_cell(self._spec, self.seeds)
+        return len(self._planned(self.seeds)) - self._begun
 
     def add(self, record: TrialRecord) -> None:
         """One more record of the cell."""

@@ -175,8 +175,8 @@ class Study:
         """The next trial, or None if none is due.
 
         Its cell is the one that will take longest, by the measured speeds: so that it does not run
-        alone in the end. Until all speeds are known, and if the budget does not allow all trials,
-        the cell with the fewest trials is first.
+        alone in the end. Until all speeds are known, and if the budget may end the sweep before all
+        trials have ended, the cell with the fewest trials is first.
         """
         self.clock.run()
         if self.storage_error is not None:
@@ -317,8 +317,7 @@ class Study:
     def _in_turn(self) -> list[CellStudy]:
         """The cells of which a trial may be due, in the order in which they are asked."""
         cells = [cell for cell in self.cells.values() if not cell.idle]
-        if (most := self.spec.budget.trials) is not None and most < self.trial_count:
-            # not all trials will start: no cell may have more of them because it is slow
+        if self._may_run_out:  # no cell may have more trials because it is slow
             return sorted(cells, key=lambda cell: len(cell.records))
         at_once = max(1, len(self.counted_until)) / max(1, len(cells))
         left: list[tuple[float, CellStudy]] = []
@@ -328,6 +327,32 @@ class Study:
             left.append((seconds, cell))
         left.sort(key=lambda item: item[0], reverse=True)
         return [cell for _, cell in left]
+
+    @property
+    def _may_run_out(self) -> bool:
+        """Whether a cap of the budget may be reached before all trials have ended, if no further
+        one is stopped early; so it is, too, while the speed of a cell is not known."""
+        budget = self.spec.budget
+        if not budget.caps:
+            return False
+        at_once = max(1, len(self.counted_until))
+        seconds = gpu_seconds = longest = 0.0
+        for name, cell in self.cells.items():
+            if (left := cell.most_seconds_left) is None:
+                return True
+            scale = self._scales[name]
+            seconds += left
+            gpu_seconds += left * scale.most * scale.gpus_per_worker
+            longest = max(longest, cell.seconds_left(at_once) or 0.0)
+        spent = self.spent
+        at_the_end = Spent(
+            # when the last one is to start
+            trials=0 if budget.trials is None else self.trial_count - 1,
+            trial_hours=spent.trial_hours + seconds / 3600,
+            gpu_hours=spent.gpu_hours + gpu_seconds / 3600,
+            wall_clock=spent.wall_clock + max(seconds / at_once, longest),
+        )
+        return at_the_end.reached(budget) is not None
 
     def _pauses(self, record: TrialRecord, before: int) -> bool:
         """Whether the budget is overspent and ``record`` has reached a rung since ``before``."""
