@@ -7,6 +7,7 @@ a trial was retried.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,8 @@ class Tracker:
         self._copying: Copying[_Change] = Copying(self._copy, self._told, threads)
         self._runs: Runs | None = None
         self._closed: bool | None = None
+        self.closed = threading.Event()
+        """Set once :meth:`close` has returned."""
         self._ended_trials: set[str] = set()
         self.last_error: str | None = None
         """The error of MLflow that keeps it behind the records now; None if there is none."""
@@ -213,7 +216,10 @@ class Tracker:
         that is copied. A second call changes nothing.
         """
         if self._closed is None:
-            self._closed = self._close(status, ending)
+            try:
+                self._closed = self._close(status, ending)
+            finally:
+                self.closed.set()
         return self._closed
 
     def _close(self, status: Status, ending: Ending | None) -> bool:
@@ -223,6 +229,8 @@ class Tracker:
         while True:
             try:
                 with quiet():
+                    if is_file(self.uri):  # finds a lock sooner than MLflow does
+                        check(self.uri)
                     self._opened().close(status, ending or Ending())
                 return True
             except Exception as error:

@@ -14,7 +14,7 @@ from rich.console import Console
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.session import progress
-from raygan.sweep.session.progress import Progress
+from raygan.sweep.session.progress import Behind
 from raygan.tracking.mlflow_tracker import Lag, Tracker, _Change
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
@@ -139,22 +139,54 @@ def test_what_a_sweep_has_spent_is_logged_in_order_while_trials_are_copied(opene
 
 
 def tracker_behind(error: str | None, seconds: float) -> types.SimpleNamespace:
-    return types.SimpleNamespace(last_error=error, behind=Lag(12, seconds), seconds_behind=seconds)
-
-
-def test_progress_says_once_that_mlflow_is_behind_and_once_that_it_is_not():
-    said = io.StringIO()
-    shown = Progress(
-        types.SimpleNamespace(), Console(file=said, width=200), tracker_behind(None, 0)
+    return types.SimpleNamespace(
+        last_error=error,
+        behind=Lag(12, seconds),
+        seconds_behind=seconds,
+        closed=threading.Event(),
     )
+
+
+def test_it_is_said_once_that_mlflow_is_behind_and_once_that_it_is_not():
+    said = io.StringIO()
+    tracker = tracker_behind(None, 0)
+    behind = Behind(tracker, Console(file=said, width=200))
     late = 2 * progress.BEHIND_SECONDS
     for seconds in (1.0, late, late + 1, 2.0, 1.0):
-        shown._say_behind(tracker_behind(None, seconds))
+        vars(tracker).update(vars(tracker_behind(None, seconds)))
+        behind.look()
     first, second = said.getvalue().splitlines()
     assert "MLflow is behind by 30s (evaluations that it lacks: 12)" in first
     assert "caught up again" in second
-    shown._say_behind(tracker_behind("it cannot be reached", 1.0))
+    tracker.last_error = "it cannot be reached"
+    behind.look()
     assert "it cannot be reached" in said.getvalue()
+
+
+class Heard(io.StringIO):
+    """An output that knows when something was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.heard.set()
+        return super().write(text)
+
+
+def test_it_is_said_while_nothing_else_happens_until_the_tracker_is_closed(monkeypatch):
+    monkeypatch.setattr(progress, "BEHIND_LOOK_SECONDS", 0.001)
+    tracker = tracker_behind("the database is locked", 1.0)
+    said = Heard()
+    before = set(threading.enumerate())
+    Behind(tracker, Console(file=said, width=200)).start()
+    (thread,) = set(threading.enumerate()) - before
+    assert said.heard.wait(PATIENCE)
+    tracker.closed.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert "the database is locked" in said.getvalue()
 
 
 def test_a_record_of_a_trial_that_has_ended_is_copied_only_if_mlflow_lacks_its_end(opened, client):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -13,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from raygan.errors import ConfigError, TrackingError
 from raygan.storage import Storage
-from raygan.tracking import database, problems
+from raygan.tracking import database, mlflow_tracker, problems
 from raygan.tracking.context import default_uri, is_file
 from raygan.tracking.mlflow_tracker import Tracker
 
@@ -167,6 +168,21 @@ def test_locked_file_is_named_before_mlflow_waits_for_it(tmp_path, monkeypatch, 
     with closing(locked(file, how)):
         text = refused(f"sqlite:///{file}", tmp_path)
     assert f"database {file} is locked by another process: close" in text
+
+
+def test_a_file_that_is_locked_at_the_end_is_named_before_mlflow_waits_for_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(database, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.0)
+    file = tmp_path / "mlflow.db"
+    made(file)
+    tracker = Tracker(f"sqlite:///{file}", "experiment", "sweep", Storage(str(tmp_path)) / "sweep")
+    tracker._runs = SimpleNamespace(close=lambda *_: pytest.fail("MLflow waits for a minute"))
+    with closing(locked(file)):
+        assert not tracker.close("FINISHED")
+    assert "is locked by another process" in tracker.last_error
+    assert tracker.closed.is_set()
 
 
 def test_file_that_another_sweep_is_making_is_waited_for(tmp_path, monkeypatch):

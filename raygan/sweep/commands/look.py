@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from raygan.folder import HTML, SPEC_FILE
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import tables
 from raygan.report.tabular import csv_bytes, json_bytes, parquet_bytes
-from raygan.shown import MOST_MESSAGE, shown, text_cell
+from raygan.shown import MOST_MESSAGE, duration, shown, text_cell
 from raygan.storage import Storage
 from raygan.sweep.session import lock, terminal
 from raygan.sweep.session.lock import Holder
@@ -38,6 +38,8 @@ FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
     "parquet": parquet_bytes, "csv": csv_bytes, "json": json_bytes,
 }  # fmt: skip
 """By name, the formats that trials can be written in."""
+
+_STATES = {"running": "running", "pending": "waiting for its workers"}
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -102,6 +104,8 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     known = stored_sweep.stored_records(sweep, spec)
     holder = lock.read(sweep)
     alive = holder is not None and _is_alive(sweep, holder)
+    now = lock.read(sweep) if alive else None
+    signs = None if now is None else now.signs
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
     table = terminal.text_table(names, ("cell", "by"))
@@ -127,10 +131,12 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     for record in known.values():
         if record.outcome is None:
             loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
-            state = "running" if alive else "interrupted"
+            state = _STATES[state_of(record, signs)] if alive else "interrupted"
+            sign = (signs or {}).get(record.id)
+            heard = "" if sign is None else f", last report {duration(sign)} ago"
             console.print(
                 f"{shown(record.title)}: {state}, iteration "
-                f"{record.step}/{record.config['iterations']}{loss}",
+                f"{record.step}/{record.config['iterations']}{loss}{heard}",
                 highlight=False,
                 markup=False,
             )
@@ -138,6 +144,16 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     hours = sum(record.seconds for record in known.values()) / 3600
     gpus = f", {gpu_hours:.2f} GPU-hours" if gpu_hours else ""
     console.print(f"Spent: {hours:.2f} trial-hours{gpus}", highlight=False)
+
+
+def state_of(record: TrialRecord, signs: Mapping[str, float] | None) -> str:
+    """Whether a trial of a sweep that runs is ``running`` or ``pending``: its workers wait for
+    resources, or start.
+
+    ``signs``: those of :attr:`.lock.Holder.signs`.
+    """
+    running = bool(record.history) if signs is None else record.id in signs
+    return "running" if running else "pending"
 
 
 @click.command()

@@ -12,7 +12,7 @@ from rich.live import Live
 from raygan.records import WHOLE, TrialRecord
 from raygan.shown import text_cell
 from raygan.storage import Storage
-from raygan.sweep.commands.look import of_a_sweep
+from raygan.sweep.commands.look import of_a_sweep, state_of
 from raygan.sweep.session import final_tests, lock
 from raygan.sweep.session.live import Picture
 from raygan.sweep.spec import plan
@@ -52,8 +52,9 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         not lock.is_of_this_host(holder) or lock.is_alive(sweep, holder)
     )
     who = f"Run by {holder}"
+    signs = holder.signs if holder is not None and alive else None
     states = {
-        record.id: ("running" if record.history else "pending") if alive else "interrupted"
+        record.id: state_of(record, signs) if alive else "interrupted"
         for record in known
         if record.outcome is None
     }
@@ -62,7 +63,7 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
-    return Picture(spec, known, states, tests, [text_cell(who, style="dim")])
+    return Picture(spec, known, states, tests, signs or {}, [text_cell(who, style="dim")])
 
 
 def _tests(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -45,6 +45,8 @@ class Picture:
     workers wait for resources, or start) or ``interrupted``."""
     tests: Sequence[FinalStatus] = ()
     """The sweep's final tests, once they are known."""
+    signs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since the last report of each running trial, as far as they are known."""
     lines: Sequence[Text] = ()
     """Shown below the first line."""
 
@@ -109,14 +111,17 @@ class Picture:
         return open_ones + ended[::-1]
 
     def _trials_table(self, records: Iterable[TrialRecord], *, wide: bool) -> Table:
-        names = ["trial", "iteration", "loss", "best", "curve", "images/s", "state", "left"]
-        if not wide:
-            names.remove("images/s")
+        names = ["trial", "iteration", "loss", "best", "curve", "state", "left"]
+        if wide:
+            names.insert(names.index("state"), "images/s")
+        if wide and self.signs:
+            names.insert(names.index("left"), "last report")
         table = _table(names, ("trial", "curve", "state"), wide=wide)
         for record in records:
             curve = sparkline([loss for _, loss in record.curve], _SPARKS if wide else _FEW_SPARKS)
             state = record.outcome or self.states[record.id]
             left = trial_left(record) if state == "running" else None
+            sign = self.signs.get(record.id) if state == "running" else None
             cells: dict[str, str | Text] = {
                 "trial": text_cell(record.title, MOST_TITLE),
                 "iteration": f"{record.step}/{record.config['iterations']}",
@@ -125,6 +130,7 @@ class Picture:
                 "curve": curve,
                 "images/s": speed(record) if record.history else "",
                 "state": outcome_cell(state),
+                "last report": f"{duration(sign)} ago" if sign is not None else "",
                 "left": "" if left is None else duration(left),
             }
             table.add_row(*(cells[name] for name in names))

@@ -61,6 +61,9 @@ class Holder:
     every: Annotated[float, Field(gt=0, le=_MOST_SECONDS)]
     """Seconds between two beats."""
     beat: stored.Count = 0
+    signs: dict[stored.Word, stored.Seconds] | None = None
+    """By trial whose workers have reported, seconds from its last report to this beat, by the
+    holder's own clock: that of whoever reads it may differ. None before the first beat."""
 
     def __str__(self) -> str:
         job = f", job {self.job}" if self.job else ""
@@ -119,8 +122,11 @@ class Lock:
     Raises :class:`~raygan.errors.LockedError` if another process, which is alive, holds it. A
     dead one's lock is taken over. On a thread of the lock's, ``stop`` is called when somebody
     asks for it, and ``lost`` when somebody has taken the lock all the same: this process, having
-    been silent for long, was thought dead.
+    been silent for long, was thought dead. :attr:`signs` may be set to what returns
+    :attr:`Holder.signs`; it is called on that thread.
     """
+
+    signs: Callable[[], dict[str, float]] | None = None
 
     def __init__(
         self, sweep: Storage, stop: Callable[[], None], lost: Callable[[Holder], None]
@@ -179,6 +185,12 @@ class Lock:
             "another name (--set name=…)"
         )
 
+    def beat(self) -> None:
+        """Write a sign of life."""
+        signs = None if self.signs is None else self.signs()
+        self._mine = replace(self._mine, beat=self._mine.beat + 1, signs=signs)
+        self._write()
+
     def _write(self) -> None:
         self._sweep.write(LOCK_FILE, json.dumps(asdict(self._mine)).encode())
 
@@ -189,10 +201,9 @@ class Lock:
                 if now is not None and now.token != self._mine.token:
                     self._lost(now)
                     return
-                self._mine = replace(self._mine, beat=self._mine.beat + 1)
                 if self._released.is_set():
                     return
-                self._write()
+                self.beat()
                 if self._is_asked_to_stop():
                     self._stop()
             except (OSError, RayganError):

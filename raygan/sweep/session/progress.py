@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -36,8 +37,9 @@ SAY_SECONDS = 60.0
 """Between two lines on the final tests that run, where there is no terminal."""
 LOOK_SECONDS, LOOK_SECONDS_REMOTE = 1.0, 10.0
 """Between two looks at the final tests that run, on a file system and on object storage."""
-
-
+LEFT_SECONDS = 10.0
+"""Between two estimates of the time left for lines that tell of single trials."""
+BEHIND_LOOK_SECONDS = 2.0
 BEHIND_SECONDS = 15.0
 """Age of the oldest change that MLflow lacks from which on the sweep says that MLflow is behind."""
 
@@ -57,7 +59,7 @@ class Progress:
             if console.is_terminal
             else None
         )
-        self._said_behind: str | None = None
+        self._left: tuple[float, float | None] | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -80,12 +82,11 @@ class Progress:
         if event == "waiting":
             text = f"waiting for resources (trial {record.id})"
         elif event == "started":
-            known = list(self._study.records.values())
-            ended = sum(r.outcome is not None for r in known)
-            left = trials_left(self._study.spec, known)
+            left = self._trials_left()
             step = self._study.resumed.get(record.id)
             resumed = f", resumed after iteration {step}" if step else ""
-            done = f"{ended} of {self._study.trial_count} done, {describe_spent(self._study)}"
+            done = f"{self._study.done} of {self._study.trial_count} done, "
+            done += describe_spent(self._study)
             if left is not None:
                 done += f", about {duration(left)} left"
             count = self._study.workers.get(record.id, 1)
@@ -110,15 +111,14 @@ class Progress:
         else:
             return
         say(self._console, f"{head} {text}")
-        if self._tracker is not None:
-            self._say_behind(self._tracker)
 
-    def _say_behind(self, tracker: Tracker) -> None:
-        """Say once why MLflow is behind, and once that it is not any more."""
-        why = _why_behind(tracker)
-        if why != self._said_behind:
-            self._said_behind = why
-            self._console.print(_tracking_state(why, tracker.behind), soft_wrap=True)
+    def _trials_left(self) -> float | None:
+        """:func:`trials_left`, which walks all records, some seconds ago."""
+        now = self._study.now()
+        if self._left is None or now - self._left[0] >= LEFT_SECONDS:
+            records = list(self._study.records.values())
+            self._left = (now, trials_left(self._study.spec, records))
+        return self._left[1]
 
     def _render(self) -> Picture:
         study = self._study
@@ -132,7 +132,32 @@ class Progress:
         if self._tracker is not None and (why := _why_behind(self._tracker)) is not None:
             lines.append(_tracking_state(why, self._tracker.behind))
         states = {trial: state for trial, state in states.items() if trial in open_ones}
-        return Picture(study.spec, records, states, lines=lines)
+        return Picture(study.spec, records, states, lines=lines, signs=study.signs())
+
+
+class Behind:
+    """Says, on a thread of its own, why MLflow is behind, and when it is not any more."""
+
+    def __init__(self, tracker: Tracker, console: Console) -> None:
+        self._tracker, self._console = tracker, console
+        self._said: str | None = None
+
+    def start(self) -> None:
+        """Begin; it ends with the tracker."""
+        threading.Thread(target=self._run, name="behind", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._tracker.closed.wait(BEHIND_LOOK_SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        """Say it if it has changed."""
+        why = _why_behind(self._tracker)
+        if why != self._said:
+            self._said = why
+            state = _tracking_state(why, self._tracker.behind)
+            with contextlib.suppress(OSError):  # the output may lie on a full disk
+                self._console.print(state, soft_wrap=True)
 
 
 class FinalProgress:

@@ -88,6 +88,8 @@ class Study:
         """By started trial, the iteration of the checkpoint that its workers loaded; 0: none."""
         self.workers: dict[str, int] = {}
         """By trial, how many workers it has or had last."""
+        self.done = 0
+        """How many trials have ended."""
         self.listeners: list[Listener] = []
         self.checkpoint_bytes = 0
         """Size of the largest checkpoint that a worker has reported."""
@@ -245,6 +247,16 @@ class Study:
             self._tell("evaluated", record)
         return stop
 
+    def signs(self) -> dict[str, float]:
+        """Seconds since the last report of each trial whose workers have reported since it was
+        started last. May be called on any thread."""
+        now, heard, counted = self.now(), dict(self._heard), dict(self.counted_until)
+        return {
+            trial: max(0.0, now - heard[trial])
+            for trial, until in counted.items()
+            if until is not None and trial in heard
+        }
+
     def lingers(self, trial: str) -> bool:
         """Whether the processes of ``trial`` still run :data:`LINGER_SECONDS` after its last
         evaluation."""
@@ -272,6 +284,7 @@ class Study:
                 self._judge(record)
             if not whole:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
+        self.done += 1
         self._save(record, ended=True)
         self.cells[record.cell].ended(record, self.baseline)
         self._look()
@@ -378,6 +391,7 @@ class Study:
     def _add(self, record: TrialRecord) -> None:
         self._seconds += record.seconds
         self._gpu_seconds += record.gpu_seconds
+        self.done += record.outcome is not None
         self.records[record.id] = record
         self.cells[record.cell].add(record)
 

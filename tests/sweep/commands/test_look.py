@@ -77,6 +77,38 @@ def test_status_names_who_runs_it(run, storage):
     assert "wn lr=1e-4: running" in output
 
 
+def test_status_says_how_old_the_last_report_of_each_running_trial_is(run, storage):
+    with Lock(storage / "norms", lambda: None, print) as held:
+        held.signs = lambda: {"wn-000": 754.0}
+        held.beat()
+        output = run("status", "norms")
+        assert "wn lr=1e-4: running, iteration 1000/20000, loss 0.02000, last report 13m ago" in output  # fmt: skip
+        held.signs = dict
+        held.beat()
+        output = run("status", "norms")
+    assert "wn lr=1e-4: waiting for its workers, iteration 1000/20000, loss 0.02000\n" in output
+    assert "ago" not in run("status", "norms")
+
+
+def test_the_last_report_is_told_by_the_clock_of_the_driver_alone(tmp_path):
+    now = [50.0]
+    read = spec.validate(parse(SWEEP, "x"))
+    study = Study(read, Storage(str(tmp_path / "new")), now=lambda: now[0])
+    first, second = study.next_trial().id, study.next_trial().id
+    study.started(first)
+    study.started(second)
+    assert study.signs() == {}
+    study.heard(first, {"step": 0})
+    now[0] = 80.0
+    study.tick()
+    study.heard(second, {"step": 1000, LOSS: 0.1})
+    now[0] = 81.0
+    assert study.signs() == {first: 31.0, second: 1.0}
+    study.started(first)  # its workers were lost
+    study.ended(second)
+    assert study.signs() == {}
+
+
 def test_status_of_one_that_is_done(run, storage):
     sweep = storage / "norms"
     record = json.loads(sweep.read("trials/wn-000/record.json"))

@@ -80,7 +80,11 @@ def test_the_sweeps_own_terminal_shows_the_same_table(
     study.records[second].seconds = 10.0
     study.records[second].save(study.storage)
     study.counted_until |= {first: None, second: 0.0}
-    with Lock(study.storage, stop=lambda: None, lost=lambda _: None):
+    now = study.now()
+    study.now = lambda: now + 100.0
+    with Lock(study.storage, stop=lambda: None, lost=lambda _: None) as held:
+        held.signs = study.signs
+        held.beat()
         elsewhere = watch.picture(study.storage, study.spec)
     here = Progress(study, Console(file=io.StringIO()))._render()
     there = _printed(elsewhere)
@@ -88,6 +92,8 @@ def test_the_sweeps_own_terminal_shows_the_same_table(
     assert there[1].startswith("Run by process ")
     assert _printed(here)[0] == there[0]
     assert sorted(_printed(here)[2:]) == sorted(there[2:])
+    assert sum("2m ago" in line for line in there) == 1
+    assert "ago" not in "".join(_printed(elsewhere, width=80))
 
 
 @pytest.mark.parametrize("width", [80, 120])

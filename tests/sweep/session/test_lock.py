@@ -71,6 +71,17 @@ def test_lock_is_held_and_given_back(sweep):
         pass
 
 
+def test_the_holder_tells_how_long_ago_trials_have_reported(sweep):
+    with hold(sweep) as mine:
+        assert lock.read(sweep).signs is None
+        mine.signs = lambda: {"bn-000": 12.5}
+        before = lock.read(sweep)
+        mine.beat()
+        now = lock.read(sweep)
+    assert now.signs == {"bn-000": 12.5}
+    assert now.beat > before.beat
+
+
 def test_second_is_refused_and_the_first_is_named(sweep, holder):
     with pytest.raises(LockedError) as caught, hold(sweep):
         pass

@@ -1,15 +1,18 @@
 """Decisions are cheap: no step of a sweep walks all records, and none decides anything else."""
 
 import heapq
+import io
 import random
 import uuid
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from raygan import records
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
+from raygan.sweep.session.progress import Progress
 from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
@@ -272,6 +275,57 @@ def test_a_cap_on_the_trials_is_shared_by_the_cells_alike_whatever_their_speed(m
     study = open_study(f"{SPEEDS}budget: {{trials: {most}}}\n", now=lambda: now[0])
     order = run_at({"dcgan": 100.0, "resnet": 300.0}, 4, study, now)
     assert (len(order), order.count("resnet")) == (most, slow)
+
+
+GPUS = f"{SPEEDS}scale: {{gpus_per_worker: 1}}\n"
+
+
+@pytest.mark.parametrize("cap", ["gpu_hours: 3", "usd: 3, usd_per_gpu_hour: 1", "wall_clock: 0.8h"])
+def test_a_cap_that_ends_the_sweep_early_leaves_the_cells_with_as_many_trials(cap):
+    # 30 trials of 400 and 1,200 seconds are 6.7 GPU-hours; four at a time, they take 1.7 hours
+    now = [0.0]
+    study = open_study(f"{GPUS}budget: {{{cap}}}\n", now=lambda: now[0])
+    order = run_at({"dcgan": 100.0, "resnet": 300.0}, 4, study, now)
+    assert 8 < len(order) < 30
+    assert abs(order.count("resnet") - order.count("dcgan")) <= 1
+
+
+@pytest.mark.parametrize(
+    "cap", ["gpu_hours: 9", "usd: 9, usd_per_gpu_hour: 1", "wall_clock: 4h", "trials: 30"]
+)
+def test_a_cap_that_leaves_time_for_all_trials_does_not_change_their_order(cap):
+    speeds = {"dcgan": 100.0, "resnet": 300.0}
+    orders = []
+    for text in (GPUS, f"{GPUS}budget: {{{cap}}}\n"):
+        now = [0.0]
+        orders.append(run_at(speeds, 4, open_study(text, now=lambda now=now: now[0]), now))
+    assert orders[0] == orders[1]
+
+
+def test_how_many_trials_have_ended_is_counted(monkeypatch):
+    study = open_study()
+    trials = [study.next_trial().id for _ in range(3)]
+    for done, trial in enumerate(trials[:2]):
+        assert study.done == done
+        play(study, trial)
+    study.started(trials[2])
+    assert study.done == 2
+    monkeypatch.setattr("raygan.records.load_all", lambda *_, **__: dict(study.records))
+    assert open_study().done == 2
+
+
+def test_a_line_on_a_trial_that_starts_walks_no_records(monkeypatch):
+    now, walked = [0.0], []
+    study = open_study(now=lambda: now[0])
+    monkeypatch.setattr(
+        "raygan.sweep.session.progress.trials_left", lambda _, known: walked.append(len(known))
+    )
+    with Progress(study, Console(file=io.StringIO())):
+        for _ in range(10):
+            planned = study.next_trial()
+            study.started(planned.id)
+            study.heard(planned.id, {"step": 0})
+    assert walked == [1]
 
 
 def test_a_resumed_study_knows_the_speeds_from_its_records(monkeypatch):
