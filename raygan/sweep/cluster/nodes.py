@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 GIVE_UP_SECONDS = 45.0
 """A request for which the autoscaler starts no node in this time can never be met."""
+DEAD_SECONDS = 30.0
+"""An autoscaler that has reported nothing for so long has died: usually it reports every 5 s."""
 PATIENCE_SECONDS = 30.0
 """Trials whose workers take longer to start are said to wait, if the cluster says so, too."""
 AGAIN_SECONDS = 60.0
@@ -49,23 +51,44 @@ def room(scales: Sequence[Scale], *, ours: bool, say: Say = print) -> int:
 def _wait(scale: Scale, say: Say) -> None:
     group = placement_group(_bundles(scale))
     try:
-        words = _Words(say)
+        words, autoscaler = _Words(say), Autoscaler()
         answered = time.monotonic()
         while not tune.holds(scale, tune.alive()):
-            told = ray_quirks.scaling()
+            told = autoscaler.ask()
             if told.failures or (told.coming and group.id.hex() not in told.refused):
                 answered = time.monotonic()
             elif time.monotonic() - answered > GIVE_UP_SECONDS:
                 raise ResourceError(tune.too_small(scale, tune.alive(), _never(told)))
             words.say(
-                f"waiting for resources: one trial asks for {tune.asks(scale)}", _answer(told)
+                f"waiting for resources: one trial asks for {tune.asks(scale)}",
+                _answer(told, refused=group.id.hex() in told.refused),
             )
             time.sleep(LOOK_SECONDS)
     finally:
         remove_placement_group(group)
 
 
+class Autoscaler:
+    """Whether the cluster's autoscaler is alive, and what it has told last."""
+
+    def __init__(self) -> None:
+        self._mark: str | None = None
+        self._since = 0.0
+
+    def ask(self) -> Scaling:
+        """What it has told. Once it has told nothing new for :data:`DEAD_SECONDS`, it is not alive,
+        and what it told last does not count; raises whatever Ray raises."""
+        told, now = ray_quirks.scaling(), time.monotonic()
+        if told.mark != self._mark:
+            self._mark, self._since = told.mark, now
+        if told.alive and now - self._since >= DEAD_SECONDS:
+            return Scaling(waiting=told.waiting, mark=told.mark)
+        return told
+
+
 def _never(told: Scaling) -> str:
+    if told.mark and not told.alive:
+        return f"the autoscaler, which could add one, {_DEAD}; start the cluster again, or"
     if not told.alive:
         return "no autoscaler is running on this cluster to add one; start it with one, or"
     return (
@@ -74,16 +97,26 @@ def _never(told: Scaling) -> str:
     )
 
 
-def _answer(told: Scaling) -> str:
+_DEAD = "has reported nothing for a while: it may have died (see `monitor.log` on the head node)"
+
+
+def _answer(told: Scaling, *, refused: bool) -> str:
+    """``refused``: whether it adds no node for any of the trials that wait."""
     if told.coming:
         counts = Counter(told.coming).items()
         nodes = ", ".join(f"{count} × {name or 'node'}" for name, count in sorted(counts))
         return f"the autoscaler has asked for {shown(nodes)}"
     if told.failures:
         return f"the autoscaler cannot start nodes ({shown(told.failures[-1])}) and tries again"
-    if told.alive:
-        return "the autoscaler has started none yet"
-    return "no autoscaler is running on this cluster"
+    if not told.alive:
+        dead = f"the autoscaler {_DEAD}"
+        return dead if told.mark else "no autoscaler is running on this cluster"
+    if refused:
+        return (
+            "the autoscaler adds no node for them: no node type is large enough, or its limit of "
+            "nodes is reached"
+        )
+    return "the autoscaler has started none yet"
 
 
 def _bundles(scale: Scale) -> list[dict[str, float]]:
@@ -121,7 +154,7 @@ class Watch:
     """Says, on a thread of its own, which trials wait for resources, and why; a context manager."""
 
     def __init__(self, study: Study, say: Say) -> None:
-        self._study, self._words = study, _Words(say)
+        self._study, self._words, self._autoscaler = study, _Words(say), Autoscaler()
         self._since: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
@@ -154,8 +187,9 @@ class Watch:
         spec = self._study.spec
         scales = {tune.asks(s): s for s in (self._scale(trial) for trial in late)}
         forms = {form for scale in scales.values() for form in _forms(scale)}
-        told = ray_quirks.scaling()
-        count = min(len(late), sum(bundles in forms for _, bundles in told.waiting))
+        told = self._autoscaler.ask()
+        asked = [group for group, bundles in told.waiting if bundles in forms]
+        count = min(len(late), len(asked))
         # where trials differ, a heavier one waits until lighter ones end, as it should
         others = spec.scale.by and not spec.scale.autoscaling and count < len(counted)
         if not count or others:  # its workers are starting, however slowly
@@ -163,7 +197,8 @@ class Watch:
             return
         each = ", or ".join(scales)
         what = f"{count} of {len(counted)} trials wait for resources, {each} each"
-        self._words.say(what, _answer(told) if spec.scale.autoscaling else "all are taken now")
+        answer = _answer(told, refused=told.refused.issuperset(asked))
+        self._words.say(what, answer if spec.scale.autoscaling else "all are taken now")
 
     def _scale(self, trial: str) -> Scale:
         return self._study.spec.scale.of(self._study.records[trial].config)

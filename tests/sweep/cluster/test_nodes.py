@@ -60,6 +60,12 @@ def look(monkeypatch):
             "the autoscaler cannot start nodes (gpu: no\\x1b capacity) and tries again",
         ),
         ({"alive": True}, "the autoscaler has started none yet"),
+        ({"alive": True, "refused": frozenset("0")}, "the autoscaler has started none yet"),
+        (
+            {"alive": True, "refused": frozenset("01")},
+            "the autoscaler adds no node for them: no node type is large enough, or its limit of "
+            "nodes is reached",
+        ),
         ({}, "no autoscaler is running on this cluster"),
         ({"autoscaling": False}, "all are taken now"),
     ],
@@ -74,6 +80,40 @@ def test_what_is_unchanged_is_told_again_with_its_time(look, monkeypatch):
     why = "the autoscaler has asked for 1 × gpu"
     assert look(alive=True, coming=("gpu",)) == [ASKED + why]
     assert look(alive=True, coming=("gpu",)) == [f"{ASKED}{why} (for 0s)"]
+
+
+def test_an_autoscaler_that_has_died_is_told_and_what_it_said_last_does_not_count(
+    look, monkeypatch
+):
+    now = [100.0]
+    monkeypatch.setattr(nodes.time, "monotonic", lambda: now[0])
+    asked = {"alive": True, "coming": ("gpu",)}
+    dead = "the autoscaler has reported nothing for a while: it may have died"
+    alive = ASKED + "the autoscaler has asked for 1 × gpu"
+    for mark, said in (("1", [alive]), ("2", []), ("2", [])):  # it is said once
+        assert look(**asked, mark=mark) == said
+        now[0] += nodes.DEAD_SECONDS / 2
+    (said,) = look(**asked, mark="2")
+    assert said.startswith(ASKED + dead)
+    assert look(**asked, mark="3") == [alive]
+
+
+def test_the_start_ends_with_an_error_if_the_autoscaler_dies(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(nodes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(nodes.time, "sleep", lambda _: now.__setitem__(0, now[0] + 5.0))
+    group = SimpleNamespace(id=SimpleNamespace(hex=lambda: "a"))
+    monkeypatch.setattr(nodes, "placement_group", lambda _: group)
+    monkeypatch.setattr(nodes, "remove_placement_group", lambda _: None)
+    monkeypatch.setattr(tune, "alive", list)
+    told = Scaling(alive=True, coming=("gpu",), mark="7")
+    monkeypatch.setattr(ray_quirks, "scaling", lambda: told)
+    scale = Scale(gpus_per_worker=1, max_concurrent=3, autoscaling=True)
+    with pytest.raises(ResourceError, match="the autoscaler, which could add one, has reported"):
+        nodes.room([scale], ours=False, say=said.append)
+    assert now[0] < 100
+    assert "the autoscaler has asked for 1 × gpu" in said[0]
+    assert "it may have died (see `monitor.log` on the head node)" in said[1]
 
 
 def test_workers_that_are_only_slow_to_start_are_not_told(look):
