@@ -65,12 +65,12 @@ def start(command: list[str], log: Path, env: dict[str, str], cwd: Path = ROOT) 
         )
 
 
-def serve(folder: Path, port: int, env: dict[str, str]) -> subprocess.Popen:
+def serve(folder: Path, port: int, env: dict[str, str], *options: str) -> subprocess.Popen:
     """An MLflow server that answers; its database lies in ``folder``."""
     server = start(
         [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
          "--backend-store-uri", f"sqlite:///{folder}/server.db",
-         "--artifacts-destination", str(folder / "artifacts")],
+         "--artifacts-destination", str(folder / "artifacts"), *options],
         folder / "server.log",
         {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         cwd=folder,
@@ -127,9 +127,9 @@ def ray_env(token: Path, **more: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    logs = tmp_path_factory.mktemp("cluster")
+@contextmanager
+def running_cluster(logs: Path) -> Iterator[Cluster]:
+    """A cluster of one node, whose logs lie in ``logs``."""
     port, dashboard = free_port(), free_port()
     env = ray_env(logs / "token", RAY_ADDRESS=f"127.0.0.1:{port}")
     found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, logs)
@@ -154,6 +154,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield found
         finally:
             stop(head)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as found:
+        yield found
 
 
 @dataclass

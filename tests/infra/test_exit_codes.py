@@ -11,20 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from raygan.sweep.cluster import head
 from raygan.sweep.session import conclude, signals
 from tests.infra.manifests import KUBERNETES, ROOT
 
 pytestmark = pytest.mark.cluster  # a shell is a process
 
 SCRIPT = KUBERNETES / "job" / "part" / "sweep.sh"
-REFUSED, LOST, KILLED = 2, 5, 137
+REFUSED, KILLED = 2, 137
 FINAL = [
     (conclude.EXIT_OK, ""),
     (REFUSED, "refused"),
     (conclude.EXIT_FAILED, "too many trials"),
     (conclude.EXIT_BUDGET, "budget"),
 ]
-AGAIN = [1, LOST, signals.EXIT_SIGINT, KILLED, signals.EXIT_SIGTERM]
+AGAIN = [1, head.EXIT_LOST, signals.EXIT_SIGINT, KILLED, signals.EXIT_SIGTERM]
 
 
 def _program(folder: Path, text: str) -> dict[str, str]:

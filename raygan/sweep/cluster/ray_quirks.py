@@ -52,6 +52,12 @@ DRIVER_SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 """Environment variables of the process that runs a sweep: Ray has no other way to set these."""
+FIRST_SETTINGS = {
+    # by default, Ray ends the process, without a word, when the head has not answered for 60 s:
+    # HeadWatch does so earlier, and needs time to save what there is
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
+}
+"""The same; Ray reads these when it is imported, so that they are set before."""
 TRIAL_SETTINGS = {
     # the workers are polled once in this time, by default in 2 s, and one report is relayed per
     # poll
@@ -65,7 +71,9 @@ TRIAL_SETTINGS = {
 """The same of the process of a trial, where Train's controller runs."""
 HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """The same: for how long a worker's process may not answer, by default 10 minutes. A process that
-is stopped cannot notice it itself."""
+is stopped cannot notice it itself. See :func:`patience`."""
+_HANGS = re.compile(r"hanging for (\d+)")
+"""In Ray Train's words for a process that does not answer: since how many seconds."""
 ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS)}
 """The same where a trial is elastic."""
 NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
@@ -75,6 +83,8 @@ HEAD_RESOURCE = "node:__internal_head__"
 """Resource by which Ray 2.60 marks the head node. Without nodes for drivers, drivers run there;
 they take no CPU. There is no public name for it."""
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+"""How long the head node may take to answer; usually it takes milliseconds."""
 MOST_OF_A_PATH = 24
 """Characters of the folder in which Ray's may lie: the path of a socket in it has 103 at most."""
 _NOTED = "Failure # "
@@ -179,6 +189,9 @@ class Scaling:
     refused: frozenset[str] = frozenset()
     """The ids of those for which it may add no nodes, because no node type fits or its limits
     are reached; only version 2 tells them."""
+    mark: str = ""
+    """Differs from report to report, so that one that has died can be told; empty if there is
+    none."""
 
 
 def scaling() -> Scaling:
@@ -200,8 +213,8 @@ def scaling() -> Scaling:
         for gang in cluster.pending_gang_resource_requests
     )
     if state.autoscaler_state_version == 0:
-        status = client.internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), timeout=10)
-        return _scaling_v1(json.loads(status or b"{}").get("autoscaler_report") or {}, waiting)
+        text = client.internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), timeout=10)
+        return _scaling_v1(json.loads(text or b"{}"), waiting)
     coming = [
         request.ray_node_type_name
         for request in state.pending_instance_requests
@@ -215,10 +228,12 @@ def scaling() -> Scaling:
         failures=tuple(failed),
         waiting=waiting,
         refused=frozenset(map(_group_id, state.infeasible_gang_resource_requests)),
+        mark=f"{state.autoscaler_state_version} {state.last_seen_cluster_resource_state_version}",
     )
 
 
-def _scaling_v1(report: dict[str, Any], waiting: tuple[tuple[str, Bundles], ...]) -> Scaling:
+def _scaling_v1(status: dict[str, Any], waiting: tuple[tuple[str, Bundles], ...]) -> Scaling:
+    report = status.get("autoscaler_report") or {}
     types = list(report.get("active_nodes") or {})
     coming = [
         name for name, count in report.get("pending_launches", {}).items() for _ in range(count)
@@ -229,11 +244,13 @@ def _scaling_v1(report: dict[str, Any], waiting: tuple[tuple[str, Bundles], ...]
     for name, record in summary.get("node_availabilities", {}).items():
         if why := record.get("unavailable_node_information"):
             failures.append(f"{name}: {why.get('description') or why.get('category')}")
+    alive = any(_NODE_OF_ITS_OWN.fullmatch(name) is None for name in types)
     return Scaling(
-        alive=any(_NODE_OF_ITS_OWN.fullmatch(name) is None for name in types),
+        alive=alive,
         coming=tuple(coming),
         failures=tuple(failures),
         waiting=waiting,
+        mark=str(status.get("time", "")) if alive else "",
     )
 
 
@@ -243,6 +260,21 @@ def _group_id(gang: Any) -> str:
 
 def _bundle(request: Any) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(request.resources_bundle.items()))
+
+
+def head_answers() -> bool:
+    """Whether the head node of the joined cluster answers now; asks for :data:`ANSWER_SECONDS`.
+
+    Ray 2.60 has no public function that asks it once: others wait for it, and end the process.
+    """
+    from ray._private.worker import global_worker
+
+    try:
+        global_worker.gcs_client.internal_kv_get(b"raygan", timeout=ANSWER_SECONDS)
+    except Exception as error:  # Ray's own words for what it cannot tell now
+        logger.info("the head node does not answer: %s", error)
+        return False
+    return True
 
 
 def free_leftovers() -> None:
@@ -392,8 +424,9 @@ def stall(error: BaseException) -> str | None:
         if isinstance(inner, StalledError):
             return str(inner)
         if type(inner).__name__ == "WorkerHealthCheckTimeoutError":
-            limit = float(os.environ.get(HEALTH_TIMEOUT, "600"))
-            return f"the process of a worker did not answer for {limit:g} s"
+            told = _HANGS.search(str(inner))
+            length = f" for {told[1]} s" if told else ""
+            return f"the process of a worker did not answer{length}"
     return None
 
 
@@ -405,6 +438,8 @@ class Relayed:
     """Iterations at the newest evaluation."""
     notes: list[str] = field(default_factory=list)
     """Notes for the record of the trial."""
+    spoke: Callable[[], None] = lambda: None
+    """Called with each report."""
 
 
 def relay(relayed: Relayed | None = None) -> UserCallback:
@@ -425,6 +460,7 @@ def relay(relayed: Relayed | None = None) -> UserCallback:
             metrics: list[dict[str, Any]],
             checkpoint: Any,  # noqa: ARG002
         ) -> None:
+            known.spoke()
             report = metrics[0]
             if known.notes:
                 report = {**report, "notes": [*known.notes, *report.get("notes", [])]}
@@ -434,6 +470,25 @@ def relay(relayed: Relayed | None = None) -> UserCallback:
             ray.tune.report(report)
 
     return Relay()
+
+
+def patience(relayed: Relayed, seconds: float) -> Any:
+    """A callback of Ray Train: once all workers have reported, a process that does not answer for
+    ``seconds`` is lost.
+
+    Until then, :data:`HEALTH_TIMEOUT` holds: to load libraries may stop all threads of a process
+    for long. Ray 2.60 has one limit for both.
+    """
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class Patience(WorkerGroupCallback):
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            def spoke() -> None:
+                worker_group._worker_health_check_timeout_s = seconds
+
+            relayed.spoke = spoke
+
+    return Patience()
 
 
 def flush_reports() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from raygan.liveness import FIRST_SECONDS
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.worker import train_worker
@@ -34,7 +35,8 @@ def run_trial(config: dict[str, Any]) -> None:
     if elastic:
         ray_quirks.set_in_environment(ray_quirks.ELASTIC)
     ray_quirks.set_in_environment(ray_quirks.TRIAL_SETTINGS)
-    ray_quirks.set_in_environment({ray_quirks.HEALTH_TIMEOUT: str(job.stalled_after)})
+    at_first = max(FIRST_SECONDS, job.stalled_after)
+    ray_quirks.set_in_environment({ray_quirks.HEALTH_TIMEOUT: str(at_first)})
     import ray
 
     if len(ray.nodes()) == 1:
@@ -75,7 +77,10 @@ def run_trial(config: dict[str, Any]) -> None:
                 failure_config=FailureConfig(
                     max_failures=0, controller_failure_limit=100 if elastic else 3
                 ),
-                callbacks=[ray_quirks.relay(relayed)],
+                callbacks=[
+                    ray_quirks.relay(relayed),
+                    ray_quirks.patience(relayed, job.stalled_after),
+                ],
             ),
         ).fit()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ from raygan.errors import ResourceError
 from raygan.folder import TUNE
 from raygan.records import STEP
 from raygan.sweep.cluster import ray_quirks
+from raygan.sweep.cluster.head import HeadWatch
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.trial import RETRY_ADVICE, run_trial
 from raygan.sweep.spec.plan import TrialPlan
@@ -38,10 +40,19 @@ between."""
 Trainable = Callable[[dict[str, Any]], None]
 
 
-def connect(address: str | None, *, verbose: bool) -> bool:
+class _Joined:
+    """The cluster that this process has joined."""
+
+    head: HeadWatch | None = None
+
+
+def connect(
+    address: str | None, *, verbose: bool, last: Callable[[], object] = lambda: None
+) -> bool:
     """Join the cluster at ``address`` or ``$RAY_ADDRESS``, else start Ray on this machine.
 
-    Returns whether it was started here.
+    Returns whether it was started here. If its head node is lost later, this process ends, and
+    ``last`` is called before (:class:`~raygan.sweep.cluster.head.HeadWatch`).
     """
     ray_quirks.set_in_environment(ray_quirks.DRIVER_SETTINGS)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -63,13 +74,26 @@ def connect(address: str | None, *, verbose: bool) -> bool:
     if not verbose:  # the tables name each failure with its reason
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    _Joined.head = HeadWatch(last)
+    _Joined.head.start()
+    atexit.register(disconnect)  # no thread may be within Ray when Python ends
     return local
 
 
 def disconnect() -> None:
     """Leave the cluster, or end what :func:`connect` has started."""
+    if _Joined.head is not None:
+        _Joined.head.stop()
+        _Joined.head = None
     if ray.is_initialized():
         ray.shutdown()
+
+
+def wait_for_head() -> None:
+    """Return once the head node answers, at once if none was joined; if it is lost, this process
+    ends instead."""
+    if _Joined.head is not None:
+        _Joined.head.wait()
 
 
 def concurrency(scales: Sequence[Scale], *, ours: bool) -> int:
@@ -269,6 +293,8 @@ class _Callback(_Adapter, tune.Callback):
         self._study.ended(_trial_id(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
+        if not ray_quirks.head_answers():  # with it, all drivers are lost: no fault of a trial
+            return
         try:
             error = trial.get_error()
         except OSError:  # it lies in the storage, which may be away; to raise would end the sweep

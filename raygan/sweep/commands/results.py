@@ -27,7 +27,8 @@ class Results:
     folder: str
     """Folder or address of the sweep."""
     exit_code: int
-    """That of the command: 0 done, 3 no verdict, 4 budget reached, 130 and 143 interrupted."""
+    """That of the command: 0 done, 3 no verdict, 4 budget reached, 130 and 143 interrupted. If
+    the cluster's head node is lost, the whole process ends, with code 5."""
 
     @cached_property
     def report(self) -> Report:

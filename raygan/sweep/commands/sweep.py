@@ -55,7 +55,8 @@ def main(
     """Run the sweep that FILE describes, or resume it.
 
     Exit codes: 0 done, 2 wrong configuration (nothing was started), 3 too many trials failed,
-    4 budget reached, 130/143 interrupted (the same command resumes).
+    4 budget reached, 5 cluster lost (the same command on a new cluster resumes), 130/143
+    interrupted (the same command resumes).
     """
     if schema:
         click.echo(json.dumps(spec_class().model_json_schema(), indent=1))

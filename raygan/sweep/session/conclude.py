@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import tempfile
@@ -28,8 +29,9 @@ from raygan.report.make import Report
 from raygan.report.overview import overview_png
 from raygan.shown import shown
 from raygan.storage import Storage
+from raygan.sweep.cluster.head import EXIT_LOST
 from raygan.sweep.session import publish, terminal
-from raygan.sweep.session.progress import describe_spent
+from raygan.sweep.session.progress import Behind, describe_spent
 from raygan.sweep.session.session import Session
 from raygan.sweep.session.signals import EXIT_SIGINT, EXIT_SIGTERM
 from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -53,9 +55,8 @@ MOST_CAUSES = 20
 def spent_metrics(study: Study) -> dict[str, float]:
     """Metrics of the parent run: what the sweep had used when so many trials had ended."""
     spent = study.spent
-    done = sum(record.outcome is not None for record in study.records.values())
     metrics = {
-        STEP: float(done),
+        STEP: float(study.done),
         "spent/gpu_hours": spent.gpu_hours,
         "spent/trial_hours": spent.trial_hours,
         "spent/wall_clock_hours": spent.wall_clock / 3600,
@@ -77,6 +78,16 @@ def close_interrupted(study: Study, tracker: Tracker) -> bool:
     study.flush(GRACE_SECONDS)
     tell_interrupted(study, tracker)
     return tracker.close("KILLED")
+
+
+def cluster_lost(session: Session) -> None:
+    """Save what is known when the cluster's head node is lost: this process is about to end."""
+    if session.signals.at_once is not None:
+        session.signals.at_once()
+    before = stored_sweep.summary(session.sweep)
+    content = {**before, "exit_code": EXIT_LOST, "finished": False}
+    session.sweep.write(SUMMARY, json.dumps(content, indent=1).encode())
+    session.lock.__exit__(None, None, None)
 
 
 def finish(session: Session, study: Study, tracker: Tracker, prepared: Prepared) -> int:
@@ -131,6 +142,7 @@ def show_again(session: Session, study: Study, tracker: Tracker, prepared: Prepa
             tracker.open(
                 prepared.id, stored_sweep.dump(study.spec), run_tags(prepared.digest), plans
             )
+            Behind(tracker, session.console).start()
             catch_up(study, tracker)
             if not _close(study, tracker, code, report):
                 _say_behind(session, tracker)

@@ -26,6 +26,7 @@ from raygan.sweep.session import final_tests, publish
 from raygan.sweep.session.conclude import (
     catch_up,
     close_interrupted,
+    cluster_lost,
     finish,
     show_again,
     spent_metrics,
@@ -33,7 +34,7 @@ from raygan.sweep.session.conclude import (
 )
 from raygan.sweep.session.final_making import make_test
 from raygan.sweep.session.lock import Holder, Lock
-from raygan.sweep.session.progress import FinalProgress, Progress
+from raygan.sweep.session.progress import Behind, FinalProgress, Progress
 from raygan.sweep.session.session import Options, Session
 from raygan.sweep.session.signals import StopSignals
 from raygan.sweep.spec import checks, plan, scales
@@ -51,7 +52,8 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
     """Run ``spec``, or go on with it; returns the exit code.
 
     0: all done; 3: too many trials failed; 4: the budget is reached; 130, 143: interrupted.
-    Raises :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial.
+    Raises :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial. If the
+    cluster's head node is lost, the process ends with code 5.
     """
     with StopSignals() as signals:
         storage = _open_storage(spec)
@@ -62,6 +64,9 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
             with Lock(sweep, stop=signals.stop, lost=_lost) as lock:
                 session = Session(spec, storage, sweep, options, console, signals, lock)
                 return _run(session)
+        except Exception:
+            tune.wait_for_head()
+            raise
         finally:  # the lock is free by then: `ray job stop` leaves 3 seconds for all of it
             tune.disconnect()
 
@@ -92,9 +97,12 @@ def _run(session: Session) -> int:
             retry_failed=session.options.retry_failed,
             baseline=known.baseline if known else None,
         )
+    session.lock.signs = study.signs
     _announce(study, grown, session)
     tracker = _tracker(session)
-    if known and not (study.runnable or _untested(study)):
+    with usable(sweep):
+        to_do = study.runnable or (known is not None and bool(_untested(study)))
+    if known and not to_do:
         if before is not None and before.claims != spec.claims:
             _write_down(study, known, run_tags(known.digest))
         return show_again(session, study, tracker, known)
@@ -105,12 +113,14 @@ def _run(session: Session) -> int:
         f"{prepared.train} training images {prepared.shape}; up to {at_once} trials at once"
     )
     study.baseline = prepared.baseline
-    session.lock.confirm()
+    with usable(sweep):
+        session.lock.confirm()
     tags = run_tags(prepared.digest)
     plans = _write_down(study, prepared, tags)
     last = plans[-1]
     session.say(f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
     tracker.open(prepared.id, stored_sweep.dump(spec), tags, [entry.sha256 for entry in plans])
+    Behind(tracker, session.console).start()
     session.signals.at_once = lambda: close_interrupted(study, tracker)
     try:
         catch_up(study, tracker)
@@ -122,7 +132,9 @@ def _run(session: Session) -> int:
             study.flush()
         _test(session, study, prepared, at_once)
         return finish(session, study, tracker, prepared)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception):  # perhaps it comes from a lost cluster
+            tune.wait_for_head()
         session.signals.wait()
         try:
             study.close()
@@ -229,10 +241,9 @@ def _open_storage(spec: SweepSpec) -> Storage:
 
 
 def _announce(study: Study, grown: list[str], session: Session) -> None:
-    done = sum(record.outcome is not None for record in study.records.values())
     text = f"{study.spec.name}: {study.trial_count} trials in {len(study.cells)} cells"
     if study.records:
-        text += f"; resumed, {done} of its trials done"
+        text += f"; resumed, {study.done} of its trials done"
     session.say(text, "bold")
     for words in grown:
         session.say(f"The sweep is extended: {words}.")
@@ -251,7 +262,9 @@ def _tracker(session: Session) -> Tracker:
 def _start(session: Session, tracking: str) -> int:
     """Start or join Ray; returns how many trials it holds at once."""
     scale, options = session.spec.scale, session.options
-    ours = tune.connect(options.address, verbose=options.verbose)
+    ours = tune.connect(
+        options.address, verbose=options.verbose, last=lambda: cluster_lost(session)
+    )
     session.signals.install()
     nodes_there = len(tune.alive())
     if is_file(tracking) and (nodes_there > 1 or (scale.autoscaling and not ours)):

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import mmap
 import os
 import pickle
 import subprocess
@@ -27,7 +28,7 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2._internal.execution.storage import StorageContext
-from ray.train.v2._internal.execution.worker_group import worker
+from ray.train.v2._internal.execution.worker_group import worker, worker_group
 from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.tune.execution import class_cache
@@ -40,6 +41,8 @@ from raygan.sweep.cluster import ray_quirks
 
 OF_RAY = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 """Ray's own callbacks use what Ray has deprecated."""
+HANGING = "A worker health check has been hanging for 90.12 seconds. Marking the worker as dead."
+"""Ray Train's words."""
 CONTROLLER = "ray.train.v2._internal.execution.controller.TrainController"
 
 
@@ -156,13 +159,36 @@ def test_a_worker_that_makes_no_progress_ends_its_trial_with_the_reason(monkeypa
     assert "Thread 0x" in capfd.readouterr().err  # where it hangs
 
 
-def test_a_process_that_does_not_answer_is_told_from_one_that_is_lost(monkeypatch):
-    monkeypatch.setenv(ray_quirks.HEALTH_TIMEOUT, "90.0")
-    hangs = WorkerHealthCheckTimeoutError("A worker health check has been hanging")
-    group = ray.train.WorkerGroupError("workers failed", {0: hangs})
-    said = "the process of a worker did not answer for 90 s"
-    assert ray_quirks.stall(group) == ray_quirks.cause_of(group) == said
+def test_a_process_that_does_not_answer_is_told_from_one_that_is_lost():
+    said = "the process of a worker did not answer"
+    for words, length in ((HANGING, " for 90 s"), ("A worker health check hangs", "")):
+        hangs = WorkerHealthCheckTimeoutError(words)
+        group = ray.train.WorkerGroupError("workers failed", {0: hangs})
+        assert ray_quirks.stall(group) == ray_quirks.cause_of(group) == said + length
     assert ray_quirks.stall(ray.exceptions.RayError("The actor died.")) is None
+
+
+def test_a_process_has_more_time_to_answer_until_all_workers_have_reported(monkeypatch):
+    monkeypatch.setattr("ray.tune.report", lambda _: None)
+    relayed = ray_quirks.Relayed()
+    relay, patience = ray_quirks.relay(relayed), ray_quirks.patience(relayed, 20.0)
+    for _ in range(2):  # the second time after its workers were lost
+        group = SimpleNamespace(_worker_health_check_timeout_s=600.0)
+        patience.after_worker_group_start(group)
+        assert group._worker_health_check_timeout_s == 600.0
+        relay.after_report(None, [{"step": 0}], None)
+        assert group._worker_health_check_timeout_s == 20.0
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_reports_of_the_old_autoscaler_are_told_apart_by_their_time(alive):
+    name = "gpu" if alive else f"node_{'0' * 56}"  # Ray's own name, where no autoscaler runs
+    report = {"active_nodes": {name: 1}}
+    marks = {
+        ray_quirks._scaling_v1({"time": time, "autoscaler_report": report}, ()).mark
+        for time in (1.5, 2.5)
+    }
+    assert marks == ({"1.5", "2.5"} if alive else {""})
 
 
 DRIVER = """
@@ -254,6 +280,9 @@ def test_an_error_of_the_images_goes_through_a_table_as_itself():
 def test_needed_a_process_that_is_stopped_is_noticed_after_minutes():
     assert ray_quirks.HEALTH_TIMEOUT == constants.WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
     assert constants.DEFAULT_WORKER_HEALTH_CHECK_TIMEOUT_S > 300
+    source = inspect.getsource(worker_group)
+    assert "elapsed_time_s > self._worker_health_check_timeout_s" in source
+    assert "A worker health check has been hanging for {elapsed_time_s:.2f} " in source
 
 
 def test_needed_an_elastic_trial_takes_any_number_of_workers():
@@ -279,7 +308,7 @@ def test_needed_the_settings_of_a_trial_are_not_the_defaults():
     assert "ControllerMetricsCallback" in names
 
 
-@pytest.mark.parametrize("name", sorted(ray_quirks.DRIVER_SETTINGS))
+@pytest.mark.parametrize("name", sorted(ray_quirks.DRIVER_SETTINGS | ray_quirks.FIRST_SETTINGS))
 def test_needed_the_settings_of_a_driver_are_still_read_by_ray(name):
     places = (
         "ray.tune.tune",
@@ -289,7 +318,16 @@ def test_needed_the_settings_of_a_driver_are_still_read_by_ray(name):
         "ray._common.usage.usage_constants",
         "ray._private.accelerators.accelerator",
     )
-    assert any(name in inspect.getsource(importlib.import_module(place)) for place in places)
+    in_python = any(name in inspect.getsource(importlib.import_module(place)) for place in places)
+    assert in_python or in_compiled_code(name)
+
+
+def in_compiled_code(name: str) -> bool:
+    with (
+        Path(ray._raylet.__file__).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code,
+    ):
+        return code.find(name.encode()) >= 0
 
 
 def test_needed_ray_marks_the_head_node_by_a_private_name():

@@ -5,7 +5,7 @@ import pytest
 
 from raygan.errors import StalledError
 from raygan.storage import Storage
-from raygan.sweep.cluster import tune
+from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.cluster.trial import _until_it_fails
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
@@ -115,7 +115,9 @@ def test_a_driver_that_is_lost_is_started_again_as_long_as_evaluations_come(tmp_
     ("error", "why"),
     [(None, "an error that Ray does not name"), (NOTED, "A checkpoint does not exist anymore.")],
 )
-def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, error, why):
+def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, monkeypatch, error, why):
+    monkeypatch.setattr(ray_quirks, "head_answers", lambda: True)
+
     def get_error() -> str:
         if error is None:
             raise OSError("the storage is away")
@@ -131,6 +133,15 @@ def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, error, 
     assert record.reason.startswith("its driver failed 3 times in a row")
     assert why in record.reason
     assert "--retry-failed" in record.reason
+
+
+def test_no_trial_fails_because_the_head_node_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_quirks, "head_answers", lambda: False)
+    study = Study(spec.validate(parse("name: a", "x")), Storage(str(tmp_path)))
+    planned = study.next_trial()
+    trial = SimpleNamespace(config={"trial": planned.id}, get_error=lambda: "The actor died.")
+    tune._Callback(study).on_trial_error(0, [], trial)
+    assert study.records[planned.id].outcome is None
 
 
 def test_a_trial_that_does_not_end_after_its_last_evaluation_is_stopped(tmp_path, monkeypatch):

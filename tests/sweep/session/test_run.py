@@ -375,6 +375,19 @@ def test_full_disk_is_one_line_before_anything_starts(tmp_path):
     assert list((tmp_path / "results").iterdir()) == []
 
 
+@pytest.mark.parametrize("where", [(Lock, "confirm"), (running, "_untested")])
+def test_storage_that_fails_just_before_the_first_trial_is_one_error(sweep, monkeypatch, where):
+    sweep(train_all)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(*where, fail)
+    more = "" if where[0] is running else "replicate: {seeds: 1}\n"
+    with pytest.raises(ConfigError, match=r"cannot be written or read \(\[Errno 5\]"):
+        sweep(lambda study: pytest.fail("a trial starts"), more)
+
+
 @pytest.mark.parametrize("name", ["norms/optuna.log", "norms/report", "norms/trials", "mlflow.db"])
 def test_no_sweep_writes_through_a_link(sweep, tmp_path, name):
     outside = tmp_path / "outside"
