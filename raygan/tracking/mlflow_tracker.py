@@ -232,6 +232,7 @@ class Tracker:
                     if is_file(self.uri):  # finds a lock sooner than MLflow does
                         check(self.uri)
                     self._opened().close(status, ending or Ending())
+                self.last_error = None
                 return True
             except Exception as error:
                 self.last_error = explain(error, self.uri)

@@ -149,6 +149,7 @@ class Behind:
     def _run(self) -> None:
         while not self._tracker.closed.wait(BEHIND_LOOK_SECONDS):
             self.look()
+        self.look()
 
     def look(self) -> None:
         """Say it if it has changed."""
