@@ -150,6 +150,7 @@ def on_ray(function: Callable[[T], R], items: list[T]) -> Generator[R, None, Non
     if len(items) < 2:
         yield from map(function, items)
         return
+    ray_quirks.set_in_environment(ray_quirks.PREPARING)
     import ray.data
 
     context = ray.data.DataContext.get_current()

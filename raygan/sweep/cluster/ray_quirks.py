@@ -67,6 +67,8 @@ TRIAL_SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",
     # gauges that nothing scrapes, set up in each controller and worker
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # a process for each trial; trainer_class() has a thread instead
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """The same of the process of a trial, where Train's controller runs."""
 HEALTH_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
@@ -76,9 +78,12 @@ _HANGS = re.compile(r"hanging for (\d+)")
 """In Ray Train's words for a process that does not answer: since how many seconds."""
 ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS)}
 """The same where a trial is elastic."""
-NOT_PREEMPTED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""The same where there is one node, which nothing can preempt: each trial would start a process
-that watches for it."""
+PREPARING = {"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
+"""The same of the task that prepares images: for how long the autoscaler keeps nodes that the task
+has asked for, every 10 s, if it was killed meanwhile; by default 180 s."""
+DRAIN_LOOK_SECONDS = 1.0
+"""Between two looks for nodes that are drained; by default 5 s. A node may be gone 15 s after the
+notice."""
 HEAD_RESOURCE = "node:__internal_head__"
 """Resource by which Ray 2.60 marks the head node. Without nodes for drivers, drivers run there;
 they take no CPU. There is no public name for it."""
@@ -318,9 +323,10 @@ def trainer_class(widths: Sequence[int] = (1,)) -> type[DataParallelTrainer]:
     """Ray Train's trainer without a process for each of its helpers; for use within a Tune trial.
 
     What starts a trial is mostly the start of its processes. Ray Train 2.60 gives its controller
-    one, and another to what frees the resources of a controller that has died. Here the controller
-    runs in the thread in which Tune calls the trainable, and :func:`free_leftovers` frees what is
-    left. ``widths``: how many workers it may have, if it is elastic.
+    one, another to what frees the resources of a controller that has died, and a third to what
+    watches for nodes that are drained. Here the controller runs in the thread in which Tune calls
+    the trainable, :func:`free_leftovers` frees what is left, and a thread watches. ``widths``: how
+    many workers it may have, if it is elastic.
     """
     from ray.train import Result
     from ray.train.v2._internal.callbacks import placement_group_callback
@@ -333,22 +339,69 @@ def trainer_class(widths: Sequence[int] = (1,)) -> type[DataParallelTrainer]:
     class Trainer(DataParallelTrainer):
         def _initialize_and_run_controller(self, **options: Any) -> Result:
             if len(widths) > 1:
-                options["scaling_policy"] = _elastic_policy(self.scaling_config, widths)
-            controller = TrainController(**options)
+                policy = _elastic_policy(self.scaling_config, widths)
+            else:
+                policy = _fixed_policy(self.scaling_config)
+            controller = TrainController(**{**options, "scaling_policy": policy})
             try:
                 asyncio.run(controller.run())
             except BaseException:  # Tune ends a trial that is stopped by SystemExit
                 if (group := controller.get_worker_group()) is not None:
                     group.abort()
+                policy.before_controller_abort()
                 raise
             return controller.get_result()
 
         def _create_default_callbacks(self) -> list[Any]:
             cleaner = placement_group_callback.PlacementGroupCleanerCallback
             callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if not isinstance(callback, cleaner)]
+            kept = [callback for callback in callbacks if not isinstance(callback, cleaner)]
+            return [*kept, _drain_watch()]
 
     return Trainer
+
+
+def _drain_watch() -> Any:
+    """Tells the workers of a trial when a node of theirs is drained, so that
+    ``ray.train.get_preemption_info`` knows it."""
+    from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
+    from ray.train.v2._internal.execution.preemption import PreemptionWatcher
+
+    class Watch(PreemptionCallback):
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            self._stop_watcher()
+            ranks: dict[str, list[int]] = {}
+            actors = {}
+            for worker in worker_group.get_workers():
+                rank = worker.distributed_context.world_rank
+                ranks.setdefault(worker.metadata.node_id, []).append(rank)
+                actors[rank] = worker.actor
+            self._watcher = PreemptionWatcher(ranks, DRAIN_LOOK_SECONDS, actors)
+
+        def _stop_watcher(self) -> None:
+            if self._watcher is not None:
+                self._watcher._stop_event.set()
+                self._watcher = None
+
+    return Watch()
+
+
+def _fixed_policy(scaling_config: Any) -> Any:
+    """Ray Train's policy for a fixed number of workers, which asks the cluster for nothing.
+
+    That of Ray 2.60 has an actor ask the autoscaler for its workers, besides their placement group.
+    What was asked for a trial that is stopped counts for 180 s more: the autoscaler adds nodes for
+    trials that have ended, and keeps those of a sweep that has ended.
+    """
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    class Policy(FixedScalingPolicy):
+        def _send_resource_request(self) -> None:
+            pass
+
+        _maybe_send_resource_request = _cancel_resource_request = _send_resource_request
+
+    return Policy(scaling_config)
 
 
 def _elastic_policy(scaling_config: Any, widths: Sequence[int]) -> Any:
@@ -358,7 +411,7 @@ def _elastic_policy(scaling_config: Any, widths: Sequence[int]) -> Any:
     actor what is reserved for it, which knows of a lost node only after 20 s, believes for 180 s in
     trials that were stopped, and does not come back if its own node is lost: then nothing starts.
     """
-    from ray._private.state import available_resources_per_node
+    from ray._private.state import available_resources_per_node, state
     from ray.train.v2._internal.execution.scaling_policy import (
         ElasticScalingPolicy,
         NoopDecision,
@@ -372,7 +425,8 @@ def _elastic_policy(scaling_config: Any, widths: Sequence[int]) -> Any:
 
         def _free(self) -> int:
             each = self.scaling_config._resources_per_worker_not_none
-            return free_workers(available_resources_per_node().values(), each)
+            nodes, drained = available_resources_per_node(), state.get_draining_nodes()
+            return free_workers((nodes[node] for node in nodes.keys() - drained.keys()), each)
 
         def make_decision_for_non_running_worker_group(self) -> ResizeDecision | NoopDecision:
             self._maybe_send_resource_request()  # an autoscaler adds nodes for the most workers

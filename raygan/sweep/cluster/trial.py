@@ -37,11 +37,6 @@ def run_trial(config: dict[str, Any]) -> None:
     ray_quirks.set_in_environment(ray_quirks.TRIAL_SETTINGS)
     at_first = max(FIRST_SECONDS, job.stalled_after)
     ray_quirks.set_in_environment({ray_quirks.HEALTH_TIMEOUT: str(at_first)})
-    import ray
-
-    if len(ray.nodes()) == 1:
-        ray_quirks.set_in_environment(ray_quirks.NOT_PREEMPTED)
-
     import ray.tune
     from ray.train import (
         FailureConfig,

@@ -6,6 +6,7 @@ import inspect
 import mmap
 import os
 import pickle
+import queue
 import subprocess
 import sys
 import threading
@@ -20,13 +21,19 @@ from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray._common.utils import try_to_create_directory
 from ray._private.authentication import authentication_token_setup
 from ray.train.v2._internal import constants
+from ray.train.v2._internal.callbacks import preemption_callback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import (
     CheckpointManagerInitializationError,
     WorkerHealthCheckTimeoutError,
 )
+from ray.train.v2._internal.execution import preemption
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
+    FixedScalingPolicy,
+    autoscaling_coordinator_client,
+)
 from ray.train.v2._internal.execution.storage import StorageContext
 from ray.train.v2._internal.execution.worker_group import worker, worker_group
 from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner
@@ -110,7 +117,76 @@ def test_no_process_waits_to_free_the_resources_of_a_trial(monkeypatch, trainer)
     other = object()
     whole = [PlacementGroupCleanerCallback(), other]
     monkeypatch.setattr(DataParallelTrainer, "_create_default_callbacks", lambda _: whole)
-    assert trainer()._create_default_callbacks() == [other]
+    first, _ = trainer()._create_default_callbacks()
+    assert first is other
+
+
+class Worker:
+    """One of a trial's, on a node of its own; hears what the watch says."""
+
+    def __init__(self, rank, node):
+        self.distributed_context = SimpleNamespace(world_rank=rank)
+        self.metadata = SimpleNamespace(node_id=node)
+        self.heard = queue.SimpleQueue()
+        self.actor = SimpleNamespace(mark_preempt=SimpleNamespace(remote=self.heard.put))
+
+
+def test_all_workers_are_told_of_a_node_that_is_drained_without_a_process(monkeypatch, trainer):
+    monkeypatch.setattr(DataParallelTrainer, "_create_default_callbacks", lambda _: [])
+    monkeypatch.setattr(preemption, "_get_draining_nodes", lambda: {"b": 1700, "elsewhere": 9})
+    monkeypatch.setattr("ray.nodes", list)
+    workers = [Worker(0, "a"), Worker(1, "b")]
+    (watch,) = trainer()._create_default_callbacks()
+    watch.after_worker_group_start(SimpleNamespace(get_workers=lambda: workers))
+    try:
+        for worker in workers:
+            told = worker.heard.get(timeout=30)
+            assert (told.preempted_node_to_ranks, told.deadline_ms) == ({"b": [1]}, 1700)
+        thread = watch._watcher._monitor_thread
+    finally:
+        watch.after_worker_group_abort(None)
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """For how many workers the autoscaler is asked, besides the placement group."""
+    heard = []
+    client = autoscaling_coordinator_client.TrainAutoscalingCoordinatorClient
+    monkeypatch.setattr(client, "send_resource_request", lambda _, __, count: heard.append(count))
+    return heard
+
+
+def test_no_nodes_are_asked_for_besides_those_of_the_placement_group(asked):
+    policy = ray_quirks._fixed_policy(ray.train.ScalingConfig(num_workers=2))
+    policy.after_controller_start(SimpleNamespace(run_id="a"))
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 2
+    policy.make_decision_for_running_worker_group(None, None)
+    policy.before_controller_abort()
+    assert asked == []
+
+
+@pytest.mark.parametrize("widths", [(2,), (1, 2)])
+def test_a_trial_that_is_stopped_takes_back_what_it_has_asked_for(monkeypatch, widths):
+    taken_back = []
+    monkeypatch.setattr(CONTROLLER, controller(Group(), SystemExit(0)))
+    monkeypatch.setattr(
+        ElasticScalingPolicy, "before_controller_abort", lambda _: taken_back.append("request")
+    )
+    whole = ray_quirks.trainer_class(widths)(lambda: None)
+    with pytest.raises(SystemExit):
+        whole._initialize_and_run_controller(scaling_policy="of Ray")
+    assert taken_back == ["request"] * (len(widths) - 1)
+
+
+def test_an_elastic_trial_counts_no_workers_on_nodes_that_are_drained(monkeypatch):
+    state = "ray._private.state"
+    free = {"a": {"CPU": 2.0}, "drained": {"CPU": 4.0}}
+    monkeypatch.setattr(f"{state}.available_resources_per_node", lambda: free)
+    monkeypatch.setattr(f"{state}.state.get_draining_nodes", lambda: {"drained": 0, "gone": 9})
+    scaling = ray.train.ScalingConfig(num_workers=(1, 4), resources_per_worker={"CPU": 1})
+    assert ray_quirks._elastic_policy(scaling, (1, 2, 4))._free() == 2
 
 
 def test_what_the_first_worker_reports_is_reported_to_tune(monkeypatch):
@@ -292,7 +368,7 @@ def test_needed_an_elastic_trial_takes_any_number_of_workers():
 
 @OF_RAY
 def test_needed_the_settings_of_a_trial_are_not_the_defaults():
-    ours = ray_quirks.TRIAL_SETTINGS | ray_quirks.NOT_PREEMPTED
+    ours = ray_quirks.TRIAL_SETTINGS
     assert set(ours) == {
         constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR,
         constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR,
@@ -306,6 +382,15 @@ def test_needed_the_settings_of_a_trial_are_not_the_defaults():
     assert constants.DEFAULT_ENABLE_PREEMPTION_WATCHER
     names = {type(one).__name__ for one in DataParallelTrainer(print)._create_default_callbacks()}
     assert "ControllerMetricsCallback" in names
+
+
+def test_needed_nodes_are_kept_for_minutes_for_a_task_of_ray_data_that_was_killed():
+    from ray.data._internal.cluster_autoscaler import RateBasedClusterAutoscaler as Autoscaler
+
+    ((name, seconds),) = ray_quirks.PREPARING.items()
+    assert name in inspect.getsource(inspect.getmodule(Autoscaler))
+    gap = Autoscaler.MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS_S
+    assert 2 * gap < float(seconds) < Autoscaler.AUTOSCALING_REQUEST_EXPIRE_TIME_S
 
 
 @pytest.mark.parametrize("name", sorted(ray_quirks.DRIVER_SETTINGS | ray_quirks.FIRST_SETTINGS))
@@ -376,6 +461,25 @@ def test_needed_train_starts_a_process_for_its_controller(monkeypatch):
 def test_needed_train_starts_a_process_that_frees_resources():
     found = DataParallelTrainer(print)._create_default_callbacks()
     assert any(isinstance(callback, PlacementGroupCleanerCallback) for callback in found)
+
+
+def test_needed_train_starts_a_process_that_watches_for_drained_nodes(monkeypatch):
+    def started(**_):
+        raise LookupError("a process is started for the watch")
+
+    monkeypatch.setattr("ray.remote", started)
+    with pytest.raises(LookupError, match="a process is started"):
+        preemption_callback.PreemptionCallback().after_worker_group_start(
+            SimpleNamespace(get_workers=list)
+        )
+    assert constants.DEFAULT_PREEMPTION_POLL_INTERVAL_S > ray_quirks.DRAIN_LOOK_SECONDS
+
+
+def test_needed_train_asks_the_autoscaler_for_what_a_placement_group_asks_for(asked):
+    policy = FixedScalingPolicy(ray.train.ScalingConfig(num_workers=2))
+    policy.after_controller_start(SimpleNamespace(run_id="a"))
+    assert asked == [2]
+    assert autoscaling_coordinator_client.AUTOSCALING_REQUESTS_EXPIRE_TIME_S >= 180
 
 
 def test_needed_trains_own_reports_to_tune_go_through_a_queue():
