@@ -98,6 +98,24 @@ def test_the_cluster_is_that_of_the_pinned_ray_and_asks_for_a_token(folder: str)
 
 
 @built
+def test_a_worker_that_has_to_go_has_the_time_to_keep_its_trials(folder: str) -> None:
+    from ray._private import ray_constants
+
+    name = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert hasattr(ray_constants, name)  # this Ray drains a node that gets SIGTERM
+    most = 15 if folder.endswith("gke") else 120 - 15  # the notice of a spot node
+    for group in ray_cluster(build(folder))["workerGroupSpecs"]:
+        spec = group["template"]["spec"]
+        grace = spec["terminationGracePeriodSeconds"]
+        assert grace <= most or group["groupName"] != "gpu-spot"
+        (container,) = spec["containers"]
+        drain = {one["name"]: one["value"] for one in container["env"]}[name]
+        # the workers agree every 5 s whether they keep their state
+        assert 10 <= float(drain) < grace
+        assert "lifecycle" not in container  # a hook would take from the time
+
+
+@built
 def test_images_are_pinned_and_raygans_is_the_same_everywhere(folder: str) -> None:
     images = {one["image"] for _, one in containers(build(folder))}
     assert {image for image in images if "raygan" in image} == {IMAGE}
@@ -315,6 +333,17 @@ def test_gpu_nodes_are_spot_and_others_are_kept_off_them(cloud: str) -> None:
         assert ("nvidia.com/gpu" in limits) == (name == "gpu-spot")
         assert name == "gpu-spot" or "tolerations" not in spec
         assert name == "gpu-spot" or "spot" not in str(spec.get("nodeSelector"))
+
+
+def test_eks_tells_the_pods_on_spot_nodes_when_their_node_is_taken_away() -> None:
+    cluster = ray_cluster(build("overlays/eks"))
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    groups["head"] = cluster["headGroupSpec"]
+    # Karpenter ends pods with this annotation only together with their node, without a notice
+    kept = {name for name, group in groups.items() if "do-not-disrupt" in str(group["template"])}
+    assert kept == {"head", "cpu"}
+    (pool,) = of_kind(build("overlays/eks/nodes"), "NodePool")
+    assert pool["spec"]["disruption"]["consolidationPolicy"] == "WhenEmpty"
 
 
 def test_the_spot_nodes_of_eks_hold_one_worker_each_and_no_other_pod() -> None:
