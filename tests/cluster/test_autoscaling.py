@@ -1,7 +1,9 @@
-"""Sweeps on clusters whose nodes are still to come: Ray's own autoscaler over simulated nodes."""
+"""Sweeps on clusters that grow from zero nodes and shrink to zero: Ray's own autoscaler over
+simulated nodes."""
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -10,9 +12,23 @@ import pytest
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from tests.clusters import BIN, free_port, make_sweep, ray_env, serve, start, stop, wait_until
+from tests.clusters import (
+    BIN,
+    LONGER,
+    PATIENCE,
+    free_port,
+    make_sweep,
+    ray_env,
+    serve,
+    start,
+    stop,
+    wait_until,
+)
+from tests.nodes_seen import Seen, nodes_seen
 
-GROWS = {"max_concurrent": 2, "autoscaling": True}
+GROWS = {"max_concurrent": 3, "autoscaling": True}
+MOST_NODES = 5
+"""More than any sweep here may have."""
 
 LISTS = (
     "initialization_commands",
@@ -29,11 +45,11 @@ LISTS = (
 
 
 def config(port: int) -> dict:
-    """A head without CPUs, and up to two nodes with one each."""
+    """A head without CPUs, and nodes with one each."""
     memory = {"object_store_memory": 100_000_000}
     return {
         "cluster_name": "simulated",
-        "max_workers": 2,
+        "max_workers": MOST_NODES,
         "provider": {
             "type": "external",  # as a type of its own, Ray's wheel lacks a file that it reads
             "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
@@ -46,11 +62,15 @@ def config(port: int) -> dict:
         },
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-            "small": {"resources": {"CPU": 1, **memory}, "node_config": {}, "max_workers": 2},
+            "small": {
+                "resources": {"CPU": 1, **memory},
+                "node_config": {},
+                "max_workers": MOST_NODES,
+            },
         },
         "head_node_type": "ray.head.default",
         "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 5,
+        "idle_timeout_minutes": 0.25,
         **{key: {} for key in ("auth", "docker", "file_mounts")},
         **{key: [] for key in LISTS},
         "file_mounts_sync_continuously": False,
@@ -103,6 +123,14 @@ def growing(request, tmp_path_factory) -> Iterator[dict[str, str]]:
                     process.kill()
 
 
+@pytest.fixture
+def seen(growing, tmp_path) -> Iterator[Seen]:
+    """What is seen of the nodes during the test; the cluster has none before it."""
+    with nodes_seen(growing["RAY_ADDRESS"], growing, tmp_path) as seen:
+        wait_until(lambda: seen.empty, "the nodes of the test before are gone")
+        yield seen
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
     """The address of an MLflow server."""
@@ -133,22 +161,51 @@ def test_what_no_node_can_hold_ends_with_an_error(growing, server, tmp_path):
     assert "started (trial" not in output
 
 
-def test_nodes_are_asked_for_and_waited_for(growing, server, tmp_path):
+def test_nodes_come_for_as_many_trials_as_may_run_at_once_and_go_after_them(
+    growing, server, seen, tmp_path
+):
     made = make_sweep(
         "grown",
         tmp_path / "storage",
         growing,
         tracking={"uri": server},
-        grid={"norm": ["bn", "wn"]},
+        grid={"norm": ["vanilla", "bn", "wn"]},
+        train={**LONGER, "iterations": 120},
         scale=GROWS,
     )
     output = made.run()
     # a node that starts between two looks is never seen as one that is coming
     assert "one trial asks for 1 workers of 1 CPUs and 0 GPUs; the autoscaler has " in output
-    for trial in ("bn-000", "wn-000"):
-        waited = output.index(f"waiting for resources (trial {trial})")
-        assert waited < output.index(f"started (trial {trial};")
+    for trial in ("vanilla-000", "bn-000", "wn-000"):
+        assert f"started (trial {trial};" in output
         assert made.record(trial)["outcome"] == "ok"
+    wait_until(lambda: seen.empty, "no node is left")
+    assert seen.most == 3
+
+
+@pytest.mark.soak
+def test_no_node_comes_or_stays_for_trials_that_have_failed_or_were_interrupted(
+    growing, server, seen, tmp_path
+):
+    made = make_sweep(
+        "cut",
+        tmp_path / "storage",
+        growing,
+        tracking={"uri": server},
+        search={"lr": [1e30, 1e-6]},  # the first one leaves the finite numbers
+        train={**LONGER, "norm": "vanilla", "iterations": 100_000},
+        scale={**GROWS, "max_concurrent": 1},
+    )
+    with made.running() as process:
+        wait_until(lambda: len(made.curve("vanilla-001")) >= 3, "the second trial trains", process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    assert made.record("vanilla-000")["outcome"] == "early-failure"
+    assert made.record("vanilla-001")["outcome"] is None
+    # what Ray Train asks for by itself counts for minutes after a trial has ended
+    assert max(look.asked for look in seen.looks) == 0
+    assert seen.most == 1
+    wait_until(lambda: seen.empty, "no node is left")
 
 
 def test_cluster_without_autoscaler_is_named(server, sweep):
