@@ -44,16 +44,15 @@ class Copying(Generic[C]):
         self._busy: dict[str, C] = {}
         self._failed: set[str] = set()
         self._failures, self._until = 0, 0.0
-        self._done, self._closing = 0, False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"mlflow-{number}", daemon=True)
-            for number in range(threads)
-        ]
+        self._done, self._closing, self._given_up = 0, False, False
+        self._threads, self._alive = threads, 0
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        with self._changed:
+            self._alive += self._threads
+        for number in range(self._threads):
+            threading.Thread(target=self._work, name=f"mlflow-{number}", daemon=True).start()
 
     def put(self, key: str, change: C) -> None:
         """Copy ``change`` soon; returns at once."""
@@ -70,17 +69,24 @@ class Copying(Generic[C]):
     def close(self, seconds: float, *, extended: bool) -> bool:
         """Wait ``seconds`` until all is copied; returns whether it is.
 
-        ``extended``: the time starts again with each change that is copied. The threads end once
-        all is copied.
+        ``extended``: the time starts again with each change that is copied. The threads end: once
+        all is copied, or else with the request that they are in. If all was copied, a later call
+        copies what was put since; if not, it returns False at once.
         """
         with self._changed:
+            if self._given_up:
+                return False
             self._closing, self._until = True, 0.0
+            if self._waiting and not self._alive:  # put since the threads have ended
+                self.start()
             self._changed.notify_all()  # no pause is waited for any more
             deadline = time.monotonic() + seconds
             while self._waiting or self._busy:
                 done = self._done
                 left = deadline - time.monotonic()
                 if not self._advanced.wait_for(lambda done=done: self._done > done, timeout=left):  # type: ignore[misc]
+                    self._given_up = True
+                    self._changed.notify_all()
                     return False
                 if extended:
                     deadline = time.monotonic() + seconds
@@ -127,13 +133,14 @@ class Copying(Generic[C]):
     def _take(self) -> tuple[str, C, int] | None:
         """The next change, and the failures since the last success; None once there is none."""
         with self._changed:
-            while self._waiting or self._busy or not self._closing:
+            while not self._given_up and (self._waiting or self._busy or not self._closing):
                 key = next((key for key in self._waiting if key not in self._busy), None)
                 pause = self._until - time.monotonic() if self._failures else 0.0
                 if key is not None and (not self._failures or (not self._busy and pause <= 0)):
                     change = self._busy[key] = self._waiting.pop(key)
                     return key, change, self._failures
                 self._changed.wait(pause if pause > 0 else None)
+            self._alive -= 1
             return None
 
     def _put_back(self, key: str, change: C) -> None:

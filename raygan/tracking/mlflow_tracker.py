@@ -29,8 +29,8 @@ from raygan.tracking.problems import explain
 from raygan.tracking.runs import NOTE, Ending, Runs
 from raygan.tracking.trial_run import evaluations_after
 
-CLOSE_SECONDS = 60.0
-"""How long :meth:`Tracker.close` waits for MLflow."""
+CLOSE_SECONDS, LATE_SECONDS = 60.0, 10.0
+"""How long :meth:`Tracker.close` waits for MLflow, and for what is told after it."""
 THREADS = 8
 """Threads that copy to a server. A database in a file takes one writer at a time, so it has one."""
 _PARENT = ""
@@ -94,8 +94,19 @@ class Tracker:
         sweep: str,
         storage: Storage,
     ) -> None:
-        """Raises :class:`~raygan.errors.ConfigError` for a ``uri`` that holds a password."""
+        """Does not contact MLflow.
+
+        Raises :class:`~raygan.errors.ConfigError` for a ``uri`` that holds a password, and
+        :class:`~raygan.errors.TrackingError` for one that MLflow cannot keep runs at.
+        """
         check_address(uri, "tracking.uri")
+        if uri.startswith("file:") or not (
+            is_address(uri) or is_database(uri) or uri.startswith("databricks")
+        ):
+            raise TrackingError(
+                f"tracking.uri (={shown(uri)!r}): MLflow keeps runs in a database or on a "
+                "server; give sqlite:///path or http://host:port"
+            )
         self.uri, self.experiment, self._sweep, self._storage = uri, experiment, sweep, storage
         threads = 1 if is_file(uri) else THREADS
         self._copying: Copying[_Change] = Copying(self._copy, self._told, threads)
@@ -109,13 +120,6 @@ class Tracker:
 
     def connect(self) -> None:
         """Connect to MLflow and create the experiment if needed; raises TrackingError."""
-        if self.uri.startswith("file:") or not (
-            is_address(self.uri) or is_database(self.uri) or self.uri.startswith("databricks")
-        ):
-            raise TrackingError(
-                f"tracking.uri (={shown(self.uri)!r}): MLflow keeps runs in a database or on a "
-                "server; give sqlite:///path or http://host:port"
-            )
         set_defaults()  # before the client is made
         with self._named_errors():
             self._connect()
@@ -190,10 +194,9 @@ class Tracker:
         if ended:
             self._ended_trials.add(record.id)
         now = time.monotonic()
-        times = {record.step: int(time.time() * 1000)} if record.history else {}
         ended = record.id in self._ended_trials
         # the record's evaluations are not copied: there are many, and they do not change
-        change = _Change(now, copy(record), ended, dict(summary or {}), times=times)
+        change = _Change(now, copy(record), ended, dict(summary or {}), times=_times(record))
         self._copying.put(record.id, change)
         if spent is not None:
             self._copying.put(_PARENT, _Change(now, spent=spent))
@@ -206,20 +209,29 @@ class Tracker:
         ``summary`` makes its metrics as a whole; it is called only then, on another thread.
         """
         self._ended_trials.add(record.id)
-        change = _Change(time.monotonic(), record, True, if_lacking=partial(summary, record))
+        change = _Change(
+            time.monotonic(),
+            record,
+            True,
+            if_lacking=partial(summary, record),
+            times=_times(record),
+        )
         self._copying.put(record.id, change)
 
     def close(self, status: Status, ending: Ending | None = None) -> bool:
         """Copy the rest and end the parent run. Returns whether everything was copied.
 
         It waits :data:`CLOSE_SECONDS`. With an ``ending``, the time starts again with each change
-        that is copied. A second call changes nothing.
+        that is copied. A later call copies what was told since, and changes nothing else.
         """
         if self._closed is None:
             try:
                 self._closed = self._close(status, ending)
             finally:
                 self.closed.set()
+        elif self._closed:
+            seconds = min(CLOSE_SECONDS, LATE_SECONDS)
+            self._closed = self._copying.close(seconds, extended=False)
         return self._closed
 
     def _close(self, status: Status, ending: Ending | None) -> bool:
@@ -312,6 +324,14 @@ class Tracker:
 
     def _runs_of(self, sweep_id: str) -> Runs:
         return Runs(self._client, self._experiment_id, self._sweep, sweep_id, self._storage)
+
+
+def _times(record: TrialRecord) -> dict[int, int]:
+    """Now, in milliseconds since 1970, as the time of the record's last evaluation.
+
+    A request that is repeated has the same time, so that MLflow takes its metrics once.
+    """
+    return {record.step: int(time.time() * 1000)} if record.history else {}
 
 
 def _age(pending: Sequence[_Change]) -> float:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from mlflow.entities import Metric
 from rich.console import Console
 
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.sweep.session import progress
 from raygan.sweep.session.progress import Behind
+from raygan.tracking import images, mlflow_tracker
 from raygan.tracking.mlflow_tracker import Lag, Tracker, _Change
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
-from tests.tracking.test_runs import record
+from tests.tracking.test_runs import record, store_pictures
 
 
 class Held(FakeClient):
@@ -28,11 +31,18 @@ class Held(FakeClient):
         super().__init__()
         self.let = threading.Event()
         self.asked = threading.Event()
+        self.cut_off: Sequence[Metric] | None = ()
+        """Metrics of a request that had no answer and has its effect late, just before it is
+        repeated; None: the next request is such a one."""
 
     def log_batch(self, run_id, metrics=(), params=(), tags=()) -> None:
         if any(metric.key == LOSS for metric in metrics):
             self.asked.set()
             assert self.let.wait(PATIENCE)
+            if self.cut_off is None:
+                self.cut_off = metrics
+                raise TimeoutError
+            super().log_batch(run_id, self.cut_off)
         super().log_batch(run_id, metrics, params, tags)
 
 
@@ -45,13 +55,13 @@ def client() -> Held:
 def opened(client, tmp_path) -> Iterator[Callable[[], Tracker]]:
     made: list[Tracker] = []
 
-    def start() -> Tracker:
-        made.append(
-            Tracker("http://127.0.0.1:1", "norms", "sweep", Storage(str(tmp_path)) / "sweep")
-        )
-        made[-1]._client, made[-1]._experiment_id = client, "1"  # as connect() does
-        made[-1].open("id", "name: sweep\n", {})
-        return made[-1]
+    def start(*, ends: bool = True) -> Tracker:
+        tracker = Tracker("http://127.0.0.1:1", "norms", "sweep", Storage(str(tmp_path)) / "sweep")
+        tracker._client, tracker._experiment_id = client, "1"  # as connect() does
+        tracker.open("id", "name: sweep\n", {})
+        if ends:
+            made.append(tracker)
+        return tracker
 
     yield start
     client.let.set()
@@ -124,6 +134,86 @@ def test_the_parent_run_has_how_far_mlflow_is_behind(opened, client):
     assert parent.logged("spent/usd") == [(1, 2.0)]
     assert [step for step, _ in parent.logged("mlflow/evaluations_behind")] == [1]
     assert [step for step, _ in parent.logged("mlflow/seconds_behind")] == [1]
+
+
+def test_a_change_that_waits_is_as_it_was_told(opened, client, tmp_path):
+    """What becomes of the record meanwhile is told by itself: copied early, the last pictures of
+    the trial would be taken for lost."""
+    tracker, trial = opened(), record(2, of=2)
+    tracker.update(trial)
+    assert client.asked.wait(PATIENCE)
+    trial.outcome = "ok"
+    client.let.set()
+    until(lambda: tracker.behind == Lag())
+    run = client.trial()
+    assert (run.status, run.files) == ("RUNNING", [])
+    store_pictures(Storage(str(tmp_path)) / "sweep", 20)
+    tracker.update(trial, ended=True)
+    until(lambda: tracker.behind == Lag())
+    assert (run.status, run.tags["outcome"]) == ("FINISHED", "ok")
+    assert {images.step_of(name) for name in run.files} == {20}
+
+
+def test_changes_of_a_trial_are_copied_in_the_order_in_which_they_were_told(opened, client):
+    tracker, trial = opened(), record(0)
+    client.let.set()
+    for point in record(60).history:
+        trial.history.append(point)
+        tracker.update(trial)
+    trial.outcome = "ok"
+    tracker.update(trial, ended=True)
+    assert tracker.close("FINISHED")
+    assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 61)]
+    assert client.trial().status == "FINISHED"
+
+
+def test_an_evaluation_that_is_told_after_the_end_is_copied_by_a_second_one(opened, client):
+    """A trial may still report when a sweep is stopped."""
+    tracker, trial = opened(), record(1)
+    client.let.set()
+    tracker.update(trial, ended=True)
+    assert tracker.close("KILLED")
+    trial.history += record(2).history[1:]
+    tracker.update(trial)
+    assert tracker.close("KILLED")
+    assert client.trial().logged(LOSS) == [(10, 1.0), (20, 1 / 2)]
+    assert {run.status for run in client.runs.values()} == {"KILLED"}
+
+
+def test_an_end_that_is_too_short_says_so_and_a_later_run_copies_the_rest_once(
+    opened, client, monkeypatch
+):
+    trial = record(2)
+    tracker = opened(ends=False)
+    tracker.update(trial)
+    assert client.asked.wait(PATIENCE)
+    trial.history += record(3).history[2:]  # late
+    tracker.update(trial, ended=True)
+    with monkeypatch.context() as short:
+        short.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.01)
+        assert not tracker.close("KILLED")
+        assert not tracker.close("KILLED")  # nor later
+    assert client.trial("sweep").status == "RUNNING"
+    client.let.set()
+    until(lambda: client.trial().logged(LOSS) == [(10, 1.0), (20, 1 / 2)])  # the request goes on
+    later = opened()
+    later.update(trial, ended=True)
+    assert later.close("KILLED")
+    assert client.trial().logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3)]
+    assert {run.status for run in client.runs.values()} == {"KILLED"}
+
+
+def test_a_request_that_is_repeated_has_the_times_of_the_first(opened, client, monkeypatch):
+    """It may have had its effect: MLflow takes what is the same once."""
+    clock = itertools.count(1_700_000_000, 100)
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS", 0.001)
+    client.let.set()
+    tracker = opened()
+    client.cut_off = None
+    tracker.catch_up(record(3, outcome="ok"), lambda _: {})
+    assert tracker.close("FINISHED")
+    assert client.trial().logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3)]
 
 
 def test_what_a_sweep_has_spent_is_logged_in_order_while_trials_are_copied(opened, client):

@@ -166,3 +166,27 @@ def test_an_end_without_success_is_bounded_and_says_so(server, started, monkeypa
     server.down = True
     queue.put("a", Numbers((1,)))
     assert not queue.close(0.01, extended=True)
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_threads_end_with_the_end_whether_all_is_copied_or_not(server, started, monkeypatch, down):
+    monkeypatch.setattr(copying, "RETRY_SECONDS", 0.001)
+    before = set(threading.enumerate())
+    queue = started(3)
+    server.down = down
+    queue.put("a", Numbers((1,)))
+    assert queue.close(0.01 if down else PATIENCE, extended=False) != down
+    until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_what_is_put_after_the_end_is_copied_by_a_second_one(server, started):
+    before = set(threading.enumerate())
+    queue = started(2)
+    queue.put("a", Numbers((1,)))
+    assert queue.close(PATIENCE, extended=False)
+    until(lambda: set(threading.enumerate()) <= before)
+    queue.put("a", Numbers((2,)))
+    queue.put("b", Numbers((3,)))
+    assert queue.close(PATIENCE, extended=False)
+    assert server.taken == {"a": [1, 2], "b": [3]}
+    until(lambda: set(threading.enumerate()) <= before)
