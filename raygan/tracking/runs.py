@@ -74,7 +74,7 @@ class Runs:
         self._trials: dict[str, TrialRun] = {}
         self._unsure: set[str] = set()
         self._asked, self._asking = False, threading.Lock()
-        self._has_metrics = False
+        self._at_parent: dict[str, tuple[int, float]] = {}
         self.parent = ""
         """Id of the parent run."""
 
@@ -95,9 +95,13 @@ class Runs:
         its changes.
         """
         self._tags = {"sweep": self._sweep, **tags}
-        if (parent := self.find_parent()) is not None:
-            self.parent = parent
-            self._client.update_run(parent, status="RUNNING")
+        if (found := self._find(_SWEEP_TAG, self._id)) is not None:
+            self.parent = str(found.info.run_id)
+            self._at_parent = {
+                metric.key: (int(metric.step), metric.value)
+                for metric in found.data.to_proto().metrics
+            }
+            self._client.update_run(self.parent, status="RUNNING")
         else:
             tags = {_SWEEP_TAG: self._id, **self._tags}
             self.parent = self._create(self._sweep, tags).run_id
@@ -116,15 +120,16 @@ class Runs:
         return None if run is None else run.logged
 
     def log_parent(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of the parent run."""
+        """Log metrics of the parent run, but those that it has with this step and value."""
         named = {_NOT_IN_KEYS.sub(":", key)[:_MOST_KEY]: metrics[key] for key in metrics}
-        self._client.log_batch(self.parent, metrics=as_metrics(named, step))
+        known = self._at_parent
+        fresh = {key: value for key, value in named.items() if known.get(key) != (step, value)}
+        self._client.log_batch(self.parent, metrics=as_metrics(fresh, step))
+        known |= {key: (step, value) for key, value in fresh.items()}
 
     def close(self, status: Status, ending: Ending) -> None:
         """Log ``ending`` and end the parent run. A repeated call does not log the metrics again."""
-        if not self._has_metrics:
-            self.log_parent(ending.metrics, ending.step)
-            self._has_metrics = True
+        self.log_parent(ending.metrics, ending.step)
         for path in ending.files:
             if path.is_dir():
                 self._client.log_artifacts(self.parent, str(path), path.name)

@@ -14,7 +14,7 @@ from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking import images
-from raygan.tracking.runs import Runs
+from raygan.tracking.runs import Ending, Runs
 from tests.tracking.fake_mlflow import FakeClient
 
 
@@ -245,6 +245,15 @@ def test_requests_of_a_trial_are_few(client, sweep, opened):
         "log_artifacts": 16,
         "set_terminated": 1,
     }
+
+
+def test_metrics_of_the_parent_are_logged_again_only_if_they_have_changed(client, opened):
+    for value, step in ((0.5, 2), (0.5, 2), (0.25, 2), (0.25, 3)):
+        runs = opened()
+        runs.close("FINISHED", Ending({"loss/wn lr=1": value, "trials/ok": 2.0}, step))
+    parent = client.trial("sweep")
+    assert parent.logged("loss/wn lr:1") == [(2, 0.5), (2, 0.25), (3, 0.25)]
+    assert parent.logged("trials/ok") == [(2, 2.0), (3, 2.0)]
 
 
 def test_several_threads_ask_once_what_mlflow_has(client, opened):
