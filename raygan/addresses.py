@@ -67,7 +67,7 @@ def check_address(address: str, name: str) -> None:
     if without_secrets(address) == address:
         return
     scheme = address.partition(":")[0].lower().partition("+")[0]
-    is_server = scheme in ("http", "https") and "tracking" in name.lower()
+    is_server = scheme in ("http", "https") and re.search("tracking|mlflow", name.lower())
     instead = _OF_MLFLOW if is_server else _INSTEAD.get(scheme, "the client's configuration file")
     raise ConfigError(
         f"`{name}` (={shown(without_secrets(address))!r}) holds a user, a password or a key, which "

@@ -7,6 +7,7 @@ from raygan.sweep.commands.check import check
 from raygan.sweep.commands.evaluate import evaluate
 from raygan.sweep.commands.starter import init
 from raygan.sweep.commands.sweep import main as sweep
+from raygan.sweep.commands.sync import sync
 from raygan.sweep.commands.ui import ui
 from raygan.sweep.commands.watch import watch
 from raygan.version import __version__
@@ -26,6 +27,7 @@ main.add_command(look.stop, "stop")
 main.add_command(look.results, "results")
 main.add_command(evaluate, "evaluate")
 main.add_command(look.report, "report")
+main.add_command(sync, "sync")
 main.add_command(ui, "ui")
 main.add_command(watch, "watch")
 

@@ -25,6 +25,7 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
         optuna.log                 the searches, for optuna-dashboard (local storage only)
         lock.json, stop.json       who runs the sweep; whom `raygan stop` has asked to stop
         clock.json                 wall-clock time so far
+        unsynced.json              if MLflow lacks results, which `raygan sync` copies
         tune/                      Ray Tune's own files
         trials/ID/
           record.json              configuration, curve, outcome, reason
@@ -69,7 +70,7 @@ HTML, MARKDOWN, REPORT_FOLDER = "report.html", "report.md", "report"
 RECIPES_FILE, _RECIPES = "recipes.json", "recipes"
 JOURNAL_FILE = "optuna.log"
 LOCK_FILE, STOP_FILE = "lock.json", "stop.json"
-CLOCK_FILE = "clock.json"
+CLOCK_FILE, UNSYNCED_FILE = "clock.json", "unsynced.json"
 TUNE = "tune"
 TRIALS = "trials"
 

@@ -47,7 +47,7 @@ SWEEP = {
     folder.RECIPES_FILE, folder.recipe_file("my_norm.py"), folder.SPEC_FILE, folder.PLAN_FILE, folder.DATA_FILE, folder.SPEEDS_FILE, folder.RESULTS,
     folder.CURVES, folder.SUMMARY, folder.OVERVIEW, folder.HTML, folder.MARKDOWN,
     folder.report_file("cells.csv"), folder.JOURNAL_FILE, folder.LOCK_FILE, folder.STOP_FILE,
-    folder.CLOCK_FILE, f"{folder.TUNE}/x", *(f"{folder.trial_folder(ID)}/{name}" for name in TRIAL),
+    folder.CLOCK_FILE, folder.UNSYNCED_FILE, f"{folder.TUNE}/x", *(f"{folder.trial_folder(ID)}/{name}" for name in TRIAL),
 }  # fmt: skip
 SET = {folder.MANIFEST, folder.shard_file(0), folder.shard_note(0)}
 ALL = {

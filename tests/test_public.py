@@ -24,8 +24,9 @@ COMMANDS = {
     "results": "NAME --format --out --storage",
     "status": "NAME --storage",
     "stop": "NAME --storage",
-    "sweep": "FILE --address --calibrate --dry-run --fresh --retry-failed --schema --sd --set"
+    "sweep": "FILE --address --calibrate --dry-run --fresh --offline --retry-failed --schema --sd --set"
     " --smoke-test --verbose",
+    "sync": "NAME --mlflow --storage",
     "ui": "NAME --browser --port --storage",
     "watch": "NAME --once --storage",
 }

@@ -107,6 +107,7 @@ class FakeClient:
 
     def log_text(self, run_id: str, _: str, name: str) -> None:
         self._request("log_text", name)
+        self._keep(run_id, name)
 
     def log_artifacts(self, run_id: str, folder: str, place: str) -> None:
         self._request("log_artifacts", sorted(path.name for path in Path(folder).iterdir()))
@@ -114,9 +115,9 @@ class FakeClient:
             self._keep(run_id, f"{place}/{path.name}")
             self._answer("log_artifacts")  # after the first file
 
-    def log_artifact(self, run_id: str, path: str, place: str) -> None:
+    def log_artifact(self, run_id: str, path: str, place: str = "") -> None:
         self._request("log_artifact", path)
-        self._keep(run_id, f"{place}/{Path(path).name}")
+        self._keep(run_id, f"{place}/{Path(path).name}".removeprefix("/"))
 
     def list_artifacts(self, run_id: str, place: str) -> list[FileInfo]:
         self._request("list_artifacts", place)

@@ -107,6 +107,8 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     now = lock.read(sweep) if alive else None
     signs = None if now is None else now.signs
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
+    if (lacks := terminal.not_in_mlflow(sweep, running=alive)) is not None:
+        console.print(text_cell(lacks, MOST_MESSAGE, "yellow"), highlight=False, soft_wrap=True)
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
     table = terminal.text_table(names, ("cell", "by"))
     searches = plan.trials_per_cell(spec)

@@ -22,7 +22,7 @@ from raygan.records import TrialRecord
 from raygan.report.words import listed
 from raygan.shown import duration, say, text_cell
 from raygan.storage import Storage
-from raygan.sweep.session.terminal import text_table
+from raygan.sweep.session.terminal import command_of, text_table
 from raygan.sweep.spec import checks, plan, scales
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -55,11 +55,12 @@ def show_plan(
     *,
     calibrate: bool,
     sd: str | None = None,
+    offline: bool = False,
 ) -> None:
     """Print cells, trials, resources, estimate and power, and the resolved YAML.
 
     With ``calibrate``, each cell is trained for some seconds first, and its speed is kept. ``sd``:
-    spread of the loss between seeds, such as 3%.
+    spread of the loss between seeds, such as 3%. ``offline``: nothing will be copied to MLflow.
     """
     spread = None if sd is None else parse_sd(sd)
     sweep, away = _folder(spec)
@@ -121,6 +122,9 @@ def show_plan(
     _say_cost(spec, works, at_once or 1, tell)
     _say_final_tests(spec, works, tell)
     say_power(spec, known, spread, tell)
+    if offline:
+        command = f"raygan sync {spec.name}" if sweep is None else command_of("sync", sweep)
+        tell(f"MLflow: nothing is copied to it (--offline); later: {command}")
     if away is not None:
         tell(f"{away}: what is stored there is not taken into account")
     console.print()

@@ -91,14 +91,15 @@ def run(
     address: str | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    offline: bool = False,
     **overrides: Any,
 ) -> Results:
     """Run the sweep of the YAML file ``sweep``, or resume it; prints its progress.
 
     ``overrides`` replace keys of the YAML: ``name="other"``, ``train={"features": 16}``.
-    ``address``, ``fresh`` and ``retry_failed`` are the command's options. Call it from the main
-    thread, so that Ctrl-C can stop the sweep cleanly. Raises :class:`~raygan.errors.RayganError`
-    for anything that is wrong before the first trial starts.
+    ``address``, ``fresh``, ``retry_failed`` and ``offline`` are the command's options. Call it from
+    the main thread, so that Ctrl-C can stop the sweep cleanly. Raises
+    :class:`~raygan.errors.RayganError` for anything that is wrong before the first trial starts.
     """
     from rich.console import Console
 
@@ -110,7 +111,7 @@ def run(
     storage = Storage(spec.storage)
     if fresh:
         spec = stored_sweep.beside(spec, storage)
-    options = runner.Options(address=address, retry_failed=retry_failed)
+    options = runner.Options(address=address, retry_failed=retry_failed, offline=offline)
     return Results((storage / spec.name).uri, runner.run(spec, Console(), options))
 
 

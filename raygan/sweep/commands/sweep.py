@@ -38,6 +38,11 @@ _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else t
     "--fresh", is_flag=True, help="Start a new sweep beside the one of this name, as NAME-2."
 )
 @click.option("--retry-failed", is_flag=True, help="Run the failed trials again, too.")
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Do not use MLflow; `raygan sync` copies the sweep to it later.",
+)
 @click.option("--verbose", is_flag=True, help="Show Ray's own log and the workers' output.")
 def main(
     file: Path | None,
@@ -50,6 +55,7 @@ def main(
     address: str | None,
     fresh: bool,
     retry_failed: bool,
+    offline: bool,
     verbose: bool,
 ) -> None:
     """Run the sweep that FILE describes, or resume it.
@@ -73,11 +79,11 @@ def main(
         if dry_run or calibrate:
             from raygan.sweep.commands.preview import show_plan
 
-            show_plan(spec, console, address, calibrate=calibrate, sd=sd)
+            show_plan(spec, console, address, calibrate=calibrate, sd=sd, offline=offline)
             return
         from raygan.sweep.session.run import Options, run
 
-        code = run(spec, console, Options(address, verbose, fresh, retry_failed))
+        code = run(spec, console, Options(address, verbose, fresh, retry_failed, offline))
     except RayganError as error:
         say(Console(stderr=True, width=console.width), f"error: {error}", "red")
         sys.exit(2)

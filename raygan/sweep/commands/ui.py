@@ -19,9 +19,10 @@ from collections.abc import Iterator
 import click
 
 from raygan.errors import ConfigError, TrackingError
-from raygan.shown import shown
+from raygan.shown import MOST_MESSAGE, shown
 from raygan.storage import Storage
 from raygan.sweep.commands.look import of_a_sweep
+from raygan.sweep.session.terminal import not_in_mlflow
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import stored_sweep
 from raygan.tracking.context import default_uri, is_file
@@ -54,8 +55,12 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
     tracker = Tracker(uri, spec.tracking.experiment, spec.name, sweep)
     tracker.connect()
     path = tracker.link(prepared.id)
+    lacks = not_in_mlflow(sweep, running=False)
     if path is None:
-        raise TrackingError(f"MLflow at {uri} has no run of {spec.name!r}; run the sweep first")
+        then = lacks or "run the sweep first"
+        raise TrackingError(f"MLflow at {uri} has no run of {spec.name!r}; {then}")
+    if lacks is not None:
+        click.secho(shown(lacks, MOST_MESSAGE), fg="yellow", err=True)
     if not is_file(uri):
         click.echo(f"{uri.rstrip('/')}{path}")
         return

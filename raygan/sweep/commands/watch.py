@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.live import Live
 
 from raygan.records import WHOLE, TrialRecord
-from raygan.shown import text_cell
+from raygan.shown import MOST_MESSAGE, text_cell
 from raygan.storage import Storage
 from raygan.sweep.commands.look import of_a_sweep, state_of
 from raygan.sweep.session import final_tests, lock
 from raygan.sweep.session.live import Picture
+from raygan.sweep.session.terminal import not_in_mlflow
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks, stored_sweep
@@ -63,7 +64,10 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
-    return Picture(spec, known, states, tests, signs or {}, [text_cell(who, style="dim")])
+    lines = [text_cell(who, style="dim")]
+    if (lacks := not_in_mlflow(sweep, running=alive)) is not None:
+        lines.append(text_cell(lacks, MOST_MESSAGE, "yellow"))
+    return Picture(spec, known, states, tests, signs or {}, lines)
 
 
 def _tests(

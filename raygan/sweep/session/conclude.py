@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from raygan.folder import (
     REPORT_FOLDER,
     RESULTS,
     SUMMARY,
+    UNSYNCED_FILE,
     report_file,
     trial_folder,
 )
@@ -30,11 +31,11 @@ from raygan.report.overview import overview_png
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.cluster.head import EXIT_LOST
-from raygan.sweep.session import publish, terminal
+from raygan.sweep.session import final_tests, publish, terminal
 from raygan.sweep.session.progress import Behind, describe_spent
 from raygan.sweep.session.session import Session
 from raygan.sweep.session.signals import EXIT_SIGINT, EXIT_SIGTERM
-from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.session.terminal import command_of
 from raygan.sweep.study import registered, stored_sweep
 from raygan.sweep.study.gather import make_report
 from raygan.sweep.study.prepared import Prepared
@@ -72,10 +73,12 @@ def tell_interrupted(study: Study, tracker: Tracker) -> None:
             tracker.update(record, ended=True)
 
 
-def close_interrupted(study: Study, tracker: Tracker) -> bool:
+def close_interrupted(study: Study, tracker: Tracker | None) -> bool:
     """Save what is known, and close all of the sweep's runs in MLflow; returns whether it has
     everything."""
     study.flush(GRACE_SECONDS)
+    if tracker is None:
+        return False
     tell_interrupted(study, tracker)
     return tracker.close("KILLED")
 
@@ -90,7 +93,7 @@ def cluster_lost(session: Session) -> None:
     session.lock.__exit__(None, None, None)
 
 
-def finish(session: Session, study: Study, tracker: Tracker, prepared: Prepared) -> int:
+def finish(session: Session, study: Study, tracker: Tracker | None, prepared: Prepared) -> int:
     """Write and show what there is; returns the exit code."""
     signals = session.signals
     signals.wait()
@@ -100,7 +103,7 @@ def finish(session: Session, study: Study, tracker: Tracker, prepared: Prepared)
     code = signals.exit_code if stopped else _exit_code(study)
     if stopped:  # time is short: MLflow first, and no picture
         copied = close_interrupted(study, tracker)
-    else:
+    elif tracker is not None:
         tell_interrupted(study, tracker)
     report = None
     try:
@@ -111,46 +114,96 @@ def finish(session: Session, study: Study, tracker: Tracker, prepared: Prepared)
     if code == EXIT_FAILED:
         _explain_failures(session, study)
     if not stopped:
-        copied = _close(study, tracker, code, report)
+        copied = tracker is not None and _close(study, tracker, code, report)
+    _note_synced(study.storage, synced=copied)
     _say_where(session, study, tracker)
-    if not copied:
+    if tracker is not None and not copied:
         _say_behind(session, tracker)
     _say_what_is_left(session, study, code)
     return code
 
 
-def show_again(session: Session, study: Study, tracker: Tracker, prepared: Prepared) -> int:
+def show_again(session: Session, study: Study, tracker: Tracker | None, prepared: Prepared) -> int:
     """A sweep with nothing left to run: show what there is, and bring MLflow what it lacks.
 
     Returns the exit code of the run that ended it.
     """
-    study.flush()
-    code = _exit_code(study)
-    before = stored_sweep.summary(study.storage)
-    report = None
-    try:
-        report = _write(study, prepared, code, before.get(stored_sweep.VERSIONS, {}), pictures=True)
-    except OSError as error:
-        session.warn(f"The tables cannot be written ({error}).")
+    code, report = _write_again(study, prepared, session.warn)
     _show(session, study, prepared)
     if code == EXIT_FAILED:
         _explain_failures(session, study)
     try:
-        tracker.connect()
-        if not _is_in_mlflow(tracker.ended(prepared.id), code, report):
-            plans = [entry.sha256 for entry in registered.entries(study.storage)]
-            tracker.open(
-                prepared.id, stored_sweep.dump(study.spec), run_tags(prepared.digest), plans
-            )
-            Behind(tracker, session.console).start()
-            catch_up(study, tracker)
-            if not _close(study, tracker, code, report):
-                _say_behind(session, tracker)
+        if tracker is not None:
+            tracker.connect()
+            there = _is_in_mlflow(tracker.ended(prepared.id), code, report)
+            if stored_sweep.is_unsynced(study.storage) or not there:
+                Behind(tracker, session.console).start()
+                if not _copy(study, tracker, prepared, code, report):
+                    _say_behind(session, tracker)
     except TrackingError as error:
         session.warn(error)
     _say_where(session, study, tracker)
     _say_what_is_left(session, study, code)
     return code
+
+
+def sync(
+    study: Study, tracker: Tracker, prepared: Prepared, warn: Callable[[str], None]
+) -> tuple[bool, bool]:
+    """Bring MLflow what it lacks of a sweep that no process runs.
+
+    Returns whether MLflow has everything, and whether nothing of the sweep is left to run. Raises
+    :class:`~raygan.errors.TrackingError`.
+    """
+    study.flush()
+    tests = final_tests.due(study.storage, final_tests.tested(study), study.spec.final_config())
+    if study.runnable or tests:
+        return _copy(study, tracker, prepared, None, None), False
+    code, report = _write_again(study, prepared, warn)
+    return _copy(study, tracker, prepared, code, report), True
+
+
+def _write_again(
+    study: Study, prepared: Prepared, warn: Callable[[str], None]
+) -> tuple[int, Report | None]:
+    """The exit code of the run that ended a sweep, and its report, which is written again."""
+    study.flush()
+    code = _exit_code(study)
+    versions = stored_sweep.summary(study.storage).get(stored_sweep.VERSIONS, {})
+    try:
+        return code, _write(study, prepared, code, versions, pictures=True)
+    except OSError as error:
+        warn(f"The tables cannot be written ({error}).")
+        return code, None
+
+
+def _copy(
+    study: Study, tracker: Tracker, prepared: Prepared, code: int | None, report: Report | None
+) -> bool:
+    """Bring MLflow what it lacks of a sweep that does not run; returns whether it has everything.
+
+    ``code``: exit code of the run that ended the sweep; None if something is left to run.
+    """
+    # what trained, not what copies
+    versions = stored_sweep.summary(study.storage).get(stored_sweep.VERSIONS)
+    tags = {**versions, "data_digest": prepared.digest} if versions else run_tags(prepared.digest)
+    plans = [entry.sha256 for entry in registered.entries(study.storage)]
+    tracker.open(prepared.id, stored_sweep.dump(study.spec), tags, plans)
+    catch_up(study, tracker)
+    tell_interrupted(study, tracker)
+    if code is None:
+        copied = tracker.close("KILLED", Ending())
+    else:
+        copied = _close(study, tracker, code, report)
+    _note_synced(study.storage, synced=copied)
+    return copied
+
+
+def _note_synced(sweep: Storage, *, synced: bool) -> None:
+    try:
+        stored_sweep.note_synced(sweep, synced=synced)
+    except OSError as error:  # it only serves `raygan status`
+        logger.warning("%s cannot be written: %s", UNSYNCED_FILE, error)
 
 
 def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | None) -> bool:
@@ -164,7 +217,8 @@ def _is_in_mlflow(ended: tuple[str, str] | None, code: int, report: Report | Non
 
 def _say_behind(session: Session, tracker: Tracker) -> None:
     problem = tracker.last_error or f"too slow: behind by {tracker.behind}"
-    session.warn(f"MLflow lacks the latest results ({problem}); {session.again} sends them")
+    command = command_of("sync", session.sweep)
+    session.warn(f"MLflow lacks the latest results ({problem}). To copy them: {command}")
 
 
 def catch_up(study: Study, tracker: Tracker) -> None:
@@ -309,15 +363,17 @@ def _explain_failures(session: Session, study: Study) -> None:
     )
 
 
-def _say_where(session: Session, study: Study, tracker: Tracker) -> None:
+def _say_where(session: Session, study: Study, tracker: Tracker | None) -> None:
     session.say(f"Spent:   {describe_spent(study)}")
     session.say(f"Results: {study.storage.uri}/{RESULTS}")
     if OVERVIEW in study.storage.files():
         session.say(f"Picture: {study.storage.uri}/{OVERVIEW}")
     if HTML in study.storage.files():
         session.say(f"Report:  {study.storage.uri}/{HTML}")
-    home = study.storage.parent
-    usual = Storage(SweepSpec.model_fields["storage"].default).uri
-    where = "" if home == usual else f" --storage {shlex.quote(home)}"
-    server = "" if is_file(tracker.uri) else f"  # {tracker.uri}, experiment {tracker.experiment!r}"
-    session.say(f"MLflow:  raygan ui {study.spec.name}{where}{server}")
+    if tracker is not None:
+        at = "" if is_file(tracker.uri) else f"  # {tracker.uri}, experiment {tracker.experiment!r}"
+        session.say(f"MLflow:  {command_of('ui', study.storage)}{at}")
+    elif stored_sweep.is_unsynced(study.storage):
+        session.warn(f"MLflow:  not copied (--offline); run: {command_of('sync', study.storage)}")
+    else:
+        session.say("MLflow:  not asked (--offline)")

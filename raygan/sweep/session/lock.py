@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -116,22 +117,38 @@ def ask_to_stop(sweep: Storage, holder: Holder) -> None:
     sweep.write(STOP_FILE, json.dumps(asdict(_Request(holder.token))).encode())
 
 
+def leave(holder: Holder) -> None:
+    """End this process at once: ``holder`` has taken its lock."""
+    # whatever this process would write now, the other one may have written, too
+    print(f"error: this sweep is now run by {shown(holder)}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
 class Lock:
     """Held while a sweep runs; to be used as a context manager.
 
     Raises :class:`~raygan.errors.LockedError` if another process, which is alive, holds it. A
     dead one's lock is taken over. On a thread of the lock's, ``stop`` is called when somebody
     asks for it, and ``lost`` when somebody has taken the lock all the same: this process, having
-    been silent for long, was thought dead. :attr:`signs` may be set to what returns
+    been silent for long, was thought dead. ``advice``: what the error tells the user to do; by
+    default, to one who wants to run the sweep. :attr:`signs` may be set to what returns
     :attr:`Holder.signs`; it is called on that thread.
     """
 
     signs: Callable[[], dict[str, float]] | None = None
 
     def __init__(
-        self, sweep: Storage, stop: Callable[[], None], lost: Callable[[Holder], None]
+        self,
+        sweep: Storage,
+        stop: Callable[[], None],
+        lost: Callable[[Holder], None],
+        advice: str | None = None,
     ) -> None:
         self._sweep, self._stop, self._lost = sweep, stop, lost
+        self._advice = advice or (
+            f"wait for it, stop it (raygan stop {sweep.name} --storage {sweep.parent}), or give "
+            "this one another name (--set name=…)"
+        )
         self._every = BEAT_SECONDS if sweep.is_local else BEAT_SECONDS_REMOTE
         self._mine = Holder(
             host=socket.gethostname(),
@@ -180,9 +197,7 @@ class Lock:
 
     def _refusal(self, holder: Holder) -> LockedError:
         return LockedError(
-            f"the sweep in {self._sweep.uri} is being run by {holder}: wait for it, stop it "
-            f"(raygan stop {self._sweep.name} --storage {self._sweep.parent}), or give this one "
-            "another name (--set name=…)"
+            f"the sweep in {self._sweep.uri} is being run by {holder}: {self._advice}"
         )
 
     def beat(self) -> None:

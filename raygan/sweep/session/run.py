@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from optuna.storages import JournalStorage
 from rich.console import Console
@@ -15,7 +17,6 @@ from raygan.addresses import is_address
 from raygan.errors import ConfigError, TrackingError
 from raygan.folder import JOURNAL_FILE, MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from raygan.records import TrialRecord
-from raygan.shown import shown
 from raygan.storage import Storage, usable
 from raygan.sweep.cluster import nodes, preparing, tune
 from raygan.sweep.cluster.job import job_of
@@ -33,10 +34,11 @@ from raygan.sweep.session.conclude import (
     tell_interrupted,
 )
 from raygan.sweep.session.final_making import make_test
-from raygan.sweep.session.lock import Holder, Lock
+from raygan.sweep.session.lock import Lock, leave
 from raygan.sweep.session.progress import Behind, FinalProgress, Progress
 from raygan.sweep.session.session import Options, Session
 from raygan.sweep.session.signals import StopSignals
+from raygan.sweep.session.terminal import command_of
 from raygan.sweep.spec import checks, plan, scales
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import registered, stored_sweep
@@ -61,7 +63,7 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
             spec = stored_sweep.beside(spec, storage)
         sweep = storage / spec.name
         try:
-            with Lock(sweep, stop=signals.stop, lost=_lost) as lock:
+            with Lock(sweep, stop=signals.stop, lost=leave) as lock:
                 session = Session(spec, storage, sweep, options, console, signals, lock)
                 return _run(session)
         except Exception:
@@ -106,8 +108,13 @@ def _run(session: Session) -> int:
         if before is not None and before.claims != spec.claims:
             _write_down(study, known, run_tags(known.digest))
         return show_again(session, study, tracker, known)
-    tracker.connect()
-    at_once = _start(session, tracker.uri)
+    if tracker is None:
+        later = command_of("sync", sweep)
+        session.warn(f"Nothing is copied to MLflow (--offline). When the sweep has ended: {later}")
+    with _or_offline():
+        if tracker is not None:
+            tracker.connect()
+        at_once = _start(session, tracker.uri if tracker else None)
     prepared = _prepare(session, known)
     session.say(
         f"{prepared.train} training images {prepared.shape}; up to {at_once} trials at once"
@@ -119,12 +126,18 @@ def _run(session: Session) -> int:
     plans = _write_down(study, prepared, tags)
     last = plans[-1]
     session.say(f"plan {last.sha256[:12]} of {last.time}, in {sweep.uri}/{registered.PLAN_FILE}")
-    tracker.open(prepared.id, stored_sweep.dump(spec), tags, [entry.sha256 for entry in plans])
-    Behind(tracker, session.console).start()
+    if tracker is None:
+        with usable(sweep):
+            stored_sweep.note_synced(sweep, synced=False)
+    else:
+        hashes = [entry.sha256 for entry in plans]
+        tracker.open(prepared.id, stored_sweep.dump(spec), tags, hashes)
+        Behind(tracker, session.console).start()
     session.signals.at_once = lambda: close_interrupted(study, tracker)
     try:
-        catch_up(study, tracker)
-        study.listeners.append(lambda event, record: _copy(study, tracker, event, record))
+        if tracker is not None:
+            catch_up(study, tracker)
+            study.listeners.append(partial(_copy, study, tracker))
         if study.runnable:
             watch, outage = nodes.Watch(study, session.say), Outage(study, session.say)
             with Progress(study, session.console, tracker), watch, outage:
@@ -139,8 +152,9 @@ def _run(session: Session) -> int:
         try:
             study.close()
         finally:  # whatever the storage does, no run stays open in MLflow
-            tell_interrupted(study, tracker)
-            tracker.close("FAILED" if session.signals.first is None else "KILLED")
+            if tracker is not None:
+                tell_interrupted(study, tracker)
+                tracker.close("FAILED" if session.signals.first is None else "KILLED")
         raise
 
 
@@ -207,12 +221,6 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
         session.say(f"{failed} final tests could not be made; {session.again} tries again")
 
 
-def _lost(holder: Holder) -> None:
-    # whatever this process would write now, another one may have written, too
-    print(f"error: this sweep is now run by {shown(holder)}", file=sys.stderr, flush=True)
-    os._exit(2)
-
-
 def _journal(sweep: Storage, ledger: Ledger) -> JournalStorage | None:
     """Where Optuna's studies are kept for optuna-dashboard; only in a local folder."""
     return JournalStorage(Journal(sweep.local / JOURNAL_FILE, ledger)) if sweep.is_local else None
@@ -251,23 +259,43 @@ def _announce(study: Study, grown: list[str], session: Session) -> None:
         session.say(limited)
 
 
-def _tracker(session: Session) -> Tracker:
-    spec = session.spec
-    uri = spec.tracking.uri or default_uri(session.storage)
+def _tracker(session: Session) -> Tracker | None:
+    """What copies the sweep to MLflow; None if it is offline."""
+    spec, offline = session.spec, session.options.offline
+    uri = spec.tracking.uri
+    if uri is None and not offline:
+        with _or_offline():
+            uri = default_uri(session.storage)
     for name in (MLFLOW_DATABASE, MLFLOW_ARTIFACTS):  # MLflow would write through a link
         session.storage.refuse_link(name)
-    return Tracker(uri, spec.tracking.experiment, spec.name, session.sweep)
+    if uri is None:
+        return None
+    tracker = Tracker(uri, spec.tracking.experiment, spec.name, session.sweep)
+    return None if offline else tracker  # made all the same: it checks the address
 
 
-def _start(session: Session, tracking: str) -> int:
-    """Start or join Ray; returns how many trials it holds at once."""
+@contextmanager
+def _or_offline() -> Iterator[None]:
+    """Within the block, an error of MLflow says how to run the sweep without it."""
+    try:
+        yield
+    except TrackingError as error:
+        raise TrackingError(
+            f"{error}; or add --offline: the sweep is recorded in its storage, and `raygan sync` "
+            "copies it to MLflow later"
+        ) from error
+
+
+def _start(session: Session, tracking: str | None) -> int:
+    """Start or join Ray; returns how many trials it holds at once. ``tracking``: MLflow's address,
+    if the sweep is copied there."""
     scale, options = session.spec.scale, session.options
     ours = tune.connect(
         options.address, verbose=options.verbose, last=lambda: cluster_lost(session)
     )
     session.signals.install()
     nodes_there = len(tune.alive())
-    if is_file(tracking) and (nodes_there > 1 or (scale.autoscaling and not ours)):
+    if tracking and is_file(tracking) and (nodes_there > 1 or (scale.autoscaling and not ours)):
         has = f"has {nodes_there} nodes" if nodes_there > 1 else "may get other nodes"
         raise TrackingError(
             f"the cluster {has}, but MLflow's store {tracking} is a file that only this one can "

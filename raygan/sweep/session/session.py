@@ -23,6 +23,8 @@ class Options:
     fresh: bool = False
     """Start anew beside a sweep of this name."""
     retry_failed: bool = False
+    offline: bool = False
+    """Copy nothing to MLflow."""
 
 
 @dataclass(frozen=True)

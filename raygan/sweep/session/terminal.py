@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections.abc import Container, Iterable
 
@@ -13,6 +14,9 @@ from rich.text import Text
 from raygan.records import END_LOSS, WHOLE, TrialRecord
 from raygan.report.tables import REASON, WHOLE_REASONS, setting
 from raygan.shown import say, shown, text_cell
+from raygan.storage import Storage
+from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import stored_sweep
 
 STYLES = {
     "ok": "green",
@@ -23,6 +27,21 @@ STYLES = {
     "early-failure": "red",
     "failed": "bold red",
 }
+
+
+def command_of(verb: str, sweep: Storage) -> str:
+    """``raygan VERB`` for a sweep, as one types it into a shell."""
+    usual = Storage(SweepSpec.model_fields["storage"].default).uri
+    where = "" if sweep.parent == usual else f" --storage {shlex.quote(sweep.parent)}"
+    return f"raygan {verb} {sweep.name}{where}"
+
+
+def not_in_mlflow(sweep: Storage, *, running: bool) -> str | None:
+    """That MLflow lacks results of a sweep, and what copies them; None if it has them."""
+    if not stored_sweep.is_unsynced(sweep):
+        return None
+    then = "when it has ended: " if running else ""
+    return f"MLflow lacks results of this sweep. To copy them, {then}{command_of('sync', sweep)}"
 
 
 def show_trials(

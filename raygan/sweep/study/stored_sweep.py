@@ -12,7 +12,15 @@ from pydantic import BaseModel, StringConstraints, TypeAdapter
 
 from raygan import own_recipes, records, stored
 from raygan.errors import ConfigError, RayganError
-from raygan.folder import DATA_FILE, RECIPES_FILE, SPEC_FILE, SUMMARY, TRIALS, trial_folder
+from raygan.folder import (
+    DATA_FILE,
+    RECIPES_FILE,
+    SPEC_FILE,
+    SUMMARY,
+    TRIALS,
+    UNSYNCED_FILE,
+    trial_folder,
+)
 from raygan.records import TrialRecord
 from raygan.shown import shown
 from raygan.storage import Storage
@@ -145,6 +153,19 @@ def summary(sweep: Storage) -> dict[str, Any]:
         logger.warning("%s/%s is damaged (%s) and ignored; the sweep's command writes it "
                        "again", sweep.uri, SUMMARY, error)  # fmt: skip
         return {}
+
+
+def is_unsynced(sweep: Storage) -> bool:
+    """Whether MLflow lacks results of a run that has ended, or that copies nothing to it."""
+    return sweep.read(UNSYNCED_FILE, 1) is not None
+
+
+def note_synced(sweep: Storage, *, synced: bool) -> None:
+    """Store what :func:`is_unsynced` tells; raises OSError."""
+    if synced:
+        sweep.delete(UNSYNCED_FILE)
+    else:
+        sweep.write(UNSYNCED_FILE, b"{}", durable=True)
 
 
 def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:

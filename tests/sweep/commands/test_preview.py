@@ -2,6 +2,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from raygan.errors import ConfigError
@@ -9,6 +10,7 @@ from raygan.folder import SPEEDS_FILE
 from raygan.gan.speed import Speed
 from raygan.storage import Storage
 from raygan.sweep.commands import preview
+from raygan.sweep.commands.sweep import main
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
@@ -136,6 +138,17 @@ def test_a_spread_that_is_none_is_refused(text):
 def test_nothing_is_written(shown, tmp_path):
     shown()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_offline_plan_says_how_the_sweep_gets_into_mlflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    file = tmp_path / "a.yaml"
+    file.write_text(f"{SWEEP}storage: {tmp_path}")
+    done = CliRunner().invoke(main, [str(file), "--dry-run", "--offline"])
+    assert done.exit_code == 0, done.output
+    later = f"raygan sync norms --storage {tmp_path}"
+    assert f"MLflow: nothing is copied to it (--offline); later: {later}" in done.output
+    assert "MLflow" not in CliRunner().invoke(main, [str(file), "--dry-run"]).output
 
 
 def test_lists_of_words_are_shown_and_a_path_is_no_markup(tmp_path, monkeypatch, capsys):

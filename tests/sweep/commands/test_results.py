@@ -9,6 +9,7 @@ import pytest
 import raygan
 from raygan.errors import ConfigError
 from raygan.sweep.commands.results import Results, _flat
+from raygan.sweep.session.session import Options
 from raygan.sweep.spec.sweep_spec import load
 
 QUICKSTART = Path(__file__).parents[3] / "sweeps" / "quickstart.yaml"
@@ -28,6 +29,15 @@ def test_overrides_replace_keys_of_the_yaml() -> None:
     assert (spec.train.features, spec.train.flip) == (8, True)
     assert spec.search.lr == [1e-5, 0.5]
     assert spec.budget.wall_clock == "1h"
+
+
+def test_options_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Options] = []
+    monkeypatch.setattr(
+        "raygan.sweep.session.run.run", lambda spec, console, options: given.append(options) or 0
+    )
+    raygan.run(QUICKSTART, storage=str(tmp_path), offline=True, retry_failed=True)
+    assert given == [Options(offline=True, retry_failed=True)]
 
 
 def test_a_wrong_override_is_refused_before_anything_starts() -> None:

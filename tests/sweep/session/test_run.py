@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,17 +18,22 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from raygan import __version__
-from raygan.errors import ConfigError, LockedError, RayganError
+from raygan.cli import main as cli
+from raygan.errors import ConfigError, LockedError, RayganError, TrackingError
+from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep.commands.sweep import main
 from raygan.sweep.session import run as running
 from raygan.sweep.session.lock import Lock
 from raygan.sweep.session.run import Options, run
+from raygan.sweep.session.session import Session
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
+from raygan.tracking.mlflow_tracker import Tracker
+from tests.clusters import wait_until
 
 SWEEP = """
 name: norms
@@ -160,6 +166,167 @@ def test_whatever_is_raised_leaves_no_run_running(sweep, statuses):
     with pytest.raises(RuntimeError, match="Ray is gone"):
         sweep(broken)
     assert statuses() == {"norms": "FAILED", "bn-000": "FINISHED", "wn-000": "KILLED"}
+
+
+def copying_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("mlflow-")}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_error_leaves_no_run_open_in_mlflow_and_no_thread_that_copies(
+    sweep, statuses, monkeypatch, full
+):
+    def broken(study) -> None:
+        train_one(study)
+        if full:
+
+            def fail() -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(study, "close", fail)
+        raise RuntimeError("Ray is gone")
+
+    with pytest.raises(OSError if full else RuntimeError):
+        sweep(broken)
+    assert statuses() == {"norms": "FAILED", "bn-000": "FINISHED", "wn-000": "KILLED"}
+    wait_until(lambda: not copying_threads(), "the threads end")
+
+
+AWAY = "tracking: {uri: 'http://127.0.0.1:9'}"
+
+
+def test_mlflow_that_is_away_at_the_start_is_named_with_the_way_without_it(sweep, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(running, "_start", lambda *_: pytest.fail("Ray is started"))
+    with pytest.raises(TrackingError, match=r"http://127.0.0.1:9 .*; or add --offline"):
+        sweep(train_all, AWAY)
+
+
+def test_offline_sweep_asks_no_mlflow_and_says_how_to_copy_it(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tracker, "connect", lambda _: pytest.fail("MLflow is asked"))
+    code, output = sweep(train_all, AWAY, offline=True)
+    command = f"raygan sync norms --storage {tmp_path}"
+    assert code == 0
+    assert f"Nothing is copied to MLflow (--offline). When the sweep has ended: {command}" in output
+    assert f"MLflow:  not copied (--offline); run: {command}" in output
+    assert "raygan ui" not in output
+    assert state.is_unsynced(Storage(str(tmp_path / "norms")))
+    code, output = sweep(lambda study: pytest.fail("it is done"), AWAY, offline=True)
+    assert (code, f"run: {command}" in output) == (0, True)
+
+
+def test_offline_sweep_checks_the_address_that_it_does_not_use(sweep):
+    with pytest.raises(TrackingError, match="sqlite:///path or http://host:port"):
+        sweep(train_all, "tracking: {uri: 'localhost:5000'}", offline=True)
+
+
+def test_offline_sweep_needs_no_address_where_the_embedded_database_cannot_be(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    read = spec.validate(parse(SWEEP, "x"))
+    bucket = Storage("mock://bucket/raygan")
+    options = Options(offline=True)
+    session = Session(read, bucket, bucket / "norms", options, Console(), None, None)
+    assert running._tracker(session) is None
+    with pytest.raises(TrackingError, match="or add --offline"):
+        running._tracker(replace(session, options=Options()))
+
+
+def test_sweep_that_began_offline_is_copied_when_it_is_resumed_with_mlflow(
+    sweep, tmp_path, statuses
+):
+    assert sweep(train_one, offline=True)[0] == 143
+    assert statuses() == {}
+    assert sweep(train_all)[0] == 0
+    assert statuses() == dict.fromkeys(("norms", "bn-000", "wn-000"), "FINISHED")
+    assert points(tmp_path, "bn-000") == points(tmp_path, "wn-000") == [(10, 0.1), (20, 0.05)]
+    assert not state.is_unsynced(Storage(str(tmp_path / "norms")))
+
+
+def test_offline_sweep_that_is_done_is_copied_by_its_command_without_offline(
+    sweep, tmp_path, statuses
+):
+    assert sweep(train_all, "budget: {trials: 1}")[0] == 4
+    assert sweep(train_all, "budget: {trials: 2}", offline=True)[0] == 0
+    assert statuses() == {"norms": "KILLED", "bn-000": "FINISHED"}
+    assert state.is_unsynced(Storage(str(tmp_path / "norms")))
+    code, _ = sweep(lambda study: pytest.fail("it is done"), "budget: {trials: 2}")
+    assert code == 0
+    assert set(statuses().values()) == {"FINISHED"}
+    assert not state.is_unsynced(Storage(str(tmp_path / "norms")))
+
+
+def synced(tmp_path) -> str:
+    done = CliRunner().invoke(cli, ["sync", "norms", "--storage", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def content(tmp_path) -> dict[str, tuple]:
+    """What MLflow has of each run, without times and what time changes."""
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    found = {}
+    for one in client.search_runs([e.experiment_id for e in client.search_experiments()]):
+        id, data = one.info.run_id, one.data
+        logged = {
+            key: [(m.step, m.value) for m in client.get_metric_history(id, key)]
+            for key in data.metrics
+            if not key.startswith(("spent/", "mlflow/"))
+        }
+        tags = {k: v for k, v in data.tags.items() if k not in ("raygan.plan", *OF_THE_RUN)}
+        files = [file.path for file in client.list_artifacts(id)]
+        found[tags.get("trial", "norms")] = (one.info.status, logged, data.params, tags, files)
+    return found
+
+
+OF_THE_RUN = ("raygan.sweep", "raygan.trial", "mlflow.parentRunId")
+"""Tags that name the sweep's own id or one of MLflow."""
+
+
+def test_sync_gives_mlflow_what_a_sweep_with_mlflow_gives_it_and_nothing_twice(
+    sweep, tmp_path, tester, database
+):
+    sweep(train_and_save, REPLICATES)
+    live = content(tmp_path)
+    shutil.rmtree(tmp_path / "norms")
+    shutil.copy(database, tmp_path)
+    assert sweep(train_and_save, REPLICATES, offline=True)[0] == 0
+    assert content(tmp_path) == {}
+    assert "has all that is stored" in synced(tmp_path)
+    assert content(tmp_path) == live
+    synced(tmp_path)
+    assert content(tmp_path) == live
+
+
+def test_sync_after_a_whole_sweep_with_mlflow_adds_nothing(sweep, tmp_path):
+    sweep(train_all)
+    live = content(tmp_path)
+    synced(tmp_path)
+    assert content(tmp_path) == live
+
+
+def test_sync_after_mlflow_went_away_for_good_copies_the_rest(sweep, tmp_path, monkeypatch):
+    with monkeypatch.context() as away:
+        away.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 0.1)
+
+        def lose(study) -> None:
+            train(study, study.next_trial().id)
+            away.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
+            train(study, study.next_trial().id)
+
+        code, output = sweep(lose)
+    assert code == 0
+    assert "MLflow lacks the latest results (division by zero" in output
+    assert f"To copy them: raygan sync norms --storage {tmp_path}" in output
+    assert state.is_unsynced(Storage(str(tmp_path / "norms")))
+    synced(tmp_path)
+    assert points(tmp_path, "bn-000") == points(tmp_path, "wn-000") == [(10, 0.1), (20, 0.05)]
+    assert {status for status, *_ in content(tmp_path).values()} == {"FINISHED"}
+    assert not state.is_unsynced(Storage(str(tmp_path / "norms")))
+
+
+def points(tmp_path, trial: str) -> list[tuple[int, float]]:
+    _, logged, *_ = content(tmp_path)[trial]
+    return logged[LOSS]
 
 
 def test_budget_has_its_exit_code_and_the_way_on(sweep, statuses):

@@ -1,0 +1,328 @@
+"""``raygan sync``: what of a stored sweep it brings MLflow, once, and what it refuses. No server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from raygan.cli import main
+from raygan.records import LOSS
+from raygan.storage import Storage
+from raygan.sweep.session import conclude
+from raygan.sweep.session.lock import Lock
+from raygan.sweep.spec import sweep_spec as spec
+from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import registered
+from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import Prepared
+from raygan.sweep.study.study import Study
+from raygan.tracking import problems
+from raygan.tracking.mlflow_tracker import Tracker
+from raygan.tracking.runs import NOTE
+from tests.tracking.fake_mlflow import FakeClient
+from tests.tracking.test_problems import answer  # noqa: F401 - fixture
+
+SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\ntrain: {iterations: 20, evaluate_every: 10}\n"
+DATA = Prepared(id="id", digest="d", baseline=0.1)
+POINTS = [(10, 0.1), (20, 0.05)]
+
+
+class Server(FakeClient):
+    """One that goes away for good with a request."""
+
+    left: int | None = None
+    """Requests until then; None: it stays."""
+
+    def _request(self, method: str, what: object = None) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise ConnectionError("it is away")
+        super()._request(method, what)
+
+    def content(self) -> dict[str, tuple]:
+        return {
+            run.name: (run.status, run.tags, run.params, run.metrics.keys(), sorted(run.files))
+            for run in self.runs.values()
+        }
+
+
+@pytest.fixture
+def server(monkeypatch) -> Server:
+    return use(Server(), monkeypatch)
+
+
+def use(server: Server, monkeypatch) -> Server:
+    """Let all trackers connect to ``server``."""
+
+    def connect(self: Tracker) -> None:
+        self._client, self._experiment_id = server, "1"
+
+    monkeypatch.setattr(Tracker, "connect", connect)
+    return server
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("raygan.sweep.session.lock.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("raygan.tracking.mlflow_tracker.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS", 0.001)
+    # drawn in tests of their own
+    monkeypatch.setattr("raygan.report.make.drawings", lambda _: [])
+    monkeypatch.setattr(conclude, "overview_png", lambda *_: b"")
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    """A sweep that has begun; none of its trials has started."""
+    sweep = Storage(str(tmp_path)) / "norms"
+    read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+    state.store(sweep, read, DATA)
+    registered.register(sweep, read, "d", "c", 0)
+    state.note_synced(sweep, synced=False)
+    return Study(read, sweep)
+
+
+def train(study: Study, evaluations: int = 2) -> None:
+    """Start a trial and train it as far as that."""
+    trial = study.next_trial().id
+    study.started(trial)
+    for step in range(10, 10 * evaluations + 1, 10):
+        study.heard(trial, {"step": step, LOSS: 1 / step, "perf/images_seen": 2.0 * step})
+    if evaluations == 2:
+        study.ended(trial)
+    study.flush()
+
+
+def run(study: Study, *arguments: str, code: int = 0) -> str:
+    done = CliRunner().invoke(
+        main, ["sync", "norms", "--storage", study.storage.parent, *arguments]
+    )
+    assert done.exit_code == code, done.output
+    return " ".join(done.output.split())
+
+
+AT = ("--mlflow", "http://127.0.0.1:9")
+
+
+def test_a_whole_sweep_is_copied_and_a_second_time_changes_nothing(study, server):
+    train(study)
+    train(study)
+    output = run(study, *AT)
+    assert (
+        "Copying 2 trials of norms to MLflow at http://127.0.0.1:9, experiment 'raygan'" in output
+    )
+    assert "MLflow has all that is stored of this sweep." in output
+    assert {run.status for run in server.runs.values()} == {"FINISHED"}
+    for name in ("bn", "wn"):
+        trial = server.trial(f"{name}")
+        assert trial.logged(LOSS) == POINTS
+        assert (trial.params["cell"], trial.params["outcome"]) == (name, "ok")
+        assert trial.logged("stability/best") == [(0, 0.05)]
+        assert trial.tags["mlflow.parentRunId"] == "run-0"
+    parent = server.trial("norms")
+    assert parent.tags["data_digest"] == "d"
+    assert parent.tags["raygan.plan"] == registered.entries(study.storage)[0].sha256
+    assert "bn" in parent.tags[NOTE]
+    assert parent.logged("trials/ok") == [(2, 2.0)]
+    assert {"sweep.yaml", "results.parquet", "report.html"} <= set(parent.files)
+    before = server.content()
+    run(study, *AT)
+    assert server.content() == before
+
+
+def test_a_sweep_that_has_not_ended_is_copied_as_far_as_it_is_and_later_the_rest(study, server):
+    train(study)
+    train(study, 1)
+    output = run(study, *AT)
+    assert "The sweep has not ended: its command resumes it" in output
+    assert {name: run[0] for name, run in server.content().items()} == {
+        "norms": "KILLED", "bn": "FINISHED", "wn": "KILLED",
+    }  # fmt: skip
+    assert server.trial("wn").logged(LOSS) == POINTS[:1]
+    before = server.content()
+    run(study, *AT)
+    assert server.content() == before
+    resumed = Study(study.spec, study.storage)
+    train(resumed)
+    assert "has not ended" not in run(study, *AT)
+    assert server.trial("wn").logged(LOSS) == POINTS
+    assert {run.status for run in server.runs.values()} == {"FINISHED"}
+
+
+def test_paused_trials_of_a_sweep_whose_budget_is_reached_are_copied(tmp_path, server):
+    sweep = Storage(str(tmp_path)) / "norms"
+    budget = f"{SWEEP}storage: {tmp_path}\nbudget: {{wall_clock: 1s}}"
+    read = spec.validate(parse(budget, "x"))
+    state.store(sweep, read, DATA)
+    now = [0.0]
+    study = Study(read, sweep, now=lambda: now[0])
+    train(study, 1)
+    now[0] = 9.0
+    study.close()
+    assert "has not ended" not in run(study, *AT)
+    assert server.trial("bn").logged(LOSS) == POINTS[:1]
+    assert {run.status for run in server.runs.values()} == {"KILLED"}
+
+
+@pytest.mark.parametrize("requests", range(0, 16, 3))
+def test_what_an_outage_cuts_off_is_made_up_for_once(study, server, monkeypatch, requests):
+    train(study)
+    train(study)
+    monkeypatch.setattr(conclude, "_write", lambda *_, **__: None)
+    whole = use(Server(), monkeypatch)
+    run(study, *AT)
+    use(server, monkeypatch)
+    state.note_synced(study.storage, synced=False)
+    server.left = requests
+    with monkeypatch.context() as short:
+        short.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 0.02)
+        output = run(study, *AT, code=2)
+    assert "http://127.0.0.1:9" in output
+    assert "it is away" in output
+    assert state.is_unsynced(study.storage)
+    server.left = None
+    run(study, *AT)
+    assert not state.is_unsynced(study.storage)
+    assert logged(server) == logged(whole)
+
+
+def logged(server: Server) -> dict[str, dict[str, object]]:
+    return {
+        run.name: {"status": run.status, **{m.key: run.logged(m.key) for m in run.metrics.values()}}
+        for run in server.runs.values()
+    }
+
+
+def test_trials_have_the_versions_that_trained_them(study, server):
+    train(study)
+    train(study)
+    study.storage.write("result.json", b'{"versions": {"version.torch": "1.0"}}')
+    run(study, *AT)
+    for found in server.runs.values():
+        assert found.tags["version.torch"] == "1.0"
+        assert found.tags["data_digest"] == "d"
+        assert "git_commit" not in found.tags
+
+
+def test_a_sweep_that_is_running_is_refused(study, server):
+    train(study)
+    with Lock(study.storage, lambda: None, print):
+        output = run(study, *AT, code=2)
+    assert "is being run by process" in output
+    assert "start it again without --offline" in output
+    assert server.requests == []
+    assert study.storage.read("lock.json") is None
+
+
+def test_status_and_watch_tell_of_a_sweep_that_is_not_in_mlflow_until_it_is(study, server):
+    train(study)
+    train(study)
+
+    def told() -> list[str]:
+        where = ["norms", "--storage", study.storage.parent]
+        runs = (CliRunner().invoke(main, [command, *where]) for command in ("status", "watch"))
+        return [" ".join(done.output.split()) for done in runs]
+
+    command = f"raygan sync norms --storage {study.storage.parent}"
+    with Lock(study.storage, lambda: None, print):
+        for output in told():
+            assert f"To copy them, when it has ended: {command}" in output
+    for output in told():
+        assert f"MLflow lacks results of this sweep. To copy them, {command}" in output
+    run(study, *AT)
+    for output in told():
+        assert "MLflow" not in output
+
+
+@pytest.fixture
+def asked(server, monkeypatch) -> list[tuple[str, str]]:
+    """Addresses and experiments that trackers connect to."""
+    found: list[tuple[str, str]] = []
+    connect = Tracker.connect
+
+    def note(self: Tracker) -> None:
+        found.append((self.uri, self.experiment))
+        connect(self)
+
+    monkeypatch.setattr(Tracker, "connect", note)
+    return found
+
+
+def test_the_address_is_the_option_or_that_of_the_yaml_or_the_stored_one(
+    study, asked, tmp_path, monkeypatch
+):
+    train(study)
+    monkeypatch.setattr(conclude, "sync", lambda *_: (True, True))
+    run(study)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
+    run(study)
+    stored = study.spec.model_copy(update={"tracking": tracking("stored")})
+    state.store(study.storage, stored, DATA)
+    run(study)
+    file = tmp_path / "norms.yaml"
+    file.write_text(
+        f"{SWEEP}storage: {tmp_path}\ntracking: {{uri: 'http://yaml', experiment: x}}\n"
+    )
+    done = CliRunner().invoke(main, ["sync", str(file)])
+    assert done.exit_code == 0, done.output
+    run(study, "--mlflow", "http://option")
+    assert asked == [
+        (f"sqlite:///{tmp_path}/mlflow.db", "raygan"),
+        ("http://environment", "raygan"),
+        ("http://stored", "raygan"),
+        ("http://yaml", "x"),
+        ("http://option", "raygan"),
+    ]
+
+
+def tracking(host: str) -> spec.Tracking:
+    return spec.Tracking(uri=f"http://{host}")
+
+
+def test_what_cannot_be_copied_is_refused_with_what_to_do(study, tmp_path, monkeypatch):
+    assert "there is no sweep 'other'" in refused(tmp_path, "other")
+    assert "joins several addresses" in refused(tmp_path, "--mlflow", "http://a::http://b")
+    assert "MLflow keeps runs in a database or on a server" in refused(
+        tmp_path, "--mlflow", "localhost:5000"
+    )
+    hidden = refused(tmp_path, "--mlflow", "http://me:hunter2@example.org")
+    assert "--mlflow" in hidden
+    assert problems.PASSWORD in hidden
+    assert "hunter2" not in hidden
+    away = refused(tmp_path, *AT)
+    assert "MLflow at http://127.0.0.1:9 cannot be used: it cannot be reached" in away
+    assert "--mlflow gives another address" in away
+    monkeypatch.setattr(
+        "raygan.sweep.commands.sync.default_uri", lambda _: default_uri_of_a_bucket()
+    )
+    assert "MLFLOW_TRACKING_URI to an MLflow server; --mlflow gives another" in refused(tmp_path)
+    (study.storage.local / "data.json").unlink()
+    (study.storage.local / "data.json.bak").unlink()
+    assert "'norms' has no trial yet; run the sweep first" in refused(tmp_path, *AT)
+
+
+def default_uri_of_a_bucket() -> str:
+    from raygan.tracking.context import default_uri
+
+    return default_uri(Storage("mock://bucket/raygan"))
+
+
+def test_a_server_that_wants_a_password_names_the_variables(study, tmp_path, answer, monkeypatch):  # noqa: F811
+    for name in (problems.USERNAME, problems.PASSWORD, problems.TOKEN):
+        monkeypatch.delenv(name, raising=False)
+    output = refused(tmp_path, "--mlflow", answer(401, "You are not authenticated"))
+    assert f"{problems.USERNAME} and {problems.PASSWORD}" in output
+    assert "none of them is set" in output
+
+
+def refused(storage: Path, *arguments: str) -> str:
+    name = () if arguments and not arguments[0].startswith("-") else ("norms",)
+    done = CliRunner().invoke(main, ["sync", *name, *arguments, "--storage", str(storage)])
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    return " ".join(done.output.split())
