@@ -31,14 +31,19 @@ class Held(FakeClient):
         super().__init__()
         self.let = threading.Event()
         self.asked = threading.Event()
+        self.inside = self.at_once = 0
+        """Such requests now, and the most at one time."""
         self.cut_off: Sequence[Metric] | None = ()
         """Metrics of a request that had no answer and has its effect late, just before it is
         repeated; None: the next request is such a one."""
 
     def log_batch(self, run_id, metrics=(), params=(), tags=()) -> None:
         if any(metric.key == LOSS for metric in metrics):
+            self.inside += 1
+            self.at_once = max(self.at_once, self.inside)
             self.asked.set()
             assert self.let.wait(PATIENCE)
+            self.inside -= 1
             if self.cut_off is None:
                 self.cut_off = metrics
                 raise TimeoutError
@@ -154,15 +159,19 @@ def test_a_change_that_waits_is_as_it_was_told(opened, client, tmp_path):
     assert {images.step_of(name) for name in run.files} == {20}
 
 
-def test_changes_of_a_trial_are_copied_in_the_order_in_which_they_were_told(opened, client):
+def test_changes_of_a_trial_are_copied_one_after_another_as_they_were_told(opened, client):
     tracker, trial = opened(), record(0)
-    client.let.set()
     for point in record(60).history:
         trial.history.append(point)
         tracker.update(trial)
+        if trial.step == 10:
+            assert client.asked.wait(PATIENCE)
     trial.outcome = "ok"
     tracker.update(trial, ended=True)
+    threading.Event().wait(0.05)  # for other threads that should not copy this trial now
+    client.let.set()
     assert tracker.close("FINISHED")
+    assert client.at_once == 1
     assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 61)]
     assert client.trial().status == "FINISHED"
 
