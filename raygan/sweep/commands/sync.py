@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from raygan import own_recipes
+from raygan import own_recipes, recipe
 from raygan.addresses import check_address
 from raygan.errors import ConfigError, TrackingError
 from raygan.folder import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
@@ -57,6 +57,11 @@ def sync(sweep: Storage, spec: SweepSpec, address: str | None) -> None:
         own_recipes.check_unchanged(sweep)
         stored = stored_sweep.stored_spec(sweep) or spec
         spec = stored.model_copy(update={"tracking": tracking})
+    if missing := {Path(path).name for path in spec.recipes} - recipe.in_use().keys():
+        raise ConfigError(
+            f"{spec.name!r} uses recipes of your own ({', '.join(sorted(missing))}), whose code is "
+            f"needed here: give its YAML file instead of {spec.name!r}"
+        )
     try:
         _sync(sweep, spec, prepared, address)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from raygan import recipe
 from raygan.cli import main
 from raygan.records import LOSS
 from raygan.storage import Storage
@@ -282,6 +283,51 @@ def test_the_address_is_the_option_or_that_of_the_yaml_or_the_stored_one(
 
 def tracking(host: str) -> spec.Tracking:
     return spec.Tracking(uri=f"http://{host}")
+
+
+RULE = """
+from raygan.recipes import Stopper, StopRule
+
+
+class Never(Stopper):
+    def stops(self, trial, step, loss):
+        return False
+
+
+class Mine(StopRule):
+    \"\"\"Stops nothing.\"\"\"
+
+    name = "mine"
+
+    def start(self, grace):
+        return Never()
+"""
+
+
+@pytest.fixture
+def no_recipes_are_left():
+    yield
+    recipe.keep_only({})
+
+
+@pytest.mark.usefixtures("no_recipes_are_left")
+def test_a_sweep_with_recipes_of_ones_own_is_named_by_its_yaml(tmp_path, server):
+    (tmp_path / "mine.py").write_text(RULE)
+    file = tmp_path / "norms.yaml"
+    file.write_text(
+        f"{SWEEP}search: {{lr: [1e-4]}}\nstop: {{rule: mine}}\nrecipes: [mine.py]\n"
+        f"storage: {tmp_path}\n"
+    )
+    read, sweep = spec.load(file), Storage(str(tmp_path)) / "norms"
+    state.store(sweep, read, DATA)
+    train(Study(read, sweep))
+    recipe.keep_only({})
+    output = refused(tmp_path, *AT)
+    assert "uses recipes of your own (mine.py), whose code is needed here: give its YAML" in output
+    assert server.requests == []
+    done = CliRunner().invoke(main, ["sync", str(file), *AT])
+    assert done.exit_code == 0, done.output
+    assert server.trial("bn lr=1e-4").logged(LOSS) == POINTS
 
 
 def test_what_cannot_be_copied_is_refused_with_what_to_do(study, tmp_path, monkeypatch):
