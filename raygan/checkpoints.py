@@ -10,13 +10,16 @@ beside it are used instead, and whoever asked is told why.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from raygan import local_files
 from raygan.errors import CheckpointError
 from raygan.folder import (
     checkpoint_file,
@@ -41,10 +44,22 @@ def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
     Looked up where they lie. Of two with the same iteration, the one that was written last is
     first.
     """
+    return found_in(checkpoint_folders(trial))
+
+
+def checkpoint_folders(trial: Storage) -> dict[str, list[str]]:
+    """The files in each folder of a trial that is named as those of checkpoints are."""
+    return {
+        folder: trial.files(folder) for folder in trial.folders() if is_checkpoint_folder(folder)
+    }
+
+
+def found_in(folders: dict[str, list[str]]) -> list[tuple[int, str]]:
+    """:func:`find_checkpoints` in what :func:`checkpoint_folders` has listed."""
     kept = [
         (step, folder)
-        for folder in filter(is_checkpoint_folder, trial.folders())
-        for file in trial.files(folder)
+        for folder, files in folders.items()
+        for file in files
         if (step := step_of_checkpoint(file)) is not None
     ]
     return sorted(kept, reverse=True)
@@ -52,7 +67,11 @@ def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
 
 def kept_generators(sweep: Storage, record: TrialRecord) -> dict[str, tuple[int, str]]:
     """The iteration of a trial's ``best`` and ``last`` generator, as far as they are kept, and the
-    folder of the checkpoint that holds it."""
+    folder of the checkpoint that holds it.
+
+    A trial that was stopped early may have evaluations after its last checkpoint: ``best`` is the
+    best one until that.
+    """
     every = int(record.config["evaluate_every"])
     known: dict[int, str] = {}
     for step, folder in find_checkpoints(sweep / trial_folder(record.id)):
@@ -62,7 +81,9 @@ def kept_generators(sweep: Storage, record: TrialRecord) -> dict[str, tuple[int,
         return {}
     last = max(known)
     kept = {"last": (last, known[last])}
-    if record.best is not None and (best := record.best[0]) <= last:
+    # of those until then: what came later, no checkpoint holds
+    if curve := [point for point in record.curve if point[0] <= last]:
+        best, _ = min(curve, key=itemgetter(1))
         kept["best"] = best, known.get(best, known[last])
     return kept
 
@@ -92,7 +113,10 @@ class Shelf:
         """
         passed_over: list[str] = []
         self._damaged = []
-        found = find_checkpoints(self._trial)
+        listed = checkpoint_folders(self._trial)
+        with self._later():
+            self._remove_debris(listed)
+        found = found_in(listed)
         for step, folder in found:
             try:
                 saved = load(self._trial, folder)
@@ -152,12 +176,43 @@ class Shelf:
 
     def _remove_old(self) -> None:
         """Remove damaged ones, and those before the newest whole one but one."""
-        try:
-            for step, folder in find_checkpoints(self._trial):
+        with self._later():
+            listed = checkpoint_folders(self._trial)
+            for step, folder in found_in(listed):
                 if folder in self._damaged or (self._step is not None and step < self._step):
                     self._trial.delete_folder(folder)
-        except OSError as error:  # the next one tries again
-            print(shown(f"{self._trial.uri}: old checkpoints are not removed: {error}"), flush=True)
+            self._remove_debris(listed)
+
+    def _remove_debris(self, listed: dict[str, list[str]]) -> None:
+        """Remove what workers have left that were killed while they wrote a checkpoint.
+
+        Nothing is removed of another worker, which was thought dead and writes one now.
+        """
+        for folder, files in listed.items():
+            if any(step_of_checkpoint(file) is not None for file in files):
+                continue
+            if not self._trial.is_local:  # a file is there once it is whole, the checkpoint first
+                self._trial.delete_folder(folder)
+                continue
+            place = self._trial.local / folder
+            if any(local_files.is_being_written(place / file) for file in files):
+                continue
+            if self._trial.files(folder) != files:
+                continue
+            for file in files:
+                self._trial.delete(f"{folder}/{file}")
+            with contextlib.suppress(OSError):  # somebody has just begun to write there
+                place.rmdir()
+
+    @contextlib.contextmanager
+    def _later(self) -> Iterator[None]:
+        """What cannot be removed in this block is removed with the next checkpoint."""
+        try:
+            yield
+        except OSError as error:
+            message = f"{self._trial.uri}: old checkpoints are not removed: {error}"
+            with contextlib.suppress(OSError):  # the log may lie on the same disk
+                print(shown(message), flush=True)
 
 
 def load(trial: Storage, folder: str) -> Saved:

@@ -10,6 +10,7 @@ that have nothing to do with the sweep. The folder that the user has named may i
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import stat
@@ -78,11 +79,13 @@ def writing(path: str | Path, *, durable: bool = True) -> Iterator[BufferedRando
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with aside.open("x+b") as stream:
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield stream
+            stream.flush()
             if durable:
-                stream.flush()
                 os.fsync(stream.fileno())
-        aside.replace(path)
+            aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -109,10 +112,34 @@ def names(folder: str, *, folders: bool) -> list[str]:
         return []
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove from ``folder`` what writes of killed processes have left there long ago."""
+def remove_leftovers(folder: Path, *, of_one_writer: bool = False) -> None:
+    """Remove from ``folder`` what writes of killed processes have left there long ago.
+
+    ``of_one_writer``: nobody else writes to it, so that what has no owner now is removed, too.
+    """
     for entry in _entries(folder):
-        _remove_if_left(entry)
+        _remove_if_left(entry, of_one_writer=of_one_writer)
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether :func:`writing` writes to ``path``, a file that it has not finished, in any process.
+
+    It has the file locked, and a lock ends with its process. Without locks, a file is taken for
+    being written while it is not old.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:  # it has just been given its name, or somebody else has put it there
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return time.time() - os.fstat(file).st_mtime <= _OLD_SECONDS
+    finally:
+        os.close(file)
+    return False
 
 
 def check_tree(folder: Path) -> None:
@@ -136,12 +163,15 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _remove_if_left(entry: os.DirEntry[str]) -> None:
+def _remove_if_left(entry: os.DirEntry[str], *, of_one_writer: bool = False) -> None:
     if not _ASIDE.fullmatch(entry.name):
         return
     try:
         status = entry.stat(follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _OLD_SECONDS:
+        left = time.time() - status.st_mtime > _OLD_SECONDS or (
+            of_one_writer and not is_being_written(Path(entry.path))
+        )
+        if stat.S_ISREG(status.st_mode) and left:
             Path(entry.path).unlink()
     except OSError:  # nothing depends on it
         return

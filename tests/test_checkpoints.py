@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 import raygan
-from raygan import checkpoints
+from raygan import checkpoints, local_files
 from raygan.checkpoints import Shelf
 from raygan.errors import CheckpointError
 from raygan.folder import trial_folder
@@ -264,6 +266,79 @@ def test_a_checkpoint_between_evaluations_counts_for_a_trial(tmp_path: Path) -> 
     assert best == (10, folder)
     shelf.save({"step": 31})  # after an evaluation that nobody has heard of
     assert checkpoints.kept_generators(sweep, record)["last"] == (24, folder)
+
+
+def test_the_best_until_the_last_checkpoint_is_kept_of_a_trial_that_was_stopped_later(
+    tmp_path: Path,
+) -> None:
+    sweep = Storage(str(tmp_path))
+    config = TrainConfig(evaluate_every=10).to_dict()
+    losses = {10: 0.3, 20: 0.2, 30: 0.25, 40: 0.1}
+    history = [{"step": float(step), LOSS: loss} for step, loss in losses.items()]
+    record = TrialRecord("bn-000", "bn", 0, "bn", {}, config, history=history)
+    home = sweep / trial_folder(record.id)
+    Shelf(home).save(state(30, 20))
+    kept = checkpoints.kept_generators(sweep, record)
+    folder = kept["last"][1]
+    assert kept == {"last": (30, folder), "best": (20, folder)}
+    saved, replaced = checkpoints.load_or_other(home, folder, ["best"])
+    assert (saved["step"], replaced) == (20, "")
+
+
+def test_what_a_killed_worker_has_left_is_removed_and_what_another_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    trial = Storage(str(tmp_path))
+    Shelf(trial).save({"step": 10})
+    (whole,) = trial.folders()
+    file = "step-000000020.pt"
+    dead, alive = tmp_path / "checkpoint_000000020_0a", tmp_path / "checkpoint_000000020_0b"
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / f"{file}.sha256").write_text(f"0  {file}")
+    (dead / f"{file}.{'0' * 32}.tmp").write_bytes(b"half of it")
+    (tmp_path / "checkpoint_000000030_0c").mkdir()
+    writes, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with local_files.writing(alive / file) as stream:
+            stream.write(b"another worker's")
+            writes.set()
+            assert done.wait(60)
+
+    other = threading.Thread(target=write)
+    other.start()
+    assert writes.wait(60)
+    assert Shelf(trial).newest() == ({"step": 10}, [])
+    assert trial.folders() == [whole, alive.name]
+    done.set()
+    other.join()
+    assert trial.files(alive.name) == [file, f"{file}.sha256"]
+    assert _steps(trial) == [20, 10]
+
+
+def test_debris_of_object_storage_is_removed(tmp_path: Path) -> None:
+    trial = far(tmp_path)
+    Shelf(trial).save({"step": 10})
+    left = tmp_path / "checkpoint_000000020_0a"  # to delete its folder was cut off
+    left.mkdir()
+    (left / "step-000000020.pt.sha256").write_text("0  step-000000020.pt")
+    assert Shelf(trial).newest() == ({"step": 10}, [])
+    assert not left.exists()
+
+
+def test_without_locks_a_file_is_taken_for_being_written_until_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(local_files.fcntl, "flock", no_locks)
+    local_files.write(tmp_path / "file", b"x")
+    assert local_files.is_being_written(tmp_path / "file")
+    os.utime(tmp_path / "file", (0, 0))
+    assert not local_files.is_being_written(tmp_path / "file")
+    assert local_files.is_being_written(tmp_path / "that has just got its name")
 
 
 @pytest.mark.cluster  # starts a server, and pyarrow's client takes its time

@@ -50,7 +50,7 @@ def write(content: bytes, line: bytes, folder: Path, step: int) -> Path:
         local_files.write(checksum, line + old, durable=True)
     if overwrites:
         local_files.write(checksum, line, durable=True)
-    local_files.remove_leftovers(folder)
+    local_files.remove_leftovers(folder, of_one_writer=True)
     return path
 
 

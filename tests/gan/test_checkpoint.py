@@ -286,3 +286,11 @@ def test_after_an_interrupted_write_the_next_succeeds(folder):
     checkpoint.save(state(4), folder, 4)
     assert checkpoint.load_latest(folder)[0]["step"] == 4
     assert not list(folder.glob("*.tmp"))
+
+
+def test_what_an_attempt_that_was_cut_off_has_left_is_removed_with_the_next(tmp_path):
+    left = tmp_path / f"step-000000001.pt.{'0' * 32}.tmp"
+    left.write_bytes(b"half of it")
+    checkpoint.save(state(1), tmp_path, 1)
+    assert checkpoint.steps(tmp_path) == [1]
+    assert not left.exists()

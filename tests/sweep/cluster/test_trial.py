@@ -2,11 +2,13 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+import ray
 
 from raygan.errors import StalledError
 from raygan.storage import Storage
 from raygan.sweep.cluster import ray_quirks, tune
-from raygan.sweep.cluster.trial import _until_it_fails
+from raygan.sweep.cluster.job import Job
+from raygan.sweep.cluster.trial import _until_it_fails, run_trial
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study.study import Study
@@ -81,6 +83,40 @@ def test_other_errors_are_not_caught():
 
     with pytest.raises(OSError, match="storage"):
         until_it_fails(fit, lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("folder", "asks"),
+    [(None, 0), ("checkpoint_000000010_0a1b2c3d", 0), ("checkpoint_2026-01-01_00-00-00.000000", 1)],
+)
+def test_ray_trains_list_is_removed_where_an_earlier_version_has_left_one(
+    tmp_path, monkeypatch, folder, asks
+):
+    home = Storage(str(tmp_path / "bn-000"))
+    if folder is not None:
+        home.write(f"{folder}/step-000000010.pt", b"")
+    if asks:
+        home.write("checkpoint_manager_snapshot.json", b"{}")
+    deleted, fits = [], []
+
+    class Trainer:
+        def __init__(self, *_: object, **__: object) -> None:
+            fits.append(deleted.copy())
+
+        def fit(self) -> None:
+            pass
+
+    remove = Storage.delete
+    monkeypatch.setattr(
+        Storage, "delete", lambda self, name: (deleted.append(name), remove(self, name))
+    )
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(ray_quirks, "set_in_environment", lambda _: None)
+    monkeypatch.setattr(ray_quirks, "trainer_class", lambda _: Trainer)
+    job = Job(trial="bn-000", config={}, folder=home.uri, prepared="", digest="")
+    run_trial(job.to_plain())
+    assert fits == [["checkpoint_manager_snapshot.json"] * asks]  # before it starts
+    assert home.files() == []
 
 
 NOTED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
