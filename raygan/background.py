@@ -10,14 +10,14 @@ Work = Callable[[], None]
 
 
 class Background:
-    """A thread that does pieces of work one after the other, and a short queue before it.
+    """A thread that does pieces of work one after the other, and a queue before it.
 
-    At most ``most`` pieces wait; if one more comes, the oldest of those that wait is dropped. An
-    exception of a piece is raised by the next call of :meth:`put` or :meth:`wait`. The thread does
-    not keep the process alive.
+    At most ``most`` pieces wait; if one more comes, the oldest of those that wait is dropped. With
+    None, any number waits. An exception of a piece is raised by the next call of :meth:`put` or
+    :meth:`wait`. The thread does not keep the process alive.
     """
 
-    def __init__(self, most: int = 1) -> None:
+    def __init__(self, most: int | None = 1) -> None:
         self._waiting: deque[Work] = deque(maxlen=most)
         self._changed = threading.Condition()
         self._busy = False

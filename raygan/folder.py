@@ -31,7 +31,7 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
           record.json              configuration, curve, outcome, reason
           history-NUMBER.json      evaluations from that number on, while the trial runs
           images/
-            samples-ITERATION.png, reconstructions-ITERATION.png
+            samples-ITERATION.webp, reconstructions-ITERATION.webp    PNG in earlier versions
           checkpoint_ITERATION_TOKEN/    the last, and the one before it
             step-ITERATION.pt, step-ITERATION.pt.sha256    training state and its checksum
           .validate_storage_marker    Ray Train's own
@@ -131,12 +131,17 @@ def history_file(first: int) -> str:
 
 def picture_file(kind: str, step: int) -> str:
     """A picture of the evaluation after ``step`` iterations; ``kind``: one of :data:`PICTURES`."""
+    return f"{IMAGES}/{kind}-{step:09d}.webp"
+
+
+def earlier_picture_file(kind: str, step: int) -> str:
+    """The same of a sweep that an earlier version has run."""
     return f"{IMAGES}/{kind}-{step:09d}.png"
 
 
 def step_of_picture(kind: str, name: str) -> int | None:
     """The iteration of the file ``name`` in :data:`IMAGES`; None if it is of another kind."""
-    match = re.fullmatch(rf"{kind}-(\d+)\.png", name)
+    match = re.fullmatch(rf"{kind}-(\d+)\.(webp|png)", name)
     return int(match[1]) if match else None
 
 

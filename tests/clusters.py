@@ -208,7 +208,7 @@ class Sweep:
     def pictures(self, trial: str) -> dict[int, int]:
         """When the picture of each evaluation was written last: again, if it was made again."""
         folder = self.storage / self.name / "trials" / trial / "images"
-        found = folder.glob("samples-*.png")
+        found = folder.glob("samples-*.webp")
         return {int(path.stem.split("-")[1]): path.stat().st_mtime_ns for path in found}
 
     @property

@@ -18,8 +18,8 @@ def test_work_is_done_in_order_and_waited_for() -> None:
     assert done == list(range(10))
 
 
-@pytest.mark.parametrize(("most", "left"), [(1, [0, 4]), (2, [0, 3, 4])])
-def test_the_newest_wait_and_the_owner_does_not(most: int, left: list[int]) -> None:
+@pytest.mark.parametrize(("most", "left"), [(1, [0, 4]), (2, [0, 3, 4]), (None, [0, 1, 2, 3, 4])])
+def test_the_newest_wait_and_the_owner_does_not(most: int | None, left: list[int]) -> None:
     started, free, done = threading.Event(), threading.Event(), []
     background = Background(most)
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from raygan.folder import SAMPLES, picture_file, trial_folder
-from raygan.pictures import PictureError, read
+from raygan.folder import SAMPLES
+from raygan.pictures import PictureError, read_evaluation
 from raygan.records import TrialRecord
 from raygan.report.drawing import finish, label, style
 from raygan.storage import Storage
@@ -101,7 +101,7 @@ def _draw_samples(axis: Axes, storage: Storage, record: TrialRecord) -> None:
     title = f"{label(record.title)}\nloss {loss:.4f} at iteration {step}"
     axis.set_title(title, fontsize="small")
     try:
-        image = read(storage, f"{trial_folder(record.id)}/{picture_file(SAMPLES, step)}")
+        image = read_evaluation(storage, record.id, SAMPLES, step)
     except PictureError as error:
         problem = "\n".join(textwrap.wrap(f"picture damaged: {error}", 36))
         axis.text(0.5, 0.5, problem, ha="center", va="center", fontsize="small")

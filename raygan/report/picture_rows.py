@@ -5,20 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from PIL import Image
 
 from raygan.folder import (
     EXTREMES,
-    IMAGES,
     RECONSTRUCTIONS,
     SAMPLES,
     final_picture,
-    picture_file,
-    step_of_picture,
     trial_folder,
 )
-from raygan.pictures import PictureError, read
+from raygan.pictures import PictureError, read, stored
 from raygan.records import TrialRecord
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import GENERATORS, losses_files
@@ -62,8 +60,8 @@ def samples(storage: Storage, evidence: Evidence) -> list[Strip]:
     """Per cell, samples from the same codes over the iterations, of one run with the same seed."""
     strips = []
     for cell, record in _chosen(evidence):
-        steps = _spread(_steps(storage, record, SAMPLES))
-        names = [(f"iteration {step:,}", picture_file(SAMPLES, step)) for step in steps]
+        known = _known(storage, record, SAMPLES)
+        names = [(f"iteration {step:,}", known[step]) for step in _spread(list(known))]
         strips.append(_strip(storage, cell, record, names))
     return [strip for strip in strips if strip.pictures]
 
@@ -73,15 +71,13 @@ def reconstructions(storage: Storage, evidence: Evidence) -> list[Strip]:
     generator of one run with the same seed."""
     strips = []
     for cell, record in _chosen(evidence):
-        steps = _steps(storage, record, RECONSTRUCTIONS)
-        names = []
-        for what, step in (
-            ("best", record.best[0] if record.best else None),
-            ("last", record.step),
-        ):
-            if step in steps:
-                path = picture_file(RECONSTRUCTIONS, step)
-                names.append((f"{what}, iteration {step:,}", path))
+        known = _known(storage, record, RECONSTRUCTIONS)
+        best = record.best[0] if record.best else -1
+        names = [
+            (f"{what}, iteration {step:,}", known[step])
+            for what, step in (("best", best), ("last", record.step))
+            if step in known
+        ]
         strips.append(_strip(storage, cell, record, names))
     return [strip for strip in strips if strip.pictures]
 
@@ -89,14 +85,15 @@ def reconstructions(storage: Storage, evidence: Evidence) -> list[Strip]:
 def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     """Per cell, the hardest and the easiest images of the final test beside their reconstructions,
     by the best and the last generator of the run that ended lowest."""
-    names = [
-        (f"{which} generator, {how}", final_picture(which, how))
-        for which in GENERATORS
-        for how in EXTREMES
-    ]
     strips = []
     for cell in evidence.ranked[:MOST_CELLS]:
         record = evidence.best_run(cell)
+        home = trial_folder(record.id)
+        names = [
+            (f"{which} generator, {how}", f"{home}/{final_picture(which, how)}")
+            for which in GENERATORS
+            for how in EXTREMES
+        ]
         strip = _strip(storage, cell, record, names)
         note = f"The loss of each image is in {losses_files(record.id)}."
         strips.append(replace(strip, note=note))
@@ -113,11 +110,12 @@ def _chosen(evidence: Evidence) -> list[tuple[CellResults, TrialRecord]]:
     return [(c, c.runs.get(seed) or next(iter(c.runs.values()))) for c in cells]
 
 
-def _steps(storage: Storage, record: TrialRecord, kind: str) -> list[int]:
-    """The iterations of which there is a picture, as far as the record knows them."""
-    names = (storage / trial_folder(record.id)).files(IMAGES)
-    steps = (step_of_picture(kind, name) for name in names)
-    return sorted(step for step in steps if step is not None and step <= record.step)
+def _known(storage: Storage, record: TrialRecord, kind: str) -> dict[int, str]:
+    """Names of the pictures that there are, by iteration, as far as the record knows them."""
+    found = stored(storage, record.id)
+    return {
+        step: names[kind] for step, names in found.items() if kind in names and step <= record.step
+    }
 
 
 def _spread(steps: list[int]) -> list[int]:
@@ -134,9 +132,9 @@ def _strip(
 ) -> Strip:
     pictures = []
     for caption, path in names:
-        file = f"{record.id}-{path.rpartition('/')[2].removesuffix('.png')}.jpg"
+        file = f"{record.id}-{PurePosixPath(path).stem}.jpg"
         try:
-            image = read(storage, f"{trial_folder(record.id)}/{path}")
+            image = read(storage, path)
         except (PictureError, OSError) as error:
             problem = f"picture damaged: {error}"
             pictures.append(Picture(caption, file, b"", 0, 0, problem))

@@ -1,4 +1,4 @@
-"""A trial's pictures in MLflow: which ones, how large, and the names that its UI understands."""
+"""A trial's pictures in MLflow: which ones, and the names that its UI understands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 MOST_STEPS = 16
 """Most evaluations of a trial whose pictures MLflow gets; the storage keeps all of them."""
 MOST_WIDTH = 512
-"""Most pixels of a picture's width in MLflow."""
+"""Most pixels of the width in MLflow of a picture that an earlier version has stored as PNG."""
 FOLDER = "images"
 """The artifacts that MLflow's UI shows as pictures with a slider for the step."""
 SHOWN_TAG = "mlflow.loggedImages"
@@ -32,7 +32,8 @@ def is_chosen(step: int, every: int, iterations: int) -> bool:
 
 
 def encoded(picture: Image.Image) -> bytes:
-    """``picture`` as WebP, made smaller if it is wider than :data:`MOST_WIDTH`."""
+    """``picture``, stored by an earlier version, as WebP of at most :data:`MOST_WIDTH` pixels of
+    width. Others go to MLflow as they are stored."""
     if picture.width > MOST_WIDTH:
         height = max(1, round(picture.height * MOST_WIDTH / picture.width))
         picture = picture.resize((MOST_WIDTH, height), Image.Resampling.BOX)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raygan import pictures
 from raygan.checkpoints import best_and_last
-from raygan.folder import PICTURES, picture_file, trial_folder
+from raygan.folder import PICTURES, trial_folder
 from raygan.records import LOSS, STEP, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking import images
@@ -146,28 +146,31 @@ class TrialLog:
     def _log_pictures(self) -> None:
         """Log the pictures of the evaluations that are chosen, as far as they are stored.
 
-        Those of the last evaluation may be written a little later than it is told. While a trial
-        runs, they are looked for again.
+        A worker writes them in order, and may do so long after it has told of the evaluation. While
+        the trial runs, those that are not there yet are waited for: they, or later ones, come.
         """
         run, record = self._run, self._record
         every, iterations = record.config["evaluate_every"], record.config["iterations"]
         known = -1 if run.pictured is None else run.pictured
-        last, ended = record.step, record.outcome is not None
-        chosen = [
-            step
-            for step in (int(point[STEP]) for point in evaluations_after(record, known))
-            if images.is_chosen(step, every, iterations) or (ended and step == last)
-        ]
-        if chosen and run.pictured is None:
+        ended = record.outcome is not None
+        steps = [int(point[STEP]) for point in evaluations_after(record, known)]
+        chosen = [step for step in steps if images.is_chosen(step, every, iterations)]
+        if not (chosen or (ended and steps)):
+            return
+        if run.pictured is None:
             run.pictured = self._last_picture()
+        stored = pictures.stored(self._storage, record.id)
+        last = max((step for step in stored if step <= record.step), default=-1)
+        if ended:  # the last one that there is, and none is waited for
+            chosen = sorted({step for step in chosen if step <= last} | ({last} & set(steps)))
         for step in chosen:
-            if run.pictured is not None and step <= run.pictured:
-                continue
-            files, complete = self._picture_files(step)
-            if not complete and step == last and not ended:
+            names = stored.get(step, {})
+            whole = step < last or (step == last and len(names) == len(PICTURES))
+            if not (whole or ended):
                 return
-            self._send(files)
-            run.pictured = step
+            if step > run.pictured:
+                self._send(self._picture_files(step, names))
+                run.pictured = step
 
     def _last_picture(self) -> int:
         """The last step whose pictures are surely whole: the latest may have been cut off, and are
@@ -176,23 +179,25 @@ class TrialLog:
         steps = (images.step_of(Path(file.path).name) for file in kept)
         return ([-1, -1, *sorted({step for step in steps if step is not None})])[-2]
 
-    def _picture_files(self, step: int) -> tuple[dict[str, bytes], bool]:
-        """The files of an evaluation's pictures by name, and whether all are stored."""
+    def _picture_files(self, step: int, names: Mapping[str, str]) -> dict[str, bytes]:
+        """An evaluation's pictures as MLflow gets them, by name; ``names``: of those stored."""
         files: dict[str, bytes] = {}
-        complete = True
-        for kind in PICTURES:
-            name = f"{trial_folder(self._record.id)}/{picture_file(kind, step)}"
+        for kind, name in names.items():
             try:
-                picture = pictures.read(self._storage, name)
+                content = self._picture(name)
             except pictures.PictureError as error:
                 logger.warning("damaged picture is not logged to MLflow: %s", error)
                 continue
-            if picture is None:
-                complete = False
-            else:
+            if content is not None:
                 # two files, since the UI wants a small one, too: this one is small enough
-                files |= dict.fromkeys(images.names(kind, step), images.encoded(picture))
-        return files, complete
+                files |= dict.fromkeys(images.names(kind, step), content)
+        return files
+
+    def _picture(self, name: str) -> bytes | None:
+        if name.endswith(pictures.WEBP):
+            return pictures.read_webp(self._storage, name)
+        picture = pictures.read(self._storage, name)
+        return None if picture is None else images.encoded(picture)
 
     def _send(self, files: Mapping[str, bytes]) -> None:
         if not files:

@@ -46,8 +46,8 @@ def drive(arguments: argparse.Namespace) -> None:
     import torch
 
     from raygan.folder import picture_file, trial_folder
+    from raygan.gan import picture_grid
     from raygan.gan.config import TrainConfig
-    from raygan.gan.picture_grid import grid_png
     from raygan.records import LOSS, STEP, TrialRecord
     from raygan.storage import Storage
     from raygan.tracking.mlflow_tracker import Tracker
@@ -73,10 +73,11 @@ def drive(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         sweep = Storage(folder) / "sweep"
         size = arguments.pixels
+        encode = getattr(picture_grid, "grid_webp", picture_grid.grid_png)  # PNG in the one before
         for kind, tiles in TILES.items():
             noise = torch.randint(0, 256, (tiles, 3, size, size), dtype=torch.uint8)
             source = Path(folder) / kind
-            source.write_bytes(grid_png(noise, columns=8))
+            source.write_bytes(encode(noise, columns=8))
             for name in names:
                 for number in range(1, EVALUATIONS + 1):
                     step = number * EVERY

@@ -48,7 +48,7 @@ def test_nothing_of_a_ray_that_was_started_tells_a_key_or_is_open(home):
     token = home / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
     # what the sweep itself wrote is as open as ever
-    pictures = list(results.glob("trials/*/images/*.png"))
+    pictures = list(results.glob("trials/*/images/*.webp"))
     assert pictures
     assert {path.stat().st_mode & 0o777 for path in pictures} == {0o666 & ~umask()}
 

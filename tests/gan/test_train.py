@@ -17,7 +17,7 @@ from raygan.gan import checkpoint, sampling
 from raygan.gan.config import TrainConfig, choices
 from raygan.gan.draws import Draws
 from raygan.gan.judge.reconstruction import reconstruct
-from raygan.gan.picture_grid import GAP, grid_png
+from raygan.gan.picture_grid import GAP, MOST_WIDTH, grid_png, grid_webp
 from raygan.gan.recorded import Recorded
 from raygan.gan.state import TrainState
 from raygan.gan.steps import Game
@@ -414,6 +414,21 @@ def test_small_grids_are_enlarged_by_a_whole_factor():
     grid = grid_png(torch.zeros(4, 1, 10, 10, dtype=torch.uint8))
     side = 20 + GAP
     assert Image.open(io.BytesIO(grid)).size == (512 // side * side, 512 // side * side)
+
+
+@pytest.mark.parametrize(
+    ("side", "width"),
+    [(16, 4 * (8 * 17 - 1)), (32, 2 * (8 * 33 - 1)), (160, 8 * 161 - 1), (256, MOST_WIDTH)],
+)
+def test_a_grid_as_webp_has_a_bounded_width_and_its_tiles_their_colours(side, width):
+    shades = torch.arange(8, dtype=torch.uint8) * 30
+    images = shades.view(8, 1, 1, 1).expand(8, 3, side, side).contiguous()
+    images[:, 0] = 200
+    picture = Image.open(io.BytesIO(grid_webp(images, columns=8)))
+    assert (picture.format, picture.width) == ("WEBP", width)
+    for number, shade in enumerate(shades.tolist()):
+        found = picture.getpixel((round((number + 0.5) * width / 8), picture.height // 2))
+        assert found == pytest.approx((200, shade, shade), abs=8)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")

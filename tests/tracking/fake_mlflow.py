@@ -22,6 +22,7 @@ class Stored:
     metrics: dict[tuple[Any, ...], Metric] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     """Artifacts in the order in which they came; a name that came twice is there once."""
+    contents: dict[str, bytes] = field(default_factory=dict)
 
     def logged(self, key: str) -> list[tuple[int, float]]:
         return [(one.step, one.value) for one in self.metrics.values() if one.key == key]
@@ -113,6 +114,7 @@ class FakeClient:
         self._request("log_artifacts", sorted(path.name for path in Path(folder).iterdir()))
         for path in sorted(Path(folder).iterdir()):
             self._keep(run_id, f"{place}/{path.name}")
+            self.runs[run_id].contents[f"{place}/{path.name}"] = path.read_bytes()
             self._answer("log_artifacts")  # after the first file
 
     def log_artifact(self, run_id: str, path: str, place: str = "") -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from raygan.folder import PICTURES, picture_file, trial_folder
+from raygan.folder import PICTURES, earlier_picture_file, picture_file, trial_folder
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
@@ -18,9 +18,9 @@ from raygan.tracking.runs import Ending, Runs
 from tests.tracking.fake_mlflow import FakeClient
 
 
-def png(width: int = 8, height: int = 4) -> bytes:
+def encoded(kind: str = "WEBP", shade: int = 9) -> bytes:
     sink = io.BytesIO()
-    Image.new("RGB", (width, height), (9, 99, 199)).save(sink, format="PNG")
+    Image.new("RGB", (8, 4), (shade, 99, 199)).save(sink, format=kind)
     return sink.getvalue()
 
 
@@ -65,7 +65,7 @@ def copy(runs: Runs, trial: TrialRecord, **more) -> None:
 def store_pictures(sweep: Storage, *steps: int, name: str = "wn-000") -> None:
     for step in steps:
         for kind in PICTURES:
-            sweep.write(f"{trial_folder(name)}/{picture_file(kind, step)}", png())
+            sweep.write(f"{trial_folder(name)}/{picture_file(kind, step)}", encoded())
 
 
 def pictured(client: FakeClient) -> list[int]:
@@ -165,18 +165,66 @@ def test_pictures_that_are_written_after_their_evaluation_is_told_are_sent_later
     runs = opened()
     copy(runs, record(1))
     assert client.trial().logged(LOSS) == [(10, 1.0)]  # the metrics do not wait
-    store_pictures(sweep, 10)
-    copy(runs, record(2))
-    assert pictured(client) == [10]
-    copy(runs, record(14, of=28))
-    copy(runs, record(16, of=28))  # pictures that never come hold nothing up
-    store_pictures(sweep, 160, 170)
+    for evaluations in (2, 9, 14, 16):  # the storage was away: they wait in the worker
+        copy(runs, record(evaluations, of=28))
+    assert pictured(client) == []
+    store_pictures(sweep, 10, 20, 30)
+    sweep.write(f"{trial_folder('wn-000')}/{picture_file('samples', 40)}", encoded())
     copy(runs, record(17, of=28))
-    assert pictured(client)[0] == 10
-    assert 170 in pictured(client)
+    chosen = [step for step in range(10, 281, 10) if images.is_chosen(step, 10, 280)]
+    assert pictured(client) == [step for step in chosen if step <= 30]
+    store_pictures(sweep, *range(40, 281, 10))
+    copy(runs, record(28, of=28, outcome="ok"))
+    assert pictured(client) == chosen
+    assert len(client.trial().files) == 4 * images.MOST_STEPS
 
 
-def test_a_picture_is_made_smaller_once_and_small_ones_are_not_enlarged():
+def test_pictures_that_were_lost_with_their_worker_hold_nothing_up(client, sweep, opened):
+    runs = opened()
+    store_pictures(sweep, 10)
+    copy(runs, record(2, of=4))
+    store_pictures(sweep, 30)  # it has resumed after iteration 20
+    copy(runs, record(3, of=4))
+    assert pictured(client) == [10, 30]
+
+
+def test_a_trial_that_was_ended_before_its_last_pictures_has_the_last_ones_that_there_are(
+    client, sweep, opened
+):
+    runs = opened()
+    store_pictures(sweep, *range(10, 61, 10))
+    copy(runs, record(7))
+    assert pictured(client) == [10]
+    copy(runs, record(7, outcome="stopped"))
+    assert pictured(client) == [10, 60]
+
+
+def test_mlflow_gets_the_very_bytes_that_are_stored(client, sweep, opened, monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it is decoded"))
+    store_pictures(sweep, 10)
+    copy(opened(), record(1, of=4))
+    sent = client.trial().contents
+    assert len(sent) == 4
+    assert set(sent.values()) == {encoded()}
+
+
+def test_pictures_of_earlier_versions_are_sent_as_webp(client, sweep, opened):
+    home = trial_folder("wn-000")
+    for kind in PICTURES:
+        sweep.write(f"{home}/{earlier_picture_file(kind, 10)}", encoded("PNG"))
+        sweep.write(f"{home}/{earlier_picture_file(kind, 20)}", encoded("PNG"))
+        sweep.write(f"{home}/{picture_file(kind, 20)}", encoded(shade=200))  # made again
+    copy(opened(), record(2, of=2, outcome="ok"))
+    assert pictured(client) == [10, 20]
+    shades = {}
+    for name, content in client.trial().contents.items():
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.format == "WEBP"
+            shades[images.step_of(name)] = picture.getpixel((4, 2))[0] > 100
+    assert shades == {10: False, 20: True}
+
+
+def test_a_picture_of_an_earlier_version_is_made_smaller_and_small_ones_are_not_enlarged():
     for given, there in (((1287, 643), (512, 256)), ((512, 9), (512, 9)), ((8, 4), (8, 4))):
         with Image.open(io.BytesIO(images.encoded(Image.new("RGB", given)))) as sent:
             assert (sent.format, sent.size) == ("WEBP", there)

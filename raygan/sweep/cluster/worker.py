@@ -6,7 +6,6 @@ and would otherwise load PyTorch, too, before the first step.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import socket
 import traceback
@@ -19,11 +18,7 @@ from raygan.sweep.cluster.job import Job
 if TYPE_CHECKING:
     from raygan.checkpoints import Saved, Shelf
     from raygan.data.images import ImageSet
-    from raygan.gan.train import Evaluation
     from raygan.storage import Storage
-
-MOST_PICTURES = 4
-"""Evaluations whose pictures may wait to be written; of more, the oldest are left out."""
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -59,12 +54,12 @@ def _train(job: Job, rank: int, count: int) -> None:
     import ray.train
     import torch
 
-    from raygan.background import Background
     from raygan.checkpoints import Shelf
     from raygan.gan.keeping import Keeper
     from raygan.gan.state import TrainState
     from raygan.gan.train import EARLY, train
     from raygan.liveness import uncounted, waiting
+    from raygan.pictures import Album
     from raygan.storage import Storage
 
     config = job.train_config()
@@ -100,7 +95,7 @@ def _train(job: Job, rank: int, count: int) -> None:
         lambda saved: written.append(shelf.save(saved)),
         at_once=lambda: ray.train.get_preemption_info() is not None,
     )
-    pictures = Background(most=MOST_PICTURES)
+    album = Album(home)
     evaluations = train(config, images, state, gpu_share=job.gpu_share, keeper=keeper)
     # what follows an evaluation waits for the storage, for the other workers and for the driver
     for evaluation in uncounted(evaluations):
@@ -114,11 +109,11 @@ def _train(job: Job, rank: int, count: int) -> None:
                 "reason": f"{', '.join(bad)} not finite at iteration {evaluation.step}",
             }
         elif rank == 0:
-            pictures.put(lambda shown=evaluation: _show(shown, home))  # type: ignore[misc]
+            album.put(evaluation)
         if "outcome" in report or state.step >= config.iterations:
             # what a trial has when it has ended, it has before it says so
             keeper.finish(state if evaluation.finite else None)
-            pictures.wait()
+            album.wait()
         if written:
             report["checkpoint_bytes"] = written[-1]
         ray.train.report(report)
@@ -180,21 +175,6 @@ def load_images(job: Job) -> ImageSet:
     if images.digest != job.digest:
         raise DataError(f"{folder}: these are not the images that the sweep began with")
     return images if job.split_seed is None else images.resplit(job.split_seed)
-
-
-def _show(evaluation: Evaluation, storage: Storage) -> None:
-    from raygan.folder import IMAGES, RECONSTRUCTIONS, SAMPLES, picture_file
-    from raygan.gan.picture_grid import grid_png
-    from raygan.shown import shown
-
-    step = evaluation.step
-    try:
-        storage.write(picture_file(SAMPLES, step), grid_png(evaluation.samples))
-        pairs = grid_png(evaluation.reconstructions, columns=8)
-        storage.write(picture_file(RECONSTRUCTIONS, step), pairs)
-    except OSError as error:  # a picture is not worth a trial
-        with contextlib.suppress(OSError):  # the log may lie on the same disk
-            print(shown(f"{storage.uri}/{IMAGES}: {error}"), flush=True)
 
 
 def _join(rank: int, count: int, *, gpu: bool) -> None:

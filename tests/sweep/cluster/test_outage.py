@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from raygan.checkpoints import Shelf
+from raygan.folder import IMAGES
+from raygan.pictures import Album
 from raygan.records import load_all
 from raygan.retries import GIVEN_UP, patiently
 from raygan.storage import Storage
 from raygan.sweep.cluster.outage import Outage
-from raygan.sweep.cluster.worker import _show
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study.study import Study
@@ -95,6 +97,9 @@ def test_a_log_on_the_same_disk_keeps_nobody_from_waiting(
 ) -> None:
     failures = [OSError("away")] * 3
 
+    def work_that_fails() -> None:
+        raise OSError("away")
+
     def work() -> str:
         if failures:
             raise failures.pop()
@@ -102,10 +107,16 @@ def test_a_log_on_the_same_disk_keeps_nobody_from_waiting(
 
     monkeypatch.setattr(sys, "stdout", FullOutput())
     assert patiently(work, "x", sleep=lambda _: None) == "done"
-    evaluation = SimpleNamespace(step=1, samples=torch.zeros(1, 1, 4, 4))
-    storage = Fragile(str(tmp_path))
-    storage.full = True
-    _show(evaluation, storage)  # type: ignore[arg-type]
+    album = Album(Storage(str(tmp_path)), most=1)
+    images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    for step in (1, 2, 3):  # each waits for the one before
+        evaluation = SimpleNamespace(step=step, samples=images, reconstructions=images)
+        album.put(evaluation)  # type: ignore[arg-type]
+    album.wait()
+    assert len(Storage(str(tmp_path)).files(IMAGES)) == 6
+    shelf = Shelf(Storage(str(tmp_path)))
+    monkeypatch.setattr(Storage, "folders", lambda *_: work_that_fails())
+    assert shelf.save({"step": 1}) > 0
 
 
 def test_a_disk_with_less_room_than_a_checkpoint_is_full(study: Study) -> None:
@@ -165,6 +176,9 @@ def test_the_last_trial_is_not_forgotten_when_it_ends_meanwhile(study: Study) ->
 
 def test_work_on_the_storage_is_tried_again_until_it_succeeds() -> None:
     failures, waits = [OSError("away")] * 7, []
+
+    def work_that_fails() -> None:
+        raise OSError("away")
 
     def work() -> str:
         if failures:
