@@ -18,20 +18,22 @@ from raygan.gan.interval import interval
 from raygan.gan.state import TrainState
 from raygan.gan.workers import Workers
 
-MEETING_SECONDS = 5.0
+MEETING_SECONDS = 1.0
 """About so often the workers agree on whether a checkpoint is due."""
+ASKING_SECONDS = 5.0
+"""About so often they ask whether a machine is about to be lost, which takes longer."""
 
 Saved = dict[str, Any]
 """What :meth:`TrainState.state_dict` returns."""
 
 
 class Keeper:
-    """Keeps checkpoints of one training run: every so often, and the last.
+    """Keeps checkpoints of one training run: every so often, when it is stopped, and the last.
 
     All workers have one and call it at the same iterations; the first worker alone writes. Their
     clocks differ, so that they agree on when: the first one decides, about every
     :data:`MEETING_SECONDS`, in one small sum over the workers, for which they wait for their
-    devices. A single worker waits for nothing.
+    devices. A single worker waits for nothing, and stops after the iteration in which it is told.
     """
 
     def __init__(
@@ -40,19 +42,25 @@ class Keeper:
         write: Callable[[Saved], None],
         *,
         at_once: Callable[[], bool] = lambda: False,
+        stops: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``every``: see :func:`interval`. ``write``: writes a checkpoint, in a thread. If writing
         takes longer than ``every``, the newest checkpoint waits, and replaces one that waits.
-        ``at_once``: whether this machine is about to be lost; then a checkpoint is due at each
-        meeting. All workers call it at each."""
+        ``at_once``: whether this machine is about to be lost; then a checkpoint is due each time
+        that it is asked, which all workers do together, about every :data:`ASKING_SECONDS`.
+        ``stops``: whether the training shall stop now, with a last checkpoint; the first worker
+        alone is asked, often."""
         self._seconds, self._iterations = interval(every)
         self._write, self._at_once, self._clock = write, at_once, clock
+        self._stops = stops
+        self.stopped = False
+        """Whether the training has been stopped: the checkpoint that was kept last is its state."""
         self._workers = Workers()
         self._background = Background(most=1)
         self._kept: int | None = None
         """Iterations of the last checkpoint, also of one that is being written."""
-        self._kept_at = self._met_at = clock()
+        self._kept_at = self._met_at = self._asked_at = clock()
         self._met = self._meeting = 0
         self._length = 0
         """Iterations from the last meeting to the next."""
@@ -60,34 +68,43 @@ class Keeper:
     def begin(self, state: TrainState) -> None:
         """Training begins, or resumes, at ``state``."""
         self._kept = self._met = state.step
-        self._kept_at = self._met_at = self._clock()
+        self._kept_at = self._met_at = self._asked_at = self._clock()
         self._length = 1
         self._meeting = state.step + 1
 
     def due(self, step: int, device: torch.device) -> bool:
         """Whether a checkpoint is due after ``step`` iterations; asked after each of them."""
-        if step < self._meeting:
-            return self._iterations is not None and step % self._iterations == 0
+        counted = self._iterations is not None and step % self._iterations == 0
+        alone = self._workers.count == 1
+        if step < self._meeting and not (alone and self._stops()):
+            return counted
         now = self._clock()
         # twice as many at the most: the first iterations take longer than the others
         speed = (step - self._met) / max(now - self._met_at, 1e-9)
         length = max(1, min(int(MEETING_SECONDS * speed), 2 * self._length))
-        late = self._seconds is not None and now - self._kept_at >= self._seconds
-        at_once = self._at_once()  # by all workers, whatever their clocks say
-        due, self._length = self._agree(late or at_once, length, device)
+        due = self._seconds is not None and now - self._kept_at >= self._seconds
+        asks = now - self._asked_at >= ASKING_SECONDS
+        due, self.stopped, asks, self._length = self._agree(
+            due, self._stops(), asks, length, device
+        )
         self._met, self._met_at, self._meeting = step, now, step + self._length
-        return due or (self._iterations is not None and step % self._iterations == 0)
+        if asks:
+            self._asked_at = now
+            due = self._at_once() or due
+        return due or self.stopped or counted
 
-    def _agree(self, due: bool, length: int, device: torch.device) -> tuple[bool, int]:
+    def _agree(
+        self, due: bool, stops: bool, asks: bool, length: int, device: torch.device
+    ) -> tuple[bool, bool, bool, int]:
         """What the first worker says."""
         if self._workers.count == 1:
-            return due, length
-        said = torch.tensor([int(due), length], device=device)
+            return due, stops, asks, length
+        said = torch.tensor([int(due), int(stops), int(asks), length], device=device)
         if self._workers.rank != 0:
             said.zero_()
         self._workers.sum_(said)
-        due_, length = said.tolist()
-        return bool(due_), length
+        due_, stops_, asks_, length_ = said.tolist()
+        return bool(due_), bool(stops_), bool(asks_), length_
 
     def keep(self, state: TrainState) -> None:
         """Copy ``state`` and have the copy written; waits for the device, not for the storage.

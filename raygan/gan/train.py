@@ -87,10 +87,10 @@ def train(
     Training starts at the step of ``state``, which can be saved at each evaluation. All workers of
     a process group iterate together and get the same metrics. ``gpu_share``: the part of the GPU
     that the trial has; images that fit into it are kept there. ``keeper``: keeps ``state`` when it
-    says that a checkpoint is due, at evaluations and between them; the caller calls
-    :meth:`Keeper.finish`. Between evaluations, the loop waits for the device once, at iteration
-    :data:`EARLY`, and where the keeper says so. Raises :class:`~raygan.errors.ConfigError` if the
-    batch cannot be shared by the workers.
+    says that a checkpoint is due, at evaluations and between them, and ends the iteration when it
+    is told to stop; the caller calls :meth:`Keeper.finish`. Between evaluations, the loop waits for
+    the device once, at iteration :data:`EARLY`, and where the keeper says so. Raises
+    :class:`~raygan.errors.ConfigError` if the batch cannot be shared by the workers.
     """
     keepers = None if keeper is None else [keeper]
     for _, evaluation in Stack([(config, state)], images, gpu_share=gpu_share, keepers=keepers):
@@ -203,8 +203,8 @@ class _Run:
 
     @property
     def due(self) -> bool:
-        """Whether an evaluation comes next."""
-        return self._state.step == self._until
+        """Whether an evaluation comes next, or nothing more."""
+        return self.dropped or self._state.step == self._until
 
     def begin(self, seconds: float) -> None:
         """Begin a stretch up to the next evaluation, or resume one that is in the state; the stack
@@ -242,6 +242,7 @@ class _Run:
         self.wait()
         self._keeper.keep(state)
         state.stretch = None
+        self.dropped = self.dropped or self._keeper.stopped
 
     def _set_rates(self) -> None:
         if self._state.set_rates():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -33,7 +36,10 @@ from raygan.shown import MOST_MESSAGE, shown
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point; exits with 2 for a wrong configuration, with 1 for a run that diverged."""
+    """Entry point; exits with 2 for a wrong configuration, with 1 for a run that diverged.
+
+    On SIGINT or SIGTERM, it writes a checkpoint and exits with 130 or 143.
+    """
     options = _parser().parse_args(arguments)
     given = {name: value for name, value in vars(options).items() if value is not None}
     out = Path(given.pop("out"))
@@ -91,18 +97,45 @@ def _run(config: TrainConfig, dataset: DatasetConfig, out: Path, every: str) -> 
         best = set() if "best" in saved else {saved["best_step"]}
         checkpoint.keep_only(out / CHECKPOINTS, best | set(kept))
 
-    keeper = Keeper(every, keep)
     told: set[str] = set()
-    for evaluation in train(config, images, state, keeper=keeper):
+    with _stop_signals() as signals:
+        keeper = Keeper(every, keep, stops=lambda: bool(signals))
+        for evaluation in train(config, images, state, keeper=keeper):
+            if workers.rank == 0:
+                for note in set(evaluation.notes) - told:
+                    print(note, file=sys.stderr)
+                told.update(evaluation.notes)
+                _record(evaluation, out)
+            if not evaluation.finite:
+                keeper.finish()
+                raise _DivergedError(f"a metric was not finite at iteration {evaluation.step}")
+        keeper.finish(state)
+    if state.step < config.iterations:
         if workers.rank == 0:
-            for note in set(evaluation.notes) - told:
-                print(note, file=sys.stderr)
-            told.update(evaluation.notes)
-            _record(evaluation, out)
-        if not evaluation.finite:
-            keeper.finish()
-            raise _DivergedError(f"a metric was not finite at iteration {evaluation.step}")
-    keeper.finish(state)
+            print(
+                f"stopped after iteration {state.step}; the same command resumes", file=sys.stderr
+            )
+        sys.exit(128 + (signals or [signal.SIGTERM])[0])
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Within the block, the first SIGINT or SIGTERM is added to a list; a second acts as usual."""
+    came: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        restore()
 
 
 def _record(evaluation: Evaluation, out: Path) -> None:

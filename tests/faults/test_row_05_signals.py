@@ -15,10 +15,20 @@ import pytest
 from click.testing import CliRunner
 
 from raygan import records
+from raygan.checkpoints import find_checkpoints
 from raygan.cli import main
+from raygan.folder import trial_folder
 from raygan.storage import Storage
 from raygan.sweep.session import lock
-from tests.clusters import BIN, PATIENCE, Sweep, logged_steps, mlflow_runs, wait_until
+from tests.clusters import (
+    BIN,
+    LONGER,
+    PATIENCE,
+    Sweep,
+    logged_steps,
+    mlflow_runs,
+    wait_until,
+)
 
 TRIALS = ("vanilla-000", "bn-000")
 
@@ -28,7 +38,7 @@ def endless(sweep) -> Sweep:
     return sweep(
         "interrupted",
         grid={"norm": ["vanilla", "bn"]},
-        train={"iterations": 100_000, "reconstruction_steps": 1000, "checkpoint_every": 10},
+        train={**LONGER, "iterations": 100_000},
     )
 
 
@@ -77,14 +87,45 @@ def check_records_and_runs(made: Sweep) -> None:
         assert logged == steps[: len(logged)]  # the next submission brings the rest
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal(endless, number, code):
+def newest_checkpoints(made: Sweep) -> dict[str, int]:
+    homes = {t: Storage(str(made.storage / made.name)) / trial_folder(t) for t in TRIALS}
+    return {t: found[0][0] for t, home in homes.items() if (found := find_checkpoints(home))}
+
+
+@contextmanager
+def without_other_checkpoints(made: Sweep, reference: Sweep) -> Iterator[None]:
+    """The run in this block leaves those that were written when it was stopped."""
+    made.change(train={"checkpoint_every": "1h"})
+    yield
+    made.change(train={"checkpoint_every": 10})
+    for trial, step in newest_checkpoints(made).items():
+        curve, expected = made.curve(trial), reference.curve(trial)
+        assert step >= curve[-1][0]  # no evaluation is made again
+        assert curve[: len(expected)] == expected[: len(curve)]
+
+
+def test_interrupt(endless, reference):
+    with without_other_checkpoints(endless, reference):
+        with going_on(endless), endless.running() as process:
+            has_gone_on(endless, process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+        check_stopped_in_order(endless, 130)
+    said = endless.log.read_text()
+    assert "Stopping: 2 trials write a last checkpoint, for at most 30 s." in said
+    assert "Interrupted; the same command resumes the sweep." in said
+
+
+def test_terminate(endless):
+    stopped_at = newest_checkpoints(endless)
     with going_on(endless), endless.running() as process:
         has_gone_on(endless, process)
-        process.send_signal(number)
-        assert process.wait(PATIENCE) == code
-    check_stopped_in_order(endless, code)
-    assert "Interrupted; the same command resumes the sweep." in endless.log.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+    check_stopped_in_order(endless, 143)
+    said = endless.log.read_text()
+    for step in stopped_at.values():
+        assert f"resumed after iteration {step}\n" in said
 
 
 def test_job_stop(cluster, endless):
@@ -113,11 +154,13 @@ def test_job_stop(cluster, endless):
     check_records_and_runs(endless)
 
 
-def test_stop_from_another_shell(endless):
-    with going_on(endless), endless.running() as process:
-        has_gone_on(endless, process)
-        done = CliRunner().invoke(main, ["stop", endless.name, "--storage", str(endless.storage)])
-        assert (done.exit_code, process.wait(PATIENCE)) == (0, 143)
-    assert f"Asked process {process.pid} on " in done.output
-    assert "Stopped. The same command resumes the sweep." in done.output
-    check_stopped_in_order(endless, 143)
+def test_stop_from_another_shell(endless, reference):
+    with without_other_checkpoints(endless, reference):
+        with going_on(endless), endless.running() as process:
+            has_gone_on(endless, process)
+            arguments = ["stop", endless.name, "--storage", str(endless.storage)]
+            done = CliRunner().invoke(main, arguments)
+            assert (done.exit_code, process.wait(PATIENCE)) == (0, 143)
+        assert f"Asked process {process.pid} on " in done.output
+        assert "Stopped. The same command resumes the sweep." in done.output
+        check_stopped_in_order(endless, 143)

@@ -110,7 +110,7 @@ def resumed() -> dict[str, Any]:
     images, run = pictures(), config(iterations=9, evaluate_every=5, reconstruction_steps=5)
     saved: list[Any] = []
     kept: list[int] = []
-    clock = itertools.count(step=1 if Workers().rank == 0 else 100).__next__
+    clock = itertools.count(step=5 if Workers().rank == 0 else 100).__next__
     asked: list[bool] = []
 
     def at_once() -> bool:
@@ -137,6 +137,19 @@ def resumed() -> dict[str, Any]:
     return {"kept": kept, "asked": len(asked), "expected": expected, "got": got}
 
 
+def stopped() -> dict[str, Any]:
+    """A run whose first worker is told to stop after the sixth iteration."""
+    images, run = pictures(), config(iterations=9, evaluate_every=5, reconstruction_steps=5)
+    rank, saved = Workers().rank, list[Any]()
+    state = TrainState.create(run, SHAPE)
+    clock = itertools.count(step=1 if rank == 0 else 100).__next__
+    keeper = Keeper("1h", saved.append, stops=lambda: rank == 0 and state.step >= 6, clock=clock)
+    told = [evaluation.step for evaluation in train(run, images, state, keeper=keeper)]
+    keeper.finish(state)
+    kept = [each["step"] for each in saved]
+    return {"told": told, "step": state.step, "stopped": keeper.stopped, "kept": kept}
+
+
 def _lasting(evaluation: Evaluation) -> dict[str, float]:
     return {k: v for k, v in evaluation.metrics.items() if k != "perf/images_per_second"}
 
@@ -157,6 +170,7 @@ def everything() -> dict[str, Any]:
         "games": {game: play(GAMES[game]) for game in (SOME_GAMES if wide else GAMES)},
         "curves": {} if wide else {name: curve(fields) for name, fields in CURVES.items()},
         "resumed": {} if wide else resumed(),
+        "stopped": {} if wide else stopped(),
         "refusal": refusal(),
     }
 

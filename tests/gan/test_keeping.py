@@ -12,7 +12,7 @@ from raygan.errors import ConfigError
 from raygan.gan import checkpoint, keeping
 from raygan.gan.interval import interval
 from raygan.gan.keeping import Keeper, snapshot
-from raygan.gan.train import train
+from raygan.gan.train import Stack, train
 from tests.gan.test_state import assert_equal
 from tests.gan.test_train import curve
 
@@ -96,7 +96,7 @@ def test_iterations_between_checkpoints_are_counted(fresh, clock, kept, start, e
     assert kept == expected
 
 
-def test_before_a_machine_is_lost_a_checkpoint_is_kept_at_each_meeting(fresh, clock, kept):
+def test_before_a_machine_is_lost_a_checkpoint_is_kept_every_few_seconds(fresh, clock, kept):
     noticed: list[bool] = []
     keeper, state = make("1h", kept, clock=clock, at_once=lambda: bool(noticed)), fresh()
     keeper.begin(state)
@@ -105,7 +105,7 @@ def test_before_a_machine_is_lost_a_checkpoint_is_kept_at_each_meeting(fresh, cl
     noticed.append(True)
     play(keeper, state, clock, 60, 0.5)  # 30 s are left
     assert 3 <= len(kept) <= 7
-    assert (260 - kept[-1]) * 0.5 <= 2 * keeping.MEETING_SECONDS
+    assert (260 - kept[-1]) * 0.5 <= 2 * keeping.ASKING_SECONDS
 
 
 def test_the_last_is_kept_once_whatever_the_interval(fresh, kept):
@@ -158,6 +158,39 @@ def test_a_snapshot_does_not_change_with_the_state():
     given["a"]["b"].append(2)
     assert taken["a"]["b"][0].abs().sum() > 0
     assert len(taken["a"]["b"]) == 3
+
+
+@pytest.mark.parametrize("told", [1, 4, 6, 8, 9])
+def test_training_that_is_stopped_ends_with_a_checkpoint_of_that_iteration(
+    fresh, images, tmp_path, told
+):
+    fields = {"iterations": 9, "evaluate_every": 4, "norm": "bn", "lr": 0.01}
+    whole = fresh(**fields)
+    expected = curve(list(train(whole.config, images, whole)))
+
+    state, saved = fresh(**fields), []
+    keeper = Keeper("1h", saved.append, stops=lambda: state.step >= told)
+    seen = list(train(state.config, images, state, keeper=keeper))
+    keeper.finish(state)
+    assert (keeper.stopped, state.step) == (True, told)
+    assert [kept["step"] for kept in saved] == [told]
+    assert curve(seen) == expected[: len(seen)]
+    resumed = fresh(**fields)
+    resumed.load_state_dict(checkpoint.load(checkpoint.save(saved[0], tmp_path, told)))
+    rest = list(train(resumed.config, images, resumed))
+    assert curve(seen) + curve(rest) == expected
+
+
+def test_of_several_at_once_the_others_train_on(fresh, images):
+    states = [fresh(iterations=4, evaluate_every=2, seed=seed) for seed in (1, 2)]
+    keepers = [
+        Keeper("1h", lambda _: None, stops=lambda: states[0].step >= 1),
+        Keeper("1h", lambda _: None),
+    ]
+    members = [(state.config, state) for state in states]
+    told = [(index, e.step) for index, e in Stack(members, images, keepers=keepers)]
+    assert told == [(1, 2), (1, 4)]
+    assert [state.step for state in states] == [1, 4]
 
 
 class Each(Keeper):

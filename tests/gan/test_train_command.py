@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from raygan import recipe
 from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.config import fields
+from raygan.gan.state import TrainState
 from raygan.gan.train_command import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,3 +259,37 @@ def test_help_names_every_field(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')}" in text for name in fields())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_a_checkpoint_of_its_iteration(
+    tmp_path, capsys, monkeypatch, number, code
+):
+    main([*TINY, f"--out={tmp_path / 'whole'}"])
+    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    out, handler = tmp_path / "out", signal.getsignal(number)
+    advance = TrainState.advance
+
+    def interrupted(self: TrainState) -> None:
+        advance(self)
+        if self.step == 3:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainState, "advance", interrupted)
+        with pytest.raises(SystemExit) as caught:
+            main([*TINY, f"--out={out}"])
+    assert caught.value.code == code
+    assert signal.getsignal(number) is handler
+    assert checkpoint.steps(out / "checkpoints") == [3]
+    seen = capsys.readouterr()
+    assert "stopped after iteration 3; the same command resumes" in seen.err
+
+    main([*TINY, f"--out={out}"])
+    told = [
+        json.loads(line) for line in [*seen.out.splitlines(), *capsys.readouterr().out.splitlines()]
+    ]
+    for evaluation in (*told, *expected):
+        evaluation.pop("perf/images_per_second")
+    assert told == expected

@@ -87,6 +87,13 @@ def test_workers_agree_on_when_to_keep_and_resume_with_the_same_numbers(together
 
 
 @PROCESSES
+def test_workers_stop_after_the_same_iteration_with_one_checkpoint(together):
+    one, other = (result["stopped"] for result in together[2])
+    assert one == {"told": [5], "step": 6, "stopped": True, "kept": [6]}
+    assert other == {**one, "kept": []}
+
+
+@PROCESSES
 @WIDTH
 def test_a_batch_that_cannot_be_shared_is_refused(alone, together, count):
     assert alone["refusal"] == ""

@@ -22,6 +22,7 @@ from raygan.records import STEP
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.head import HeadWatch
 from raygan.sweep.cluster.job import Job
+from raygan.sweep.cluster.last_checkpoints import LastCheckpoints
 from raygan.sweep.cluster.trial import RETRY_ADVICE, run_trial
 from raygan.sweep.spec.plan import TrialPlan
 from raygan.sweep.spec.yaml_sections import Scale
@@ -191,19 +192,23 @@ def run(
     study: Study,
     job_of: Callable[[TrialPlan], Job],
     max_concurrent: int,
+    last: LastCheckpoints | None = None,
     *,
     trainable: Trainable = run_trial,
 ) -> None:
     """Run all trials of ``study`` that have not ended; returns early on SIGUSR1.
 
-    ``job_of`` makes the job of a trial that starts; ``trainable`` gets it as plain values.
+    ``job_of`` makes the job of a trial that starts; ``trainable`` gets it as plain values. Once
+    ``last`` has asked for last checkpoints, no trial starts.
     """
+    if last is not None:
+        last.open()
     for_drivers = DRIVER_RESOURCE in ray.cluster_resources()
     resource = DRIVER_RESOURCE if for_drivers else ray_quirks.HEAD_RESOURCE
     tuner = tune.Tuner(
         tune.with_resources(trainable, {resource: DRIVER_SHARE}),
         tune_config=tune.TuneConfig(
-            search_alg=_Search(study, job_of),
+            search_alg=_Search(study, job_of, last),
             scheduler=_Scheduler(study),
             num_samples=-1,
             max_concurrent_trials=max_concurrent,
@@ -233,11 +238,15 @@ class _Adapter:
 
 
 class _Search(_Adapter, Searcher):
-    def __init__(self, study: Study, job_of: Callable[[TrialPlan], Job]) -> None:
+    def __init__(
+        self, study: Study, job_of: Callable[[TrialPlan], Job], last: LastCheckpoints | None = None
+    ) -> None:
         super().__init__(metric=STEP, mode="max")  # Tune insists on one
-        self._study, self._job_of = study, job_of
+        self._study, self._job_of, self._last = study, job_of, last
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
+        if self._last is not None and self._last.asked:
+            return None
         if (plan := self._study.next_trial()) is not None:
             return self._job_of(plan).to_plain()
         # asked again soon: the trials that run may call for others

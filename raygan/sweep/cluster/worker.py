@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import socket
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def _train(job: Job, rank: int, count: int) -> None:
     from raygan.liveness import uncounted, waiting
     from raygan.pictures import Album
     from raygan.storage import Storage
+    from raygan.sweep.cluster.last_checkpoints import Listener
 
     config = job.train_config()
     with waiting():
@@ -90,10 +92,12 @@ def _train(job: Job, rank: int, count: int) -> None:
         ray.train.report(first)
 
     written: list[int] = []
+    listener = Listener(job.trial) if rank == 0 else None
     keeper = Keeper(
         job.checkpoint_every,
         lambda saved: written.append(shelf.save(saved)),
         at_once=lambda: ray.train.get_preemption_info() is not None,
+        stops=listener.is_stopped if listener else lambda: False,
     )
     album = Album(home)
     evaluations = train(config, images, state, gpu_share=job.gpu_share, keeper=keeper)
@@ -114,11 +118,25 @@ def _train(job: Job, rank: int, count: int) -> None:
             # what a trial has when it has ended, it has before it says so
             keeper.finish(state if evaluation.finite else None)
             album.wait()
+        elif keeper.stopped:
+            break  # the driver may not listen any more: it is told when the trial resumes
         if written:
             report["checkpoint_bytes"] = written[-1]
         ray.train.report(report)
         if not evaluation.finite:
             return
+    if keeper.stopped and state.step < config.iterations:
+        with waiting():
+            keeper.finish()
+            album.wait()
+            if listener is not None:
+                listener.has_kept()
+            _wait_for_the_end()
+
+
+def _wait_for_the_end() -> None:
+    """Ray ends this process with the driver's: to return would mean that the trial is done."""
+    threading.Event().wait()
 
 
 def _saved(shelf: Shelf, home: Storage, rank: int, count: int) -> tuple[Saved | None, list[str]]:

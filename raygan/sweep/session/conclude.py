@@ -47,8 +47,9 @@ from raygan.tracking.runs import Ending
 logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
-GRACE_SECONDS = 2.5
-"""How long an end at once waits until the records are saved: `ray job stop` kills after 3 s."""
+GRACE_SECONDS = 1.0
+"""How long an end at once waits until the records are saved: `ray job stop` kills after 3 s, and
+MLflow needs the rest."""
 MOST_CAUSES = 20
 """Reasons of failures that are listed, the most frequent ones."""
 
@@ -75,11 +76,15 @@ def tell_interrupted(study: Study, tracker: Tracker) -> None:
 
 def close_interrupted(study: Study, tracker: Tracker | None) -> bool:
     """Save what is known, and close all of the sweep's runs in MLflow; returns whether it has
-    everything."""
-    study.flush(GRACE_SECONDS)
+    everything.
+
+    Both at the same time: neither waits for the other.
+    """
     if tracker is None:
+        study.flush(GRACE_SECONDS)
         return False
     tell_interrupted(study, tracker)
+    study.flush(GRACE_SECONDS)
     return tracker.close("KILLED")
 
 

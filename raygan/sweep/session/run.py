@@ -20,6 +20,7 @@ from raygan.records import TrialRecord
 from raygan.storage import Storage, usable
 from raygan.sweep.cluster import nodes, preparing, tune
 from raygan.sweep.cluster.job import job_of
+from raygan.sweep.cluster.last_checkpoints import LastCheckpoints
 from raygan.sweep.cluster.outage import Outage
 from raygan.sweep.cluster.ray_quirks import free_leftovers
 from raygan.sweep.cluster.tasks import Tasks
@@ -140,8 +141,11 @@ def _run(session: Session) -> int:
             study.listeners.append(partial(_copy, study, tracker))
         if study.runnable:
             watch, outage = nodes.Watch(study, session.say), Outage(study, session.say)
+            asking = LastCheckpoints()
+            session.signals.last_checkpoints = partial(_keep_last, session, study, asking)
             with Progress(study, session.console, tracker), watch, outage:
-                tune.run(study, lambda planned: job_of(planned, spec, sweep, prepared), at_once)
+                jobs = partial(job_of, spec=spec, sweep=sweep, prepared=prepared)
+                tune.run(study, jobs, at_once, asking)
             study.flush()
         _test(session, study, prepared, at_once)
         return finish(session, study, tracker, prepared)
@@ -156,6 +160,21 @@ def _run(session: Session) -> int:
                 tell_interrupted(study, tracker)
                 tracker.close("FAILED" if session.signals.first is None else "KILLED")
         raise
+
+
+def _keep_last(session: Session, study: Study, asking: LastCheckpoints, seconds: float) -> None:
+    """Have the trials that run write a last checkpoint, within ``seconds``."""
+
+    def running() -> list[str]:
+        counted = dict(study.counted_until)  # a copy: it changes on another thread
+        return [trial for trial, until in counted.items() if until is not None]
+
+    if count := len(running()):
+        session.say(f"Stopping: {count} trials write a last checkpoint, for at most {seconds:g} s. "
+                    "A second Ctrl-C or SIGTERM ends the sweep at once.")  # fmt: skip
+    if left := asking.ask(running, seconds, session.signals.again):
+        session.warn(f"{len(left)} trials have not written a last checkpoint in time. They resume "
+                     "from the one before it.")  # fmt: skip
 
 
 def _prepare(session: Session, known: Prepared | None) -> Prepared:

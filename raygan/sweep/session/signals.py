@@ -13,24 +13,34 @@ EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 PATIENCE = 30.0
 """Seconds that Ray has to come to an end. It may never: what signals a whole process group or
 service (``timeout``, systemd, Slurm) has ended Ray's own processes at the same moment."""
+KEEP_SECONDS, KEEP_SECONDS_SHORT = 30.0, 2.0
+"""Seconds that workers have for a last checkpoint: on SIGINT or :meth:`StopSignals.stop`, and on
+SIGTERM, which `ray job stop` lets SIGKILL follow after 3 s."""
 
 
 class StopSignals:
     """SIGINT and SIGTERM end the sweep in order.
 
-    Tune flushes its state and returns on SIGUSR1; outside of Tune, on a second signal, and if Ray
-    does not answer for :data:`PATIENCE`, the process ends at once. What a sweep knows is written
-    as soon as it knows it, and :attr:`at_once` waits for what is not written yet.
+    First, the workers write a last checkpoint. Then Tune, on SIGUSR1, flushes its state and
+    returns. Outside of Tune, on a second signal, and if Ray does not answer for :data:`PATIENCE`,
+    the process ends at once. What a sweep knows is written as soon as it knows it, and
+    :attr:`at_once` waits for what is not written yet.
     """
 
     def __init__(self) -> None:
         self.first: int | None = None
         """The signal that came first."""
+        self.again = threading.Event()
+        """Set by a second signal."""
+        self.last_checkpoints: Callable[[float], object] | None = None
+        """Asks the workers for a last checkpoint and waits for it, at most for so many seconds."""
         self.at_once: Callable[[], object] | None = None
-        """Called on a thread of its own when it comes: Tune takes seconds to end its trials, and
-        `ray job stop` kills after 3."""
+        """Called on a thread of its own: after the last checkpoints, or where time is short, at the
+        same time. Tune takes seconds to end its trials."""
+        self._asked = False
         self._thread: threading.Thread | None = None
         self._told, self._ended = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
         self._before = {number: signal.getsignal(number) for number in self._NUMBERS}
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -45,33 +55,54 @@ class StopSignals:
         signal.signal(signal.SIGTERM, self._stop)
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        with self._lock:
+            self._ended.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def stop(self) -> None:
-        """Stop as on SIGTERM; may be called on any thread."""
+        """Stop as on SIGTERM, but with time for last checkpoints; may be called on any thread."""
+        self._asked = True
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         again, self.first = self.first is not None, self.first or number
+        if again:
+            self.again.set()
         if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
             raise SystemExit(self.exit_code)
         self._thread = threading.Thread(target=self._in_order, name="stop", daemon=True)
         self._thread.start()
-        os.kill(os.getpid(), signal.SIGUSR1)
 
     def _in_order(self) -> None:
+        has_time = self._asked or self.first == signal.SIGINT
+        seconds = KEEP_SECONDS if has_time else KEEP_SECONDS_SHORT
+        keeping = threading.Thread(
+            target=self._keep, args=[seconds], name="last checkpoints", daemon=True
+        )
+        keeping.start()
+        if has_time:
+            keeping.join()
         try:
             if self.at_once is not None:
                 self.at_once()
         finally:
             self._told.set()
+        keeping.join()
         if not self._ended.wait(PATIENCE):
             said = f"stopped: Ray did not stop within {PATIENCE:g} s"
             said += "; the same command resumes the sweep"
             print(said, file=sys.stderr, flush=True)
             os._exit(self.exit_code)
+
+    def _keep(self, seconds: float) -> None:
+        try:
+            if self.last_checkpoints is not None:
+                self.last_checkpoints(seconds)
+        finally:
+            with self._lock:  # after the end, the signal would kill
+                if not self._ended.is_set():
+                    os.kill(os.getpid(), signal.SIGUSR1)
 
     def wait(self) -> None:
         """Until what was to be done at once is done."""

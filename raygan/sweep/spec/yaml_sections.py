@@ -113,9 +113,9 @@ else:
         checkpoint_every: int | str = Field(
             CHECKPOINT_EVERY,
             description="time (`90s`, `5m`, `1h`) or iterations between two checkpoints; one more "
-            "is written after the last iteration. A trial whose worker was killed repeats the "
-            "training since its last checkpoint. The numbers do not depend on this key, and it may "
-            "be changed when a sweep is resumed",
+            "is written after the last iteration, and one when the sweep is stopped. A trial whose "
+            "worker was killed repeats the training since its last checkpoint. The numbers do not "
+            "depend on this key, and it may be changed when a sweep is resumed",
         )
 
         @pydantic.field_validator("checkpoint_every")

@@ -1,3 +1,4 @@
+import itertools
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from raygan.gan.keeping import Keeper
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 from raygan.storage import Storage
+from raygan.sweep.cluster import worker
 from raygan.sweep.cluster.job import Job
+from raygan.sweep.cluster.last_checkpoints import Listener
 from raygan.sweep.cluster.worker import _newest, _saved, load_images, train_worker
 
 
@@ -92,10 +95,56 @@ def test_a_worker_that_will_be_preempted_keeps_its_state_at_once(tmp_path, repor
     kept = []
     monkeypatch.setattr(Shelf, "save", lambda _, saved: kept.append(saved["step"]) or 1)
     monkeypatch.setattr("raygan.gan.keeping.MEETING_SECONDS", 0.0)
+    monkeypatch.setattr("raygan.gan.keeping.ASKING_SECONDS", 0.0)
     told = iter([None, object(), None, None, None, None])
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: next(told))
     train_worker(job(tmp_path, checkpoint_every="1h").to_plain())
     assert kept == [2, 4]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[float]:
+    """The losses of a trial that nothing has stopped."""
+    whole = job(tmp_path_factory.mktemp("undisturbed"))
+    config, images = whole.train_config(), load(Path(whole.prepared))
+    return [e.loss for e in train(config, images, TrainState.create(config, images.shape))]
+
+
+@pytest.mark.parametrize(("told_at", "reported"), [(2, [0]), (3, [0, 2])])
+def test_a_worker_that_is_stopped_keeps_its_state_and_resumes_there(
+    tmp_path, reports, monkeypatch, undisturbed, told_at, reported
+):
+    whole = job(tmp_path)
+    calls, events, home = itertools.count(1), [], Storage(whole.folder)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Listener, "is_stopped", lambda _: next(calls) >= told_at)
+
+        def has_kept(_: Listener) -> None:
+            events.append(([step for step, _ in find_checkpoints(home)], len(home.files(IMAGES))))
+
+        stopping.setattr(Listener, "has_kept", has_kept)
+        stopping.setattr(worker, "_wait_for_the_end", lambda: events.append("waits to be ended"))
+        train_worker(replace(whole, checkpoint_every="1h").to_plain())
+    # a picture of each evaluation that is in the checkpoint is written, too
+    assert events == [([told_at], 2 * (told_at // 2)), "waits to be ended"]
+    assert [report["step"] for report in reports[:-1]] == reported
+
+    before = [r["val/reconstruction_loss"] for r in reports if "val/reconstruction_loss" in r]
+    reports.clear()
+    train_worker(whole.to_plain())
+    first, *others = reports[:-1]
+    assert first["step"] == told_at
+    told = [*first["history"], *others]
+    assert [point["val/reconstruction_loss"] for point in told] == undisturbed
+    assert before == undisturbed[: len(before)]
+
+
+def test_a_trial_that_is_stopped_after_its_last_iteration_ends(tmp_path, reports, monkeypatch):
+    calls = itertools.count(1)
+    monkeypatch.setattr(Listener, "is_stopped", lambda _: next(calls) >= 4)
+    monkeypatch.setattr(worker, "_wait_for_the_end", lambda: pytest.fail("it waits"))
+    train_worker(job(tmp_path).to_plain())
+    assert [report["step"] for report in reports[:-1]] == [0, 2, 4]
 
 
 def test_a_trial_that_diverges_waits_for_the_checkpoint_that_is_being_written(

@@ -66,7 +66,7 @@ def sweep(tmp_path, monkeypatch, database):
     monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: DATA)
 
     def start(play, more: str = "", **options) -> tuple[int, str]:
-        monkeypatch.setattr(running.tune, "run", lambda study, job, at_once: play(study))
+        monkeypatch.setattr(running.tune, "run", lambda study, *_: play(study))
         read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}\n{more}", "x"))
         console = Console(width=160)
         with console.capture() as capture:
