@@ -1,4 +1,4 @@
-"""A small S3: enough of its protocol for pyarrow, on loopback, and it can fail on demand."""
+"""A small S3: enough of its protocol for pyarrow and boto3, and it can fail on demand."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ class ObjectStore(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__((host, port), _Handler)
         self.objects: dict[str, bytes] = {}
         self.written: dict[str, float] = {}
+        self.writers: dict[str, str] = {}
+        """Address from which each object was written last."""
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.failures = 0
         """So many requests more are answered with 503."""
@@ -42,7 +44,7 @@ class ObjectStore(ThreadingHTTPServer):
     def env(self) -> dict[str, str]:
         """What a process needs to use it."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_port}",
+            "AWS_ENDPOINT_URL": f"http://{self.server_address[0]}:{self.server_port}",
             "AWS_ACCESS_KEY_ID": "tests",
             "AWS_SECRET_ACCESS_KEY": "tests",
             "AWS_REGION": "us-east-1",
@@ -57,9 +59,9 @@ class ObjectStore(ThreadingHTTPServer):
 
 
 @contextmanager
-def object_store() -> Iterator[ObjectStore]:
-    """Serve one while the block runs."""
-    with ObjectStore() as server:
+def object_store(host: str = "127.0.0.1", port: int = 0) -> Iterator[ObjectStore]:
+    """Serve one while the block runs; on a free port by default."""
+    with ObjectStore(host, port) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -233,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             parts[int(self.query["partNumber"])] = self.body
         elif "/" in self.key:
             self.server.put(self.key, self.body)
+            self.server.writers[self.key] = self.client_address[0]
         self._answer(200, ETag=f'"{hashlib.md5(self.body).hexdigest()}"')
 
     def do_POST(self) -> None:

@@ -165,8 +165,8 @@ def _refusal(address: str, reason: str, *, local: bool) -> str:
             "--verbose keeps Ray's own log"
         )
     return (
-        f"no Ray cluster can be used at {address!r} ({reason}); check --address and RAY_ADDRESS, "
-        "and the cluster's token"
+        f"no Ray cluster can be used at {address!r} ({reason}); check --address and RAY_ADDRESS; "
+        "if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
     )
 
 

@@ -190,6 +190,7 @@ def test_ray_that_fails_is_an_error_that_says_what_to_do(broken_ray, error, loca
     else:
         assert "no Ray cluster can be used at 'ray.example:nowhere'" in said
         assert "check --address" in said
+        assert "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH" in said
     assert (str(error).strip() or "Exception").replace("\x1b", "\\x1b") in said
     assert "\x1b" not in said
 
