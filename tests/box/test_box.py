@@ -89,7 +89,10 @@ def test_row_25_a_client_without_token_or_password_is_refused(
     import psycopg
 
     for login in (None, ("raygan", "guessed")):
-        assert mlflow_status(box, "experiments/search?max_results=1", login) == 401
+        assert mlflow_status(box, login) == 401
+    user = tuple(box.login.values())
+    assert mlflow_status(box, user) == 200
+    assert mlflow_status(box, user, host="mlflow.example.org") == 403
     with box.head.inside(), pytest.raises(psycopg.OperationalError, match="authentication failed"):
         psycopg.connect(
             host=ADDRESSES["services"], user="mlflow", password="guessed", dbname="mlflow"
@@ -113,11 +116,13 @@ def test_row_25_a_client_without_token_or_password_is_refused(
     assert "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH" in output
 
 
-def mlflow_status(box: Box, path: str, login: tuple[str, str] | None) -> int:
+def mlflow_status(box: Box, login: tuple[str, str] | None, host: str = "mlflow:5000") -> int:
     with box.head.inside(), requests.Session() as session:
         session.trust_env = False  # neither proxies nor passwords of this machine
-        address = f"http://{ADDRESSES['services']}:5000/api/2.0/mlflow/{path}"
-        answer = session.get(address, auth=login, headers={"Host": "mlflow:5000"}, timeout=60)
+        address = f"http://{ADDRESSES['services']}:5000/api/2.0/mlflow/experiments/search"
+        answer = session.get(
+            address, params={"max_results": 1}, auth=login, headers={"Host": host}, timeout=60
+        )
         return answer.status_code
 
 
