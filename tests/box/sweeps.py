@@ -83,12 +83,13 @@ class BoxSweep:
         return Counter(names[address] for key, address in wrote if key.startswith(pictures))
 
     def metrics(self) -> dict[str, list[tuple[str, int, float]]]:
-        """What MLflow's database has of each trial's evaluations, in the order of its arrival."""
+        """What MLflow's database has of each trial's evaluations, in the order of the
+        transactions that have written it."""
         rows = self.box.query(
             "SELECT trial.value, m.key, m.step, m.value FROM metrics m"
             " JOIN tags trial ON trial.run_uuid = m.run_uuid AND trial.key = 'trial'"
             " JOIN tags sweep ON sweep.run_uuid = m.run_uuid AND sweep.key = 'sweep'"
-            " WHERE sweep.value = %s AND m.step > 0 ORDER BY m.ctid",
+            " WHERE sweep.value = %s AND m.step > 0 ORDER BY m.xmin::text::bigint, m.step",
             self.name,
         )
         found: dict[str, list[tuple[str, int, float]]] = {}
