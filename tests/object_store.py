@@ -170,7 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._begin():
             return
         if "/" not in self.key:
-            if "list-type" in self.query:
+            if "$" in self.key:  # no name of a bucket: pyarrow asks for one that is not there
+                self._error(404, "NoSuchBucket")
+            elif "list-type" in self.query:
                 self._list()
             else:
                 self._answer(200, b"", x_amz_bucket_region="us-east-1")
