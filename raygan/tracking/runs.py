@@ -72,7 +72,8 @@ class Runs:
         self._sweep, self._id = sweep, id
         self._tags: dict[str, str] = {}
         self._trials: dict[str, TrialRun] = {}
-        self._unsure: set[str] = set()
+        self._unsure: dict[str, int | None] = {}
+        """By trial whose last request failed, the step up to which MLflow surely has it."""
         self._asked, self._asking = False, threading.Lock()
         self._at_parent: dict[str, tuple[int, float]] = {}
         self.parent = ""
@@ -115,9 +116,9 @@ class Runs:
             self._client.log_text(self.parent, file.source, recipe_file(file.name))
 
     def logged(self, trial: str) -> int | None:
-        """Step of the last evaluation of a trial that was logged; None if that is not known."""
+        """Step of the last evaluation of a trial that is surely logged; None: not known."""
         run = self._trials.get(trial)
-        return None if run is None else run.logged
+        return self._unsure.get(trial) if run is None else run.logged
 
     def log_parent(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics of the parent run, but those that it has with this step and value."""
@@ -178,8 +179,8 @@ class Runs:
                 log.log_summary(summary)
         except Exception:
             # whether the last request has had an effect is not known: MLflow is asked
+            self._unsure[record.id] = self.logged(record.id)
             self._trials.pop(record.id, None)
-            self._unsure.add(record.id)
             raise
 
     def _find(self, tag: str, key: str) -> Any:
@@ -211,7 +212,7 @@ class Runs:
             self._client.update_run(run.run_id, status="RUNNING")
             run.running, run.outcome = True, None
         self._trials[record.id] = run
-        self._unsure.discard(record.id)
+        self._unsure.pop(record.id, None)
         return run
 
     def _trial_tags(self, record: TrialRecord, key: str) -> dict[str, str]:

@@ -117,6 +117,20 @@ def test_mlflow_is_behind_by_the_evaluations_that_it_lacks(opened, client):
     assert client.trial().logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 9)]
 
 
+def test_evaluations_that_mlflow_lacks_are_counted_while_it_is_away(opened, client, monkeypatch):
+    tracker, trial = opened(), record(3)
+    client.let.set()
+    tracker.update(trial)
+    until(lambda: tracker.behind == Lag())
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS", 1000.0)
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS_MOST", 1000.0)
+    client.fail_before.add("log_batch")
+    trial.history += record(8).history[3:]
+    tracker.update(trial)
+    until(lambda: tracker.last_error)
+    until(lambda: tracker.behind.evaluations == 5)
+
+
 def test_the_age_of_what_mlflow_lacks_is_told_without_a_look_at_the_evaluations(
     opened, client, monkeypatch
 ):
