@@ -289,6 +289,7 @@ def test_a_sweep_ends_without_the_file_that_it_can_never_write_and_names_it(
     study = open_study(storage)
     for planned in iter(study.next_trial, None):
         study.ended(planned.id, error="no luck")
+    assert study.ledger.flush(PATIENCE)
     study.ledger.write("bn-000", refuse)
     assert not study.ledger.flush(PATIENCE)
     assert study.complete
