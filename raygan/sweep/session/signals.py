@@ -69,10 +69,13 @@ class StopSignals:
         again, self.first = self.first is not None, self.first or number
         if again:
             self.again.set()
-        if again or signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
+        if again or not self._is_in_tune():
             raise SystemExit(self.exit_code)
         self._thread = threading.Thread(target=self._in_order, name="stop", daemon=True)
         self._thread.start()
+
+    def _is_in_tune(self) -> bool:
+        return signal.getsignal(signal.SIGUSR1) not in (signal.SIG_DFL, None)
 
     def _in_order(self) -> None:
         has_time = self._asked or self.first == signal.SIGINT
@@ -101,7 +104,7 @@ class StopSignals:
                 self.last_checkpoints(seconds)
         finally:
             with self._lock:  # after the end, the signal would kill
-                if not self._ended.is_set():
+                if not self._ended.is_set() and self._is_in_tune():
                     os.kill(os.getpid(), signal.SIGUSR1)
 
     def wait(self) -> None:

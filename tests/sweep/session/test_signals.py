@@ -18,8 +18,7 @@ from raygan.sweep.session.signals import StopSignals
 
 STUCK = """
 import signal, sys, time
-from raygan.sweep.session import conclude, signals
-from raygan.sweep.session import run as running_sweep
+from raygan.sweep.session import signals
 
 signals.PATIENCE = float(sys.argv[1])
 with signals.StopSignals() as stop:
