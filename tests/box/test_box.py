@@ -145,8 +145,8 @@ def test_row_02_trials_of_a_host_that_is_cut_off_resume_on_another(
     for trial in TRIALS:
         assert made.record(trial)["outcome"] == "ok", made.output
         assert made.curve(trial) == undisturbed.curve(trial)
-        # those of the other host have not noticed it
-        assert made.output.count(f"started (trial {trial}") == 1 + (trial in lost)
+        # its workers are new, its driver on the head is the same
+        assert made.output.count(f"started (trial {trial}") == 1
         assert set(made.writers(trial)) == ({"one", "two"} if trial in lost else {"one"})
     made.check_mlflow(*TRIALS)
 
