@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,13 +69,13 @@ def server(cluster, tmp_path) -> Iterator[str]:
     stop(process)
 
 
-def undisturbed(home: Storage, record: TrialRecord) -> list[tuple[int, float]]:
-    """The curve of a trial, as far as it has come, trained in this process."""
+def undisturbed(home: Storage, record: TrialRecord) -> float:
+    """The loss of a trial where it is now, if it is trained in this process from its start."""
     data = stored_sweep.stored_data(home)
     images, config = load(Path(data.folder)), TrainConfig.of(**record.config)
+    config = replace(config, evaluate_every=record.step)  # the evaluations take most of the time
     state = TrainState.create(config, images.shape, torch.device("cpu"))
-    evaluations = islice(train(config, images, state), len(record.curve))
-    return [(evaluation.step, evaluation.loss) for evaluation in evaluations]
+    return next(train(config, images, state)).loss
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
@@ -112,4 +112,6 @@ def test_a_trial_keeps_its_state_at_the_notice_and_moves_on(sweep, spot, server,
     # neither its driver nor its workers count as lost
     assert len(re.findall(r"started[^(]*\(trial ", made.log.read_text())) == 1
     assert record().notes == []
-    assert dict(record().curve) == pytest.approx(dict(undisturbed(home, record())), rel=1e-5)
+    step, loss = record().curve[-1]
+    assert step == record().step
+    assert loss == pytest.approx(undisturbed(home, record()), rel=0 if workers == 1 else 1e-4)
