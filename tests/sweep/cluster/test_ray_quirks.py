@@ -29,6 +29,10 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2._internal.execution import preemption
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.failure_handling import (
+    DefaultFailurePolicy,
+    FailureDecision,
+)
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     FixedScalingPolicy,
@@ -38,6 +42,7 @@ from ray.train.v2._internal.execution.storage import StorageContext
 from ray.train.v2._internal.execution.worker_group import worker, worker_group
 from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import PreemptionError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -156,6 +161,17 @@ def asked(monkeypatch):
     client = autoscaling_coordinator_client.TrainAutoscalingCoordinatorClient
     monkeypatch.setattr(client, "send_resource_request", lambda _, __, count: heard.append(count))
     return heard
+
+
+def test_ray_train_itself_starts_a_trial_again_whose_node_was_drained_and_counts_no_failure():
+    lost = {0: ray.exceptions.ActorDiedError(), 1: ValueError("a peer is gone")}
+    lost[0]._preempted = True
+    told = ray.train.PreemptionInfo(deadline_ms=1700, preempted_node_to_ranks={"a": [0]})
+    policy = DefaultFailurePolicy(ray.train.FailureConfig(max_failures=0))
+    for error in (PreemptionError(told), ray.train.WorkerGroupError("workers failed", lost)) * 3:
+        assert policy.make_decision(error) is FailureDecision.RETRY
+    lost[0]._preempted = False
+    assert policy.make_decision(ray.train.WorkerGroupError("failed", lost)) is FailureDecision.RAISE
 
 
 def test_no_nodes_are_asked_for_besides_those_of_the_placement_group(asked):
