@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import tempfile
@@ -371,9 +372,12 @@ def _explain_failures(session: Session, study: Study) -> None:
 def _say_where(session: Session, study: Study, tracker: Tracker | None) -> None:
     session.say(f"Spent:   {describe_spent(study)}")
     session.say(f"Results: {study.storage.uri}/{RESULTS}")
-    if OVERVIEW in study.storage.files():
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # it may be away now
+        names = study.storage.files()
+    if OVERVIEW in names:
         session.say(f"Picture: {study.storage.uri}/{OVERVIEW}")
-    if HTML in study.storage.files():
+    if HTML in names:
         session.say(f"Report:  {study.storage.uri}/{HTML}")
     if tracker is not None:
         at = "" if is_file(tracker.uri) else f"  # {tracker.uri}, experiment {tracker.experiment!r}"

@@ -382,6 +382,22 @@ def test_tables_that_cannot_be_written_do_not_hide_the_rest(sweep, statuses, mon
     assert statuses()["norms"] == "FINISHED"
 
 
+def test_storage_that_is_away_at_the_end_is_told(sweep, monkeypatch):
+    def away(*_: object, **__: object) -> None:
+        raise OSError("connection refused")
+
+    def train_all_and_lose_it(study) -> None:
+        train_all(study)
+        study.flush()
+        for name in ("read", "write", "files", "folders", "delete"):
+            monkeypatch.setattr(Storage, name, away)
+
+    code, output = sweep(train_all_and_lose_it)
+    assert code == 0
+    assert "The tables cannot be written (connection refused); the same command writes" in output
+    assert "Results: " in output
+
+
 def test_every_trial_that_fails_is_no_verdict(sweep, statuses):
     def failing(study) -> None:
         while (planned := study.next_trial()) is not None:
