@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raygan.checkpoints import load_or_other
 from raygan.folder import EXTREMES, final_losses, final_picture, final_result
+from raygan.retries import patiently
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job
@@ -30,7 +31,7 @@ SHOWN = 16
 
 
 def make_test(final_job: FinalJob) -> dict[str, Any]:
-    """Make one test; returns what is written.
+    """Make one test; returns what is written. Waits while the storage is full or away.
 
     Raises :class:`~raygan.errors.RayganError` if images or checkpoint cannot be used.
     """
@@ -40,7 +41,8 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
     trial = Storage(final_job.job.folder)
     note = Notes(trial, generator)
     note(0.0)
-    state, images, replaced = load_generator(generator, final_job.job)
+    what = f"{trial.uri} cannot be reached"
+    state, images, replaced = patiently(lambda: load_generator(generator, final_job.job), what)
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
@@ -67,7 +69,7 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
         "asked": asdict(config),
     }
     for which in generator.which:
-        _write(trial, which, test, held_out, result)
+        patiently(lambda name=which: _write(trial, name, test, held_out, result), what)  # type: ignore[misc]
     note.remove()
     return result
 

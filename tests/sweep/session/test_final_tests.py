@@ -341,6 +341,26 @@ def test_progress_that_cannot_be_written_fails_no_test(study, jobs, monkeypatch)
     assert final_making.make_test(jobs()[0])["loss"] > 0
 
 
+def test_storage_that_is_away_is_waited_for(study, jobs, monkeypatch):
+    monkeypatch.setattr("raygan.retries.SHORTEST_PATIENCE", 0.0)
+    all_jobs, away = jobs(), ["checkpoint", "result", "result"]
+
+    def fails_at_first(function, what):
+        def called(*arguments):
+            if what in away:
+                away.remove(what)
+                raise OSError("connection refused")
+            return function(*arguments)
+
+        return called
+
+    for name, what in (("load_generator", "checkpoint"), ("_write", "result")):
+        monkeypatch.setattr(final_making, name, fails_at_first(getattr(final_making, name), what))
+    final_making.make_test(all_jobs[0])
+    assert away == []
+    assert statuses(study.storage, all_jobs)[0] == ("done", 1.0)
+
+
 def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch):
     monkeypatch.setattr(final_making, "make_test", lambda _: 1 / 0)
     assert final.run(jobs()[:1], final_making.Here(), 1, lambda _: None) == 1
