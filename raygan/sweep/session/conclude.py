@@ -373,8 +373,10 @@ def _say_where(session: Session, study: Study, tracker: Tracker | None) -> None:
     session.say(f"Spent:   {describe_spent(study)}")
     session.say(f"Results: {study.storage.uri}/{RESULTS}")
     names: list[str] = []
+    lacks = True
     with contextlib.suppress(OSError):  # it may be away now
         names = study.storage.files()
+        lacks = stored_sweep.is_unsynced(study.storage)
     if OVERVIEW in names:
         session.say(f"Picture: {study.storage.uri}/{OVERVIEW}")
     if HTML in names:
@@ -382,7 +384,7 @@ def _say_where(session: Session, study: Study, tracker: Tracker | None) -> None:
     if tracker is not None:
         at = "" if is_file(tracker.uri) else f"  # {tracker.uri}, experiment {tracker.experiment!r}"
         session.say(f"MLflow:  {command_of('ui', study.storage)}{at}")
-    elif stored_sweep.is_unsynced(study.storage):
+    elif lacks:
         session.warn(f"MLflow:  not copied (--offline); run: {command_of('sync', study.storage)}")
     else:
         session.say("MLflow:  not asked (--offline)")
