@@ -42,7 +42,7 @@ EXIT_INTERRUPTED = 130
     "SQLite in the storage folder.",
 )
 def sync(sweep: Storage, spec: SweepSpec, address: str | None) -> None:
-    """Copy the sweep NAME to MLflow: all that is stored and that MLflow lacks.
+    """Copy what MLflow lacks of the sweep NAME.
 
     For a sweep that was run with --offline, or whose MLflow did not answer until its end. What
     MLflow has is not copied again. A sweep that is running is refused. If the sweep uses your own
@@ -93,8 +93,8 @@ def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | No
         copied, ended = conclude.sync(study, tracker, prepared, lambda text: tell(text, "yellow"))
     if not copied:
         problem = tracker.last_error or f"it is too slow: behind by {tracker.behind}"
-        raise TrackingError(f"MLflow at {tracker.uri} lacks results of {spec.name!r}: {problem}; "
-                            "then run the same command again")  # fmt: skip
+        raise TrackingError(f"MLflow at {tracker.uri} lacks results of {spec.name!r}: {problem}. Run "
+                            "the same command again; it copies the rest")  # fmt: skip
     tell("MLflow has all that is stored of this sweep.", "green")
     if not ended:
         tell("The sweep has not ended: its command resumes it, and then copies the rest, too.")

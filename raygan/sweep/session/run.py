@@ -111,7 +111,9 @@ def _run(session: Session) -> int:
         return show_again(session, study, tracker, known)
     if tracker is None:
         later = command_of("sync", sweep)
-        session.warn(f"Nothing is copied to MLflow (--offline). When it has ended, run: {later}")
+        session.warn(
+            f"Nothing is copied to MLflow (--offline). When the sweep has ended, run: {later}"
+        )
     with _or_offline():
         if tracker is not None:
             tracker.connect()
