@@ -208,6 +208,7 @@ def test_no_node_comes_or_stays_for_trials_that_have_failed_or_were_interrupted(
     wait_until(lambda: seen.empty, "no node is left")
 
 
+@pytest.mark.soak
 def test_cluster_without_autoscaler_is_named(server, sweep):
     made = sweep(
         "alone", tracking={"uri": server}, scale={**GROWS, "gpus_per_worker": 1.0}

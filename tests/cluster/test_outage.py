@@ -6,11 +6,14 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.clusters import free_port, logged_steps, mlflow_runs, serve, stop, wait_until
 
 OUTAGE = 60
 
 
+@pytest.mark.soak
 def test_outage_loses_and_repeats_nothing(cluster, sweep, tmp_path):
     port = free_port()
     uri = f"http://127.0.0.1:{port}"

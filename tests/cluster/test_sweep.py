@@ -110,10 +110,3 @@ def test_store_in_a_file_is_refused_on_two_nodes(cluster, sweep):
         stop(node)
     assert "the cluster has 2 nodes, but MLflow's store sqlite:///" in output
     assert "MLFLOW_TRACKING_URI" in output
-
-
-def test_server_that_is_down_is_named_before_anything_runs(sweep):
-    uri = f"http://127.0.0.1:{free_port()}"
-    output = sweep("down", tracking={"uri": uri}).run(code=2)
-    assert f"MLflow at {uri} cannot be used" in output
-    assert "started (trial" not in output

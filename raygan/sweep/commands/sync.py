@@ -93,8 +93,10 @@ def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | No
         copied, ended = conclude.sync(study, tracker, prepared, lambda text: tell(text, "yellow"))
     if not copied:
         problem = tracker.last_error or f"it is too slow: behind by {tracker.behind}"
-        raise TrackingError(f"MLflow at {tracker.uri} lacks results of {spec.name!r}: {problem}. Run "
-                            "the same command again; it copies the rest")  # fmt: skip
+        raise TrackingError(
+            f"MLflow at {tracker.uri} lacks results of {spec.name!r}: {problem}. Run the same command "
+            "again; it copies the rest"
+        )
     tell("MLflow has all that is stored of this sweep.", "green")
     if not ended:
         tell("The sweep has not ended: its command resumes it, and then copies the rest, too.")

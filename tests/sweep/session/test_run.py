@@ -206,7 +206,10 @@ def test_offline_sweep_asks_no_mlflow_and_says_how_to_copy_it(sweep, tmp_path, m
     code, output = sweep(train_all, AWAY, offline=True)
     command = f"raygan sync norms --storage {tmp_path}"
     assert code == 0
-    assert f"Nothing is copied to MLflow (--offline). When it has ended, run: {command}" in output
+    assert (
+        f"Nothing is copied to MLflow (--offline). When the sweep has ended, run: {command}"
+        in output
+    )
     assert f"MLflow:  not copied (--offline); run: {command}" in output
     assert "raygan ui" not in output
     assert state.is_unsynced(Storage(str(tmp_path / "norms")))
