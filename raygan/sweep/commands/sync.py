@@ -94,8 +94,8 @@ def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | No
     if not copied:
         problem = tracker.last_error or f"it is too slow: behind by {tracker.behind}"
         raise TrackingError(
-            f"MLflow at {tracker.uri} lacks results of {spec.name!r}: {problem}. Run the same command "
-            "again; it copies the rest"
+            f"MLflow at {tracker.uri} lacks results of {spec.name!r}: {problem}. Run the same "
+            "command again; it copies the rest"
         )
     tell("MLflow has all that is stored of this sweep.", "green")
     if not ended:
