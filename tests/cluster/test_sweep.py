@@ -11,7 +11,6 @@ from tests.clusters import (
     LONGER,
     LOSS,
     TRIALS,
-    free_port,
     logged_steps,
     mlflow_runs,
     stop,
