@@ -385,6 +385,26 @@ def test_tables_that_cannot_be_written_do_not_hide_the_rest(sweep, statuses, mon
     assert statuses()["norms"] == "FINISHED"
 
 
+@pytest.mark.parametrize("asked", ["for final tests", "for the lock"])
+def test_storage_that_is_away_while_a_sweep_starts_is_named(sweep, monkeypatch, asked):
+    if asked == "for final tests":
+        sweep(train_all)
+        calls, owner, name = [None], running.final_tests, "due"
+    else:
+        calls, owner, name = [], Lock, "confirm"
+    whole = getattr(owner, name)
+
+    def away(*arguments):
+        calls.append(None)
+        if len(calls) == 2:
+            raise OSError("connection refused")
+        return whole(*arguments)
+
+    monkeypatch.setattr(owner, name, away)
+    with pytest.raises(ConfigError, match=r"cannot be written or read \(connection refused\)"):
+        sweep(lambda _: pytest.fail("nothing may be trained"))
+
+
 def test_storage_that_is_away_at_the_end_is_told(sweep, monkeypatch):
     def away(*_: object, **__: object) -> None:
         raise OSError("connection refused")
