@@ -10,6 +10,7 @@ import json
 import math
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raygan.checkpoints import load_or_other
@@ -69,7 +70,7 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
         "asked": asdict(config),
     }
     for which in generator.which:
-        patiently(lambda name=which: _write(trial, name, test, held_out, result), what)  # type: ignore[misc]
+        patiently(partial(_write, trial, which, test, held_out, result), what)
     note.remove()
     return result
 
