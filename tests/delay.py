@@ -31,7 +31,7 @@ def delayed(port: int, seconds: float) -> Iterator[int]:
             process.terminate()
 
 
-async def _serve(port: int, seconds: float) -> None:
+async def _serve(port: int, seconds: float, listens: int) -> None:
     async def meet(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         await asyncio.sleep(seconds)
         try:
@@ -74,11 +74,12 @@ async def _serve(port: int, seconds: float) -> None:
             pass
         to_client.close()
 
-    proxy = await asyncio.start_server(meet, "127.0.0.1", 0)
+    proxy = await asyncio.start_server(meet, "127.0.0.1", listens)
     print(proxy.sockets[0].getsockname()[1], flush=True)
     async with proxy:
         await proxy.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))
+    # the port that it listens at: by default, a free one
+    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2]), int([*sys.argv, "0"][3])))

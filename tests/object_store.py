@@ -36,6 +36,8 @@ class ObjectStore(ThreadingHTTPServer):
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.failures = 0
         """So many requests more are answered with 503."""
+        self.full = False
+        """Whether its disk is full: writes are answered with 507."""
         self.requests: list[str] = []
         """Method and path of each request."""
         self.lock = threading.Lock()
@@ -87,6 +89,7 @@ def store(object_store_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> 
     object_store_server.objects.clear()
     object_store_server.requests.clear()
     object_store_server.failures = 0
+    object_store_server.full = False
     return object_store_server
 
 
@@ -124,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.failures -= fails
         if fails:
             self._error(503, "SlowDown")
-        return not fails
+            return False
+        if self.server.full and self.command in ("PUT", "POST") and "delete" not in self.query:
+            self._error(507, "XMinioStorageFull")
+            return False
+        return True
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -134,7 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
         else:
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            size = int(self.headers.get("Content-Length") or 0)
+            data = self.rfile.read(size)
+            if len(data) < size:  # it would be stored as if it were whole
+                raise ConnectionError("the connection was cut within a request")
         if "aws-chunked" not in self.headers.get("Content-Encoding", ""):
             return data
         plain, rest = b"", data
