@@ -84,7 +84,6 @@ CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
 """Ray Train's list of checkpoints, in the trials of earlier versions."""
 OF_RAY_TRAIN = ".validate_storage_marker"
 _CHECKPOINT_FOLDER = "checkpoint_"  # as Ray Train names them
-_OWN_FOLDER = re.compile(r"checkpoint_\d{9,}_[0-9a-f]+")
 _CHECKPOINT = re.compile(r"step-(\d{9,})\.pt")
 FINAL = "final"
 EXTREMES = ("hardest", "easiest")
@@ -158,11 +157,6 @@ def checkpoint_folder(step: int, token: str) -> str:
 def is_checkpoint_folder(name: str) -> bool:
     """Whether a folder of a trial is named as those of checkpoints are."""
     return name.startswith(_CHECKPOINT_FOLDER)
-
-
-def is_earlier_checkpoint_folder(name: str) -> bool:
-    """Whether Ray Train has named the folder of a checkpoint, as in earlier versions."""
-    return is_checkpoint_folder(name) and not _OWN_FOLDER.fullmatch(name)
 
 
 def checkpoint_file(step: int) -> str:

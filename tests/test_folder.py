@@ -77,9 +77,6 @@ def test_no_file_is_taken_for_another():
     assert folder.step_of_picture("samples", "samples-000000020.png") == 20
     assert folder.step_of_picture("samples", "samples-000000020.webp") == 20
     assert folder.step_of_picture("samples", "samples-000000020.webp.0.tmp") is None
-    assert folder.is_earlier_checkpoint_folder("checkpoint_2026-01-01_00-00-00.000000")
-    assert not folder.is_earlier_checkpoint_folder(folder.checkpoint_folder(20, "0a"))
-    assert not folder.is_earlier_checkpoint_folder(folder.IMAGES)
     assert folder.step_of_picture("samples", "reconstructions-000000020.png") is None
     assert folder.is_checkpoint_folder(folder.checkpoint_folder(20, "0a"))
     assert not folder.is_checkpoint_folder(folder.IMAGES)

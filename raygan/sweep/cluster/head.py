@@ -5,6 +5,7 @@ Nothing can be done without it, and Ray 2.60 would end the process after a minut
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -32,14 +33,14 @@ class HeadWatch:
 
     def __init__(self, last: Callable[[], object]) -> None:
         self._last = last
-        self._silent = 0.0
+        self._silent, self._known = 0.0, False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="head", daemon=True)
 
     def start(self) -> None:
-        """Begin; does nothing where the head cannot be asked even now."""
-        if ray_quirks.head_answers():
-            self._thread.start()
+        """Begin to look; a head that has never answered cannot be asked, and is not watched."""
+        self._known = ray_quirks.head_answers()
+        self._thread.start()
 
     def stop(self) -> None:
         """It may be lost from now on."""
@@ -52,7 +53,7 @@ class HeadWatch:
 
         For an error of Ray's that may come from that.
         """
-        while self._thread.is_alive() and not ray_quirks.head_answers():
+        while self._known and self._thread.is_alive() and not ray_quirks.head_answers():
             time.sleep(LOOK_SECONDS)
 
     def is_lost(self, passed: float, *, answers: bool) -> bool:
@@ -66,6 +67,9 @@ class HeadWatch:
         while not self._over.wait(LOOK_SECONDS):
             answers = ray_quirks.head_answers()
             before, looked = looked, time.monotonic()
+            self._known = self._known or answers
+            if not self._known:
+                continue
             if self.is_lost(looked - before, answers=answers) and not self._over.is_set():
                 self._end()
                 return
@@ -76,7 +80,8 @@ class HeadWatch:
             "it is lost, or it cannot be reached from here. Once a cluster answers, old or new, "
             "run the same command again: a sweep resumes if its storage is the same."
         )
-        print(said, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a log on a full disk
+            print(said, file=sys.stderr, flush=True)
         try:
             self._last()
         except Exception as error:

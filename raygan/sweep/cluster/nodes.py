@@ -23,7 +23,9 @@ LOOK_SECONDS = 2.0
 GIVE_UP_SECONDS = 45.0
 """A request for which the autoscaler starts no node in this time can never be met."""
 DEAD_SECONDS = 30.0
-"""An autoscaler that has reported nothing for so long has died: usually it reports every 5 s."""
+"""An autoscaler that has reported nothing for so long may have died: usually it reports every 5 s."""
+GIVE_UP_DEAD_SECONDS = 300.0
+"""It is waited for so long: a cloud that is slow to answer may keep it silent."""
 PATIENCE_SECONDS = 30.0
 """Trials whose workers take longer to start are said to wait, if the cluster says so, too."""
 AGAIN_SECONDS = 60.0
@@ -57,7 +59,9 @@ def _wait(scale: Scale, say: Say) -> None:
             told = autoscaler.ask()
             if told.failures or (told.coming and group.id.hex() not in told.refused):
                 answered = time.monotonic()
-            elif time.monotonic() - answered > GIVE_UP_SECONDS:
+            elif time.monotonic() - answered > (
+                GIVE_UP_DEAD_SECONDS if _is_dead(told) else GIVE_UP_SECONDS
+            ):
                 raise ResourceError(tune.too_small(scale, tune.alive(), _never(told)))
             words.say(
                 f"waiting for resources: one trial asks for {tune.asks(scale)}",
@@ -86,8 +90,13 @@ class Autoscaler:
         return told
 
 
+def _is_dead(told: Scaling) -> bool:
+    """Whether there was an autoscaler that reports nothing any more."""
+    return bool(told.mark) and not told.alive
+
+
 def _never(told: Scaling) -> str:
-    if told.mark and not told.alive:
+    if _is_dead(told):
         return f"the autoscaler, which could add one, {_DEAD}; start the cluster again, or"
     if not told.alive:
         return "no autoscaler is running on this cluster to add one; start it with one, or"
@@ -110,7 +119,7 @@ def _answer(told: Scaling, *, refused: bool) -> str:
         return f"the autoscaler cannot start nodes ({shown(told.failures[-1])}) and tries again"
     if not told.alive:
         dead = f"the autoscaler {_DEAD}"
-        return dead if told.mark else "no autoscaler is running on this cluster"
+        return dead if _is_dead(told) else "no autoscaler is running on this cluster"
     if refused:
         return (
             "the autoscaler adds no node for them: no node type is large enough, or its limit of "

@@ -45,8 +45,8 @@ def run_trial(config: dict[str, Any]) -> None:
         TrainingFailedError,
     )
 
-    from raygan.checkpoints import checkpoint_folders, found_in
-    from raygan.folder import CHECKPOINT_LIST, is_earlier_checkpoint_folder
+    from raygan.checkpoints import find_checkpoints
+    from raygan.folder import CHECKPOINT_LIST
     from raygan.retries import patiently
     from raygan.storage import Storage
 
@@ -80,14 +80,13 @@ def run_trial(config: dict[str, Any]) -> None:
         ).fit()
 
     what = f"{home.uri} cannot be reached"
+    # Ray Train knows of no checkpoint. An earlier version told it of some, and it could not start
+    # once they are removed
+    patiently(lambda: home.delete(CHECKPOINT_LIST), what)
 
     def newest_step() -> int:
-        folders = patiently(lambda: checkpoint_folders(home), what)
-        if any(map(is_earlier_checkpoint_folder, folders)):
-            # Ray Train knows of no checkpoint. An earlier version told it of some, and it could not
-            # start once they are removed
-            patiently(lambda: home.delete(CHECKPOINT_LIST), what)
-        return max([step for step, _ in found_in(folders)] + [relayed.newest])
+        steps = patiently(lambda: [step for step, _ in find_checkpoints(home)], what)
+        return max([*steps, relayed.newest])
 
     reason = _until_it_fails(
         fit, newest_step, TrainingFailedError, lambda: _wait_for(home), relayed.notes.append

@@ -83,11 +83,16 @@ def connect(
 
 def disconnect() -> None:
     """Leave the cluster, or end what :func:`connect` has started."""
+    need_head_no_more()
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def need_head_no_more() -> None:
+    """Nothing but :func:`disconnect` is left to do: the head node may be lost from now on."""
     if _Joined.head is not None:
         _Joined.head.stop()
         _Joined.head = None
-    if ray.is_initialized():
-        ray.shutdown()
 
 
 def wait_for_head() -> None:
@@ -286,9 +291,11 @@ class _Callback(_Adapter, tune.Callback):
     def __init__(self, study: Study) -> None:
         self._study = study
         self._due = 0.0
+        self._failed: list[Trial] = []
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         self._study.tick()
+        self._settle()
         if time.monotonic() >= self._due:
             ray_quirks.free_leftovers()
             self._due = time.monotonic() + FREE_SECONDS
@@ -302,8 +309,22 @@ class _Callback(_Adapter, tune.Callback):
         self._study.ended(_trial_id(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
-        if not ray_quirks.head_answers():  # with it, all drivers are lost: no fault of a trial
-            return
+        self._failed.append(trial)
+        self._settle()
+
+    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
+        if self._failed:
+            wait_for_head()
+            self._settle()
+
+    def _settle(self) -> None:
+        """Tell the study of trials that have failed, once the head node answers: with a lost one,
+        all drivers are lost, which is no fault of a trial."""
+        if self._failed and ray_quirks.head_answers():
+            while self._failed:
+                self._tell(self._failed.pop(0))
+
+    def _tell(self, trial: Trial) -> None:
         try:
             error = trial.get_error()
         except OSError:  # it lies in the storage, which may be away; to raise would end the sweep

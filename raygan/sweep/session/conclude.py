@@ -40,7 +40,7 @@ from raygan.sweep.session.terminal import command_of
 from raygan.sweep.study import registered, stored_sweep
 from raygan.sweep.study.gather import make_report
 from raygan.sweep.study.prepared import Prepared
-from raygan.sweep.study.study import Study, outcomes
+from raygan.sweep.study.study import FLUSH_SECONDS, Study, outcomes
 from raygan.tracking.context import Status, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import Ending
@@ -75,24 +75,25 @@ def tell_interrupted(study: Study, tracker: Tracker) -> None:
             tracker.update(record, ended=True)
 
 
-def close_interrupted(study: Study, tracker: Tracker | None) -> bool:
-    """Save what is known, and close all of the sweep's runs in MLflow; returns whether it has
-    everything.
+def close_interrupted(
+    study: Study, tracker: Tracker | None, seconds: float = GRACE_SECONDS
+) -> bool:
+    """Save what is known, within ``seconds``, and close all of the sweep's runs in MLflow.
 
-    Both at the same time: neither waits for the other.
+    Returns whether MLflow has everything. Both at the same time: neither waits for the other.
     """
     if tracker is None:
-        study.flush(GRACE_SECONDS)
+        study.flush(seconds)
         return False
     tell_interrupted(study, tracker)
-    study.flush(GRACE_SECONDS)
+    study.flush(seconds)
     return tracker.close("KILLED")
 
 
 def cluster_lost(session: Session) -> None:
     """Save what is known when the cluster's head node is lost: this process is about to end."""
     if session.signals.at_once is not None:
-        session.signals.at_once()
+        session.signals.at_once(FLUSH_SECONDS)
     before = stored_sweep.summary(session.sweep)
     content = {**before, "exit_code": EXIT_LOST, "finished": False}
     session.sweep.write(SUMMARY, json.dumps(content, indent=1).encode())

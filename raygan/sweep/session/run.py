@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -136,7 +136,7 @@ def _run(session: Session) -> int:
         hashes = [entry.sha256 for entry in plans]
         tracker.open(prepared.id, stored_sweep.dump(spec), tags, hashes)
         Behind(tracker, session.console).start()
-    session.signals.at_once = lambda: close_interrupted(study, tracker)
+    session.signals.at_once = partial(close_interrupted, study, tracker)
     try:
         if tracker is not None:
             catch_up(study, tracker)
@@ -150,6 +150,7 @@ def _run(session: Session) -> int:
                 tune.run(study, jobs, at_once, asking)
             study.flush()
         _test(session, study, prepared, at_once)
+        tune.need_head_no_more()
         return finish(session, study, tracker, prepared)
     except BaseException as error:
         if isinstance(error, Exception):  # perhaps it comes from a lost cluster
@@ -172,8 +173,11 @@ def _keep_last(session: Session, study: Study, asking: LastCheckpoints, seconds:
         return [trial for trial, until in counted.items() if until is not None]
 
     if count := len(running()):
-        session.say(f"Stopping: {count} trials write a last checkpoint, for at most {seconds:g} s. "
-                    "A second Ctrl-C or SIGTERM ends the sweep at once.")  # fmt: skip
+        with suppress(OSError):  # a log on a full disk must not cost the checkpoints
+            session.say(
+                f"Stopping: {count} trials write a last checkpoint, for at most {seconds:g} s. "
+                "A second Ctrl-C or SIGTERM ends the sweep at once."
+            )
     if left := asking.ask(running, seconds, session.signals.again):
         session.warn(f"{len(left)} trials have not written a last checkpoint in time. They resume "
                      "from the one before it.")  # fmt: skip

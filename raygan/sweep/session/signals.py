@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -34,7 +35,7 @@ class StopSignals:
         """Set by a second signal."""
         self.last_checkpoints: Callable[[float], object] | None = None
         """Asks the workers for a last checkpoint and waits for it, at most for so many seconds."""
-        self.at_once: Callable[[], object] | None = None
+        self.at_once: Callable[..., object] | None = None
         """Called on a thread of its own: after the last checkpoints, or where time is short, at the
         same time. Tune takes seconds to end its trials."""
         self._asked = False
@@ -95,7 +96,8 @@ class StopSignals:
         if not self._ended.wait(PATIENCE):
             said = f"stopped: Ray did not stop within {PATIENCE:g} s"
             said += "; the same command resumes the sweep"
-            print(said, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a log on a full disk
+                print(said, file=sys.stderr, flush=True)
             os._exit(self.exit_code)
 
     def _keep(self, seconds: float) -> None:

@@ -103,13 +103,47 @@ def test_an_error_that_comes_from_a_silent_head_waits_for_the_watch(node: Head) 
     watch.wait()
 
 
-def test_a_cluster_that_cannot_be_asked_is_not_watched(node: Head) -> None:
+def test_a_cluster_that_cannot_be_asked_is_not_watched(
+    node: Head, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
     node.answers = False
     watch = HeadWatch(print)
     watch.start()
-    assert not watch._thread.is_alive()
     watch.wait()
     watch.stop()
+    assert ended == []
+
+
+def test_a_head_that_is_slow_at_first_is_watched_all_the_same(
+    node: Head, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
+    node.answers = False
+    watch = HeadWatch(print)
+    watch.start()
+    node.answers = True
+    while not watch._known:
+        time.sleep(0.001)
+    node.answers = False
+    watch._thread.join(PATIENCE)
+    assert ended == [EXIT_LOST]
+
+
+def test_an_output_that_cannot_be_written_keeps_nothing_from_being_saved(
+    node: Head, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
+    monkeypatch.setattr("builtins.print", full)
+    saved: list[str] = []
+    watch = HeadWatch(lambda: saved.append("all"))
+    watch.start()
+    node.answers = False
+    watch._thread.join(PATIENCE)
+    assert (saved, ended) == (["all"], [EXIT_LOST])
 
 
 def test_without_a_cluster_nothing_is_waited_for() -> None:

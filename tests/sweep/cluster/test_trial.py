@@ -86,37 +86,29 @@ def test_other_errors_are_not_caught():
 
 
 @pytest.mark.parametrize(
-    ("folder", "asks"),
-    [(None, 0), ("checkpoint_000000010_0a1b2c3d", 0), ("checkpoint_2026-01-01_00-00-00.000000", 1)],
+    "folder", [None, "checkpoint_000000010_0a1b2c3d", "checkpoint_2026-01-01_00-00-00.000000"]
 )
-def test_ray_trains_list_is_removed_where_an_earlier_version_has_left_one(
-    tmp_path, monkeypatch, folder, asks
-):
+def test_ray_trains_list_that_an_earlier_version_has_left_is_removed(tmp_path, monkeypatch, folder):
+    """Versions before 0.3 told Ray Train of checkpoints that are named as those of today."""
     home = Storage(str(tmp_path / "bn-000"))
     if folder is not None:
         home.write(f"{folder}/step-000000010.pt", b"")
-    if asks:
         home.write("checkpoint_manager_snapshot.json", b"{}")
-    deleted, fits = [], []
+    fits = []
 
     class Trainer:
         def __init__(self, *_: object, **__: object) -> None:
-            fits.append(deleted.copy())
+            fits.append(home.files())
 
         def fit(self) -> None:
             pass
 
-    remove = Storage.delete
-    monkeypatch.setattr(
-        Storage, "delete", lambda self, name: (deleted.append(name), remove(self, name))
-    )
     monkeypatch.setattr(ray, "nodes", list)
     monkeypatch.setattr(ray_quirks, "set_in_environment", lambda _: None)
     monkeypatch.setattr(ray_quirks, "trainer_class", lambda _: Trainer)
     job = Job(trial="bn-000", config={}, folder=home.uri, prepared="", digest="")
     run_trial(job.to_plain())
-    assert fits == [["checkpoint_manager_snapshot.json"] * asks]  # before it starts
-    assert home.files() == []
+    assert fits == [[]]  # before it starts
 
 
 NOTED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
@@ -171,13 +163,27 @@ def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, monkeyp
     assert "--retry-failed" in record.reason
 
 
-def test_no_trial_fails_because_the_head_node_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_quirks, "head_answers", lambda: False)
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_trial_fails_once_the_head_node_answers(tmp_path, monkeypatch, ends):
+    """With a lost head node, all drivers are lost, which is no fault of a trial."""
+    answers: list[bool] = []
+    monkeypatch.setattr(ray_quirks, "head_answers", lambda: bool(answers))
+    monkeypatch.setattr(ray_quirks, "free_leftovers", lambda: None)
+    monkeypatch.setattr(tune, "wait_for_head", lambda: answers.append(True))
     study = Study(spec.validate(parse("name: a", "x")), Storage(str(tmp_path)))
     planned = study.next_trial()
     trial = SimpleNamespace(config={"trial": planned.id}, get_error=lambda: "The actor died.")
-    tune._Callback(study).on_trial_error(0, [], trial)
+    callback = tune._Callback(study)
+    callback.on_trial_error(0, [], trial)
+    callback.on_step_begin(0, [])
     assert study.records[planned.id].outcome is None
+    if ends:  # Tune has nothing else to run
+        callback.on_experiment_end([])
+    else:
+        answers.append(True)
+        callback.on_step_begin(0, [])
+    assert study.records[planned.id].outcome == "failed"
+    assert not study.waiting
 
 
 def test_a_trial_that_does_not_end_after_its_last_evaluation_is_stopped(tmp_path, monkeypatch):
