@@ -23,7 +23,7 @@ LOOK_SECONDS = 2.0
 GIVE_UP_SECONDS = 45.0
 """A request for which the autoscaler starts no node in this time can never be met."""
 DEAD_SECONDS = 30.0
-"""An autoscaler that has reported nothing for so long may have died: usually it reports every 5 s."""
+"""One that has reported nothing for so long may have died: usually it reports every 5 s."""
 GIVE_UP_DEAD_SECONDS = 300.0
 """It is waited for so long: a cloud that is slow to answer may keep it silent."""
 PATIENCE_SECONDS = 30.0
