@@ -78,7 +78,7 @@ AWAY_SECONDS = 60.0
 """For so long after an outage, a sweep's command may say that it cannot start: it has tried."""
 SETTLE_SECONDS = 40.0
 """How long it may take, after a sweep, until its processes have ended."""
-AGAIN = re.compile(r"the same command (sends|writes|makes|tries)")
+AGAIN = re.compile(r"the same command (writes|makes|tries)|MLflow lacks the latest results")
 """What the sweep says if it needs its command once more."""
 STAYS = (
     "ray::IDLE",

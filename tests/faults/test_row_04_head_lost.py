@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,7 +34,7 @@ def kill(cluster: Cluster) -> None:
     assert cluster.head is not None
     head = psutil.Process(cluster.head.pid)
     for process in [head, *head.children(recursive=True)]:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.kill()
 
 

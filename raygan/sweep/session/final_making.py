@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raygan.checkpoints import load_or_other
+from raygan.errors import DataError
 from raygan.folder import EXTREMES, final_losses, final_picture, final_result
-from raygan.retries import patiently
+from raygan.retries import ATTEMPTS, patiently
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job
@@ -43,7 +44,7 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
     note = Notes(trial, generator)
     note(0.0)
     what = f"{trial.uri} cannot be reached"
-    state, images, replaced = patiently(lambda: load_generator(generator, final_job.job), what)
+    state, images, replaced = _loaded(generator, final_job.job, trial, what)
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
@@ -73,6 +74,22 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
         patiently(partial(_write, trial, which, test, held_out, result), what)
     note.remove()
     return result
+
+
+def _loaded(
+    generator: Generator, job: Job, trial: Storage, what: str
+) -> tuple[TrainState, ImageSet, str]:
+    """What :func:`load_generator` returns, once the storage answers.
+
+    Raises :class:`~raygan.errors.DataError` if files cannot be read although it does.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return load_generator(generator, job)
+        except OSError as error:
+            problem = error
+            patiently(trial.probe, what)
+    raise DataError(f"the checkpoint or the images cannot be read: {problem}") from problem
 
 
 def load_generator(generator: Generator, job: Job) -> tuple[TrainState, ImageSet, str]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from raygan import checkpoints
 from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
-from raygan.errors import CheckpointError
+from raygan.errors import CheckpointError, DataError
 from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.judge.final import FinalTest
@@ -359,6 +359,15 @@ def test_storage_that_is_away_is_waited_for(study, jobs, monkeypatch):
     final_making.make_test(all_jobs[0])
     assert away == []
     assert statuses(study.storage, all_jobs)[0] == ("done", 1.0)
+
+
+def test_files_that_cannot_be_read_from_storage_that_answers_are_an_error(jobs, monkeypatch):
+    def missing(*_: object) -> None:
+        raise FileNotFoundError("shard-0.bin")
+
+    monkeypatch.setattr(final_making, "load_generator", missing)
+    with pytest.raises(DataError, match=r"cannot be read: shard-0\.bin"):
+        final_making.make_test(jobs()[0])
 
 
 def test_failed_test_is_known_as_such_until_it_is_made(study, jobs, monkeypatch):
