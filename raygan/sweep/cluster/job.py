@@ -49,7 +49,7 @@ class Job:
     """See :func:`raygan.gan.interval.interval`."""
     gpu_share: float = 0.0
     """Share of a GPU's memory, from 0 to 1, that the images may take part of."""
-    stalled_after: float = 90.0
+    stalled_after: float = 60.0
     """Seconds without progress after which a worker is ended."""
 
     def __post_init__(self) -> None:

@@ -413,7 +413,7 @@ class Scale(Section):
         False, description="the cluster's autoscaler adds nodes for `max_concurrent` trials"
     )
     stalled_after: str = Field(
-        "90s",
+        "60s",
         description="time without progress (90s, 5m, 1h) after which the workers of a trial are "
         "ended; the trial resumes from its last checkpoint. Waiting for the storage does not count",
     )

@@ -145,4 +145,4 @@ def test_a_trial_has_any_number_of_workers_that_share_the_batch():
     spec = sweep("  workers: {min: 2, max: 6}\n", "")
     assert spec.scale.widths(32) == [2, 4]
     assert spec.scale.widths(12) == [2, 3, 4, 6]
-    assert spec.scale.stalled_seconds == 90
+    assert spec.scale.stalled_seconds == 60
