@@ -10,8 +10,9 @@ from typing import Any
 
 NO_MATTER = ("perf/",)
 """Metrics that depend on the time that something took."""
-BY_CHANCE = re.compile(r"/history-\d+\.json$|/images/")
-"""Files that a trial may have or not: raygan writes a picture only if the storage takes it."""
+BY_CHANCE = re.compile(r"/history-\d+\.json$|/images/|^report/.*-samples-\d+\.jpg$")
+"""Files that may be there or not: raygan writes a picture only if the storage takes it, and the
+report shows those that there are."""
 Copied = dict[str, dict[str, list[tuple[int, float]]]]
 """What MLflow has: by trial and metric, each step and value, in the order of the steps."""
 
