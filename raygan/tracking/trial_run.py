@@ -86,9 +86,12 @@ def evaluations_after(record: TrialRecord, step: int) -> list[dict[str, float]]:
 
 
 def is_whole(run: TrialRun, record: TrialRecord) -> bool:
-    """Whether ``run`` has ended with all of ``record``."""
-    outcome = record.outcome or INTERRUPTED
-    return not run.running and run.outcome == outcome and run.logged >= record.step
+    """Whether ``run`` has ended with all of ``record``.
+
+    That of an interrupted trial never surely has: its workers may store pictures after its end.
+    """
+    ended = not run.running and record.outcome is not None and run.outcome == record.outcome
+    return ended and run.logged >= record.step
 
 
 class TrialLog:

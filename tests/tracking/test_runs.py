@@ -199,6 +199,23 @@ def test_a_trial_that_was_ended_before_its_last_pictures_has_the_last_ones_that_
     assert pictured(client) == [10, 60]
 
 
+@pytest.mark.parametrize("later", [False, True])  # with the same stop, or by another command
+def test_pictures_that_are_stored_after_a_stop_are_sent_with_what_is_told_next(
+    client, sweep, opened, later
+):
+    """At once after SIGTERM, MLflow is told of the stop while workers write last checkpoints."""
+    runs, trial = opened(), record(4, of=4)
+    store_pictures(sweep, 10, 20, 30)
+    copy(runs, trial, ended=True)
+    assert pictured(client) == [10, 20, 30]
+    store_pictures(sweep, 40)
+    copy(opened() if later else runs, trial, ended=True)
+    assert pictured(client) == [10, 20, 30, 40]
+    run = client.trial()
+    assert (run.status, run.tags["outcome"], len(run.files)) == ("KILLED", "interrupted", 16)
+    assert run.logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3), (40, 1 / 4)]
+
+
 def test_mlflow_gets_the_very_bytes_that_are_stored(client, sweep, opened, monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it is decoded"))
     store_pictures(sweep, 10)
