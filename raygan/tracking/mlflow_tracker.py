@@ -112,6 +112,7 @@ class Tracker:
         self._copying: Copying[_Change] = Copying(self._copy, self._told, threads)
         self._runs: Runs | None = None
         self._closed: bool | None = None
+        self._closing = threading.Lock()
         self.closed = threading.Event()
         """Set once :meth:`close` has returned."""
         self._ended_trials: set[str] = set()
@@ -222,17 +223,21 @@ class Tracker:
         """Copy the rest and end the parent run. Returns whether everything was copied.
 
         It waits :data:`CLOSE_SECONDS`. With an ``ending``, the time starts again with each change
-        that is copied. A later call copies what was told since, and changes nothing else.
+        that is copied. A later call copies what was told since, and changes nothing else. One
+        on another thread waits for the first, at most twice :data:`CLOSE_SECONDS`.
         """
-        if self._closed is None:
-            try:
+        if not self._closing.acquire(timeout=2 * CLOSE_SECONDS):  # changes, then the parent run
+            return False
+        try:
+            if self._closed is None:
                 self._closed = self._close(status, ending)
-            finally:
-                self.closed.set()
-        elif self._closed:
-            seconds = min(CLOSE_SECONDS, LATE_SECONDS)
-            self._closed = self._copying.close(seconds, extended=False)
-        return self._closed
+            elif self._closed:
+                seconds = min(CLOSE_SECONDS, LATE_SECONDS)
+                self._closed = self._copying.close(seconds, extended=False)
+            return self._closed
+        finally:
+            self._closing.release()
+            self.closed.set()
 
     def _close(self, status: Status, ending: Ending | None) -> bool:
         if not self._copying.close(CLOSE_SECONDS, extended=ending is not None):

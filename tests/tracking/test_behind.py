@@ -19,6 +19,7 @@ from raygan.sweep.session import progress
 from raygan.sweep.session.progress import Behind
 from raygan.tracking import images, mlflow_tracker
 from raygan.tracking.mlflow_tracker import Lag, Tracker, _Change
+from raygan.tracking.runs import Ending
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_runs import record, store_pictures
@@ -224,6 +225,60 @@ def test_an_end_that_is_too_short_says_so_and_a_later_run_copies_the_rest_once(
     assert later.close("KILLED")
     assert client.trial().logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3)]
     assert {run.status for run in client.runs.values()} == {"KILLED"}
+
+
+class Closing(threading.Thread):
+    """Closes a tracker on a thread of its own."""
+
+    def __init__(self, tracker: Tracker, *end: object) -> None:
+        super().__init__(daemon=True)
+        self.tracker, self.end = tracker, end
+        self.result: bool | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.result = self.tracker.close(*self.end)
+
+
+ENDS = [("FINISHED", Ending()), ("KILLED",)]
+
+
+@pytest.mark.parametrize(("first", "second"), [ENDS, ENDS[::-1]])
+def test_of_two_threads_that_close_the_first_decides_the_status_and_the_second_waits(
+    opened, client, first, second
+):
+    tracker = opened()
+    tracker.update(record(2), ended=True)
+    assert client.asked.wait(PATIENCE)
+    deciding = Closing(tracker, *first)
+    until(lambda: tracker._copying._closing)
+    waiting = Closing(tracker, *second)
+    waiting.join(0.05)  # it would be in the middle of it, too
+    assert waiting.result is None
+    client.let.set()
+    for thread in (deciding, waiting):
+        thread.join(PATIENCE)
+        assert thread.result is True
+    assert client.made("set_terminated") == ["KILLED", first[0]]  # the trial, and then the sweep
+    assert client.trial("sweep").status == first[0]
+
+
+def test_a_thread_that_waits_no_longer_for_another_to_close_does_not_end_that_one(
+    opened, client, monkeypatch
+):
+    tracker = opened()
+    for number in range(2 * mlflow_tracker.THREADS):  # some wait for a thread
+        tracker.update(record(2, name=f"wn-{number:05d}"), ended=True)
+    assert client.asked.wait(PATIENCE)
+    whole = Closing(tracker, *ENDS[0])
+    until(lambda: tracker._copying._closing)
+    with monkeypatch.context() as short:
+        short.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.01)
+        assert not tracker.close("KILLED")
+    client.let.set()
+    whole.join(PATIENCE)
+    assert whole.result is True
+    assert client.trial("sweep").status == "FINISHED"
 
 
 def test_a_request_that_is_repeated_has_the_times_of_the_first(opened, client, monkeypatch):
