@@ -93,6 +93,13 @@ class Copying(Generic[C]):
             self._changed.notify_all()
             return True
 
+    def give_up(self, seconds: float) -> None:
+        """Copy nothing more, and wait at most ``seconds`` for what is being copied."""
+        with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+            self._advanced.wait_for(lambda: not self._alive, timeout=seconds)
+
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             key, change, failures = taken
@@ -141,6 +148,7 @@ class Copying(Generic[C]):
                     return key, change, self._failures
                 self._changed.wait(pause if pause > 0 else None)
             self._alive -= 1
+            self._advanced.notify_all()
             return None
 
     def _put_back(self, key: str, change: C) -> None:

@@ -143,17 +143,24 @@ class Tracker:
             return parent and view.link(self._client, self._experiment_id, parent, self._sweep)
 
     def open(
-        self, sweep_id: str, spec_yaml: str, tags: dict[str, str], plans: Sequence[str] = ()
+        self,
+        sweep_id: str,
+        spec_yaml: str,
+        tags: dict[str, str],
+        plans: Sequence[str] = (),
+        *,
+        running: bool = True,
     ) -> None:
         """Find or create the parent run and start copying; raises TrackingError.
 
         ``sweep_id`` identifies the sweep: another one may have the same name and folder. ``tags``:
         of the parent run and of all trials' runs. ``plans``: SHA-256 of the sweep's plan and of its
-        changes; the first and the last become tags of the parent run.
+        changes; the first and the last become tags of the parent run. ``running``: whether the
+        sweep runs now; if not, no run in MLflow does, either.
         """
         with self._named_errors():
             self._runs = self._runs_of(sweep_id)
-            self._runs.open(spec_yaml, tags, plans)
+            self._runs.open(spec_yaml, tags, plans, running=running)
         self._copying.start()
 
     @property
@@ -238,6 +245,12 @@ class Tracker:
         finally:
             self._closing.release()
             self.closed.set()
+
+    def give_up(self, seconds: float) -> None:
+        """Copy nothing more, and wait at most ``seconds`` for what is being copied. Changes no
+        status."""
+        self._copying.give_up(seconds)
+        self.closed.set()
 
     def _close(self, status: Status, ending: Ending | None) -> bool:
         if not self._copying.close(CLOSE_SECONDS, extended=ending is not None):

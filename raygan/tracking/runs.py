@@ -89,24 +89,37 @@ class Runs:
         run = self._find(_SWEEP_TAG, self._id)
         return run and str(run.info.run_id)
 
-    def open(self, spec_yaml: str, tags: dict[str, str], plans: Sequence[str] = ()) -> None:
+    def open(
+        self,
+        spec_yaml: str,
+        tags: dict[str, str],
+        plans: Sequence[str] = (),
+        *,
+        running: bool = True,
+    ) -> None:
         """Find or create the parent run.
 
         ``tags``: of the parent run and of all trials' runs. ``plans``: SHA-256 of the plan and of
-        its changes.
+        its changes. ``running``: whether the sweep runs now. If not, the parent run keeps its
+        status; it is KILLED if it has none until :meth:`close`, which may never come.
         """
         self._tags = {"sweep": self._sweep, **tags}
-        if (found := self._find(_SWEEP_TAG, self._id)) is not None:
+        found = self._find(_SWEEP_TAG, self._id)
+        runs = found is None or found.info.status == "RUNNING"
+        if found is not None:
             self.parent = str(found.info.run_id)
             self._at_parent = {
                 metric.key: (int(metric.step), metric.value)
                 for metric in found.data.to_proto().metrics
             }
-            self._client.update_run(self.parent, status="RUNNING")
         else:
             tags = {_SWEEP_TAG: self._id, **self._tags}
             self.parent = self._create(self._sweep, tags).run_id
             self._asked = True  # a new run has no children
+        if running and not runs:
+            self._client.update_run(self.parent, status="RUNNING")
+        elif runs and not running:
+            self._client.set_terminated(self.parent, "KILLED")
         if plans:
             self._client.set_tag(self.parent, "raygan.plan", plans[0])
         if len(plans) > 1:
@@ -192,7 +205,11 @@ class Runs:
         return TrialRun(str(run.info.run_id))
 
     def _run_of(self, record: TrialRecord, ended: bool) -> TrialRun:
-        """The trial's run, found in MLflow or created; it runs unless the trial has ended."""
+        """The trial's run, found in MLflow or created; it runs unless the trial has ended.
+
+        One that is created for a trial that has ended is KILLED until all of the trial is logged:
+        whatever cuts that off, no run stays open.
+        """
         from mlflow.entities import Param
 
         self._ask_once()
@@ -203,7 +220,10 @@ class Runs:
             run = found and described(found)
         if run is None:
             run = self._create(record.title, self._tags | self._trial_tags(record, key))
-        if not (ended and not run.running):
+            if ended:
+                self._client.set_terminated(run.run_id, "KILLED")
+                run.running = False
+        if run.outcome is None or not ended:
             params = {"cell": record.cell} | _params(record.config)
             missing = [Param(*item) for item in params.items() if item[0] not in run.params]
             self._client.log_batch(run.run_id, params=missing)

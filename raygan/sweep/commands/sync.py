@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +83,8 @@ def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | No
     )
 
     def stop() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        # the main thread, which waits: another one would not wake it
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     # two that copy would make each run twice
     with Lock(sweep, stop=stop, lost=leave, advice=advice):

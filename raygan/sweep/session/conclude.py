@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
 GRACE_SECONDS = 1.0
-"""How long an end at once waits until the records are saved: `ray job stop` kills after 3 s, and
-MLflow needs the rest."""
+"""How long an end at once waits until the records are saved, or until MLflow has what is being
+copied: `ray job stop` kills after 3 s, and MLflow needs the rest."""
 MOST_CAUSES = 20
 """Reasons of failures that are listed, the most frequent ones."""
 
@@ -195,14 +195,20 @@ def _copy(
     versions = stored_sweep.summary(study.storage).get(stored_sweep.VERSIONS)
     tags = {**versions, "data_digest": prepared.digest} if versions else run_tags(prepared.digest)
     plans = [entry.sha256 for entry in registered.entries(study.storage)]
-    tracker.open(prepared.id, stored_sweep.dump(study.spec), tags, plans)
-    catch_up(study, tracker)
-    tell_interrupted(study, tracker)
-    if code is None:
-        copied = tracker.close("KILLED", Ending())
-    else:
-        copied = _close(study, tracker, code, report)
-    _note_synced(study.storage, synced=copied)
+    tracker.open(prepared.id, stored_sweep.dump(study.spec), tags, plans, running=False)
+    _note_synced(study.storage, synced=False)  # whatever ends this process
+    try:
+        catch_up(study, tracker)
+        tell_interrupted(study, tracker)
+        if code is None:
+            copied = tracker.close("KILLED", Ending())
+        else:
+            copied = _close(study, tracker, code, report)
+    except BaseException:  # KeyboardInterrupt, for one
+        tracker.give_up(GRACE_SECONDS)
+        raise
+    if copied:
+        _note_synced(study.storage, synced=True)
     return copied
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,11 @@ from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from raygan.tracking import problems
+from raygan.tracking.copying import Copying
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE
 from tests.tracking.fake_mlflow import FakeClient
+from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_problems import answer  # noqa: F401 - fixture
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\ntrain: {iterations: 20, evaluate_every: 10}\n"
@@ -35,6 +39,13 @@ class Server(FakeClient):
 
     left: int | None = None
     """Requests until then; None: it stays."""
+    sent: Callable[[], None] | None = None
+    """Called with each request that has evaluations, before its effect."""
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()) -> None:
+        if self.sent is not None and any(metric.key == LOSS for metric in metrics):
+            self.sent()
+        super().log_batch(run_id, metrics, params, tags)
 
     def _request(self, method: str, what: object = None) -> None:
         if self.left is not None:
@@ -190,6 +201,104 @@ def test_what_an_outage_cuts_off_is_made_up_for_once(study, server, monkeypatch,
     run(study, *AT)
     assert not state.is_unsynced(study.storage)
     assert logged(server) == logged(whole)
+
+
+def statuses(server: Server) -> dict[str, str]:
+    return {run.name: run.status for run in server.runs.values()}
+
+
+def interrupted(study: Study, server: Server, monkeypatch) -> str:
+    """Run ``raygan sync`` with Ctrl-C while evaluations are sent."""
+    reached = threading.Event()
+    waiting: list[Copying] = []
+
+    def close(self: Copying, *_: object, **__: object) -> bool:
+        assert reached.wait(PATIENCE)
+        waiting.append(self)
+        raise KeyboardInterrupt
+
+    def sent() -> None:
+        server.sent = None
+        reached.set()
+        until(lambda: waiting and waiting[0]._given_up)
+
+    server.sent = sent
+    with monkeypatch.context() as pressed:
+        pressed.setattr(Copying, "close", close)
+        return run(study, *AT, code=130)
+
+
+def cut_off(study: Study, server: Server, monkeypatch) -> str:
+    """Run ``raygan sync`` while the server goes away with the first evaluations."""
+
+    def sent() -> None:
+        server.sent, server.left = None, 0
+        raise ConnectionError("it is away")
+
+    server.sent = sent
+    with monkeypatch.context() as short:
+        short.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 0.02)
+        output = run(study, *AT, code=2)
+    server.left = None
+    return output
+
+
+@pytest.mark.parametrize(
+    ("end", "advice"),
+    [
+        (interrupted, "interrupted: the same command copies the rest"),
+        (cut_off, "Run the same command again; it copies the rest"),
+    ],
+)
+def test_a_copy_that_is_cut_off_leaves_no_run_open(study, server, monkeypatch, end, advice):
+    monkeypatch.setattr("raygan.tracking.mlflow_tracker.THREADS", 1)
+    train(study)
+    train(study)
+    assert advice in end(study, server, monkeypatch)
+    assert state.is_unsynced(study.storage)
+    assert statuses(server)["norms"] == "KILLED"
+    assert len(server.runs) == 2
+    assert "RUNNING" not in statuses(server).values()
+    run(study, *AT)
+    assert not state.is_unsynced(study.storage)
+    assert statuses(server) == dict.fromkeys(("norms", "bn", "wn"), "FINISHED")
+    for name in ("bn", "wn"):
+        assert server.trial(name).logged(LOSS) == POINTS
+        assert server.trial(name).params["cell"] == name
+
+
+@pytest.mark.parametrize("end", [interrupted, cut_off])
+def test_the_parent_run_of_a_sweep_that_has_ended_keeps_its_status_while_it_is_copied_again(
+    study, server, monkeypatch, end
+):
+    train(study)
+    train(study)
+    run(study, *AT)
+    lose(server, "bn")
+    end(study, server, monkeypatch)
+    assert statuses(server) == dict.fromkeys(("norms", "bn", "wn"), "FINISHED")
+    assert state.is_unsynced(study.storage)
+
+
+def lose(server: Server, trial: str) -> None:
+    """Let a trial's run lack its evaluations and its end."""
+    server.trial(trial).tags.pop("outcome")
+    server.trial(trial).metrics.clear()
+
+
+def test_a_parent_run_that_a_killed_sweep_left_open_is_closed_by_a_copy_from_its_begin(
+    study, server
+):
+    train(study)
+    train(study)
+    run(study, *AT)
+    server.trial("norms").status = "RUNNING"
+    lose(server, "bn")
+    seen: list[str] = []
+    server.sent = lambda: seen.append(statuses(server)["norms"])
+    run(study, *AT)
+    assert seen == ["KILLED"]
+    assert statuses(server)["norms"] == "FINISHED"
 
 
 def logged(server: Server) -> dict[str, dict[str, object]]:
