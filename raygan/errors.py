@@ -53,7 +53,7 @@ class ResourceError(RayganError):
 
 
 class LockedError(RayganError):
-    """Another process runs the sweep."""
+    """Another process runs the sweep, or copies it to MLflow."""
 
 
 class TrackingError(RayganError):

@@ -106,8 +106,10 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     alive = holder is not None and _is_alive(sweep, holder)
     now = lock.read(sweep) if alive else None
     signs = None if now is None else now.signs
+    copied = holder is not None and alive and holder.copies
+    runs = alive and not copied
     console.print(text_cell(_who(holder, alive, _is_done(sweep, known))), highlight=False)
-    if (lacks := terminal.not_in_mlflow(sweep, running=alive)) is not None:
+    if not copied and (lacks := terminal.not_in_mlflow(sweep, running=runs)) is not None:
         console.print(text_cell(lacks, MOST_MESSAGE, "yellow"), highlight=False, soft_wrap=True)
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
     table = terminal.text_table(names, ("cell", "by"))
@@ -133,7 +135,7 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     for record in known.values():
         if record.outcome is None:
             loss = f", loss {record.curve[-1][1]:.5f}" if record.history else ""
-            state = _STATES[state_of(record, signs)] if alive else "interrupted"
+            state = _STATES[state_of(record, signs)] if runs else "interrupted"
             sign = (signs or {}).get(record.id)
             heard = "" if sign is None else f", last report {duration(sign)} ago"
             console.print(
@@ -161,18 +163,25 @@ def state_of(record: TrialRecord, signs: Mapping[str, float] | None) -> str:
 @click.command()
 @of_a_sweep
 def stop(sweep: Storage, spec: SweepSpec) -> None:
-    """Stop the sweep NAME cleanly, wherever it runs. Its command resumes it later."""
+    """Stop the sweep NAME cleanly, wherever it runs. Its command resumes it later.
+
+    A `raygan sync` that copies it is stopped, too.
+    """
     holder = lock.read(sweep)
     if holder is None or not _is_alive(sweep, holder):
         click.echo(f"{spec.name} is not running.")
         return
     lock.ask_to_stop(sweep, holder)
-    click.echo(f"Asked {shown(holder)} to stop {spec.name} ...")
+    what = f"copying {spec.name} to MLflow" if holder.copies else spec.name
+    click.echo(f"Asked {shown(holder)} to stop {what} ...")
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         now = lock.read(sweep)
         if now is None or now.token != holder.token:
-            click.echo("Stopped. The same command resumes the sweep.")
+            then = "The same command resumes the sweep."
+            if holder.copies:
+                then = f"To copy the rest: {terminal.command_of('sync', sweep)}"
+            click.echo(f"Stopped. {then}")
             return
         time.sleep(0.5)
     raise RayganError(
@@ -269,11 +278,13 @@ def _is_alive(sweep: Storage, holder: Holder) -> bool:
 
 
 def _who(holder: Holder | None, alive: bool, done: bool) -> str:
+    if alive and holder is not None and holder.copies:
+        return f"{'Done' if done else 'Not running'}; being copied to MLflow by {holder}"
     if alive:
         return f"Running: {holder}"
     if done:
         return "Done."
-    if holder is not None:
+    if holder is not None and not holder.copies:
         return f"Not running: {holder} died. The same command resumes the sweep."
     return "Not running. The same command resumes the sweep."
 

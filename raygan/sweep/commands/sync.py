@@ -87,7 +87,7 @@ def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | No
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     # two that copy would make each run twice
-    with Lock(sweep, stop=stop, lost=leave, advice=advice):
+    with Lock(sweep, stop=stop, lost=leave, advice=advice, copies=True):
         study = Study(spec, sweep, baseline=prepared.baseline)
         where = f"MLflow at {tracker.uri}, experiment {tracker.experiment!r}"
         tell(f"Copying {len(study.records)} trials of {spec.name} to {where} ...")

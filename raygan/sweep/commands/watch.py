@@ -53,6 +53,8 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         not lock.is_of_this_host(holder) or lock.is_alive(sweep, holder)
     )
     who = f"Run by {holder}"
+    copied = holder is not None and alive and holder.copies
+    alive = alive and not copied
     signs = holder.signs if holder is not None and alive else None
     states = {
         record.id: state_of(record, signs) if alive else "interrupted"
@@ -64,8 +66,10 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
+        if copied:
+            who = f"{'Done' if is_done else 'Not running'}; being copied to MLflow by {holder}"
     lines = [text_cell(who, style="dim")]
-    if (lacks := not_in_mlflow(sweep, running=alive)) is not None:
+    if not copied and (lacks := not_in_mlflow(sweep, running=alive)) is not None:
         lines.append(text_cell(lacks, MOST_MESSAGE, "yellow"))
     return Picture(spec, known, states, tests, signs or {}, lines)
 

@@ -43,7 +43,7 @@ _Text = Annotated[str, StringConstraints(max_length=1000)]
 
 @dataclass(frozen=True)
 class Holder:
-    """Who runs a sweep."""
+    """Who runs a sweep, or copies one that does not run to MLflow."""
 
     __pydantic_config__ = stored.STRICT
 
@@ -65,6 +65,8 @@ class Holder:
     signs: dict[stored.Word, stored.Seconds] | None = None
     """By trial whose workers have reported, seconds from its last report to this beat, by the
     holder's own clock: that of whoever reads it may differ. None before the first beat."""
+    copies: bool = False
+    """Whether it only copies what is stored to MLflow: nothing of the sweep runs."""
 
     def __str__(self) -> str:
         job = f", job {self.job}" if self.job else ""
@@ -125,13 +127,14 @@ def leave(holder: Holder) -> None:
 
 
 class Lock:
-    """Held while a sweep runs; to be used as a context manager.
+    """Held while a sweep runs or is copied; to be used as a context manager.
 
     Raises :class:`~raygan.errors.LockedError` if another process, which is alive, holds it. A
     dead one's lock is taken over. On a thread of the lock's, ``stop`` is called when somebody
     asks for it, and ``lost`` when somebody has taken the lock all the same: this process, having
-    been silent for long, was thought dead. ``advice``: what the error tells the user to do; by
-    default, to one who wants to run the sweep. :attr:`signs` may be set to what returns
+    been silent for long, was thought dead. ``advice``: what the error tells the user to do
+    while the sweep runs; by default, to one who wants to run it. ``copies``: that of
+    :class:`Holder`. :attr:`signs` may be set to what returns
     :attr:`Holder.signs`; it is called on that thread.
     """
 
@@ -143,11 +146,13 @@ class Lock:
         stop: Callable[[], None],
         lost: Callable[[Holder], None],
         advice: str | None = None,
+        *,
+        copies: bool = False,
     ) -> None:
         self._sweep, self._stop, self._lost = sweep, stop, lost
+        self._stopping = f"stop it (raygan stop {sweep.name} --storage {sweep.parent})"
         self._advice = advice or (
-            f"wait for it, stop it (raygan stop {sweep.name} --storage {sweep.parent}), or give "
-            "this one another name (--set name=…)"
+            f"wait for it, {self._stopping}, or give this one another name (--set name=…)"
         )
         self._every = BEAT_SECONDS if sweep.is_local else BEAT_SECONDS_REMOTE
         self._mine = Holder(
@@ -159,6 +164,7 @@ class Lock:
             since=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
             token=uuid.uuid4().hex,
             every=self._every,
+            copies=copies,
         )
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
@@ -196,9 +202,11 @@ class Lock:
                 self._sweep.delete(LOCK_FILE)
 
     def _refusal(self, holder: Holder) -> LockedError:
-        return LockedError(
-            f"the sweep in {self._sweep.uri} is being run by {holder}: {self._advice}"
-        )
+        does = "run"
+        advice = self._advice
+        if holder.copies:
+            does, advice = "copied to MLflow", f"wait until it ends, or {self._stopping}"
+        return LockedError(f"the sweep in {self._sweep.uri} is being {does} by {holder}: {advice}")
 
     def beat(self) -> None:
         """Write a sign of life."""

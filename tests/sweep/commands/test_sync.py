@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 
 from raygan import recipe
 from raygan.cli import main
+from raygan.folder import PICTURES
 from raygan.records import LOSS
 from raygan.storage import Storage
 from raygan.sweep.session import conclude
@@ -21,13 +24,15 @@ from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
-from raygan.tracking import problems
+from raygan.tracking import images, problems
 from raygan.tracking.copying import Copying
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE
+from tests.object_store import store  # noqa: F401 - fixture
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_problems import answer  # noqa: F401 - fixture
+from tests.tracking.test_runs import store_pictures
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\ntrain: {iterations: 20, evaluate_every: 10}\n"
 DATA = Prepared(id="id", digest="d", baseline=0.1)
@@ -294,10 +299,12 @@ def test_a_parent_run_that_a_killed_sweep_left_open_is_closed_by_a_copy_from_its
     run(study, *AT)
     server.trial("norms").status = "RUNNING"
     lose(server, "bn")
-    seen: list[str] = []
-    server.sent = lambda: seen.append(statuses(server)["norms"])
+    seen: list[object] = []
+    server.sent = lambda: seen.extend([statuses(server)["norms"], *told(study)])
     run(study, *AT)
-    assert seen == ["KILLED"]
+    assert seen[0] == "KILLED"
+    for output in seen[1:]:  # the copy says what it is
+        assert "Done; being copied to MLflow by process" in output
     assert statuses(server)["norms"] == "FINISHED"
 
 
@@ -329,23 +336,90 @@ def test_a_sweep_that_is_running_is_refused(study, server):
     assert study.storage.read("lock.json") is None
 
 
+def told(study: Study) -> list[str]:
+    """What ``raygan status`` and ``raygan watch`` say."""
+    where = ["norms", "--storage", study.storage.parent]
+    runs = (CliRunner().invoke(main, [command, *where]) for command in ("status", "watch"))
+    return [" ".join(done.output.split()) for done in runs]
+
+
+def copying(study: Study, stop: Callable[[], None] = lambda: None) -> Lock:
+    """What another ``raygan sync`` holds."""
+    return Lock(study.storage, stop, print, copies=True)
+
+
+def test_status_and_watch_say_that_a_sweep_is_copied_and_that_its_trials_are_interrupted(
+    study, server
+):
+    train(study)
+    train(study, 1)
+    with copying(study) as lock:
+        for _ in range(2):
+            status, watch = told(study)
+            assert "Not running; being copied to MLflow by process" in status
+            assert "wn: interrupted, iteration 10/20" in status
+            assert "Not running; being copied to MLflow by process" in watch
+            assert "1 of 2 trials done, 1 interrupted" in watch
+            for output in (status, watch):
+                assert "lacks" not in output
+                assert " running," not in output
+            lock.beat()
+    study.storage.write("lock.json", json.dumps(asdict(replace(lock._mine, born=1.0))).encode())
+    for output in told(study):  # it was killed
+        assert "Not running" in output
+        assert "resumes the sweep" in output
+        assert "process" not in output
+        assert "MLflow lacks results" in output
+
+
+def test_status_and_watch_say_that_a_sweep_that_is_copied_has_ended(study, server):
+    train(study)
+    train(study)
+    run(study, *AT)
+    with copying(study):
+        for output in told(study):
+            assert "Done; being copied to MLflow by process" in output
+
+
+def test_a_sweep_that_is_copied_is_refused_with_what_to_do(study, server):
+    train(study)
+    with copying(study):
+        output = run(study, *AT, code=2)
+    assert "is being copied to MLflow by process" in output
+    where = f"norms --storage {study.storage.parent}"
+    assert f"wait until it ends, or stop it (raygan stop {where})" in output
+    assert "offline" not in output
+    assert server.requests == []
+
+
+def test_stop_says_what_copies_the_rest(study, monkeypatch):
+    train(study)
+    monkeypatch.setattr("raygan.sweep.session.lock.BEAT_SECONDS", 0.01)
+
+    def stop() -> None:
+        held._released.set()
+        study.storage.delete("lock.json")
+
+    with copying(study, stop) as held:
+        output = CliRunner().invoke(main, ["stop", "norms", "--storage", study.storage.parent])
+    assert output.exit_code == 0, output.output
+    said = " ".join(output.output.split())
+    assert "to stop copying norms to MLflow" in said
+    command = f"raygan sync norms --storage {study.storage.parent}"
+    assert f"Stopped. To copy the rest: {command}" in said
+
+
 def test_status_and_watch_tell_of_a_sweep_that_is_not_in_mlflow_until_it_is(study, server):
     train(study)
     train(study)
-
-    def told() -> list[str]:
-        where = ["norms", "--storage", study.storage.parent]
-        runs = (CliRunner().invoke(main, [command, *where]) for command in ("status", "watch"))
-        return [" ".join(done.output.split()) for done in runs]
-
     command = f"raygan sync norms --storage {study.storage.parent}"
     with Lock(study.storage, lambda: None, print):
-        for output in told():
+        for output in told(study):
             assert f"To copy them, when it has ended: {command}" in output
-    for output in told():
+    for output in told(study):
         assert f"MLflow lacks results of this sweep. To copy them, {command}" in output
     run(study, *AT)
-    for output in told():
+    for output in told(study):
         assert "MLflow" not in output
 
 
@@ -481,3 +555,33 @@ def refused(storage: Path, *arguments: str) -> str:
     assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output
     return " ".join(done.output.split())
+
+
+@pytest.mark.cluster  # a server of objects
+def test_a_sweep_in_object_storage_is_copied_once_with_its_pictures_and_checkpoints(
+    store,  # noqa: F811
+    server,
+):
+    sweep = Storage("s3://bucket/raygan") / "norms"
+    read = spec.validate(parse(f"{SWEEP}storage: s3://bucket/raygan", "x"))
+    state.store(sweep, read, DATA)
+    state.note_synced(sweep, synced=False)
+    study = Study(read, sweep)
+    train(study)
+    train(study, 1)
+    store_pictures(sweep, 10, 20, name="bn-000")
+    sweep.write("trials/bn-000/checkpoint_000000020_a/step-000000020.pt", b"weights")
+    output = run(study, *AT)
+    assert "The sweep has not ended" in output
+    assert "raygan ui" not in output  # it is at the address that was given
+    trial = server.trial("bn")
+    assert trial.logged(LOSS) == POINTS
+    assert (trial.status, server.trial("wn").status) == ("FINISHED", "KILLED")
+    sent = set(trial.files)
+    assert {f"images/{name}" for kind in PICTURES for name in images.names(kind, 20)} <= sent
+    assert "checkpoint/step-000000020.pt" in sent
+    assert not state.is_unsynced(sweep)
+    assert sweep.read("lock.json") is None
+    before = server.content()
+    run(study, *AT)
+    assert server.content() == before
