@@ -28,7 +28,6 @@ from raygan.tracking import images, problems
 from raygan.tracking.copying import Copying
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE
-from tests.object_store import store  # noqa: F401 - fixture
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_problems import answer  # noqa: F401 - fixture
@@ -559,7 +558,7 @@ def refused(storage: Path, *arguments: str) -> str:
 
 @pytest.mark.cluster  # a server of objects
 def test_a_sweep_in_object_storage_is_copied_once_with_its_pictures_and_checkpoints(
-    store,  # noqa: F811
+    store,
     server,
 ):
     sweep = Storage("s3://bucket/raygan") / "norms"
