@@ -136,8 +136,14 @@ def test_row_02_trials_of_a_host_that_is_cut_off_resume_on_another(
         lost = [trial for trial in TRIALS if "two" in made.writers(trial)]
         assert 0 < len(lost) < len(TRIALS)  # each host has room for two
         assert [made.record(trial)["outcome"] for trial in lost] == [None] * len(lost)
+        seen = {trial: len(made.curve(trial)) for trial in lost}
         box.network.cut(box.hosts["two"])
+        cut = time.monotonic()
         try:
+            wait_until(
+                lambda: all(len(made.curve(trial)) > seen[trial] for trial in lost), "it trains"
+            )
+            print(f"{len(lost)} trials evaluate again {time.monotonic() - cut:.0f} s after the cut")
             assert process.wait(400) == 0, made.output
         finally:
             box.boot("two")
