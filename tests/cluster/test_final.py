@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import mlflow.pytorch
+import pytest
 import torch
 from mlflow import MlflowClient
 
@@ -74,6 +75,7 @@ def test_replicates_are_tested_in_the_end(sweep):
     check_mlflow(made, found)
 
 
+@pytest.mark.soak
 def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep):
     made = sweep(
         "finalstop",

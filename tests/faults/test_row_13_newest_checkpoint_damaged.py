@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.clusters import LONGER, Sweep, wait_until
 
 TRIAL = "vanilla-000"
@@ -37,6 +39,7 @@ def test_the_trial_resumes_from_the_one_before_with_the_same_curve(reference, sw
     assert made.curve(TRIAL) == reference.curve(TRIAL)
 
 
+@pytest.mark.soak
 def test_the_trial_resumes_although_the_newest_was_deleted(reference, sweep):
     made = sweep("checkpoint-deleted", grid={"norm": ["vanilla"]}, train=LONGER)
     shutil.rmtree(interrupt(made)[0].parent)
