@@ -66,13 +66,16 @@ def described(run: Run) -> TrialRun:
     metrics, tags = run.data.to_proto().metrics, run.data.tags
     steps = [int(metric.step) for metric in metrics if metric.key in (LOSS, _SEEN)]
     running = run.info.status == "RUNNING"
+    outcome = tags.get("outcome")
+    # the tag comes before the status: what was cut off in between is made up for
+    ended = STATUS_OF.get(None if outcome == INTERRUPTED else outcome) == run.info.status
     return TrialRun(
         run.info.run_id,
         running=running,
         logged=max(steps, default=-1),
         pictured=None,
         shows_images=images.SHOWN_TAG in tags,
-        outcome=None if running else tags.get("outcome"),
+        outcome=outcome if ended else None,
         # evaluations come after the first iteration, and these metrics have step 0
         summary={metric.key: metric.value for metric in metrics if metric.step == 0},
         params=frozenset(run.data.params),
@@ -128,10 +131,10 @@ class TrialLog:
         params = [Param("outcome", outcome)] if final else []
         fresh = self._fresh(summary)
         metrics = as_metrics(fresh, 0)
+        if record.outcome in ("ok", "stopped"):
+            self._log_checkpoint()  # before the tag: a run that has it lacks nothing but its status
         self._client.log_batch(run.run_id, metrics=metrics, params=params, tags=tags)
         run.summary |= fresh
-        if record.outcome in ("ok", "stopped"):
-            self._log_checkpoint()
         self._client.set_terminated(run.run_id, STATUS_OF[record.outcome])
         run.outcome, run.running = outcome, False
         run.params |= {param.key for param in params}

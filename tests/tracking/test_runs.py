@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from raygan.folder import PICTURES, earlier_picture_file, picture_file, trial_fo
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
-from raygan.tracking import images
+from raygan.tracking import images, trial_run
 from raygan.tracking.runs import Ending, Runs
 from tests.tracking.fake_mlflow import FakeClient
 
@@ -344,3 +345,22 @@ def test_mlflow_gets_the_pictures_that_can_be_shown(client, sweep, opened, caplo
     copy(opened(), record(2, of=4))
     assert pictured(client) == [20]
     assert caplog.text.count("damaged picture is not logged to MLflow") == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "known"),
+    [
+        ("ok", "FINISHED", "ok"),
+        ("ok", "KILLED", None),  # cut off between its tag and its status
+        ("ok", "RUNNING", None),
+        ("stopped", "KILLED", "stopped"),
+        ("interrupted", "KILLED", "interrupted"),
+        ("diverged", "KILLED", None),
+    ],
+)
+def test_a_run_has_ended_only_if_its_status_is_that_of_its_outcome(outcome, status, known):
+    data = SimpleNamespace(
+        tags={"outcome": outcome}, params={}, to_proto=lambda: SimpleNamespace(metrics=[])
+    )
+    run = SimpleNamespace(info=SimpleNamespace(run_id="1", status=status), data=data)
+    assert trial_run.described(run).outcome == known
