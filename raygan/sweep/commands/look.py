@@ -277,9 +277,14 @@ def _is_alive(sweep: Storage, holder: Holder) -> bool:
     return lock.is_alive(sweep, holder)
 
 
+def copied_by(holder: Holder, *, done: bool) -> str:
+    """Who copies a sweep, that does not run, to MLflow."""
+    return f"{'Done' if done else 'Not running'}; being copied to MLflow by {holder}"
+
+
 def _who(holder: Holder | None, alive: bool, done: bool) -> str:
     if alive and holder is not None and holder.copies:
-        return f"{'Done' if done else 'Not running'}; being copied to MLflow by {holder}"
+        return copied_by(holder, done=done)
     if alive:
         return f"Running: {holder}"
     if done:

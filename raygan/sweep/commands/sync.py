@@ -21,6 +21,7 @@ from raygan.storage import Storage
 from raygan.sweep.commands.look import of_a_sweep
 from raygan.sweep.session import conclude
 from raygan.sweep.session.lock import Lock, leave
+from raygan.sweep.session.signals import EXIT_SIGINT
 from raygan.sweep.session.terminal import command_of
 from raygan.sweep.spec.sweep_spec import SweepSpec, load
 from raygan.sweep.study import stored_sweep
@@ -28,8 +29,6 @@ from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from raygan.tracking.context import default_uri
 from raygan.tracking.mlflow_tracker import Tracker
-
-EXIT_INTERRUPTED = 130
 
 
 @click.command()
@@ -66,7 +65,7 @@ def sync(sweep: Storage, spec: SweepSpec, address: str | None) -> None:
         _sync(sweep, spec, prepared, address)
     except KeyboardInterrupt:
         click.echo("interrupted: the same command copies the rest", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(EXIT_SIGINT)
 
 
 def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | None) -> None:

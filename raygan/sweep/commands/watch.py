@@ -12,7 +12,7 @@ from rich.live import Live
 from raygan.records import WHOLE, TrialRecord
 from raygan.shown import MOST_MESSAGE, text_cell
 from raygan.storage import Storage
-from raygan.sweep.commands.look import of_a_sweep, state_of
+from raygan.sweep.commands.look import copied_by, of_a_sweep, state_of
 from raygan.sweep.session import final_tests, lock
 from raygan.sweep.session.live import Picture
 from raygan.sweep.session.terminal import not_in_mlflow
@@ -53,8 +53,8 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         not lock.is_of_this_host(holder) or lock.is_alive(sweep, holder)
     )
     who = f"Run by {holder}"
-    copied = holder is not None and alive and holder.copies
-    alive = alive and not copied
+    copied = holder if holder is not None and alive and holder.copies else None
+    alive = alive and copied is None
     signs = holder.signs if holder is not None and alive else None
     states = {
         record.id: state_of(record, signs) if alive else "interrupted"
@@ -66,10 +66,10 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
         who = "Done" if is_done else "Not running; the same command resumes the sweep"
-        if copied:
-            who = f"{'Done' if is_done else 'Not running'}; being copied to MLflow by {holder}"
+        if copied is not None:
+            who = copied_by(copied, done=is_done)
     lines = [text_cell(who, style="dim")]
-    if not copied and (lacks := not_in_mlflow(sweep, running=alive)) is not None:
+    if copied is None and (lacks := not_in_mlflow(sweep, running=alive)) is not None:
         lines.append(text_cell(lacks, MOST_MESSAGE, "yellow"))
     return Picture(spec, known, states, tests, signs or {}, lines)
 

@@ -122,7 +122,8 @@ def ask_to_stop(sweep: Storage, holder: Holder) -> None:
 def leave(holder: Holder) -> None:
     """End this process at once: ``holder`` has taken its lock."""
     # whatever this process would write now, the other one may have written, too
-    print(f"error: this sweep is now run by {shown(holder)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log on a full disk
+        print(f"error: this sweep is now run by {shown(holder)}", file=sys.stderr, flush=True)
     os._exit(2)
 
 

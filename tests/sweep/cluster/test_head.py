@@ -32,7 +32,8 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Head:
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The codes with which the process would have ended."""
+    """The codes with which the process would have ended; silence is not waited for."""
+    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
     codes: list[int] = []
     monkeypatch.setattr(head.os, "_exit", codes.append)
     return codes
@@ -69,7 +70,6 @@ def test_what_there_is_is_saved_and_the_code_tells_it(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
     saved: list[str] = []
 
     def save() -> None:
@@ -106,7 +106,6 @@ def test_an_error_that_comes_from_a_silent_head_waits_for_the_watch(node: Head) 
 def test_a_cluster_that_cannot_be_asked_is_not_watched(
     node: Head, ended: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
     node.answers = False
     watch = HeadWatch(print)
     watch.start()
@@ -118,7 +117,6 @@ def test_a_cluster_that_cannot_be_asked_is_not_watched(
 def test_a_head_that_is_slow_at_first_is_watched_all_the_same(
     node: Head, ended: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
     node.answers = False
     watch = HeadWatch(print)
     watch.start()
@@ -136,7 +134,6 @@ def test_an_output_that_cannot_be_written_keeps_nothing_from_being_saved(
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(head, "LOST_SECONDS", 1e-9)
     monkeypatch.setattr("builtins.print", full)
     saved: list[str] = []
     watch = HeadWatch(lambda: saved.append("all"))

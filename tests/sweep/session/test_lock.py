@@ -189,6 +189,24 @@ def test_one_whose_lock_was_taken_hears_of_it_and_leaves_it(sweep):
     assert lock.read(sweep).token == "other"
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_process_whose_lock_was_taken_ends_even_if_it_cannot_say_so(
+    sweep, monkeypatch, capsys, full
+):
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    codes: list[int] = []
+    monkeypatch.setattr(lock.os, "_exit", codes.append)
+    with Lock(sweep, lambda: None, print):
+        other = lock.read(sweep)
+    if full:
+        monkeypatch.setattr("builtins.print", no_room)
+    lock.leave(other)
+    assert codes == [2]
+    assert ("this sweep is now run by" in capsys.readouterr().err) != full
+
+
 def test_of_two_that_lock_at_once_one_gets_it(sweep, monkeypatch):
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.3)
     barrier, outcomes = threading.Barrier(2), []
