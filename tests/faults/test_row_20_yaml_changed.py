@@ -48,6 +48,7 @@ def test_fresh_starts_the_changed_sweep_beside_it(changed):
     assert new[beside.name].info.run_id != old[changed.name].info.run_id
 
 
+@pytest.mark.soak
 def test_more_trials_and_seeds_are_taken_up_and_said(sweep):
     made = sweep(
         "grows",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raygan.sweep.cluster.trial import WORKER_FAILURES
 from tests.clusters import LONGER, wait_until
 
 TRIAL = "vanilla-000"
 
 
+@pytest.mark.soak
 def test_a_trial_that_makes_progress_is_not_given_up(cluster, reference, sweep):
     made = sweep("killed-often", grid={"norm": ["vanilla"]}, train=LONGER)
     with made.running() as process:
