@@ -61,6 +61,7 @@ def test_each_kind_of_fault_can_be_injected():
 def test_what_differs_from_run_to_run_is_no_difference():
     more = {"tune/experiment_state-2.json": b"", "sweep.yaml.bak": b""}
     more["report/wn-seed1-samples-000000040.jpg"] = b""
+    more["trials/wn-000/final/"] = b""  # a mark of a folder
     other = stored(token="ffffffff", speed=1.0, **more)
     other.pop("trials/wn-000/images/samples-10.png")
     assert differences(results_of(other), results_of(stored())) == []

@@ -31,7 +31,8 @@ class Results:
 
 def results_of(stored: dict[str, bytes]) -> Results:
     """From the files in the folder of a sweep."""
-    kept = [n for n in stored if not (n.startswith("tune/") or n.endswith(".bak"))]
+    # an object that ends with a slash is an empty mark of a folder, which pyarrow may set or not
+    kept = [n for n in stored if not (n.startswith("tune/") or n.endswith((".bak", "/")))]
     found = Results(files=sorted(map(plain_name, kept)))
     for name, data in sorted(stored.items()):
         if match := re.fullmatch(r"trials/([^/]+)/record\.json", name):
