@@ -1,0 +1,1 @@
+"""The tests: a package, since torch-fidelity installs another one of this name."""
