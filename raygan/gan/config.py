@@ -18,6 +18,7 @@ Update = Literal["alternating", "simultaneous"]
 Latent = Literal["normal", "uniform"]
 Decay = Literal["none", "linear", "cosine"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Initialisation = Literal["pytorch", "pytorch-2017"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,10 @@ class TrainConfig:
     """Stride-2 levels; by default as many as bring the longer side below 8."""
     code_size: int = 128
     """Dimensions of the latent code z."""
+    initialisation: Initialisation = "pytorch"
+    """Random weights at the start: ``pytorch``: those of today's PyTorch; ``pytorch-2017``: those
+    of PyTorch in 2017, which the authors used
+    (:func:`raygan.gan.nets.initialisation.as_in_2017`)."""
     latent: Latent = "normal"
     """Distribution of each dimension of z: ``normal``: N(0, 1); ``uniform``: from −1 to 1 (Radford
     et al. 2016)."""

@@ -21,6 +21,7 @@ from raygan.gan.judge.metrics import METRICS
 from raygan.gan.losses import LOSSES
 from raygan.gan.nets.architectures import build
 from raygan.gan.nets.global_batch_norm import synchronize_batch_norm
+from raygan.gan.nets.initialisation import as_in_2017
 from raygan.gan.nets.levels import Shape
 from raygan.gan.optimizers import OPTIMIZERS
 from raygan.gan.steps import Game, Player
@@ -97,6 +98,9 @@ class TrainState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sampling.derive_seed(config.seed, sampling.INIT, 0))
             built = build(config, shape)
+            if config.initialisation == "pytorch-2017":
+                for network in built:
+                    as_in_2017(network)
         generator, discriminator = (
             synchronize_batch_norm(
                 network.to(device).to(memory_format=torch.channels_last), workers, device

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from raygan.gan.nets import layers, rectifiers
 
-EPSILON = 1e-12
-
 
 class WeightNorm(nn.Module):
     """y = γ wᵀx / ‖w‖ + β, by scaling the weight or, as the authors do, the output."""
@@ -26,13 +24,13 @@ class WeightNorm(nn.Module):
         super().__init__()
         self.weight, self.scale, self.bias = ours.weight, ours.scale, ours.bias
         self.kind, self.scaling, self.share = type(ours), scaling, ours.share
-        self.filter_dim = ours.filter_dim
+        self.filter_dim, self.epsilon = ours.filter_dim, ours.epsilon
         self.stride = getattr(ours, "stride", 1)
         self.padding = getattr(ours, "padding", 0)
 
     def inverse_norm(self) -> Tensor:
         dims = [d for d in range(self.weight.dim()) if d != self.filter_dim]
-        inverse = (self.weight.pow(2).sum(dims) / self.share + EPSILON).rsqrt()
+        inverse = (self.weight.pow(2).sum(dims) / self.share + self.epsilon).rsqrt()
         return inverse if self.scale is None else inverse * self.scale
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -6,20 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raygan.gan.nets.kernels import EPSILON
+
 
 class NormalizedAddition(nn.Module):
     """y = (w₀ r + w₁ s) / √(w₀² + w₁²) per channel, of the residue r and the shortcut s.
 
     The weight-normalised addition of arXiv 1704.03971, section 5.1. The weights [2, C] start at
-    (0, 1): y = s. r, s, y: [N, C, H, W].
+    (0, 1): y = s. r, s, y: [N, C, H, W]. ``epsilon`` is added to w₀² + w₁².
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, epsilon: float = EPSILON):
         super().__init__()
+        self.epsilon = epsilon
         self.weight = nn.Parameter(torch.tensor([[0.0], [1.0]]).repeat(1, channels))
 
     def forward(self, residue: Tensor, shortcut: Tensor) -> Tensor:
-        weights = F.normalize(self.weight, dim=0).to(residue.dtype)
+        if self.epsilon > EPSILON:
+            squared = self.weight.square().sum(0).add(self.epsilon)
+            weights = (self.weight * squared.rsqrt()).to(residue.dtype)
+        else:
+            weights = F.normalize(self.weight, dim=0).to(residue.dtype)
         first, second = weights.view(2, 1, -1, 1, 1).unbind()
         return torch.addcmul(residue * first, shortcut, second)
 

@@ -154,23 +154,25 @@ def conv_transpose2d(
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-_EPSILON = 1e-12
+EPSILON = 1e-12
 """Keeps the norm of an all-zero filter away from 0; below float32's resolution for any other."""
 
 
 class _Normalize(torch.autograd.Function):
-    """v = w / ‖w‖ per filter, with ‖w‖² = (Σ w²) / share over the dimensions ``dims``.
+    """v = w / ‖w‖ per filter, with ‖w‖² = (Σ w²) / share + ε over the dimensions ``dims``.
 
     Written out because the composed form reads and writes the weights twice as often.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, dims: tuple[int, ...], share: int) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, dims: tuple[int, ...], share: int, epsilon: float
+    ) -> Tensor:
         if 0 in dims:  # vector_norm is six times as slow as this where memory is not read in order
             squared = weight.square().sum(dim=dims, keepdim=True)
         else:
             squared = torch.linalg.vector_norm(weight, dim=dims, keepdim=True).square_()
-        inverse = squared.div_(share).add_(_EPSILON).rsqrt_()
+        inverse = squared.div_(share).add_(epsilon).rsqrt_()
         unit: Tensor = weight * inverse
         ctx.save_for_backward(unit, inverse)
         ctx.dims, ctx.share = dims, share
@@ -178,20 +180,23 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         unit, inverse = ctx.saved_tensors
         product = grad * unit
         along = product.sum(dim=ctx.dims, keepdim=True).div_(-ctx.share)
         torch.addcmul(grad, unit, along, out=product)  # there already: no fresh memory to touch
-        return product.mul_(inverse), None, None
+        return product.mul_(inverse), None, None, None
 
 
-def normalized(weight: Tensor, dims: tuple[int, ...], share: int) -> Tensor:
-    """``weight`` with filters of unit norm; the norm of a filter: over ``dims``, / √``share``."""
+def normalized(
+    weight: Tensor, dims: tuple[int, ...], share: int, epsilon: float = EPSILON
+) -> Tensor:
+    """``weight`` with filters of unit norm; the norm of a filter: over ``dims``, / √``share``;
+    ``epsilon`` is added to its square."""
     if torch.compiler.is_compiling():  # a compiler writes the passes by itself
         squared = weight.square().sum(dim=dims, keepdim=True)
-        return weight * squared.div(share).add(_EPSILON).rsqrt()
-    unit: Tensor = _Normalize.apply(weight, dims, share)
+        return weight * squared.div(share).add(epsilon).rsqrt()
+    unit: Tensor = _Normalize.apply(weight, dims, share, epsilon)
     return unit
 
 

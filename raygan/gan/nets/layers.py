@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from raygan.gan.nets.kernels import conv2d, conv_transpose2d, normalized
+from raygan.gan.nets.kernels import EPSILON, conv2d, conv_transpose2d, normalized
 from raygan.gan.nets.rectifiers import TPReLU
 
 
@@ -48,7 +48,7 @@ class _WeightNormalized(nn.Module):
     """What the weight-normalised layers share: filters of unit effective norm.
 
     *Strict* (``affine=False``): y = wᵀx / ‖w‖, without scale or bias (equation 6 of the paper).
-    *Affine*: y = γ wᵀx / ‖w‖ + β (equation 4), γ initialised to 1.
+    *Affine*: y = γ wᵀx / ‖w‖ + β (equation 4), γ initialised to 1. ``epsilon`` is added to ‖w‖².
     """
 
     weight: nn.Parameter
@@ -57,10 +57,11 @@ class _WeightNormalized(nn.Module):
     share: int = 1
     """Outputs over which one input's taps are spread: stride_h · stride_w if transposed."""
 
-    def _setup(self, weight: Tensor, filters: int, affine: bool) -> None:
+    def _setup(self, weight: Tensor, filters: int, affine: bool, epsilon: float) -> None:
         self.weight = nn.Parameter(weight)
         self.scale = nn.Parameter(torch.ones(filters)) if affine else None
         self.bias = nn.Parameter(torch.zeros(filters)) if affine else None
+        self.epsilon = epsilon
         self._held: Tensor | None = None
         # none or one TPReLU; the tuple keeps it from being a submodule
         self._rectifier: tuple[TPReLU, ...] = ()
@@ -77,7 +78,7 @@ class _WeightNormalized(nn.Module):
         if self._held is not None:
             return self._held
         dims = tuple(d for d in range(self.weight.dim()) if d != self.filter_dim)
-        unit = normalized(self.weight, dims, self.share)
+        unit = normalized(self.weight, dims, self.share, self.epsilon)
         if self.scale is None:
             return unit
         shape = [1] * self.weight.dim()
@@ -95,10 +96,18 @@ class WeightNormLinear(_WeightNormalized):
 
     filter_dim = 0
 
-    def __init__(self, inputs: int, outputs: int, *, affine: bool = False, gain: float = 1.0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        affine: bool = False,
+        gain: float = 1.0,
+        epsilon: float = EPSILON,
+    ):
         super().__init__()
         bound = gain / math.sqrt(inputs)
-        self._setup(torch.empty(outputs, inputs).uniform_(-bound, bound), outputs, affine)
+        self._setup(torch.empty(outputs, inputs).uniform_(-bound, bound), outputs, affine, epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.effective_weight(), self.bias)
@@ -118,11 +127,12 @@ class WeightNormConv2d(_WeightNormalized):
         stride: int = 1,
         padding: tuple[int, int] = (0, 0),
         affine: bool = False,
+        epsilon: float = EPSILON,
     ):
         super().__init__()
         # borrowed for PyTorch's default initialisation
         weight = nn.Conv2d(inputs, outputs, kernel, bias=False).weight.data
-        self._setup(weight, outputs, affine)
+        self._setup(weight, outputs, affine, epsilon)
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,10 +157,11 @@ class WeightNormConvTranspose2d(_WeightNormalized):
         stride: int = 1,
         padding: tuple[int, int] = (0, 0),
         affine: bool = False,
+        epsilon: float = EPSILON,
     ):
         super().__init__()
         weight = nn.ConvTranspose2d(inputs, outputs, kernel, bias=False).weight.data
-        self._setup(weight, outputs, affine)
+        self._setup(weight, outputs, affine, epsilon)
         self.stride, self.padding, self.share = stride, padding, stride * stride
 
     def forward(self, x: Tensor) -> Tensor:

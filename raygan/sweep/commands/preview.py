@@ -23,7 +23,7 @@ from raygan.report.words import listed
 from raygan.shown import duration, say, text_cell
 from raygan.storage import Storage
 from raygan.sweep.session.terminal import command_of, text_table
-from raygan.sweep.spec import checks, plan, scales
+from raygan.sweep.spec import checks, plan, presets, scales
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks, stored_sweep
@@ -112,6 +112,9 @@ def show_plan(
         f"early stopping: {spec.stopping().rule}; retry of early failures: "
         f"{'none' if spec.warmup is None else f'{spec.warmup.iterations} iterations warm-up'}"
     )
+    if spec.preset is not None:
+        others = presets.differences(spec)
+        tell(f"preset {spec.preset}: {', '.join(others) or 'nothing differs from it'}")
     *firsts, last = scales.described(spec)
     for line in firsts:
         tell(line)

@@ -28,7 +28,7 @@ from raygan.gan.judge.final_config import FinalConfig
 from raygan.gan.judge.metrics import METRICS
 from raygan.recipe import parameters
 from raygan.shown import shown
-from raygan.sweep.spec import checks, dry_pass, yaml_loader
+from raygan.sweep.spec import checks, dry_pass, presets, yaml_loader
 from raygan.sweep.spec.mistakes import explain
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.yaml_sections import (
@@ -68,6 +68,12 @@ class SweepSpec(Section):
         max_length=100,
         description="files with recipes of your own, such as `my_norm.py`; paths are relative to "
         "this file",
+    )
+    preset: str | None = Field(
+        None,
+        description="supplies values of training keys that this file does not give: "
+        f"{', '.join(f'`{name}`' for name in presets.PRESETS)}, as in the published code of the "
+        "paper's authors",
     )
     dataset: Dataset = Dataset()
     grid: Grid = Grid()
@@ -216,6 +222,10 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
     document = _document(path)
     for override in overrides:
         _override(document, override)
+    try:
+        presets.complete(document.data)
+    except ConfigError as error:
+        raise ConfigError(f"{document.where(('preset',))}: {error}") from error
     files = _recipe_files(document, path.parent)
     recipe.keep_only({file.name: file.digest for file in files})
     recipe.use(files)

@@ -6,7 +6,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from raygan.errors import ConfigError
 from raygan.gan.nets.blocks import ChannelAffine, NormalizedAddition
+from raygan.gan.nets.kernels import EPSILON
 from raygan.gan.nets.layers import WeightNormConv2d, WeightNormConvTranspose2d, WeightNormLinear
 from raygan.gan.nets.norms.norm import Norm, Pair
 from raygan.gan.nets.rectifiers import TPReLU
@@ -19,6 +21,15 @@ class WeightNorm(Norm):
 
     affine: ClassVar[bool] = False
     """Whether all layers have scale and bias, and not only the last ones."""
+    norm_epsilon: float = EPSILON
+    """Added to ‖w‖² of each filter; the authors' code: 1e-6."""
+
+    def check_parameters(self) -> None:
+        """ε keeps ‖w‖ away from 0."""
+        if not 0 < self.norm_epsilon < 1:
+            raise ConfigError(
+                f"`norm_epsilon` (={self.norm_epsilon!r}) must be a number above 0 and below 1"
+            )
 
     def activation(self, channels: int) -> nn.Module:
         """TPReLU."""
@@ -29,7 +40,13 @@ class WeightNorm(Norm):
     ) -> nn.Module:
         """A weight-normalised convolution."""
         return WeightNormConv2d(
-            inputs, outputs, kernel, stride=stride, padding=padding, affine=self.affine
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=padding,
+            affine=self.affine,
+            epsilon=self.norm_epsilon,
         )
 
     def transposed_convolution(
@@ -45,18 +62,26 @@ class WeightNorm(Norm):
         """A weight-normalised transposed convolution; the last one is affine."""
         affine = self.affine or last
         return WeightNormConvTranspose2d(
-            inputs, outputs, kernel, stride=stride, padding=padding, affine=affine
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=padding,
+            affine=affine,
+            epsilon=self.norm_epsilon,
         )
 
     def linear(
         self, inputs: int, outputs: int, *, affine: bool = False, gain: float = 1.0
     ) -> nn.Module:
         """A weight-normalised linear layer."""
-        return WeightNormLinear(inputs, outputs, affine=affine or self.affine, gain=gain)
+        return WeightNormLinear(
+            inputs, outputs, affine=affine or self.affine, gain=gain, epsilon=self.norm_epsilon
+        )
 
     def addition(self, channels: int) -> nn.Module | None:
         """The weight-normalised addition (arXiv 1704.03971, section 5.1)."""
-        return NormalizedAddition(channels)
+        return NormalizedAddition(channels, self.norm_epsilon)
 
     def image_scale(self, channels: int) -> list[nn.Module]:
         """Scale and bias, which strict layers do not have."""
