@@ -71,7 +71,7 @@ class DataSource(Recipe):
 
     reserved = (
         "name", "path", "split", "crop", "size", "running", "final", "split_seed", "max_corrupt",
-        "parameters",
+        "parameters", "label", "train",
     )  # fmt: skip
     needs_path: ClassVar[bool] = True
     """Whether `dataset.path` must be given."""

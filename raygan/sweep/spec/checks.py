@@ -17,14 +17,13 @@ from raygan.shown import shown
 from raygan.sweep.spec import claims, scales
 from raygan.sweep.spec.mistakes import message
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
-from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
+from raygan.sweep.spec.yaml_sections import DATASET, MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
 from raygan.sweep.stopping.rules import RULES, first_stop, grace, rule_of
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
 _NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("dataset", ("path",), "dataset.name"),
     ("stop", ("grace",), "stop.rule"),
     ("replicate", ("top", "until", "resplit"), "replicate.seeds"),
     ("train", ("warmup_factor",), "train.warmup"),
@@ -45,10 +44,18 @@ def check(spec: SweepSpec) -> None:
     Raises ValueError, as :func:`check_new` does.
     """
     axes, space = spec.axes(), spec.space()
+    _check_labels(spec)
     for name in axes.keys() & space.keys():
         raise ValueError(f"`{name}` is under both `grid` and `search`; keep one")
     for name in (axes.keys() | space.keys()) & spec.train.model_fields_set:
         raise ValueError(f"`{name}` is under `train` and also under `grid` or `search`; keep one")
+    for number, one in enumerate(spec.listed):
+        for name in (axes.keys() | space.keys()) & one.train.model_fields_set:
+            raise ValueError(
+                f"`{DATASET}.{number}.train.{name}` is also under `grid` or `search`; keep one"
+            )
+        _check_point(spec, {DATASET: spec.labels[number]}, f"{DATASET}.{number}.train")
+    axes.pop(DATASET, None)
     for where, values in (("grid", axes), ("search", space)):
         for name, value in values.items():
             candidates = [value.min, value.max] if isinstance(value, Range) else value
@@ -67,11 +74,12 @@ def check(spec: SweepSpec) -> None:
     _check_search(spec, space)
     _check_stages(spec)
     searched = trials_per_cell(spec) + spec.replicate.most * spec.replicate.top
+    axes = spec.axes()
     count = math.prod(map(len, axes.values())) * (spec.search.repeats or 1) * searched
     if count > MOST_TRIALS:
         raise ValueError(
-            f"`grid` and `search` define {count} trials; at most "
-            f"{MOST_TRIALS} are allowed: remove values, or lower `search.trials`"
+            f"{'`dataset`, ' * bool(spec.listed)}`grid` and `search` define {count} trials; at "
+            f"most {MOST_TRIALS} are allowed: remove values, or lower `search.trials`"
             f"{' or `search.repeats`' if spec.search.repeats else ''}"
         )
     _check_cells(spec, axes, space)
@@ -89,9 +97,30 @@ def check_new(spec: SweepSpec) -> None:
     scales.check_new(spec)
     for point in spec.search.try_first:
         _check_point(spec, point, "search.try_first")
-    if (shape := spec.dataset_config().shape()) is not None:
-        for config in extremes(spec):
-            check_size(config, shape[0], shape[1])
+    for label, images in spec.datasets().items():
+        if (shape := images.shape()) is not None:
+            for config in extremes(spec, label):
+                _check_size(spec, label, config, shape)
+
+
+def _check_labels(spec: SweepSpec) -> None:
+    for number, label in enumerate(spec.labels):
+        if label in spec.labels[:number]:
+            raise ValueError(
+                f"`{DATASET}.{number}`: two data sets are called {shown(label)!r}; give one of "
+                "them another `label`"
+            )
+
+
+def _check_size(
+    spec: SweepSpec, label: str, config: TrainConfig, shape: tuple[int, int, int]
+) -> None:
+    try:
+        check_size(config, shape[0], shape[1])
+    except ConfigError as error:
+        if not spec.listed:
+            raise
+        raise ValueError(f"`{DATASET}.{spec.labels.index(label)}`: {error}") from error
 
 
 def check_fair(spec: SweepSpec) -> None:
@@ -99,23 +128,30 @@ def check_fair(spec: SweepSpec) -> None:
 
     Early stopping is fair between cells; raises :class:`~raygan.errors.ConfigError` if not.
     """
-    stop, longest = spec.stopping(), max(_values(spec, "iterations"))
-    rule_of(stop).check_grace(grace(stop, longest), longest)
+    stop = spec.stopping()
+    for label in spec.labels:
+        longest = max(_values(spec, "iterations", label))
+        rule_of(stop).check_grace(grace(stop, longest), longest)
 
 
-def extremes(spec: SweepSpec) -> list[TrainConfig]:
-    """Configurations that stand for all trials where the size of the images matters.
+def extremes(spec: SweepSpec, label: str) -> list[TrainConfig]:
+    """Configurations that stand for all trials on the data set ``label`` where the size of the
+    images matters.
 
     If :func:`~raygan.gan.nets.levels.check_size` passes them, it passes every trial.
     """
-    points = itertools.product(*(_values(spec, name) for name in _SIZED))
-    return [spec.train_config(**dict(zip(_SIZED, point, strict=True))) for point in points]
+    points = itertools.product(*(_values(spec, name, label) for name in _SIZED))
+    return [
+        spec.train_config(**{DATASET: label}, **dict(zip(_SIZED, point, strict=True)))
+        for point in points
+    ]
 
 
-def _values(spec: SweepSpec, name: str) -> list[Any]:
-    """What a field of the training configuration may be; of numbers, the ends."""
+def _values(spec: SweepSpec, name: str, label: str) -> list[Any]:
+    """What a field of the training configuration may be in the trials on the data set ``label``;
+    of numbers, the ends."""
     varied = spec.axes().get(name) or spec.space().get(name)
-    return [getattr(spec.train, name)] if varied is None else list(ends(varied))
+    return [spec.fixed(name, label)] if varied is None else list(ends(varied))
 
 
 def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -> None:
@@ -133,10 +169,14 @@ def _check_cells(spec: SweepSpec, axes: dict[str, list[Scalar]], space: Space) -
                 _check_point(spec, {**cell, name: value, other: second}, f"search.{other}")
 
 
-def possible(spec: SweepSpec, name: str) -> list[str]:
-    """The recipes that trials may use under the key ``name`` of the training configuration."""
+def possible(spec: SweepSpec, name: str, label: str | None = None) -> list[str]:
+    """The recipes that trials, on the data set ``label`` or on any, may use under the key ``name``
+    of the training configuration."""
     varied = spec.axes().get(name) or spec.space().get(name)
-    return [getattr(spec.train, name)] if not isinstance(varied, list) else list(map(str, varied))
+    if isinstance(varied, list):
+        return list(map(str, varied))
+    labels = spec.labels if label is None else [label]
+    return list(dict.fromkeys(str(spec.fixed(name, label)) for label in labels))
 
 
 def _check_varied(spec: SweepSpec, varied: Collection[str]) -> None:
@@ -154,16 +194,23 @@ def _check_varied(spec: SweepSpec, varied: Collection[str]) -> None:
 
 def _check_heeded(spec: SweepSpec) -> None:
     """A recipe's parameter that the YAML gives belongs to a recipe that trials use."""
+    _check_heeded_in(spec, "", None, spec.train)
+    for number, (label, one) in enumerate(zip(spec.labels, spec.listed, strict=False)):
+        _check_heeded_in(spec, f"{DATASET}.{number}.train.", label, one.train)
+
+
+def _check_heeded_in(spec: SweepSpec, where: str, label: str | None, train: Any) -> None:
+    """``train``: the section that holds the values; ``where``: its place, before a key."""
     for key, table in recipe_tables().items():
-        used = possible(spec, key)
+        used = possible(spec, key, label)
         for name, owners in table.parameters().items():
-            given = getattr(spec.train, name)
+            given = getattr(train, name)
             # a default says nothing: the YAML that an earlier version stored holds all of them
             defaults = {parameter.default for parameter in owners.values()}
             if given is None or given in defaults or set(used) & owners.keys():
                 continue
             raise ValueError(
-                f"`{name}` applies to `{key}: {' or '.join(owners)}`, but `{key}` is "
+                f"`{where}{name}` applies to `{key}: {' or '.join(owners)}`, but `{key}` is "
                 f"{' or '.join(used)}; remove `{name}`, or change `{key}`"
             )
 
@@ -226,12 +273,20 @@ def _check_stages(spec: SweepSpec) -> None:
     spec.train_config(seed=spec.train.seed + highest)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
         raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")
-    if spec.warmup and (spec.train.warmup or "warmup" in spec.axes().keys() | spec.space().keys()):
+    warmups = [spec.fixed("warmup", label) for label in spec.labels]
+    if spec.warmup and (any(warmups) or "warmup" in spec.axes().keys() | spec.space().keys()):
         raise ValueError("`warmup` configures the retry; remove `train.warmup`")
 
 
 def _check_effect(spec: SweepSpec) -> None:
     """Keys that the rest of the YAML leaves without effect."""
+    for place, images in _images(spec):
+        given = images.model_fields_set
+        if "path" in given and images.path is not None and "name" not in given:
+            raise ValueError(
+                f"`{place}.path` has no effect without `{place}.name`; add `{place}.name`, or "
+                f"remove `{place}.path`"
+            )
     for section, fixed, switch in _NEEDS:
         keys = (*fixed, *RULES.parameters()) if section == "stop" else fixed
         needed, _, name = switch.partition(".")
@@ -244,13 +299,15 @@ def _check_effect(spec: SweepSpec) -> None:
                     f"`{label}` has no effect without `{switch}`; add `{switch}`, or remove "
                     f"`{label}`"
                 )
-    every, iterations = max(_values(spec, "evaluate_every")), min(_values(spec, "iterations"))
-    if {*possible(spec, "lr_decay")} != {"none"} and every >= iterations:
-        raise ValueError(
-            f"`lr_decay` has no effect with `evaluate_every` (={every}) and `iterations` "
-            f"(={iterations}): the learning rates change at evaluations before the end; lower "
-            "`evaluate_every`, or remove `lr_decay`"
-        )
+    for label in spec.labels:
+        every = max(_values(spec, "evaluate_every", label))
+        iterations = min(_values(spec, "iterations", label))
+        if {*possible(spec, "lr_decay", label)} != {"none"} and every >= iterations:
+            raise ValueError(
+                f"`lr_decay` has no effect with `evaluate_every` (={every}) and `iterations` "
+                f"(={iterations}): the learning rates change at evaluations before the end; lower "
+                "`evaluate_every`, or remove `lr_decay`"
+            )
     rule = RULES[spec.stopping().rule or "none"]
     for key, owners in RULES.parameters().items():
         given = getattr(spec.stop, key)
@@ -270,6 +327,13 @@ def _check_effect(spec: SweepSpec) -> None:
         )
 
 
+def _images(spec: SweepSpec) -> list[tuple[str, Any]]:
+    """The sections of the data sets, each with its place in the YAML."""
+    if not spec.listed:
+        return [(DATASET, spec.dataset)]
+    return [(f"{DATASET}.{number}", one) for number, one in enumerate(spec.listed)]
+
+
 def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterator[str]:
     """The keys of ``section`` that the YAML gives; ``changed``: another value than the default.
 
@@ -282,6 +346,8 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
             yield name
     if section == "train":
         yield from (*spec.axes(), *spec.space())
+        for one in spec.listed:
+            yield from one.train.model_fields_set
 
 
 def _check_stop(spec: SweepSpec) -> None:
@@ -290,18 +356,30 @@ def _check_stop(spec: SweepSpec) -> None:
     rule = rule_of(stop)
     if rule.never or (spec.stop.rule is None and stop.grace is None):
         return
-    longest = max(_values(spec, "iterations"))
+    # what serves one data set has an effect
+    problems = [_never_stops(spec, label) for label in spec.labels]
+    if all(problems):
+        raise ValueError(problems[0])
+
+
+def _never_stops(spec: SweepSpec, label: str) -> str | None:
+    """Why early stopping stops no trial on the data set ``label``; None if it can stop one."""
+    stop: Stop = spec.stopping()
+    rule = rule_of(stop)
+    longest = max(_values(spec, "iterations", label))
     given = grace(stop, longest)
-    every = min(_values(spec, "evaluate_every"), key=lambda every: first_stop(stop, every, longest))
+    every = min(
+        _values(spec, "evaluate_every", label), key=lambda every: first_stop(stop, every, longest)
+    )
     first = first_stop(stop, every, longest)
     if first < longest:
-        return
+        return None
     key, value = "stop.grace", given
     if first_stop(stop, 1, longest) < longest:
         key, value = "evaluate_every", every
     elif (limit := rule.limit(given)) is not None:
         key, value = f"stop.{limit}", getattr(rule, limit)
-    raise ValueError(
+    return (
         f"`{key}` (={value}) is too large: `rule: {stop.rule}` stops trials at iteration {first} "
         f"at the earliest, but they end at {longest}; lower `{key}`, or set `rule: none`"
     )
@@ -309,7 +387,10 @@ def _check_stop(spec: SweepSpec) -> None:
 
 def _check_point(spec: SweepSpec, values: dict[str, Any], where: str) -> None:
     try:
-        spec.train_config(**type(spec.train).model_validate(values).model_dump(exclude_unset=True))
+        label = {name: values[name] for name in values if name == DATASET}
+        fields = {name: values[name] for name in values if name != DATASET}
+        checked = type(spec.train).model_validate(fields).model_dump(exclude_unset=True)
+        spec.train_config(**label, **checked)
     except ValidationError as error:
         raise ValueError(f"`{where}`: {message(error.errors()[0])}") from error
     except ConfigError as error:

@@ -8,7 +8,7 @@ from raygan.report.claim import Claim
 from raygan.report.family import axes
 from raygan.shown import shown
 from raygan.sweep.spec import plan
-from raygan.sweep.spec.yaml_sections import SECOND, margin
+from raygan.sweep.spec.yaml_sections import DATASET, SECOND, margin
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -37,6 +37,7 @@ def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]]) -> Claim:
     first, second = (str(given[key]) for key in (kind, SECOND[kind]))
     pairs = _pairs(cells)
     names = sorted({name for pair in pairs for name in pair})
+    _refuse_datasets(first, second, cells)
     for name in (first, second):
         if name not in names:
             raise ValueError(
@@ -51,14 +52,32 @@ def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]]) -> Claim:
     return Claim(kind, *pairs[first, second], margin(given.get("margin", 0.0)))  # type: ignore[arg-type]
 
 
+def _refuse_datasets(first: str, second: str, cells: dict[str, dict[str, Any]]) -> None:
+    """Raise ValueError if two data sets are named, or cells of two of them."""
+    sets = {
+        name: values[DATASET]
+        for cell, values in cells.items()
+        if DATASET in values
+        for name in (cell, values[DATASET])
+    }
+    if first in sets and second in sets and sets[first] != sets[second]:
+        raise ValueError(
+            f"`claims`: {shown(first)!r} and {shown(second)!r} are not compared, since losses on "
+            "different data sets have no common scale; name two cells of one data set, or two "
+            "values of another key, which are compared within each data set and over all of them"
+        )
+
+
 def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str, str]]:
     """The pairs of names that a claim may have, with what the report calls them.
 
     These are cells that differ in one axis, and two values of an axis: over all strata of the other
-    axes or, if there is no other, the two cells.
+    axes or, if there is no other, the two cells. Data sets are only strata.
     """
     pairs: dict[tuple[str, str], tuple[str, str]] = {}
     for axis in axes(cells):
+        if axis == DATASET:
+            continue
         for name, values in cells.items():
             for other, others in cells.items():
                 if name == other or {**values, axis: None} != {**others, axis: None}:

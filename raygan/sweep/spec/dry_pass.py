@@ -9,9 +9,11 @@ from raygan import recipe
 from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.sweep.spec.checks import possible
 from raygan.sweep.spec.space import ends
+from raygan.sweep.spec.yaml_sections import DATASET
 from raygan.sweep.stopping.rules import RULES, rule_of, try_rule
 
 if TYPE_CHECKING:
+    from raygan.data.dataset import DatasetConfig
     from raygan.gan.nets.levels import Shape
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
@@ -31,13 +33,15 @@ def check(spec: SweepSpec) -> None:
     stop = spec.stopping()
     if recipe.file_of(RULES[stop.rule or "none"]) is not None:
         try_rule(rule_of(stop))
-    for config in _combinations(spec)[:MOST]:
-        contract.check(config, _shape(spec) or contract.SHAPE)
+    for label, images in spec.datasets().items():
+        for config in _combinations(spec, label)[: max(1, MOST // len(spec.labels))]:
+            contract.check(config, _shape(images) or contract.SHAPE)
 
 
-def _combinations(spec: SweepSpec) -> list[TrainConfig]:
-    """A configuration of each combination of recipes that has one of the user's own, with the ends
-    of what its parameters may be; all combinations, if an own metric is measured in each."""
+def _combinations(spec: SweepSpec, label: str) -> list[TrainConfig]:
+    """A configuration of each combination of recipes, on the data set ``label``, that has one of
+    the user's own, with the ends of what its parameters may be; all combinations, if an own metric
+    is measured in each."""
     tables = recipe_tables()
     own = {
         (each.table.key, each.name) for _, recipes in recipe.in_use().values() for each in recipes
@@ -52,15 +56,16 @@ def _combinations(spec: SweepSpec) -> list[TrainConfig]:
         if name in varied
     }
     configs = []
-    for point in itertools.product(*(possible(spec, name) for name in tables)):
+    for point in itertools.product(*(possible(spec, name, label) for name in tables)):
         named = dict(zip(tables, point, strict=True))
         if always or own & named.items():
             for values in itertools.product(*ours.values()):
-                configs.append(spec.train_config(**named, **dict(zip(ours, values, strict=True))))
+                given = dict(zip(ours, values, strict=True))
+                configs.append(spec.train_config(**{DATASET: label}, **named, **given))
     return configs
 
 
-def _shape(spec: SweepSpec) -> Shape | None:
+def _shape(images: DatasetConfig) -> Shape | None:
     """Channels, height and width of the images, if the YAML tells them."""
-    known = spec.dataset_config().shape()
+    known = images.shape()
     return None if known is None else (known[2], known[0], known[1])

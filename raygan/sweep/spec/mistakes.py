@@ -16,9 +16,9 @@ MOST = 20
 MOST_VALUE = 100
 """Characters of a key or value that are repeated."""
 Keys = dict[str, list[str]]
-"""Allowed keys per section; the top level is the section ''."""
+"""Allowed keys per section; the top level is the section '', an item of a list is `.*`."""
 
-LIST, RANGE, NUMBER = TAGS = ("(list)", "(range)", "(number)")
+LIST, RANGE, NUMBER, SECTION = TAGS = ("(list)", "(range)", "(number)", "(section)")
 """Marks of a union's members in pydantic's paths; no keys of the YAML."""
 
 
@@ -39,11 +39,19 @@ def _most_telling(error: ValidationError) -> list[Any]:
     problems: dict[Any, Any] = {}
     for problem in error.errors():
         path = tuple(part for part in problem["loc"] if part not in TAGS)
-        depth = 2 if path[:1] == ("dataset",) or path[1:2] == ("max_concurrent",) else len(path)
-        first = problems.setdefault(path[:depth], {**problem, "loc": path[:depth]})
+        path = path[: _depth(path)]
+        first = problems.setdefault(path, {**problem, "loc": path})
         if first["msg"] != problem["msg"]:
             first["msg"] += f", or {_lower(problem['msg'])}"
     return list(problems.values())
+
+
+def _depth(path: tuple[Any, ...]) -> int:
+    """How many parts of a path of pydantic's are keys of the YAML: the rest names members of a
+    union."""
+    if path[:1] == ("dataset",) and "train" not in path:
+        return 3 if any(isinstance(part, int) for part in path[1:2]) else 2
+    return 2 if path[1:2] == ("max_concurrent",) else len(path)
 
 
 def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
@@ -51,7 +59,9 @@ def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
     # an error of the whole document names its key in backticks: find the line of that key
     if not path and (named := re.search(r"`([A-Za-z0-9_.=+-]+)`", problem["msg"])):
         path = tuple(named[1].split("."))
-        path = next((known for known in document.lines if known[-len(path) :] == path), path)
+        # the number of an item of a list is text here
+        ends = ((known, tuple(map(str, known[-len(path) :]))) for known in document.lines)
+        path = next((known for known, end in ends if end == path), path)
         return f"{document.where(path)}: {message(problem)}"
     where, key = document.where(path), shown(".".join(str(part) for part in path), MOST_VALUE)
     if problem["type"] == "extra_forbidden":
@@ -74,7 +84,7 @@ def _lower(text: str) -> str:
 
 
 def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
-    section = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
+    section = ".".join("*" if isinstance(part, int) else str(part) for part in path[:-1])
     if section.startswith("scale.by."):
         section = "scale.by"
     allowed = keys.get(section, [])
@@ -82,8 +92,14 @@ def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
     very_near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.8)
     near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
     elsewhere = [
-        f"{section}.{path[-1]}" for section, names in keys.items() if section and path[-1] in names
+        f"{section}.{path[-1]}".replace(".*", "")
+        for section, names in keys.items()
+        if section and path[-1] in names
     ]
+    if not very_near and path[-1] in keys.get(f"{section}.*", []):
+        return f"; it belongs to an item of a list: make `{section}` a list"
+    if not (very_near or elsewhere) and path[-1] in keys.get("", []):
+        return f"; did you mean the key `{path[-1]}` of the top level?"
     if likely := very_near or elsewhere or near:
         return f"; did you mean `{likely[0]}`?"
     return f"; allowed here: {', '.join(allowed)}" if allowed else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raygan.gan.config import TrainConfig, choices
 from raygan.records import WARMUP_SUFFIX, Kind, TrialRecord
 from raygan.sweep.spec.space import trials_per_cell
-from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
+from raygan.sweep.spec.yaml_sections import DATASET, MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -47,12 +47,12 @@ def cell_name(spec: SweepSpec, values: dict[str, Scalar]) -> str:
     """What the cell with these values of the grid's axes is called."""
     if not values:
         # a searched norm is no cell
-        return "all" if "norm" in spec.space() else str(spec.train.norm)
+        return "all" if "norm" in spec.space() else str(spec.fixed("norm"))
     return "_".join(_word(name, value) for name, value in values.items())
 
 
 def _word(name: str, value: Scalar) -> str:
-    if name in choices():
+    if name == DATASET or name in choices():
         return str(value)
     # as exact as it takes: two cells never share a name
     short = format_value(value)
@@ -101,6 +101,8 @@ class TrialPlan:
     kind: Kind = "search"
     title: str = ""
     """What it is, for people: ``wn lr=1e-4``."""
+    dataset: str = ""
+    """Label of the data set; empty in sweeps of earlier versions, which have one."""
 
 
 def _title(cell: Cell, params: dict[str, Any]) -> str:
@@ -119,7 +121,8 @@ def trial(spec: SweepSpec, cell: Cell, index: int, params: dict[str, Any]) -> Tr
         values["seed"] = (spec.train.seed + _SEARCH_SEEDS + number) % _SEEDS
     config = spec.train_config(**values)
     id, title = f"{cell.name}-{index:03d}", _title(cell, params)
-    return TrialPlan(id, cell.name, index, params, config, title=title)
+    label = spec.label_of(cell.values)
+    return TrialPlan(id, cell.name, index, params, config, title=title, dataset=label)
 
 
 def replicate(
@@ -133,7 +136,8 @@ def replicate(
     config = spec.train_config(**cell.values, **params, seed=seed)
     title = f"{_title(cell, params)} s{seed}"
     id = replicate_id(spec, cell, index, source)
-    return TrialPlan(id, cell.name, index, params, config, "replicate", title)
+    label = spec.label_of(cell.values)
+    return TrialPlan(id, cell.name, index, params, config, "replicate", title, label)
 
 
 def replicate_id(spec: SweepSpec, cell: Cell, index: int, source: str) -> str:
@@ -165,5 +169,12 @@ def of_record(record: TrialRecord) -> TrialPlan:
     """The plan that ``record`` came from."""
     config = TrainConfig.of(**record.config)
     return TrialPlan(
-        record.id, record.cell, record.index, record.params, config, record.kind, record.title
+        record.id,
+        record.cell,
+        record.index,
+        record.params,
+        config,
+        record.kind,
+        record.title,
+        record.dataset,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.space import ends
-from raygan.sweep.spec.yaml_sections import Range, Scalar, Scale, names
+from raygan.sweep.spec.yaml_sections import DATASET, Range, Scalar, Scale, names
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -63,17 +63,20 @@ def check(spec: SweepSpec) -> None:
     for axis, weights in spec.scale.by.items():
         if axis not in axes:
             have = f"`grid` has {', '.join(axes)}" if axes else "there is no `grid`"
+            if axis == DATASET:
+                have = f"`{DATASET}` is not a list of several data sets"
             raise ValueError(
                 f"`scale.by.{axis}` is no axis of `grid`: {have}{_nearest(axis, axes)}"
             )
         for word in weights:
             if not any(names(word, value) for value in axes[axis]):
                 words = [str(value) for value in axes[axis]]
+                place = DATASET if axis == DATASET else f"grid.{axis}"
                 raise ValueError(
-                    f"`scale.by.{axis}.{word}` is no value of `grid.{axis}`: it has "
+                    f"`scale.by.{axis}.{word}` is no value of `{place}`: it has "
                     f"{', '.join(words)}{_nearest(word, words)}"
                 )
-    for values in _points(spec, (*spec.scale.by, "batch_size")):
+    for values in _points(spec, (*spec.scale.by, "batch_size", DATASET)):
         scale = spec.scale.of(values)
         where, sizes = _batch_sizes(spec, values)
         for size in sizes:
@@ -101,7 +104,10 @@ def _batch_sizes(spec: SweepSpec, values: dict[str, Scalar]) -> tuple[str, list[
     if (searched := spec.space().get("batch_size")) is not None:
         sizes = searched if isinstance(searched, list) else ends(searched)
         return "search.batch_size", [int(size) for size in sizes]
-    return "train.batch_size", [spec.train.batch_size]
+    label = spec.label_of(values)
+    number = spec.labels.index(label)
+    where = f"{DATASET}.{number}.train" if "batch_size" in spec.own_train(label) else "train"
+    return f"{where}.batch_size", [int(spec.fixed("batch_size", label))]
 
 
 def _workers(scale: Scale) -> str:

@@ -81,7 +81,9 @@ def longest(spec: SweepSpec, values: Mapping[str, Scalar]) -> int:
     if "iterations" in values:
         return int(values["iterations"])
     searched = spec.space().get("iterations")
-    return spec.train.iterations if searched is None else int(max(ends(searched)))
+    if searched is None:
+        return int(spec.fixed("iterations", spec.label_of(values)))
+    return int(max(ends(searched)))
 
 
 def is_within(value: Scalar, values: list[Scalar] | Range) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from raygan.sweep.spec import checks, dry_pass, presets, yaml_loader
 from raygan.sweep.spec.mistakes import explain
 from raygan.sweep.spec.space import search_method
 from raygan.sweep.spec.yaml_sections import (
+    DATASET,
     Budget,
     Dataset,
     DeclaredClaim,
@@ -49,6 +50,7 @@ from raygan.sweep.spec.yaml_sections import (
     Train,
     Warmup,
     Weight,
+    one_or_several,
     recipe_sections,
 )
 from raygan.sweep.stopping.rules import RULES
@@ -112,27 +114,74 @@ class SweepSpec(Section):
         self.final_config()
         checks.check(self)
         if not (info.context or {}).get("known"):
-            self.dataset_config()
+            self.datasets()
             checks.check_new(self)
         return self
 
-    def dataset_config(self) -> DatasetConfig:
-        """The images of the sweep."""
-        return DatasetConfig.of(**self.dataset.model_dump())
+    @property
+    def listed(self) -> list[Any]:
+        """The data sets as the YAML lists them; empty if ``dataset`` is a mapping."""
+        return self.dataset if isinstance(self.dataset, list) else []
+
+    @property
+    def labels(self) -> list[str]:
+        """What each data set is called, in the order of the YAML."""
+        if not self.listed:
+            return [str(self.dataset.name)]
+        return [str(one.label or one.name) for one in self.listed]
+
+    def label_of(self, values: Mapping[str, Scalar]) -> str:
+        """The label of the data set of the cell with these values of the grid's axes."""
+        return str(values.get(DATASET, self.labels[0]))
+
+    def datasets(self) -> dict[str, DatasetConfig]:
+        """The data sets by label, in the order of the YAML.
+
+        Raises :class:`~raygan.errors.ConfigError`, for one of a list with its place there.
+        """
+        if not self.listed:
+            return {self.labels[0]: DatasetConfig.of(**self.dataset.model_dump())}
+        found: dict[str, DatasetConfig] = {}
+        for number, (label, one) in enumerate(zip(self.labels, self.listed, strict=True)):
+            try:
+                found[label] = DatasetConfig.of(**one.model_dump(exclude={"label", "train"}))
+            except ConfigError as error:
+                text = str(error).replace(" or by `--set dataset.path=…`", "")
+                raise ConfigError(f"`{DATASET}.{number}`: {text}") from error
+        return found
+
+    def own_train(self, label: str | None = None) -> dict[str, Any]:
+        """The training fields that the data set ``label``, or the only one, has for itself."""
+        if not self.listed or (label is None and len(self.listed) > 1):
+            return {}
+        one = self.listed[0 if label is None else self.labels.index(label)]
+        own: dict[str, Any] = one.train.model_dump(exclude_unset=True)
+        return own
+
+    def fixed(self, name: str, label: str | None = None) -> Any:
+        """The value of a training field that does not vary within the data set ``label``."""
+        return self.own_train(label).get(name, getattr(self.train, name))
 
     def train_config(self, **changes: Any) -> TrainConfig:
-        """What every trial has in common, with some fields changed."""
+        """What every trial has in common, with some fields changed.
+
+        ``changes`` may hold ``dataset``, the label of one of several data sets, whose own fields
+        then count.
+        """
+        own = self.own_train(changes.pop(DATASET, None))
         given = self.train.model_dump(exclude={"checkpoint_every"})
         values = {name: value for name, value in given.items() if name in CORE or value is not None}
-        return TrainConfig.of(**{**values, **changes})
+        return TrainConfig.of(**{**values, **own, **changes})
 
     def final_config(self) -> FinalConfig:
         """The final test of the replicates."""
         return FinalConfig(**self.final.model_dump())
 
     def axes(self) -> dict[str, list[Scalar]]:
-        """The grid's axes, in the order of the training configuration's fields."""
-        return _given(self.grid)
+        """The grid's axes: the data sets, if there are several, and then fields in the order of
+        the training configuration's."""
+        several: dict[str, list[Scalar]] = {DATASET: [*self.labels]} if len(self.labels) > 1 else {}
+        return several | _given(self.grid)
 
     def space(self) -> dict[str, list[Scalar] | Range]:
         """The searched fields, in the order of the training configuration's fields."""
@@ -158,12 +207,18 @@ class SweepSpec(Section):
         _complete(resolved["stop"], RULES, rule)
         if RULES[rule].never:
             resolved["stop"].pop("grace", None)
-        _complete(resolved["dataset"], SOURCES, self.dataset.name)
+        images = resolved[DATASET] if self.listed else [resolved[DATASET]]
+        for one in images:
+            _complete(one, SOURCES, one["name"])
+        for label, one in zip(self.labels, images if self.listed else [], strict=False):
+            one["label"] = label
+            if not one["train"]:
+                del one["train"]
         if search_method(self) == "grid":
             del resolved["search"]["seed"]
         # an earlier version let them stand in addresses
-        for section, name in ((resolved, "storage"), (resolved["dataset"], "path"),
-                              (resolved["tracking"], "uri")):  # fmt: skip
+        for section, name in ((resolved, "storage"), (resolved["tracking"], "uri"),
+                              *((one, "path") for one in images)):  # fmt: skip
             if name in section:
                 section[name] = without_secrets(section[name])
         return resolved
@@ -202,7 +257,13 @@ def spec_class() -> type[SweepSpec]:
 
 @lru_cache(maxsize=8)
 def _spec_class(_: int) -> type[SweepSpec]:
-    sections: dict[str, Any] = {name: (made, made()) for name, made in recipe_sections().items()}
+    made = recipe_sections()
+    several = made.pop(f"{DATASET}.*")
+    sections: dict[str, Any] = {name: (section, section()) for name, section in made.items()}
+    sections[DATASET] = (
+        one_or_several(made[DATASET], several),
+        Field(made[DATASET](), description="the images: a mapping, or a list of several data sets"),
+    )
     return create_model("SweepSpec", __base__=SweepSpec, __doc__=SweepSpec.__doc__, **sections)
 
 
@@ -335,6 +396,11 @@ def _override(document: yaml_loader.Document, override: str) -> None:
         if target.get(part) is None:
             target[part] = {}
         target = target[part]
+        if isinstance(target, list) and part == DATASET:
+            raise ConfigError(
+                f"{label}: `{DATASET}` is a list of data sets here; change the YAML, or give the "
+                f"whole list: --set '{DATASET}=[{{name: …}}, …]'"
+            )
         if not isinstance(target, dict):
             raise ConfigError(f"{label}: `{shown(part)}` is not a section")
     try:
@@ -351,10 +417,13 @@ def _keys() -> dict[str, list[str]]:
     """Allowed keys per section, for suggestions; the top level is the section ''."""
     top = spec_class().model_fields
     sections: dict[str, type[Section]] = {"train": Train}  # suggested before grid and search
-    sections |= {"warmup": Warmup, "claims": DeclaredClaim, "scale.by": Weight}
+    sections |= {"warmup": Warmup, "claims.*": DeclaredClaim, "scale.by": Weight}
     for name, field in top.items():
         if isinstance(field.default, Section):
             sections[name] = type(field.default)
+    several = recipe_sections()[f"{DATASET}.*"]
+    own = type(several.model_fields["train"].default)
+    sections |= {f"{DATASET}.*": several, f"{DATASET}.*.train": own}
     return {"": list(top), **{name: list(made.model_fields) for name, made in sections.items()}}
 
 
@@ -373,6 +442,8 @@ def smoke(spec: SweepSpec) -> SweepSpec:
     data = spec.model_dump(exclude_unset=True)
     data["name"] = f"{spec.name[:58]}-smoke"
     data["train"] = {**data.get("train", {}), **{k: v for k, v in small.items() if k not in varied}}
+    for one in data[DATASET] if spec.listed else ():
+        one["train"] = {k: v for k, v in one.get("train", {}).items() if k not in small}
     data.get("stop", {}).pop("grace", None)
     if spec.space():
         search = data.setdefault("search", {})

@@ -6,7 +6,16 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
+from types import NoneType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    get_args,
+    get_type_hints,
+)
 
 import pydantic
 from pydantic import (
@@ -27,12 +36,15 @@ from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
 from raygan.shown import shown
 from raygan.sweep.spec import yaml_loader
-from raygan.sweep.spec.mistakes import LIST, NUMBER, RANGE, message
+from raygan.sweep.spec.mistakes import LIST, NUMBER, RANGE, SECTION, message
 from raygan.sweep.stopping.rules import RULES
 
 MOST_TRIALS = 10_000
 MOST_SEEDS = 1000
 """Of one setting."""
+MOST_DATASETS = 20
+DATASET = "dataset"
+"""Key of the data sets, and name of the grid's axis if there are several."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -102,6 +114,8 @@ class SearchBase(Section):
 if TYPE_CHECKING:  # made from the configuration classes, whose fields no type checker sees here
     Train: TypeAlias = Any
     Dataset: TypeAlias = Any
+    NamedDataset: TypeAlias = Any
+    OwnTrain: TypeAlias = Any
     Final: TypeAlias = Any
     Grid: TypeAlias = Any
     Search: TypeAlias = Any
@@ -128,6 +142,19 @@ else:
             return every
 
     Dataset = _section_of(DatasetConfig, "Dataset")
+
+    class OwnTrain(Section):
+        """Fields of the training configuration that one data set changes."""
+
+    class NamedDataset(Dataset):
+        """One of several data sets."""
+
+        label: str | None = Field(
+            None,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$",
+            description="what the data set is called in cells, tables and the report: letters, "
+            "digits, '.' and '-'; by default its `name`",
+        )
     Final = _section_of(FinalConfig, "Final")
 
     class Grid(Section):
@@ -144,7 +171,10 @@ _LIST_OR_RANGE: Any = Annotated[
 
 
 def recipe_sections() -> dict[str, type[Section]]:
-    """The sections that recipes add to, with all recipes that are in the tables."""
+    """The sections that recipes add to, with all recipes that are in the tables.
+
+    ``dataset``: the only data set; ``dataset.*``: one of several.
+    """
     tables = recipe_tables()
     named = {
         name: _named(table, Train.model_fields[name].default, _doc(Train, name))
@@ -153,24 +183,47 @@ def recipe_sections() -> dict[str, type[Section]]:
     own: dict[str, Any] = {}
     for table in parameter_tables():
         own |= _own_parameters(table)
-    searched = (name for name in varied_fields() if name != "seed")
-    made: dict[str, Any] = {
-        "train": (Train, {**named, **own}),
-        "grid": (Grid, _per_field(Values, "Values of", varied_fields())),
-        "search": (Search, _per_field(_LIST_OR_RANGE, "List or range of", searched)),
-        "stop": (Stop, {"rule": _named(RULES, None, _doc(Stop, "rule")), **_own_parameters(RULES)}),
-        "dataset": (
-            Dataset,
-            {
-                "name": _named(SOURCES, "digits", _doc(Dataset, "name")),
-                **_own_parameters(SOURCES),
-            },
-        ),
-    }
+    searched = [name for name in varied_fields() if name != "seed"]
+    source = {"name": _named(SOURCES, "digits", _doc(Dataset, "name")), **_own_parameters(SOURCES)}
+    train = _extended(Train, {**named, **own})
+    own_train = _extended(OwnTrain, {name: _without_none(train, name) for name in searched})
+    changes = Field(
+        own_train(),
+        description="fields of [`train`](#train) for this data set alone, such as "
+        "`{code_size: 128, iterations: 50000}`: none that `grid` or `search` has, and not `seed`",
+    )
     return {
-        key: create_model(base.__name__, __base__=base, __doc__=base.__doc__, **added)
-        for key, (base, added) in made.items()
+        "train": train,
+        "grid": _extended(Grid, _per_field(Values, "Values of", varied_fields())),
+        "search": _extended(Search, _per_field(_LIST_OR_RANGE, "List or range of", searched)),
+        "stop": _extended(
+            Stop, {"rule": _named(RULES, None, _doc(Stop, "rule")), **_own_parameters(RULES)}
+        ),
+        DATASET: _extended(Dataset, source),
+        f"{DATASET}.*": _extended(NamedDataset, {**source, "train": (own_train, changes)}),
     }
+
+
+def one_or_several(only: type[Section], several: type[Section]) -> Any:
+    """The type of ``dataset``: a mapping, or a list of them."""
+    listed: Any = Annotated[list[several], Field(min_length=1, max_length=MOST_DATASETS)]  # type: ignore[valid-type]
+    return Annotated[
+        Annotated[only, Tag(SECTION)] | Annotated[listed, Tag(LIST)],
+        Discriminator(lambda value: LIST if isinstance(value, list) else SECTION),
+    ]
+
+
+def _extended(base: type[Section], fields: dict[str, Any]) -> type[Section]:
+    return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+
+
+def _without_none(section: type[Section], name: str) -> Any:
+    """A field as in ``section``, left out by default; a value must be given."""
+    field = section.model_fields[name]
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    # of a Literal, the arguments are words
+    kind = kinds[0] if NoneType in get_args(field.annotation) else field.annotation
+    return kind, Field(None, description=field.description)
 
 
 def _doc(section: type[Section], name: str) -> str:

@@ -361,7 +361,7 @@ def test_every_shape_of_trial_is_tried_on_the_images_before_any_starts():
         "name: a\ndataset: {name: folder, path: x}\ngrid: {norm: [wn, bn], seed: [0, 1]}\n"
         "search: {trials: 2, batch_size: {min: 1, max: 64}, levels: {min: 2, max: 9}}"
     )
-    shapes = {(c.norm, c.batch_size, c.levels) for c in checks.extremes(found)}
+    shapes = {(c.norm, c.batch_size, c.levels) for c in checks.extremes(found, "folder")}
     assert shapes == {(n, b, v) for n in ("wn", "bn") for b in (1, 64) for v in (2, 9)}
 
 
