@@ -143,6 +143,8 @@ class TrialRecord:
     """Events that a reader should know, such as a damaged checkpoint, in order."""
     in_chunks: stored.Count = 0
     """So many of the first evaluations lie in files of their own, written while the trial ran."""
+    dataset: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$", max_length=100)] = ""
+    """Label of the data set; empty in records of earlier versions: the sweep's only one."""
 
     @property
     def step(self) -> int:

@@ -27,10 +27,11 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import meter
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
+from tests.sweep.prepared import one_set
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\nreplicate: {seeds: 2}\nsearch: {lr: [1e-4]}\n"
-DATA = Prepared(id="1", digest="d", baseline=0.05, folder="/s/data/x", shape="3×8×8", train=9)
+SPEC = spec.validate(parse(SWEEP, "x"))
+DATA = one_set(id="1", digest="d", baseline=0.05, folder="/s/data/x", shape="3×8×8", train=9)
 HOLDER = Holder("elsewhere", "", 1, 1.0, None, "2026-01-02 03:04:05", "t", 0.01)
 TEST = {
     "loss": 0.1, "step": 2000, "images": 8, "steps": 5, "restarts": 1, "restarts_loss": 0.1,
@@ -47,7 +48,7 @@ RECORD = "trials/bn-000/record.json"
 def store(storage: Storage) -> Storage:
     """A sweep with everything that one can have, whole."""
     sweep = storage / "norms"
-    state.store(sweep, spec.validate(parse(SWEEP, "x")), DATA)
+    state.store(sweep, SPEC, DATA)
     for cell in ("bn", "wn"):
         for name, kind, seed in (("000", "search", 0), ("000-seed1", "replicate", 1)):
             config = TrainConfig(norm=cell, seed=seed).to_dict()
@@ -96,7 +97,7 @@ def is_asked(sweep: Storage) -> bool:
 
 READERS: dict[str, Callable[[Storage], Any]] = {
     state.SPEC_FILE: state.stored_spec,
-    state.DATA_FILE: state.stored_data,
+    state.DATA_FILE: lambda sweep: state.stored_data(sweep, SPEC),
     RECORD: records.load_all,
     tables.SUMMARY: state.summary,
     lock.LOCK_FILE: lock.read,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,15 +27,15 @@ def overview_png(
     title: str,
     records: Sequence[TrialRecord],
     best: dict[str, TrialRecord | None],
-    baseline: float,
+    baselines: Mapping[str, float],
 ) -> bytes:
     """Curves of all trials by cell on a log axis, beside samples of each cell's best trial.
 
-    ``best`` names the best trial of each cell, or None; ``baseline`` is the loss of the mean
-    training image.
+    ``best`` names the best trial of each cell, or None; ``baselines`` is the loss of the mean
+    training image of each data set, by label. Each data set has axes of its own.
     """
     with style({}):
-        return _draw(storage, title, records, best, baseline)
+        return _draw(storage, title, records, best, baselines)
 
 
 def _draw(
@@ -42,18 +43,29 @@ def _draw(
     title: str,
     records: Sequence[TrialRecord],
     best: dict[str, TrialRecord | None],
-    baseline: float,
+    baselines: Mapping[str, float],
 ) -> bytes:
+    several = len(baselines) > 1
     ranked = sorted((r for r in best.values() if r is not None and r.best), key=_loss)
-    shown = ranked[:MOST_CELLS]
+    groups = [[r for r in ranked if not several or r.dataset == name] for name in baselines]
+    # losses on different images are not compared: the best of each data set in turn
+    in_turn = [record for tier in zip_longest(*groups) for record in tier if record is not None]
+    shown = in_turn[:MOST_CELLS]
     tiles = max(1, len(shown))
     columns = min(3, tiles)
     rows = math.ceil(tiles / columns)
-    figure = Figure(figsize=(6 + 3 * columns, max(3.6, 3.3 * rows)), layout="constrained")
+    height = 3.3 * max(rows, len(baselines) if several else 0)
+    figure = Figure(figsize=(6 + 3 * columns, max(3.6, height)), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(6, 3 * columns))[0]
     figure.suptitle(label(title))
-    _draw_curves(left.subplots(), records, list(best), baseline)
+    panels = left.subplots(len(baselines), squeeze=False)[:, 0]
+    for axis, (name, baseline) in zip(panels, baselines.items(), strict=True):
+        mine = [record for record in records if not several or record.dataset == name]
+        cells = {record.cell for record in mine} if several else best.keys()
+        _draw_curves(axis, mine, [cell for cell in best if cell in cells], baseline)
+        if several:
+            axis.set_title(label(name), fontsize="small")
     axes = right.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.axis("off")

@@ -37,6 +37,7 @@ def trial_row(record: TrialRecord, tested: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trial": record.id,
         "cell": record.cell,
+        "dataset": record.dataset,
         "title": record.title,
         "kind": record.kind,
         **record.config,
@@ -72,7 +73,13 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
     ``result.json`` into a sweep's storage."""
     records = list(records)
     points = [
-        {"trial": record.id, "cell": record.cell, **point, STEP: int(point[STEP])}
+        {
+            "trial": record.id,
+            "cell": record.cell,
+            "dataset": record.dataset,
+            **point,
+            STEP: int(point[STEP]),
+        }
         for record in records
         for point in record.history
     ]
@@ -97,7 +104,13 @@ def results_table(storage: Storage, records: Iterable[TrialRecord]) -> pa.Table:
 
 
 _NO_CURVES = pa.schema(
-    [("trial", pa.string()), ("cell", pa.string()), (STEP, pa.int64()), (LOSS, pa.float64())]
+    [
+        ("trial", pa.string()),
+        ("cell", pa.string()),
+        ("dataset", pa.string()),
+        (STEP, pa.int64()),
+        (LOSS, pa.float64()),
+    ]
 )
 """Columns of a table of curves without a row."""
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -31,6 +31,7 @@ PARAMS = ("norm", "architecture", "features", "iterations", "lr", "seed")
 only if they are not the default."""
 NO_PARAMS = ("evaluate_every", "reconstruction_steps")
 """Fields that are never logged: they say how a trial is measured, not what is trained."""
+_DIGEST = "data_digest"
 EXPERIMENT_NOTE = (
     "GANs trained by raygan. A run per sweep, whose description is its verdict and whose artifacts "
     f"hold {HTML}; its children are the trials. Compare trials by `final/*` and `stability/*`, "
@@ -80,7 +81,7 @@ def run_tags(digest: str) -> dict[str, str]:
     from importlib.metadata import version
 
     # in a Ray job, raygan is a folder, not an installed package
-    tags = {"data_digest": digest, "version.raygan": __version__}
+    tags = {_DIGEST: digest, "version.raygan": __version__}
     tags |= {f"version.{name}": version(name) for name in ("torch", "ray", "mlflow")}
     # only if this file is part of the repository, not just inside its folder
     if _git("ls-files", "--error-unmatch", Path(__file__).name) and (
@@ -88,6 +89,23 @@ def run_tags(digest: str) -> dict[str, str]:
     ):
         tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
     return tags
+
+
+def data_tags(digests: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a parent run that name the digest of each data set; none if there is only one.
+
+    ``digests``: by label. :func:`run_tags` has the digest of all of them together.
+    """
+    if len(digests) == 1:
+        return {}
+    return {f"{_DIGEST}.{label}": digest for label, digest in digests.items()}
+
+
+def of_dataset(tags: Mapping[str, str], label: str) -> dict[str, str]:
+    """The tags of a trial's run on the data set ``label``, from those of the parent run."""
+    digest = tags.get(f"{_DIGEST}.{label}", tags.get(_DIGEST))
+    kept = {key: value for key, value in tags.items() if not key.startswith(f"{_DIGEST}.")}
+    return kept if digest is None else {**kept, _DIGEST: digest}
 
 
 def _git(*arguments: str) -> str | None:

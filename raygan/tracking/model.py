@@ -1,6 +1,6 @@
-"""The generator of a sweep's champion as a model in MLflow's registry, loadable without raygan.
+"""The generators of a sweep's champions as models in MLflow's registry, loadable without raygan.
 
-Which trial the champion is says :attr:`raygan.report.evidence.Evidence.champion`.
+Which trials the champions are says :func:`raygan.sweep.session.publish.champions`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Model:
     folder: Path
     """What :func:`save_model` has written."""
     description: str = ""
+    label: str = ""
+    """Of the data set, if the sweep has several: each has a champion."""
     params: dict[str, str] = field(default_factory=dict)
 
 

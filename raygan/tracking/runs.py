@@ -16,7 +16,7 @@ from raygan.gan.config import TrainConfig
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.tracking import images
-from raygan.tracking.context import NO_PARAMS, PARAMS, Status
+from raygan.tracking.context import NO_PARAMS, PARAMS, Status, of_dataset
 from raygan.tracking.model import Model, register
 from raygan.tracking.problems import in_short
 from raygan.tracking.trial_run import (
@@ -56,8 +56,8 @@ class Ending:
     """Artifacts: files and folders, which keep their names."""
     note: str = ""
     """The run's description, in Markdown."""
-    model: Model | None = None
-    """The generator to register."""
+    models: tuple[Model, ...] = ()
+    """The generators to register."""
 
 
 class Runs:
@@ -151,12 +151,12 @@ class Runs:
                 self._client.log_artifact(self.parent, str(path))
         if ending.note:
             self._client.set_tag(self.parent, NOTE, ending.note)
-        if ending.model is not None:
-            self._register(ending.model)
+        for model in ending.models:
+            self._register(model)
         self._client.set_terminated(self.parent, status)
 
     def _register(self, model: Model) -> None:
-        name = model_name(self._sweep)
+        name = model_name(self._sweep, model.label)
         try:
             register(self._client, self._experiment, self.parent, name, self._id, model)
         except Exception as error:  # a registry that may not be used must not keep a run open
@@ -219,12 +219,13 @@ class Runs:
             found = self._find(_TRIAL_TAG, key)
             run = found and described(found)
         if run is None:
-            run = self._create(record.title, self._tags | self._trial_tags(record, key))
+            tags = of_dataset(self._tags, record.dataset) | self._trial_tags(record, key)
+            run = self._create(record.title, tags)
             if ended:
                 self._client.set_terminated(run.run_id, "KILLED")
                 run.running = False
         if run.outcome is None or not ended:
-            params = {"cell": record.cell} | _params(record.config)
+            params = {"cell": record.cell} | _dataset(record) | _params(record.config)
             missing = [Param(*item) for item in params.items() if item[0] not in run.params]
             self._client.log_batch(run.run_id, params=missing)
             run.params |= params.keys()
@@ -244,7 +245,7 @@ class Runs:
             "kind": record.kind,
             "seed": str(record.config["seed"]),
             images.SHOWN_TAG: "True",
-        }
+        } | _dataset(record)
 
     def _ask_once(self) -> None:
         """Ask MLflow once what it has of all trials; the other threads wait for that."""
@@ -269,9 +270,15 @@ def cut(note: str) -> str:
     return note if len(note) <= MOST_TEXT else note[:MOST_TEXT].rsplit("\n", 1)[0]
 
 
-def model_name(sweep: str) -> str:
-    """Name of the champion's generator in the model registry."""
-    return f"raygan-{sweep}"
+def model_name(sweep: str, label: str = "") -> str:
+    """Name of the champion's generator in the model registry; ``label``: of its data set, if the
+    sweep has several."""
+    return f"raygan-{sweep}-{label}" if label else f"raygan-{sweep}"
+
+
+def _dataset(record: TrialRecord) -> dict[str, str]:
+    """The label of the data set, if the record has it: those of earlier versions lack it."""
+    return {"dataset": record.dataset} if record.dataset else {}
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:

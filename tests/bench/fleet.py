@@ -131,7 +131,7 @@ class Fleet:
         if "now" in inspect.signature(Study).parameters:
             options["now"] = lambda: self.now
         sweep = spec.validate(parse(text, "fleet.yaml"))
-        self.study = Unsaved(sweep, Storage("mock:///fleet"), baseline=simulated.START, **options)
+        self.study = Unsaved(sweep, Storage("mock:///fleet"), prepared=simulated.IMAGES, **options)
         self.free = dict.fromkeys(range(self.load.gpus // GPUS_PER_NODE), SLOTS)
         self.most = len(self.free) * SLOTS
         self.running: dict[str, Attempt] = {}

@@ -52,15 +52,15 @@ def make(folder: Path, trials: int) -> None:
     from raygan.sweep.spec import sweep_spec as spec
     from raygan.sweep.spec.yaml_loader import parse
     from raygan.sweep.study import stored_sweep
-    from raygan.sweep.study.prepared import Prepared
     from tests.bench.driver import point
+    from tests.sweep.prepared import one_set
 
     os.fsync = lambda _: None  # type: ignore[assignment]
     per_cell = trials // CELLS - SEEDS  # the replicates are still to come
     text = SWEEP.format(per_cell=per_cell, seeds=SEEDS, storage=folder)
     sweep = spec.validate(parse(text, "x"))
     home = Storage(str(folder)) / sweep.name
-    data = Prepared(id="1", digest="d", baseline=2.0, folder="/x", shape="3×32×32", train=9)
+    data = one_set(id="1", digest="d", baseline=2.0, folder="/x", shape="3×32×32", train=9)
     stored_sweep.store(home, sweep, data)
     for cell in plan.cells(sweep):
         for index in range(per_cell):

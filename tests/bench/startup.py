@@ -33,6 +33,7 @@ from raygan.sweep.cluster import preparing, tune
 from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Event, Study
 
 SWEEP = """
@@ -211,7 +212,9 @@ def measure(
         text = SWEEP.format(storage=folder, seeds=", ".join(map(str, range(trials))))
         sweep = spec.validate(parse(text, "startup"))
         storage = Storage(folder)
-        prepared = preparing.prepare_images(preparing.preparation_of(sweep, storage))
+        orders = preparing.preparations_of(sweep, storage)
+        sets = {label: preparing.prepare_images(order) for label, order in orders.items()}
+        prepared = Prepared(sets=sets)
         study, clock = Study(sweep, storage / sweep.name), Clock(at_once)
         study.listeners.append(clock)
         notes = Path(folder) / "notes"

@@ -74,8 +74,7 @@ from raygan.storage import Storage
 from raygan.sweep.cluster import preparing; from raygan.sweep.spec import sweep_spec as spec
 ray.init(logging_level="ERROR", log_to_driver=False)
 made = spec.load(__import__("pathlib").Path(sys.argv[1]))
-preparation = preparing.preparation_of(made, Storage(made.storage))
-print(preparing.prepare_on_cluster(preparation, lambda line: print("said", line)))
+print(preparing.prepare_on_cluster(made, Storage(made.storage), lambda line: print("said", line)))
 """
 
 

@@ -15,7 +15,7 @@ from raygan.errors import ConfigError, DataError
 from raygan.sweep.cluster import worker
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.preparing import Preparation, prepare_images
-from raygan.sweep.study.prepared import Prepared
+from raygan.sweep.study.prepared import PreparedSet
 
 ADDRESS = "s3://bucket/raygan/data"
 
@@ -135,7 +135,7 @@ def preparation(images: Path, folder: str) -> Preparation:
     return Preparation(dataset={"name": "folder", "path": str(images)}, folder=folder)
 
 
-def job_on(prepared: Prepared) -> Job:
+def job_on(prepared: PreparedSet) -> Job:
     return Job(trial="a", config={}, folder="", prepared=prepared.folder, digest=prepared.digest)
 
 

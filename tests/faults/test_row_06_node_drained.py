@@ -71,7 +71,7 @@ def server(cluster, tmp_path) -> Iterator[str]:
 
 def undisturbed(home: Storage, record: TrialRecord) -> float:
     """The loss of a trial where it is now, if it is trained in this process from its start."""
-    data = stored_sweep.stored_data(home)
+    data = stored_sweep.stored_data(home, stored_sweep.stored_spec(home)).of("")
     images, config = load(Path(data.folder)), TrainConfig.of(**record.config)
     config = replace(config, evaluate_every=record.step)  # the evaluations take most of the time
     state = TrainState.create(config, images.shape, torch.device("cpu"))

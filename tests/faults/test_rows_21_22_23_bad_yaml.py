@@ -18,7 +18,7 @@ from raygan.storage import Storage
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import MAX_BYTES, parse
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
+from tests.sweep.prepared import one_set
 
 
 def nested(levels: int, width: int) -> str:
@@ -139,7 +139,7 @@ def beside(tmp_path) -> Path:
     """The storage; beside it lies a sweep `up` that is none of its own."""
     sweep = Storage(str(tmp_path / "up"))
     up = spec.validate(parse("name: up", "up.yaml"))
-    state.store(sweep, up, Prepared(id="1", digest="d", baseline=0.1))
+    state.store(sweep, up, one_set(id="1", digest="d", baseline=0.1))
     storage = tmp_path / "storage"
     storage.mkdir()
     (tmp_path / "good.yaml").write_text(f"name: good\nstorage: {storage}\n")

@@ -32,11 +32,11 @@ from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from raygan.tracking.mlflow_tracker import Lag
 from tests.report.builders import evidence, trial
 from tests.report.hostile import EVIL, is_plain
+from tests.sweep.prepared import one_set
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ class Elements(HTMLParser):
 
 
 def test_tables_show_the_text_itself(console, records):
-    terminal.show_trials(console, records, [EVIL], 0.05)
+    terminal.show_trials(console, records, [EVIL], {"digits": 0.05})
     terminal.show_replicates(console, {EVIL: records})
     text = printed(console)
     assert is_plain(text)
@@ -164,7 +164,7 @@ def test_figures_draw_the_text_itself(tmp_path, hostile, records):
     assert all(is_plain(drawing.svg) for drawing in drawn.values())
     curves = drawn["curves"]
     assert "[red]x[/red]" in "".join(Elements(curves.svg).words.split())
-    png = overview_png(Storage(str(tmp_path)), EVIL, records, {EVIL: records[0]}, 0.05)
+    png = overview_png(Storage(str(tmp_path)), EVIL, records, {EVIL: records[0]}, {"digits": 0.05})
     assert png.startswith(b"\x89PNG")
 
 
@@ -175,7 +175,7 @@ def test_figures_take_a_formula_and_a_letter_without_a_glyph_as_text(tmp_path):
     assert len(drawn) > 1
     assert all("$\\frac{$ \u65e5" in drawing.svg for drawing in drawn)
     record.title = name
-    overview_png(Storage(str(tmp_path)), name, [record], {name: record}, 0.05)
+    overview_png(Storage(str(tmp_path)), name, [record], {name: record}, {"digits": 0.05})
 
 
 def test_progress_shows_the_text_itself(console, study, records):
@@ -234,7 +234,7 @@ def stored(tmp_path) -> Storage:
     """A storage with a sweep whose records have hostile titles and reasons."""
     sweep = Storage(str(tmp_path / "norms"))
     read = spec.validate(parse(f"name: norms\nstorage: {tmp_path}\ngrid: {{norm: [bn]}}", "x"))
-    state.store(sweep, read, Prepared(id="1", digest="d", baseline=0.05))
+    state.store(sweep, read, one_set(id="1", digest="d", baseline=0.05))
     (cell,) = plan.cells(read)
     for index, outcome in enumerate(("ok", "failed", None)):
         record = trial("bn", [0.04] * 6, outcome)
@@ -279,7 +279,7 @@ def test_errors_of_commands_show_the_text_itself(stored, tmp_path):
 def test_a_long_reason_ends_after_a_word_and_is_found_in_full(console, tmp_path, no_figures):
     record = trial("bn", [0.05], "failed")
     record.reason = "words of Ray " * 40
-    terminal.show_trials(console, [record], ["bn"], None)
+    terminal.show_trials(console, [record], ["bn"], {})
     text = " ".join(printed(console).split())
     assert re.search(r"(words|of|Ray)… \(\d+ more characters\)", text)
     assert tables.WHOLE_REASONS in text
@@ -293,7 +293,7 @@ def test_what_does_not_fit_into_a_terminal_is_broken_not_cut():
     console = Console(width=40, file=io.StringIO())
     record = trial("bn", [0.05], "failed")
     record.reason = "no space left on " + "/folder" * 20
-    terminal.show_trials(console, [record], ["bn"], None)
+    terminal.show_trials(console, [record], ["bn"], {})
     table = printed(console).partition("Reconstruction loss:")[0]
     assert table.count("…") == 0
     assert "".join(table.split()).count("f") >= 20

@@ -64,22 +64,22 @@ def test_sweep_without_any_result_still_gives_tables_and_a_picture(tmp_path):
     nothing = RECORDS[2:]
     tables.write(storage, nothing, {})
     assert pq.read_table(tmp_path / tables.CURVES).num_rows == 0
-    picture = overview_png(storage, "nothing", nothing, {"wn": None}, 0.1)
+    picture = overview_png(storage, "nothing", nothing, {"wn": None}, {"digits": 0.1})
     assert Image.open(io.BytesIO(picture)).format == "PNG"
 
 
 def test_overview_shows_the_samples_of_the_best_checkpoint(tmp_path):
     storage = Storage(str(tmp_path))
     white = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
-    without = overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
+    without = overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, {"digits": 0.4})
     storage.write("trials/bn-000/images/samples-000000020.png", grid_png(white))
-    found = overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
+    found = overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, {"digits": 0.4})
     assert found != without
 
 
 def test_terminal_table_ranks_by_loss_and_names_every_outcome():
     console = Console(width=160, record=True, file=io.StringIO())
-    terminal.show_trials(console, RECORDS[::-1], ["bn", "wn"], 0.0583)
+    terminal.show_trials(console, RECORDS[::-1], ["bn", "wn"], {"digits": 0.0583})
     text = console.export_text()
     assert text.index("0.10000") < text.index("0.50000")
     for words in ("stopped: asha at iteration 10", "out of memory", "unfinished", "0.05830"):
@@ -97,7 +97,7 @@ def test_overview_of_damaged_samples_says_so(tmp_path, monkeypatch):
     storage, said = Storage(str(tmp_path)), []
     storage.write("trials/bn-000/images/samples-000000020.png", b"no picture")
     monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **more: said.append(text))
-    overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, 0.4)
+    overview_png(storage, "a", RECORDS, {"bn": RECORDS[0]}, {"digits": 0.4})
     name = "trials/bn-000/images/samples-000000020.png"
     assert "".join(said[0].split()) == f"picturedamaged:{name}(nowholePNG)"
 
@@ -106,7 +106,9 @@ def test_picture_ranks_the_cells_by_what_trials_are_ranked_by(tmp_path, monkeypa
     lucky, steady = record("bn-000", [0.1, 0.4, 0.4], "ok"), record("wn-000", [0.2] * 3, "ok")
     drawn = []
     monkeypatch.setattr(overview, "_draw_samples", lambda _, __, shown: drawn.append(shown.cell))
-    overview_png(Storage(str(tmp_path)), "a", [lucky, steady], {"bn": lucky, "wn": steady}, 0.4)
+    overview_png(
+        Storage(str(tmp_path)), "a", [lucky, steady], {"bn": lucky, "wn": steady}, {"digits": 0.4}
+    )
     assert drawn == ["wn", "bn"]
 
 
@@ -121,7 +123,7 @@ def test_the_losses_on_the_axis_are_plain_numbers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(overview, "_draw_curves", drawn)
     curve = record("bn-000", [0.05, 0.02, 0.008], "ok")
-    overview_png(Storage(str(tmp_path)), "a", [curve], {"bn": curve}, 0.06)
+    overview_png(Storage(str(tmp_path)), "a", [curve], {"bn": curve}, {"digits": 0.06})
     assert "0.02" in told
     assert not [text for text in told if "$" in text]
 
@@ -159,5 +161,6 @@ def test_the_champion_is_the_best_run_of_the_best_cell(tmp_path, caplog):
     assert evidence.ranked[0].name == "wn"  # 0.155 < 0.173, though the lowest run is one of bn
     assert evidence.champion is runs["wn"][0]
     assert evidence.best_run(evidence.cells[0]) is runs["bn"][1]
-    assert publish.model_of(Storage(str(tmp_path)), evidence, tmp_path) is None  # nothing is kept
+    assert publish.champions(evidence) == {"": runs["wn"][0]}
+    assert publish.models_of(Storage(str(tmp_path)), evidence, tmp_path) == ()  # nothing is kept
     assert caplog.text == ""

@@ -40,6 +40,7 @@ from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.stopping.rules import is_exempt, make_stopper
 from raygan.sweep.study.study import OUTCOME, Study
+from tests.sweep.prepared import one_set
 
 Stop = recipe_sections()["stop"]
 
@@ -70,6 +71,7 @@ NORMS = {
 }
 START = 0.06
 """Loss of an untrained generator, about that of the mean image."""
+IMAGES = one_set(digest="d", baseline=START)
 NOISE = 0.035
 """Standard deviation of the logarithm of the loss between evaluations of one trial."""
 FAMILIES = ("plain", "late", "cliff")
@@ -196,7 +198,7 @@ class _Unsaved(Study):
 
 def run(sweep: SweepSpec, seed: int, noise: float = 1.0, family: str = "plain") -> Study:
     """Run all trials, :data:`AT_ONCE` at a time; the same seed gives the same curves."""
-    study = _Unsaved(sweep, Storage("mock:///simulated"), baseline=START)
+    study = _Unsaved(sweep, Storage("mock:///simulated"), prepared=IMAGES)
     losses: dict[str, list[float]] = {}
     durations: dict[str, float] = {}
     due: list[tuple[float, int, str]] = []  # time of the next evaluation, order of starts, trial

@@ -194,7 +194,7 @@ def test_parent_has_description_folders_and_champion(database, sweep, tmp_path):
     (folder / "cells.csv").write_text("a")
     name = f"raygan-{tmp_path.name}"
     for key in ("wn-000/a", "wn-000/a", "wn-001/b"):
-        ending = Ending(files=(folder,), note="verdict", model=Model(key, tmp_path / "model"))
+        ending = Ending(files=(folder,), note="verdict", models=(Model(key, tmp_path / "model"),))
         tracker = Tracker(database, "experiment", tmp_path.name, sweep)
         tracker.connect()
         tracker.open(sweep.uri, "name: sweep\n", run_tags("abc"))
@@ -219,7 +219,7 @@ def test_refusing_registry_keeps_no_run_open(database, sweep, tmp_path, monkeypa
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", refuse)
     monkeypatch.setattr("raygan.tracking.model._version", refuse)
     tracker = open_tracker(database, sweep)
-    ending = Ending({"loss/wn": 0.1}, model=Model("wn-000/a", tmp_path))
+    ending = Ending({"loss/wn": 0.1}, models=(Model("wn-000/a", tmp_path),))
     assert tracker.close("FINISHED", ending)
     parent = runs(database, sweep)["sweep"]
     assert parent.info.status == "FINISHED"

@@ -23,7 +23,6 @@ from raygan.storage import Storage
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from raygan.tracking import view
 from raygan.tracking.context import EXPERIMENT_NOTE, default_uri
@@ -31,6 +30,7 @@ from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE
 from tests.clusters import ROOT, stop, wait_until
 from tests.report.chromium import PROGRAM, Chromium
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: shown
@@ -96,7 +96,7 @@ def tracked(tmp_path: Path) -> Path:
     storage = Storage(str(tmp_path))
     read = spec.validate(parse(SWEEP % tmp_path, "x"))
     study = Study(read, storage / "shown")
-    state.store(study.storage, read, Prepared(id="1", digest="d", baseline=0.1))
+    state.store(study.storage, read, one_set(id="1", digest="d", baseline=0.1))
     tracker = Tracker(default_uri(storage), "raygan", "shown", study.storage)
     tracker.connect()
     tracker.open("1", "name: shown", {})

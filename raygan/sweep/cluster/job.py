@@ -83,13 +83,14 @@ def own_files() -> tuple[tuple[str, str], ...]:
 def job_of(plan: TrialPlan, spec: SweepSpec, sweep: Storage, prepared: Prepared) -> Job:
     """The job of the trial ``plan`` of the sweep ``spec`` that lies in ``sweep``."""
     own_split = spec.replicate.resplit and plan.kind == "replicate"
-    scale = spec.scale.of(plan.config.to_dict())
+    scale = spec.scale.of(plan.values)
+    images = prepared.of(plan.dataset)
     return Job(
         trial=plan.id,
         config=plan.config.to_dict(),
         folder=f"{sweep.uri}/{trial_folder(plan.id)}",
-        prepared=prepared.folder,
-        digest=prepared.digest,
+        prepared=images.folder,
+        digest=images.digest,
         split_seed=plan.config.seed if own_split else None,
         recipes=own_files(),
         workers=tuple(scale.widths(plan.config.batch_size)),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,9 +16,10 @@ from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import own_files
 
 if TYPE_CHECKING:
+    from raygan.data.dataset import DatasetConfig
     from raygan.storage import Storage
     from raygan.sweep.spec.sweep_spec import SweepSpec
-    from raygan.sweep.study.prepared import Prepared
+    from raygan.sweep.study.prepared import PreparedSet
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,7 +27,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """The order to prepare a sweep's images: plain values, for a task on another machine."""
+    """The order to prepare one data set: plain values, for a task on another machine."""
 
     dataset: dict[str, Any]
     """The fields of the :class:`~raygan.data.DatasetConfig`."""
@@ -38,23 +39,26 @@ class Preparation:
     """The fields of the training configurations that must be able to train on the images."""
 
 
-def preparation_of(spec: SweepSpec, storage: Storage) -> Preparation:
-    """The order to prepare the images of ``spec``, a sweep in ``storage``."""
+def preparations_of(spec: SweepSpec, storage: Storage) -> dict[str, Preparation]:
+    """By label, the orders to prepare the images of ``spec``, a sweep in ``storage``."""
     from raygan.sweep.spec.checks import extremes
 
-    return Preparation(
-        dataset=dataset_of(spec),
-        recipes=own_files(),
-        folder=data_folder(storage),
-        configs=tuple(config.to_dict() for config in extremes(spec)),
-    )
+    return {
+        label: Preparation(
+            dataset=plain(config),
+            recipes=own_files(),
+            folder=data_folder(storage),
+            configs=tuple(config.to_dict() for config in extremes(spec, label)),
+        )
+        for label, config in spec.datasets().items()
+    }
 
 
-def dataset_of(spec: SweepSpec) -> dict[str, Any]:
+def plain(config: DatasetConfig) -> dict[str, Any]:
     """The data set as plain values, its path absolute: workers have other working directories."""
     from raygan.storage import local
 
-    dataset = spec.dataset_config().to_dict()
+    dataset = config.to_dict()
     if dataset["path"] is not None and not is_address(dataset["path"]):
         dataset["path"] = str(local(dataset["path"]))
     return dataset
@@ -65,7 +69,7 @@ def data_folder(storage: Storage) -> str:
     return str(storage.local / DATA) if storage.is_local else f"{storage.uri}/{DATA}"
 
 
-def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
+def prepare_images(preparation: Preparation, **options: Any) -> PreparedSet:
     """Decode the images, and check that every training configuration can train on them.
 
     Runs as a Ray task: where the images are, and where PyTorch is needed anyway. ``options`` are
@@ -76,7 +80,7 @@ def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
     from raygan.data.manifest import read_manifest
     from raygan.gan.config import TrainConfig
     from raygan.gan.nets.architectures import check_size
-    from raygan.sweep.study.prepared import Prepared
+    from raygan.sweep.study.prepared import PreparedSet
 
     recipe.use(recipe.RecipeFile(*file) for file in preparation.recipes)
     folder = prepare(DatasetConfig.of(**preparation.dataset), preparation.folder, **options)
@@ -86,7 +90,7 @@ def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
     count, height, width, channels = manifest["shape"]
     for values in preparation.configs:
         check_size(TrainConfig.of(**values), height, width)
-    return Prepared(
+    return PreparedSet(
         folder=str(folder),
         digest=manifest["digest"],
         baseline=manifest["baseline"],
@@ -95,7 +99,7 @@ def prepare_images(preparation: Preparation, **options: Any) -> Prepared:
     )
 
 
-def prepare_on_ray(preparation: Preparation) -> Iterator[str | Prepared]:
+def prepare_on_ray(preparation: Preparation) -> Iterator[str | PreparedSet]:
     """:func:`prepare_images` by Ray Data tasks: lines on its progress, then its result.
 
     A Ray task: a generator, so that the lines arrive while it runs.
@@ -105,7 +109,7 @@ def prepare_on_ray(preparation: Preparation) -> Iterator[str | Prepared]:
 
     from raygan.data.pace import Pace
 
-    heard: SimpleQueue[str | Prepared | BaseException] = SimpleQueue()
+    heard: SimpleQueue[str | PreparedSet | BaseException] = SimpleQueue()
 
     def work() -> None:
         try:
@@ -122,13 +126,28 @@ def prepare_on_ray(preparation: Preparation) -> Iterator[str | Prepared]:
     yield said
 
 
-def prepare_on_cluster(preparation: Preparation, say: Callable[[str], None] = print) -> Prepared:
-    """:func:`prepare_images` over the nodes that see the storage."""
+def prepare_on_cluster(
+    spec: SweepSpec, storage: Storage, say: Callable[[str], None] = print
+) -> dict[str, PreparedSet]:
+    """:func:`prepare_images` for each data set of ``spec``, a sweep in ``storage``, over the nodes
+    that see it; by label."""
+    orders = preparations_of(spec, storage)
+    return {
+        label: _prepared(order, say if len(orders) == 1 else partial(_say_of, say, label))
+        for label, order in orders.items()
+    }
+
+
+def _say_of(say: Callable[[str], None], label: str, line: str) -> None:
+    say(f"{label}: {line}")
+
+
+def _prepared(preparation: Preparation, say: Callable[[str], None]) -> PreparedSet:
     import ray
 
     # no CPU: those are for the tasks that it waits for
     task = ray.remote(num_cpus=0, max_retries=1)(prepare_on_ray)
-    said: str | Prepared = ""
+    said: str | PreparedSet = ""
     try:
         for reference in task.remote(preparation):
             said = ray.get(reference)
@@ -158,6 +177,6 @@ def on_ray(function: Callable[[T], R], items: list[T]) -> Generator[R, None, Non
     rows = [{"item": pickle.dumps(item)} for item in items]
     # a block, and so a task, per item
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    make = functools.partial(ray_quirks.errors_as_results, function)
+    make = partial(ray_quirks.errors_as_results, function)
     for row in data.map(make, num_cpus=1).iter_rows():
         yield ray_quirks.result_of(row)

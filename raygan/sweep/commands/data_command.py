@@ -77,14 +77,15 @@ def prepare_command(
 ) -> None:
     """Prepare the images of a sweep (FILE.yaml), or those that the options name.
 
-    Images that are prepared already are used again. Interrupted preparing resumes.
+    Prints the folder of each data set. Images that are prepared already are used again. Interrupted
+    preparing resumes.
     """
     given = {name: value for name, value in given.items() if value not in (None, ())}
     with _errors():
         if file is not None:
             if given:
                 raise click.UsageError("FILE defines the data set; change it with --set KEY=VALUE")
-            config, folder = _of_sweep(file, overrides)
+            configs, folder = _of_sweep(file, overrides)
         else:
             if "source" not in given or overrides:
                 raise click.UsageError(
@@ -92,26 +93,26 @@ def prepare_command(
                 )
             if "split" in given:
                 given["split"] = list(given["split"])
-            config, folder = DatasetConfig.of(name=given.pop("source"), **given), DATA
-        click.echo(_prepare(config, out or folder, processes, address))
+            configs, folder = [DatasetConfig.of(name=given.pop("source"), **given)], DATA
+        map_ = _map(processes, address)
+        for config in configs:
+            click.echo(_prepare(config, out or folder, map_))
 
 
-def _prepare(
-    config: DatasetConfig, folder: str, processes: int | None, address: str | None
-) -> str | Path:
-    map_, pace = _map(processes, address), Pace(_note)
+def _prepare(config: DatasetConfig, folder: str, map_: Map) -> str | Path:
+    pace = Pace(_note)
     if is_address(folder):
         return prepare(config, folder.rstrip("/"), map=map_, progress=pace, say=_note)
     return prepare(config, storage.local(folder), map=map_, progress=pace, say=_note)
 
 
-def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[DatasetConfig, str]:
+def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[list[DatasetConfig], str]:
     from raygan.storage import Storage
     from raygan.sweep.cluster.preparing import data_folder
     from raygan.sweep.spec import sweep_spec
 
     spec = sweep_spec.load(file, overrides)
-    return spec.dataset_config(), data_folder(Storage(spec.storage))
+    return list(spec.datasets().values()), data_folder(Storage(spec.storage))
 
 
 def _map(processes: int | None, address: str | None) -> Map:

@@ -32,7 +32,7 @@ from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import NAME, SweepSpec, load
 from raygan.sweep.study import stored_sweep
 from raygan.sweep.study.cell import best, verdict_records
-from raygan.sweep.study.prepared import Prepared
+from raygan.sweep.study.prepared import PreparedSet
 
 
 @click.command()
@@ -126,7 +126,8 @@ def _evaluate(
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
     sweep, spec = open_sweep(name, storage)
     own_recipes.check_unchanged(sweep)
-    prepared, known = stored_sweep.stored_data(sweep), stored_sweep.stored_records(sweep, spec)
+    prepared = stored_sweep.stored_data(sweep, spec)
+    known = stored_sweep.stored_records(sweep, spec)
     tested = [_trial(wanted, known, sweep)] if wanted else _of_sweep(spec, known)
     if prepared is None or not tested:
         raise ConfigError(f"no trial of {spec.name!r} has a result yet; run the sweep first")
@@ -138,7 +139,15 @@ def _evaluate(
             recipe.require_code(table[str(record.config[key])])
     names = final_tests.GENERATORS if which is None else (which,)
     _see_checkpoints(sweep, tested, names)
-    prepared = replace(prepared, folder=_where(sweep, prepared))
+    wanted_sets = {prepared.of(record.dataset).folder for record in tested}
+    prepared = replace(
+        prepared,
+        sets={
+            label: replace(images, folder=_where(sweep, images))
+            for label, images in prepared.sets.items()
+            if images.folder in wanted_sets
+        },
+    )
     gpus = _gpus(device)
     jobs = {
         record.id: replace(job_of(plan.of_record(record), spec, sweep, prepared), gpus=gpus)
@@ -189,8 +198,8 @@ def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:
     )
 
 
-def _where(sweep: Storage, prepared: Prepared) -> str:
-    """Where the sweep's prepared images lie: below the storage in which the sweep lies now.
+def _where(sweep: Storage, prepared: PreparedSet) -> str:
+    """Where a data set of the sweep lies: below the storage in which the sweep lies now.
 
     Only the last part of the stored path is used. The rest is wrong if the sweep was moved, and is
     not trusted, since the sweep may be somebody else's.

@@ -235,10 +235,10 @@ def _write_rows(data: bytes, kind: str, out: Path | None) -> None:
 
 
 def _show(sweep: Storage, spec: SweepSpec, known: dict[str, TrialRecord]) -> None:
-    prepared = stored_sweep.stored_data(sweep)
+    prepared = stored_sweep.stored_data(sweep, spec)
     console = _console()
     cells = [cell.name for cell in plan.cells(spec)]
-    terminal.show_trials(console, known.values(), cells, prepared.baseline if prepared else None)
+    terminal.show_trials(console, known.values(), cells, prepared.baselines if prepared else {})
     terminal.show_replicates(
         console,
         {c.name: verdict_records(spec, c, _of(c, known)) for c in plan.cells(spec)},
@@ -256,7 +256,7 @@ def report(sweep: Storage, spec: SweepSpec, out: str | None) -> None:
     """Write report.html and report.md of the sweep NAME, running or done."""
     from raygan.sweep.study.gather import make_report
 
-    records, data = stored_sweep.stored_records(sweep, spec), stored_sweep.stored_data(sweep)
+    records, data = stored_sweep.stored_records(sweep, spec), stored_sweep.stored_data(sweep, spec)
     made = make_report(sweep, spec, records, data)
     if out is not None:
         check_address(out, "--out")

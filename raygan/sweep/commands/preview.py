@@ -29,6 +29,7 @@ from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks, stored_sweep
 from raygan.sweep.study.estimate import STARTUP_SECONDS, Cost, Work, estimate
 from raygan.sweep.study.power import parse_sd, say_power
+from raygan.sweep.study.prepared import Prepared
 
 MOST_YAML = 200_000
 """Most characters of the resolved YAML that are shown; no YAML that raygan reads has more."""
@@ -115,6 +116,8 @@ def show_plan(
     if spec.preset is not None:
         others = presets.differences(spec)
         tell(f"preset {spec.preset}: {', '.join(others) or 'nothing differs from it'}")
+    for line in _datasets(spec):
+        tell(line)
     *firsts, last = scales.described(spec)
     for line in firsts:
         tell(line)
@@ -132,6 +135,18 @@ def show_plan(
         tell(f"{away}: what is stored there is not taken into account")
     console.print()
     say(console, stored_sweep.dump(spec).rstrip("\n"), most=MOST_YAML)
+
+
+def _datasets(spec: SweepSpec) -> list[str]:
+    """A line on each data set, if there are several."""
+    lines = []
+    for label, config in spec.datasets().items() if spec.listed else ():
+        sides = config.shape()
+        where = f", {config.path}" if config.path else ""
+        size = f", {sides[0]}×{sides[1]} pixels" if sides else ""
+        own = ", ".join(f"{k} {plan.format_value(v)}" for k, v in spec.own_train(label).items())
+        lines.append(f"data set {label}: {config.name}{where}{size}{f'; {own}' if own else ''}")
+    return lines
 
 
 def _say_cost(
@@ -161,29 +176,40 @@ def _say_cost(
 
 def _say_final_tests(spec: SweepSpec, works: list[Work], tell: Callable[[str], None]) -> None:
     """Print the cost of the final tests, in evaluations and, if speeds are known, in hours."""
-    final, dataset = spec.final_config(), spec.dataset_config()
+    final = spec.final_config()
+    cells = plan.cells(spec)
     generators = 2 * sum(work.replicates for work in works)
     if not (generators and final.steps):
         return
-    images = min(final.images or FINAL, dataset.final or FINAL)
-    searches = images + final.restarts * min(final.audited, images)
-    running = (dataset.running or RUNNING) * spec.train.reconstruction_steps
-    evaluations = searches * final.steps / running
+    sizes = {label: _final_sizes(spec, label) for label in spec.labels}
+    evaluations = max(each for _, each in sizes.values())
     took = ""
     # a speed without a calibration has evaluations and training in one number
     if all(work.speed is not None and work.speed.evaluation_seconds > 0 for work in works):
         # one worker makes a final test, but all workers of a trial share an evaluation
         each = [
             2 * work.replicates * work.speed.evaluation_seconds * spec.scale.of(cell.values).most
-            for cell, work in zip(plan.cells(spec), works, strict=True)
+            * sizes[spec.label_of(cell.values)][1]
+            for cell, work in zip(cells, works, strict=True)
             if work.speed
-        ]
-        hours = sum(each) * evaluations / 3600
+        ]  # fmt: skip
+        hours = sum(each) / 3600
         took = f"; in addition, {hours:.2f} worker-hours"
     tell(
-        f"final tests: at most {generators} generators, on up to {images} images; each takes as "
+        f"final tests: at most {generators} generators, on up to "
+        f"{max(images for images, _ in sizes.values())} images; each takes as "
         f"long as about {evaluations:,.0f} evaluations{took}"
     )
+
+
+def _final_sizes(spec: SweepSpec, label: str) -> tuple[int, float]:
+    """At most how many images a final test on the data set ``label`` has, and as how many
+    evaluations it takes."""
+    final, dataset = spec.final_config(), spec.datasets()[label]
+    images = min(final.images or FINAL, dataset.final or FINAL)
+    searches = images + final.restarts * min(final.audited, images)
+    running = (dataset.running or RUNNING) * spec.fixed("reconstruction_steps", label)
+    return images, searches * final.steps / running
 
 
 def _hours(cost: Cost) -> str:
@@ -300,8 +326,7 @@ def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
     ours = tune.connect(address, verbose=False)
     try:
         at_once = nodes.room(scales.of(spec), ours=ours)
-        preparation = preparing.preparation_of(spec, Storage(spec.storage))
-        prepared = preparing.prepare_on_cluster(preparation)
+        prepared = Prepared(sets=preparing.prepare_on_cluster(spec, Storage(spec.storage)))
         jobs, widths = {}, {}
         for cell in plan.cells(spec):
             config = spec.train_config(**cell.values)

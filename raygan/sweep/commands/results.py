@@ -45,7 +45,8 @@ class Results:
                 f"there is no sweep in {self.folder!r}; give the folder of a sweep, such as "
                 "results/quickstart"
             )
-        return make_report(sweep, spec, records.load_all(sweep), stored_sweep.stored_data(sweep))
+        data = stored_sweep.stored_data(sweep, spec)
+        return make_report(sweep, spec, records.load_all(sweep), data)
 
     @property
     def verdict(self) -> str:

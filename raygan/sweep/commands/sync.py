@@ -47,7 +47,7 @@ def sync(sweep: Storage, spec: SweepSpec, address: str | None) -> None:
     MLflow has is not copied again. A sweep that is running is refused. If the sweep uses your own
     recipes, give its YAML file as NAME.
     """
-    prepared = stored_sweep.stored_data(sweep)
+    prepared = stored_sweep.stored_data(sweep, spec)
     if prepared is None:
         raise ConfigError(f"{spec.name!r} has no trial yet; run the sweep first")
     name = click.get_current_context().params["name"]
@@ -87,7 +87,7 @@ def _sync(sweep: Storage, spec: SweepSpec, prepared: Prepared, address: str | No
 
     # two that copy would make each run twice
     with Lock(sweep, stop=stop, lost=leave, advice=advice, copies=True):
-        study = Study(spec, sweep, baseline=prepared.baseline)
+        study = Study(spec, sweep, prepared=prepared)
         where = f"MLflow at {tracker.uri}, experiment {tracker.experiment!r}"
         tell(f"Copying {len(study.records)} trials of {spec.name} to {where} ...")
         copied, ended = conclude.sync(study, tracker, prepared, lambda text: tell(text, "yellow"))

@@ -48,7 +48,7 @@ def ui(sweep: Storage, spec: SweepSpec, port: int | None, browser: bool | None) 
 
     With MLflow's own database, its server runs until Ctrl-C. With a server, its link is printed.
     """
-    prepared = stored_sweep.stored_data(sweep)
+    prepared = stored_sweep.stored_data(sweep, spec)
     if prepared is None:
         raise ConfigError(f"{spec.name!r} has no trial yet; run the sweep first")
     uri = spec.tracking.uri or default_uri(Storage(sweep.parent))

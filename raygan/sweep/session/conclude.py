@@ -41,7 +41,7 @@ from raygan.sweep.study import registered, stored_sweep
 from raygan.sweep.study.gather import make_report
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import FLUSH_SECONDS, Study, outcomes
-from raygan.tracking.context import Status, is_file, run_tags
+from raygan.tracking.context import Status, data_tags, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import Ending
 
@@ -194,6 +194,7 @@ def _copy(
     # what trained, not what copies
     versions = stored_sweep.summary(study.storage).get(stored_sweep.VERSIONS)
     tags = {**versions, "data_digest": prepared.digest} if versions else run_tags(prepared.digest)
+    tags |= data_tags(prepared.digests)
     plans = [entry.sha256 for entry in registered.entries(study.storage)]
     tracker.open(prepared.id, stored_sweep.dump(study.spec), tags, plans, running=False)
     _note_synced(study.storage, synced=False)  # whatever ends this process
@@ -243,7 +244,7 @@ def catch_up(study: Study, tracker: Tracker) -> None:
 
 def _show(session: Session, study: Study, prepared: Prepared) -> None:
     cells = study.cells
-    terminal.show_trials(session.console, study.records.values(), list(cells), prepared.baseline)
+    terminal.show_trials(session.console, study.records.values(), list(cells), prepared.baselines)
     verdicts = {name: cell.verdict_records() for name, cell in cells.items()}
     terminal.show_replicates(session.console, verdicts)
 
@@ -281,7 +282,7 @@ def _write(
     if not pictures:
         return None
     title = f"{study.spec.name}: reconstruction loss on held-out images"
-    drawn = overview_png(study.storage, title, records, best, prepared.baseline)
+    drawn = overview_png(study.storage, title, records, best, prepared.baselines)
     study.storage.write(OVERVIEW, drawn)
     return _report(study, prepared)
 
@@ -324,12 +325,13 @@ def _close(study: Study, tracker: Tracker, code: int, report: Report | None) -> 
                 if record.outcome is not None:
                     summary = publish.summary(record, evidence)
                     tracker.update(record, ended=True, summary=summary)
-            model = publish.model_of(study.storage, evidence, folder)
+            models = publish.models_of(study.storage, evidence, folder)
+            every = bool(models) and len(models) == len(publish.champions(evidence))
             ending = replace(
                 ending,
                 metrics=metrics | publish.aggregates(evidence),
-                note=publish.note(report.verdict, evidence, has_model=model is not None),
-                model=model,
+                note=publish.note(report.verdict, evidence, has_model=every),
+                models=models,
             )
         return tracker.close(_status(code), ending)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from raygan.shown import duration, shown, text_cell
 from raygan.sweep.session.final_tests import FinalStatus
 from raygan.sweep.session.terminal import outcome_cell, text_table
 from raygan.sweep.spec import plan
+from raygan.sweep.spec.space import longest
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks
 from raygan.sweep.study.estimate import STARTUP_SECONDS
@@ -209,7 +211,8 @@ def trials_left(spec: SweepSpec, known: Sequence[TrialRecord]) -> float | None:
     to_replicate = replicates - sum(r.kind == "replicate" for r in known)
     to_come = max(0, looks.expected(spec, known) - len(known))
     to_search = max(0, to_come - max(0, to_replicate))
-    iterations = spec.train.iterations * (to_search * share + to_come - to_search)
+    lengths = [longest(spec, cell.values) for cell in plan.cells(spec)]
+    iterations = statistics.mean(lengths) * (to_search * share + to_come - to_search)
     lefts = [
         left if left is not None else record.config["iterations"] * rate + STARTUP_SECONDS
         for record in running

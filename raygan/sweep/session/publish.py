@@ -1,20 +1,22 @@
 """What of a sweep's results goes to MLflow: each trial's summary, the parent run's end, the
-champion's generator."""
+champions' generators."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from raygan import checkpoints
 from raygan.folder import HTML, trial_folder
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
-from raygan.report.evidence import Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.make import markdown
 from raygan.report.sections import target
 from raygan.report.words import loss
 from raygan.storage import Storage
+from raygan.sweep.spec.yaml_sections import DATASET
 from raygan.tracking.model import ALIAS, Model
 from raygan.tracking.problems import in_short
 from raygan.tracking.runs import cut, model_name
@@ -38,7 +40,8 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     metrics = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
     if evidence is None:
         return metrics
-    if (aim := target(evidence)) is not None:
+    mine = [cell for cell in evidence.cells if _label(cell) in ("", record.dataset)]
+    if (aim := target(replace(evidence, cells=mine))) is not None:
         steps = stability.iterations_to(record.curve, aim)
         if steps is not None:
             metrics["stability/iterations_to_target"] = float(steps)
@@ -49,6 +52,19 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     if fresh is not None:
         metrics["stability/worsening_fresh"] = fresh
     return metrics
+
+
+def champions(evidence: Evidence) -> dict[str, TrialRecord]:
+    """By data set, the best run of the cell with the lowest mean loss: losses on different images
+    are not compared. A sweep's only data set has the label ''."""
+    best: dict[str, TrialRecord] = {}
+    for cell in evidence.ranked:
+        best.setdefault(_label(cell), evidence.best_run(cell))
+    return best
+
+
+def _label(cell: CellResults) -> str:
+    return str(cell.values.get(DATASET, ""))
 
 
 def aggregates(evidence: Evidence) -> dict[str, float]:
@@ -62,48 +78,52 @@ def aggregates(evidence: Evidence) -> dict[str, float]:
 
 
 def note(verdict: str, evidence: Evidence, *, has_model: bool) -> str:
-    """The description of the parent run, in Markdown; ``has_model``: whether the champion's
-    generator is registered."""
+    """The description of the parent run, in Markdown; ``has_model``: whether the champions'
+    generators are registered."""
+    best = champions(evidence)
     rows = [
         f"| {markdown(cell.name)} | {markdown(cell.setting)} | {loss(evidence.mean(cell))} | "
         f"{len(evidence.losses(cell))} | {len(cell.failed)} of {len(cell.ended)} |"
+        for label in best
         for cell in evidence.ranked
+        if _label(cell) == label
     ]
     table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
     more = f"More: artifact `{HTML}`."
-    if has_model:
-        address = f"models:/{model_name(evidence.name)}@{ALIAS}"
-        more += f' The best generator: `mlflow.pytorch.load_model("{address}")`.'
+    for label in (best or [""]) if has_model else ():
+        address = f"models:/{model_name(evidence.name, label)}@{ALIAS}"
+        of = f" of {label}" if label else ""
+        more += f' The best generator{of}: `mlflow.pytorch.load_model("{address}")`.'
     return cut("\n".join([markdown(verdict), "", more, "", *(table + rows if rows else [])]))
 
 
-def model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
-    """The champion's best generator, saved as a model in the empty ``folder``.
+def models_of(sweep: Storage, evidence: Evidence, folder: Path) -> tuple[Model, ...]:
+    """The champions' best generators, saved as models in the empty ``folder``.
 
-    None if there is none, or, with a line in the log, if it cannot be saved.
+    One is left out if nothing is kept of it, or, with a line in the log, if it cannot be saved.
     """
-    try:
-        return _model_of(sweep, evidence, folder)
-    except Exception as error:  # whatever it is, the sweep has its results
-        reason = in_short(error)
-        logger.warning("the best generator cannot be registered as a model: %s", reason)
-        return None
+    made = []
+    for number, (label, record) in enumerate(champions(evidence).items()):
+        try:
+            made.append(_model_of(sweep, label, record, folder / f"model-{number}"))
+        except Exception as error:  # whatever it is, the sweep has its results
+            reason = in_short(error)
+            logger.warning("the best generator cannot be registered as a model: %s", reason)
+    return tuple(model for model in made if model is not None)
 
 
-def _model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
+def _model_of(sweep: Storage, label: str, record: TrialRecord, home: Path) -> Model | None:
     from raygan.gan.config import TrainConfig
     from raygan.gan.state import TrainState
     from raygan.tracking.model import save_model
 
-    record = evidence.champion
-    kept = checkpoints.best_and_last(sweep, record).get("best") if record else None
-    if record is None or kept is None:
+    kept = checkpoints.best_and_last(sweep, record).get("best")
+    if kept is None:
         return None
     saved, replaced = checkpoints.load_or_other(sweep / trial_folder(record.id), kept, ["best"])
     if replaced:
         logger.warning("%s: %s", record.title, replaced)
     state = TrainState.restore(saved, config=TrainConfig.of(**record.config))
-    home = folder / "model"
     distribution = {"normal": "N(0, 1)", "uniform": "U(−1, 1)"}[state.config.latent]
     save_model(state.judged, state.config.code_size, state.shape, home)
     words = (
@@ -112,4 +132,7 @@ def _model_of(sweep: Storage, evidence: Evidence, folder: Path) -> Model | None:
         f"{state.config.code_size}), to images, float32 (N, {', '.join(map(str, state.shape))}) in "
         "[0, 1]."
     )
-    return Model(f"{record.id}/{kept}", home, words, {"trial": record.id, "cell": record.cell})
+    params = {"trial": record.id, "cell": record.cell}
+    if label:
+        params[DATASET] = label
+    return Model(f"{record.id}/{kept}", home, words, label, params)

@@ -47,7 +47,7 @@ from raygan.sweep.study.ledger import Ledger
 from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.search import Journal
 from raygan.sweep.study.study import Event, Study
-from raygan.tracking.context import default_uri, is_file, run_tags
+from raygan.tracking.context import data_tags, default_uri, is_file, run_tags
 from raygan.tracking.mlflow_tracker import Tracker
 
 
@@ -79,10 +79,8 @@ def _run(session: Session) -> int:
     with usable(sweep):
         sweep.check_tree()
         own_recipes.check_unchanged(sweep)
-        before, known = (
-            stored_sweep.stored_spec(sweep, mend=True),
-            stored_sweep.stored_data(sweep, mend=True),
-        )
+        before = stored_sweep.stored_spec(sweep, mend=True)
+        known = stored_sweep.stored_data(sweep, before or spec, mend=True)
         grown = []
         if before is None:
             with recipe.blamed():
@@ -98,7 +96,7 @@ def _run(session: Session) -> int:
             _journal(sweep, ledger),
             ledger=ledger,
             retry_failed=session.options.retry_failed,
-            baseline=known.baseline if known else None,
+            prepared=known,
         )
     session.lock.signs = study.signs
     _announce(study, grown, session)
@@ -119,10 +117,11 @@ def _run(session: Session) -> int:
             tracker.connect()
         at_once = _start(session, tracker.uri if tracker else None)
     prepared = _prepare(session, known)
-    session.say(
-        f"{prepared.train} training images {prepared.shape}; up to {at_once} trials at once"
-    )
-    study.baseline = prepared.baseline
+    *firsts, last = prepared.described
+    for line in firsts:
+        session.say(line)
+    session.say(f"{last}; up to {at_once} trials at once")
+    study.prepared = prepared
     with usable(sweep):
         session.lock.confirm()
     tags = run_tags(prepared.digest)
@@ -134,7 +133,8 @@ def _run(session: Session) -> int:
             stored_sweep.note_synced(sweep, synced=False)
     else:
         hashes = [entry.sha256 for entry in plans]
-        tracker.open(prepared.id, stored_sweep.dump(spec), tags, hashes)
+        digests = data_tags(prepared.digests)
+        tracker.open(prepared.id, stored_sweep.dump(spec), tags | digests, hashes)
         Behind(tracker, session.console).start()
     session.signals.at_once = partial(close_interrupted, study, tracker)
     try:
@@ -186,18 +186,20 @@ def _keep_last(session: Session, study: Study, asking: LastCheckpoints, seconds:
 def _prepare(session: Session, known: Prepared | None) -> Prepared:
     """The sweep's images; ``known``: what they were when the sweep began."""
     spec = session.spec
-    preparation = preparing.preparation_of(spec, session.storage)
-    prepared = preparing.prepare_on_cluster(
-        preparation, lambda line: session.say(f"images: {line}")
+    sets = preparing.prepare_on_cluster(
+        spec, session.storage, lambda line: session.say(f"images: {line}")
     )
-    if known and known.digest != prepared.digest:
-        raise ConfigError(
-            f"the images of {spec.dataset.path} have changed since the sweep {spec.name!r} "
-            "began: restore them, or start anew beside it (--fresh, or --set name=…). If an "
-            "earlier version of raygan began it: that version read all published splits, as "
-            "`dataset.split: all` does now, and did not turn photographs by their EXIF orientation"
-        )
-    return replace(prepared, id=known.id if known else uuid.uuid4().hex)
+    for label, now in sets.items():
+        if known and known.of(label).digest != now.digest:
+            which = f"{label}, in " if len(sets) > 1 else ""
+            raise ConfigError(
+                f"the images of {which}{spec.datasets()[label].path} have changed since the sweep "
+                f"{spec.name!r} began: restore them, or start anew beside it (--fresh, or --set "
+                "name=…). If an earlier version of raygan began it: that version read all "
+                "published splits, as `dataset.split: all` does now, and did not turn photographs "
+                "by their EXIF orientation"
+            )
+    return Prepared(id=known.id if known else uuid.uuid4().hex, sets=sets)
 
 
 def _write_down(study: Study, prepared: Prepared, tags: dict[str, str]) -> list[registered.Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -45,11 +45,15 @@ def not_in_mlflow(sweep: Storage, *, running: bool) -> str | None:
 
 
 def show_trials(
-    console: Console, records: Iterable[TrialRecord], cells: list[str], baseline: float | None
+    console: Console,
+    records: Iterable[TrialRecord],
+    cells: list[str],
+    baselines: Mapping[str, float],
 ) -> None:
     """Print one table per cell, the trial that ended lowest first.
 
-    ``baseline``: loss of the mean training image, if the images are known.
+    ``baselines``: loss of the mean training image of each data set, by label; empty if the images
+    are not known.
     """
     records = list(records)
     for cell in cells:
@@ -73,7 +77,9 @@ def show_trials(
         console.print()
     if any(len(record.reason or "") > REASON for record in records):
         say(console, WHOLE_REASONS, "dim")
-    against = f"; the mean training image has {baseline:.5f}" if baseline else ""
+    several = len(baselines) > 1
+    losses = [f"{value:.5f}{f' ({label})' * several}" for label, value in baselines.items()]
+    against = f"; the mean training image has {', '.join(losses)}" if losses else ""
     console.print(
         f"Reconstruction loss: mean squared error per pixel in [0, 1] on held-out images{against}. "
         f"End loss: {END_LOSS}; trials are compared by it.",

@@ -104,6 +104,11 @@ class TrialPlan:
     dataset: str = ""
     """Label of the data set; empty in sweeps of earlier versions, which have one."""
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """Its configuration and its data set by name, those of the grid's axes among them."""
+        return {**self.config.to_dict(), DATASET: self.dataset}
+
 
 def _title(cell: Cell, params: dict[str, Any]) -> str:
     return " ".join([cell.name, *(f"{k}={format_value(v)}" for k, v in params.items())])

@@ -155,6 +155,7 @@ else:
             description="what the data set is called in cells, tables and the report: letters, "
             "digits, '.' and '-'; by default its `name`",
         )
+
     Final = _section_of(FinalConfig, "Final")
 
     class Grid(Section):

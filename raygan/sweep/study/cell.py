@@ -186,7 +186,7 @@ class CellStudy:
     """
 
     def __init__(self, spec: SweepSpec, cell: Cell, journal: BaseStorage | None) -> None:
-        self.name = cell.name
+        self.name, self.dataset = cell.name, spec.label_of(cell.values)
         self.records: dict[str, TrialRecord] = {}
         self.seeds = spec.replicate.seeds
         """Seeds of each of the best settings at the current look (:mod:`.looks`)."""

@@ -39,7 +39,7 @@ def make_report(
     evidence = Evidence(
         name=spec.name,
         cells=compared,
-        baseline=prepared.baseline if prepared else None,
+        baseline=prepared.of("").baseline if prepared and len(prepared.sets) == 1 else None,
         expected_trials=looks.expected(spec, known.values()),
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
         data=_describe(spec, prepared),
@@ -101,11 +101,14 @@ def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreemen
 
 def _describe(spec: SweepSpec, prepared: Prepared | None) -> dict[str, Any]:
     """What the images are, in words."""
+    if spec.listed:
+        return {}
     described: dict[str, Any] = {"images": spec.dataset.name}
     if spec.dataset.path:
         described["path"] = spec.dataset.path
-    if prepared is not None and prepared.shape:
-        described |= {"shape": prepared.shape, "training images": prepared.train}
-    if prepared is not None:
-        described["digest"] = prepared.digest
+    only = None if prepared is None else prepared.of("")
+    if only is not None and only.shape:
+        described |= {"shape": only.shape, "training images": only.train}
+    if only is not None:
+        described["digest"] = only.digest
     return described

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, TypeAdapter
 
 from raygan import stored
+from raygan.errors import RayganError
+from raygan.shown import shown
 
 _Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The images of a sweep, decoded once before its first trial; the contents of ``data.json``."""
+class PreparedSet:
+    """One data set, decoded once before the first trial."""
 
     __pydantic_config__ = stored.STRICT
 
-    id: stored.Word = ""
-    """The sweep's, in MLflow; empty as long as the sweep has not begun."""
     folder: _Text = ""
-    """Folder or address in which they lie. Like what follows, empty if an earlier version did not
-    store it."""
+    """Folder or address in which the images lie. Like what follows, empty if an earlier version did
+    not store it."""
     digest: stored.Word
     """Of the images and their split."""
     baseline: Annotated[float, Field(ge=0, le=1e6)]
@@ -32,6 +34,91 @@ class Prepared:
     train: stored.Count = 0
     """How many images are trained on."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The data sets of a sweep; the contents of ``data.json``."""
+
+    id: str = ""
+    """The sweep's, in MLflow; empty as long as the sweep has not begun."""
+    sets: dict[str, PreparedSet]
+    """By label; at least one."""
+
+    def of(self, label: str) -> PreparedSet:
+        """The data set ``label``; empty, as in records of earlier versions: the only one.
+
+        Raises :class:`~raygan.errors.RayganError` if the sweep has no such data set.
+        """
+        if not label and len(self.sets) == 1:
+            return next(iter(self.sets.values()))
+        if label not in self.sets:
+            raise RayganError(
+                f"the sweep has no data set {shown(label)!r}, only {shown(', '.join(self.sets))}"
+            )
+        return self.sets[label]
+
+    @property
+    def digest(self) -> str:
+        """Of all images: of one data set its own, of several the SHA-256 of labels and digests."""
+        if len(self.sets) == 1:
+            return self.of("").digest
+        text = json.dumps(self.digests, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each data set, by label."""
+        return {label: one.digest for label, one in self.sets.items()}
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """Reconstruction loss of the mean training image of each data set, by label."""
+        return {label: one.baseline for label, one in self.sets.items()}
+
+    @property
+    def described(self) -> list[str]:
+        """How many images are trained on, and their shape: a line for each data set."""
+        several = len(self.sets) > 1
+        return [
+            f"{f'{label}: ' * several}{one.train} training images {one.shape}"
+            for label, one in self.sets.items()
+        ]
+
     def to_plain(self) -> dict[str, Any]:
-        """Its fields by name, as JSON has them."""
-        return asdict(self)
+        """As JSON has it: of one data set its fields, without its label; of several all of them."""
+        if len(self.sets) == 1:
+            return {"id": self.id, **asdict(self.of(""))}
+        return {"id": self.id, "sets": {label: asdict(one) for label, one in self.sets.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _One(PreparedSet):
+    """``data.json`` of a sweep with one data set."""
+
+    id: stored.Word
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Several:
+    """``data.json`` of a sweep with several data sets."""
+
+    __pydantic_config__ = stored.STRICT
+
+    id: stored.Word
+    sets: dict[stored.Word, PreparedSet]
+
+
+_ONE, _SEVERAL = TypeAdapter(_One), TypeAdapter(_Several)
+
+
+def parse(data: bytes, labels: list[str]) -> Prepared:
+    """``data.json`` of a sweep with the data sets ``labels``; raises ValueError."""
+    if len(labels) == 1:
+        values = asdict(stored.parse(_ONE, data))
+        return Prepared(id=values.pop("id"), sets={labels[0]: PreparedSet(**values)})
+    several = stored.parse(_SEVERAL, data)
+    if several.sets.keys() != set(labels):
+        raise ValueError(
+            f"it holds the data sets {', '.join(several.sets)}, not {', '.join(labels)}"
+        )
+    return Prepared(id=several.id, sets={label: several.sets[label] for label in labels})

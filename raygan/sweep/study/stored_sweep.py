@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+from functools import partial
 from typing import Annotated, Any
 
 import yaml
@@ -26,6 +27,8 @@ from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, yaml_loader
 from raygan.sweep.spec.sweep_spec import SweepSpec, validate
+from raygan.sweep.spec.yaml_sections import DATASET
+from raygan.sweep.study import prepared
 from raygan.sweep.study.prepared import Prepared
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class _Summary(BaseModel):
     spent: dict[_Text, stored.Seconds] = {}
 
 
-_DATA, _SUMMARY = TypeAdapter(Prepared), TypeAdapter(_Summary)
+_SUMMARY = TypeAdapter(_Summary)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -98,13 +101,14 @@ def stored_spec(sweep: Storage, *, mend: bool = False) -> SweepSpec | None:
     return spec
 
 
-def stored_data(sweep: Storage, *, mend: bool = False) -> Prepared | None:
-    """What is known of the sweep's images; None if it has not begun.
+def stored_data(sweep: Storage, spec: SweepSpec, *, mend: bool = False) -> Prepared | None:
+    """What is known of the images of the sweep, whose YAML is ``spec``; None if it has not begun.
 
     Raises :class:`~raygan.errors.RayganError` if the file is damaged or missing.
     """
+    parse = partial(prepared.parse, labels=spec.labels)
     try:
-        data = sweep.read_kept(DATA_FILE, _parse_data, mend=mend)
+        data = sweep.read_kept(DATA_FILE, parse, mend=mend)
     except RayganError as error:
         raise RayganError(f"{error}; {_advice(sweep)}") from error
     if data is None and sweep.folders(TRIALS):
@@ -113,10 +117,10 @@ def stored_data(sweep: Storage, *, mend: bool = False) -> Prepared | None:
     return data
 
 
-def store(sweep: Storage, spec: SweepSpec, prepared: Prepared) -> None:
+def store(sweep: Storage, spec: SweepSpec, images: Prepared) -> None:
     """Write down what the sweep is, twice: nothing of it may be lost."""
     own_recipes.store(sweep)
-    data = json.dumps(prepared.to_plain())
+    data = json.dumps(images.to_plain())
     for name, content in ((SPEC_FILE, dump(spec) + _END), (DATA_FILE, data)):
         for _ in range(2):  # the first copy becomes the backup of the second
             sweep.write_kept(name, content.encode())
@@ -132,7 +136,12 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
     cells = {cell.name: cell.values for cell in plan.cells(spec)}
     for record in known.values():
         values = cells.get(record.cell, {})
-        fits = all(record.config.get(name) == value for name, value in values.items())
+        only = spec.labels[0] if len(spec.labels) == 1 else ""
+        has = {DATASET: record.dataset or only, **record.config}
+        fits = all(
+            has.get(name) == value
+            for name, value in {DATASET: spec.label_of(values), **values}.items()
+        )
         if record.cell in cells and not (fits and record.params.keys() == searched):
             folder = f"{sweep.uri}/{trial_folder(record.id)}"
             raise RayganError(
@@ -181,9 +190,9 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
             for whole in (old, new):
                 section, _, name = key.rpartition(".")
                 (whole[section] if section else whole).pop(name, None)
-    if "split" not in old["dataset"]:
+    if not before.listed and not spec.listed and "split" not in old[DATASET]:
         # earlier versions read all splits; the images' digest shows whether the images are the same
-        new["dataset"].pop("split", None)
+        new[DATASET].pop("split", None)
     grown = [words for key in MAY_GROW if (words := _grow(key, old, new))]
     if old == new:
         return grown
@@ -247,13 +256,6 @@ def _parse_spec(text: bytes) -> SweepSpec:
     if not text.endswith(_END.encode()):
         raise ValueError("its end is missing")
     return validate(yaml_loader.parse(text, SPEC_FILE, most=_MOST_YAML), known=True)
-
-
-def _parse_data(data: bytes) -> Prepared:
-    prepared = stored.parse(_DATA, data)
-    if not prepared.id:
-        raise ValueError("id: Field required")
-    return prepared
 
 
 def _advice(sweep: Storage) -> str:

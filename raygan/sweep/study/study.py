@@ -31,6 +31,7 @@ from raygan.sweep.study import looks
 from raygan.sweep.study.cell import CellStudy
 from raygan.sweep.study.ledger import Ledger
 from raygan.sweep.study.meter import SAVE_SECONDS, Clock, Spent
+from raygan.sweep.study.prepared import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class Study:
     resumes that run: :meth:`next_trial` first returns the trials that have not ended.
 
     ``journal``: empty Optuna storage that the searches are kept in, besides the records.
-    ``retry_failed``: trials with the outcome ``failed`` are resumed, too. ``baseline``: loss of the
-    mean training image; without it, no trial is judged ``untrained``. ``ledger``: writes behind
+    ``retry_failed``: trials with the outcome ``failed`` are resumed, too. ``prepared``: the images;
+    as long as they are not known, no trial is judged ``untrained``. ``ledger``: writes behind
     what lies in ``storage``. ``now``: seconds on a clock that never goes back; by default the
     monotonic one.
     """
@@ -73,11 +74,11 @@ class Study:
         journal: BaseStorage | None = None,
         *,
         retry_failed: bool = False,
-        baseline: float | None = None,
+        prepared: Prepared | None = None,
         ledger: Ledger | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
-        self.spec, self.storage, self.baseline = spec, storage, baseline
+        self.spec, self.storage, self.prepared = spec, storage, prepared
         self.now = now or time.monotonic
         self.cells = {c.name: CellStudy(spec, c, journal) for c in plan.cells(spec)}
         self.records: dict[str, TrialRecord] = {}
@@ -286,7 +287,7 @@ class Study:
                 record.reason = error or f"ended at iteration {record.step} without a reason"
         self.done += 1
         self._save(record, ended=True)
-        self.cells[record.cell].ended(record, self.baseline)
+        self.cells[record.cell].ended(record, self._baseline(record.dataset))
         self._look()
         self._tell("ended", record)
 
@@ -406,7 +407,7 @@ class Study:
             if record.outcome is not None and record.history and not record.checkpoints:
                 self.ledger.look_up(record)  # killed before it was done
         for cell in self.cells.values():
-            cell.restore(self.baseline)
+            cell.restore(self._baseline(cell.dataset))
         self._look()
         self._unfinished.extend(
             plan.of_record(record) for record in self.records.values() if record.outcome is None
@@ -438,10 +439,15 @@ class Study:
         ``untrained``, and its reason names both.
         """
         collapse = find_collapse(record.history, record.config["loss"])
-        nothing = find_untrained(record.history, self.baseline) if self.baseline else None
+        baseline = self._baseline(record.dataset)
+        nothing = find_untrained(record.history, baseline) if baseline else None
         if nothing or collapse:
             record.outcome = "untrained" if nothing else "collapsed"
             record.reason = "; ".join(filter(None, [nothing, collapse]))
+
+    def _baseline(self, dataset: str) -> float | None:
+        """Loss of the mean training image of the data set; None if the images are not known."""
+        return None if self.prepared is None else self.prepared.of(dataset).baseline
 
     def _count_time(self, trial: str) -> None:
         if (counted_until := self.counted_until.get(trial)) is not None:
@@ -481,6 +487,7 @@ def _record(planned: TrialPlan) -> TrialRecord:
         planned.params,
         config,
         kind=planned.kind,
+        dataset=planned.dataset,
     )
 
 

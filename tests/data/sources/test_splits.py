@@ -202,7 +202,8 @@ def test_a_wrong_split_is_refused(fields, message):
 def test_a_sweep_names_a_split_or_several(tmp_path, split, expected):
     (tmp_path / "a.yaml").write_text("name: a\ndataset: {name: parquet, path: x}\n")
     spec = load_spec(tmp_path / "a.yaml", [f"dataset.split={split}"])
-    assert spec.dataset_config().splits() == expected
+    (config,) = spec.datasets().values()
+    assert config.splits() == expected
 
 
 @pytest.mark.parametrize("split", ["3", "[1]", "{a: 1}"])

@@ -11,9 +11,9 @@ from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
-from raygan.sweep.study.prepared import Prepared
+from tests.sweep.prepared import one_set
 
-PREPARED = Prepared(folder="images", digest="d", baseline=0.1)
+PREPARED = one_set(folder="images", digest="d", baseline=0.1)
 
 
 def test_a_job_is_the_same_after_it_has_gone_over_a_wire(tmp_path):

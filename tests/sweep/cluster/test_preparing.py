@@ -10,8 +10,8 @@ from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 from raygan.sweep.cluster.preparing import (
     Preparation,
-    dataset_of,
-    preparation_of,
+    plain,
+    preparations_of,
     prepare_images,
 )
 from raygan.sweep.spec import sweep_spec as spec
@@ -20,7 +20,7 @@ from raygan.sweep.spec.yaml_loader import parse
 
 def test_what_is_to_be_prepared_is_plain_and_names_every_kind_of_network(tmp_path):
     text = "name: a\ngrid: {norm: [bn, wn]}\ntrain: {lr: 3e-4}"
-    made = preparation_of(spec.validate(parse(text, "x")), Storage(str(tmp_path)))
+    (made,) = preparations_of(spec.validate(parse(text, "x")), Storage(str(tmp_path))).values()
     assert made.folder == str(tmp_path / "data")
     assert {config["norm"] for config in made.configs} == {"bn", "wn"}
     assert json.loads(json.dumps(made.configs)) == list(made.configs)
@@ -29,12 +29,12 @@ def test_what_is_to_be_prepared_is_plain_and_names_every_kind_of_network(tmp_pat
 def test_path_of_the_images_is_absolute_for_workers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: images}", "x"))
-    assert dataset_of(sweep)["path"] == str(tmp_path / "images")
+    assert plain(sweep.datasets()["folder"])["path"] == str(tmp_path / "images")
 
 
 def test_address_of_the_images_stays_as_it_is():
     sweep = spec.validate(parse("name: a\ndataset: {name: folder, path: 's3://b/images'}", "x"))
-    assert dataset_of(sweep)["path"] == "s3://b/images"
+    assert plain(sweep.datasets()["folder"])["path"] == "s3://b/images"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from raygan.data.pace import Pace
 from raygan.storage import Storage
 from raygan.sweep.cluster.preparing import (
     Preparation,
-    preparation_of,
+    preparations_of,
     prepare_images,
     prepare_on_ray,
 )
@@ -55,7 +55,8 @@ def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):
     done = run("prepare", tmp_path / "a.yaml", "--set", "dataset.size=8")
     assert done.exit_code == 0, done.output
     spec = load_spec(tmp_path / "a.yaml", ["dataset.size=8"])
-    prepared = prepare_images(preparation_of(spec, Storage(str(tmp_path / "results"))))
+    (order,) = preparations_of(spec, Storage(str(tmp_path / "results"))).values()
+    prepared = prepare_images(order)
     assert prepared.folder == done.stdout.strip()
     assert prepared.shape == "3×8×8"
 

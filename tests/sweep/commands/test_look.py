@@ -28,8 +28,9 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.compared import cells
-from raygan.sweep.study.prepared import Prepared
+from raygan.sweep.study.prepared import PreparedSet
 from raygan.sweep.study.study import Study
+from tests.sweep.prepared import one_set
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\nreplicate: {seeds: 2}\nsearch: {lr: [1e-4]}\n"
 
@@ -40,7 +41,7 @@ def storage(tmp_path) -> Storage:
     found = Storage(str(tmp_path))
     sweep = found / "norms"
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
-    state.store(sweep, read, Prepared(id="1", digest="d", baseline=0.0512))
+    state.store(sweep, read, one_set(id="1", digest="d", baseline=0.0512))
     for cell, outcome in (("bn", "ok"), ("wn", None)):
         config = TrainConfig(norm=cell).to_dict()
         record = TrialRecord(f"{cell}-000", cell, 0, f"{cell} lr=1e-4", {"lr": 1e-4}, config)
@@ -313,13 +314,17 @@ def test_record_without_younger_fields_has_their_defaults(storage):
     assert (found.config["ema"], found.kind, found.gpu_seconds) == (0.0, "search", 0.0)
 
 
+def images(folder: str) -> PreparedSet:
+    return PreparedSet(folder=folder, digest="d", baseline=0.1)
+
+
 @pytest.mark.parametrize(
     "stored",
     ["/elsewhere/data/digits-1", "s3://other/data/digits-1", "http://host/digits-1", "digits-1"],
 )
 def test_prepared_images_are_looked_for_below_the_storage_alone(storage, stored):
     storage.write("data/digits-1/manifest.json", b"{}")
-    found = evaluate._where(storage / "norms", Prepared(folder=stored, digest="d", baseline=0.1))
+    found = evaluate._where(storage / "norms", images(stored))
     assert found == f"{storage.uri}/data/digits-1"
 
 
@@ -327,7 +332,7 @@ def test_prepared_images_are_looked_for_below_the_storage_alone(storage, stored)
 def test_prepared_images_that_are_not_there_are_named(storage, stored):
     storage.write("manifest.json", b"{}")
     with pytest.raises(DataError, match="does not hold the sweep's prepared images"):
-        evaluate._where(storage / "norms", Prepared(folder=stored, digest="d", baseline=0.1))
+        evaluate._where(storage / "norms", images(stored))
 
 
 def test_a_yaml_that_is_not_there_is_named():

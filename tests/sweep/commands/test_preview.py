@@ -16,8 +16,8 @@ from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.estimate import STARTUP_SECONDS
 from raygan.sweep.study.power import parse_sd, say_power
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: norms
@@ -166,7 +166,7 @@ def test_plan_refuses_unfair_early_stopping_unless_an_earlier_version_began_so(s
     object.__setattr__(sweep, "stop", stop)
     with pytest.raises(ConfigError, match="is below 5%"):
         shown()
-    data = Prepared(id="1", digest="d", baseline=0.1)
+    data = one_set(id="1", digest="d", baseline=0.1)
     state.store(Storage(sweep.storage) / sweep.name, sweep, data)
     assert "early stopping: asha" in shown()
 

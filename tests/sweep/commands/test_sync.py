@@ -22,19 +22,19 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from raygan.tracking import images, problems
 from raygan.tracking.copying import Copying
 from raygan.tracking.mlflow_tracker import Tracker
 from raygan.tracking.runs import NOTE
+from tests.sweep.prepared import one_set
 from tests.tracking.fake_mlflow import FakeClient
 from tests.tracking.test_copying import PATIENCE, until
 from tests.tracking.test_problems import answer  # noqa: F401 - fixture
 from tests.tracking.test_runs import store_pictures
 
 SWEEP = "name: norms\ngrid: {norm: [bn, wn]}\ntrain: {iterations: 20, evaluate_every: 10}\n"
-DATA = Prepared(id="id", digest="d", baseline=0.1)
+DATA = one_set(id="id", digest="d", baseline=0.1)
 POINTS = [(10, 0.1), (20, 0.05)]
 
 

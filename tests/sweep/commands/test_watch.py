@@ -22,8 +22,8 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.estimate import STARTUP_SECONDS
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: a
@@ -38,7 +38,7 @@ storage: %s
 def study(tmp_path: Path) -> Study:
     read = spec.validate(parse(SWEEP % tmp_path, "x"))
     made = Study(read, Storage(str(tmp_path)) / "a")
-    state.store(made.storage, read, Prepared(id="1", digest="d", baseline=0.1))
+    state.store(made.storage, read, one_set(id="1", digest="d", baseline=0.1))
     return made
 
 

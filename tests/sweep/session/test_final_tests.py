@@ -45,9 +45,9 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.gather import make_report
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
 from tests.object_store import far
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: a
@@ -74,7 +74,7 @@ def study(tmp_path, prepared) -> Study:
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
     images = load(prepared)
     made = Study(read, Storage(str(tmp_path)) / "a")
-    stored = Prepared(id="1", folder=str(prepared), digest=images.digest, baseline=images.baseline)
+    stored = one_set(id="1", folder=str(prepared), digest=images.digest, baseline=images.baseline)
     state.store(made.storage, read, stored)
     while (planned := made.next_trial()) is not None:
         made.started(planned.id)
@@ -94,7 +94,7 @@ def jobs(study):
     """What is due, ready to be run."""
 
     def jobs(config: FinalConfig = CONFIG, **options) -> list[FinalJob]:
-        data = state.stored_data(study.storage)
+        data = state.stored_data(study.storage, study.spec)
         return [
             FinalJob(test, job_of(plan.of_record(record), study.spec, study.storage, data))
             for test in final.due(study.storage, final.tested(study), config, **options)
@@ -511,7 +511,7 @@ def test_command_tests_the_best_trial_of_a_cell_without_replicates(evaluate, stu
         record.kind = "search"
         record.save(study.storage)
     read = study.spec.model_dump(exclude_unset=True) | {"replicate": {"seeds": 0}}
-    data = state.stored_data(study.storage)
+    data = state.stored_data(study.storage, study.spec)
     state.store(study.storage, spec.spec_class().model_validate(read), data)
     assert evaluate("a", "--steps", "1").count("final test") == 3
 
@@ -596,7 +596,7 @@ def test_trial_with_damaged_checkpoints_only_is_named_and_the_others_are_tested(
 
 def test_sweep_without_a_result_is_named(evaluate, tmp_path, prepared):
     read = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
-    state.store(Storage(str(tmp_path)) / "a", read, Prepared(id="1", digest="d", baseline=0.1))
+    state.store(Storage(str(tmp_path)) / "a", read, one_set(id="1", digest="d", baseline=0.1))
     assert "no trial of 'a' has a result yet" in evaluate("a", code=2)
 
 

@@ -31,16 +31,16 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
 from raygan.tracking.mlflow_tracker import Tracker
 from tests.clusters import wait_until
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: norms
 grid: {norm: [bn, wn]}
 train: {iterations: 20, evaluate_every: 10}
 """
-DATA = Prepared(folder="f", digest="d", baseline=0.1, shape="1×8×8", train=9)
+DATA = one_set(folder="f", digest="d", baseline=0.1, shape="1×8×8", train=9)
 
 pytestmark = pytest.mark.cluster  # whole sweeps with a database of MLflow: they take seconds
 
@@ -63,7 +63,7 @@ def sweep(tmp_path, monkeypatch, database):
     monkeypatch.setattr("raygan.sweep.session.lock.SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("raygan.tracking.mlflow_tracker.CLOSE_SECONDS", 20.0)
     monkeypatch.setattr(running, "_start", lambda *_: 1)
-    monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: DATA)
+    monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: DATA.sets)
 
     def start(play, more: str = "", **options) -> tuple[int, str]:
         monkeypatch.setattr(running.tune, "run", lambda study, *_: play(study))

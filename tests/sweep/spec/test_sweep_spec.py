@@ -16,8 +16,8 @@ from raygan.sweep.spec import checks
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.registered import content
+from tests.sweep.prepared import one_set
 
 SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
 
@@ -292,7 +292,7 @@ def test_sweep_that_an_earlier_version_began_is_still_read(text, tmp_path):
         read(f"name: a\n{text}")
     old = spec.validate(parse(f"name: a\n{text}", "sweep.yaml"), known=True)
     sweep = Storage(str(tmp_path))
-    state.store(sweep, old, Prepared(id="1", digest="d", baseline=0.1))
+    state.store(sweep, old, one_set(id="1", digest="d", baseline=0.1))
     assert state.stored_spec(sweep).resolved() == old.resolved()
     assert "secret" not in state.dump(old)
 

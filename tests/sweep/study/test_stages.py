@@ -18,7 +18,9 @@ from raygan.sweep.spec.yaml_sections import recipe_sections
 from raygan.sweep.study import gather as evidence
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.compared import cells
+from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study
+from tests.sweep.prepared import one_set
 
 Stop = recipe_sections()["stop"]
 
@@ -35,6 +37,10 @@ REPLICATES = SWEEP + "replicate: {seeds: 2}\n"
 @pytest.fixture
 def storage(tmp_path) -> Storage:
     return Storage(str(tmp_path / "a"))
+
+
+def images(baseline: float) -> Prepared:
+    return one_set(digest="d", baseline=baseline)
 
 
 def open_study(storage: Storage, text: str = SWEEP, **options) -> Study:
@@ -226,12 +232,11 @@ def test_how_the_first_rung_told_is_asked_of_exempt_trials(storage):
 
 
 def test_failures_are_told_with_the_loss_of_the_mean_image(storage):
-    study = open_study(storage, SWEEP, baseline=0.06)
-    assert study.baseline == 0.06
+    study = open_study(storage, SWEEP, prepared=images(0.06))
     fail_early(study, study.next_trial().id)
     (told,) = study.cells["bn"]._search._study.trials
     assert told.intermediate_values == {0: pytest.approx(0.6)}
-    again = open_study(storage, SWEEP, baseline=0.06)
+    again = open_study(storage, SWEEP, prepared=images(0.06))
     (told,) = again.cells["bn"]._search._study.trials
     assert told.intermediate_values == {0: pytest.approx(0.6)}
 
@@ -601,7 +606,9 @@ def test_collapsed_is_an_outcome_with_a_reason_and_never_best(storage):
     ("baseline", "outcome"), [(0.104, "untrained"), (0.106, "ok"), (None, "ok")]
 )
 def test_a_trial_that_never_beats_the_mean_image_is_untrained(storage, baseline, outcome):
-    study = open_study(storage, LONG + "replicate: {seeds: 1}\n", baseline=baseline)
+    study = open_study(
+        storage, LONG + "replicate: {seeds: 1}\n", prepared=baseline and images(baseline)
+    )
     for planned in iter(study.next_trial, None):
         study.started(planned.id)
         study.heard(planned.id, report(500, 0.1 if planned.cell == "bn" else 0.05))
@@ -617,7 +624,7 @@ def test_a_trial_that_never_beats_the_mean_image_is_untrained(storage, baseline,
 
 
 def test_a_trial_that_never_learned_has_not_collapsed(storage):
-    study = open_study(storage, LONG, baseline=0.1)
+    study = open_study(storage, LONG, prepared=images(0.1))
     for planned in iter(study.next_trial, None):
         play_collapsing(study, planned, 0.0999 if planned.id == "bn-000" else 0.05)
     record = study.records["bn-000"]
@@ -627,7 +634,7 @@ def test_a_trial_that_never_learned_has_not_collapsed(storage):
 
 
 def test_untrained_is_never_chosen_over_a_trial_that_ended_ok(storage):
-    study = open_study(storage, LONG + "replicate: {seeds: 1}\n", baseline=0.1)
+    study = open_study(storage, LONG + "replicate: {seeds: 1}\n", prepared=images(0.1))
     for planned in iter(study.next_trial, None):
         study.started(planned.id)
         # the untrained one ends lower: it is not near the mean image's loss by chance

@@ -9,6 +9,7 @@ from raygan.sweep.spec.sweep_spec import SweepSpec, spec_class
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.prepared import Prepared
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: norms
@@ -19,7 +20,7 @@ replicate: {seeds: 2}
 train: {iterations: 1000, evaluate_every: 100}
 storage: /somewhere
 """
-DATA = Prepared(id="1", digest="d", baseline=0.1)
+DATA = one_set(id="1", digest="d", baseline=0.1)
 
 
 def read(text: str = SWEEP) -> SweepSpec:
@@ -38,6 +39,10 @@ def begun(sweep) -> Storage:
     return sweep
 
 
+def data_of(sweep: Storage, **options: bool) -> Prepared | None:
+    return state.stored_data(sweep, read(), **options)
+
+
 def damage(sweep: Storage, name: str) -> None:
     whole = sweep.read(name)
     sweep.write(name, whole[: len(whole) // 2])
@@ -45,18 +50,18 @@ def damage(sweep: Storage, name: str) -> None:
 
 def test_what_was_stored_comes_back(begun):
     assert state.stored_spec(begun).resolved() == read().resolved()
-    assert state.stored_data(begun) == DATA
+    assert state.stored_data(begun, read()) == DATA
 
 
 def test_what_is_known_of_the_images_keeps_its_format(begun):
     known = {"id": "1", "digest": "d", "baseline": 0.1, "folder": "f", "shape": "1×8×8", "train": 9}
-    state.store(begun, read(), Prepared(**known))
+    state.store(begun, read(), one_set(**known))
     assert json.loads(begun.read(state.DATA_FILE)) == known
 
 
 def test_images_of_an_earlier_version_that_stored_less_are_known(begun):
     begun.write(state.DATA_FILE, b'{"id": "1", "digest": "d", "baseline": 0.1}')
-    assert state.stored_data(begun) == Prepared(id="1", digest="d", baseline=0.1)
+    assert state.stored_data(begun, read()) == one_set(id="1", digest="d", baseline=0.1)
 
 
 @pytest.mark.parametrize("lost", ["id", "digest", "baseline"])
@@ -67,17 +72,17 @@ def test_images_without_what_identifies_them_are_damaged(begun, lost):
         if name.startswith(state.DATA_FILE):
             begun.write(name, json.dumps(known).encode())
     with pytest.raises(RayganError, match=rf"damaged \({lost}: Field required\)"):
-        state.stored_data(begun)
+        state.stored_data(begun, read())
 
 
 def test_a_folder_without_anything_is_a_new_sweep(sweep):
     assert state.stored_spec(sweep) is None
-    assert state.stored_data(sweep) is None
+    assert state.stored_data(sweep, read()) is None
 
 
 FILES = pytest.mark.parametrize(
     ("name", "stored"),
-    [(state.SPEC_FILE, state.stored_spec), (state.DATA_FILE, state.stored_data)],
+    [(state.SPEC_FILE, state.stored_spec), (state.DATA_FILE, data_of)],
 )
 
 

@@ -9,8 +9,8 @@ from raygan.storage import Storage
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import gather as evidence
-from raygan.sweep.study.prepared import Prepared
 from raygan.sweep.study.study import Study, outcomes
+from tests.sweep.prepared import one_set
 
 SWEEP = """
 name: a
@@ -189,7 +189,7 @@ def test_sweep_of_a_version_that_drew_settings_twice_is_complete_as_it_is(storag
     again = open_study(storage, text)
     assert (again.complete, again.trial_count) == (True, 5)
     monkeypatch.setattr(evidence.Report, "of", lambda _, found: found)
-    data = Prepared(id="1", digest="d", baseline=0.1, shape="1×8×8", train=9)
+    data = one_set(id="1", digest="d", baseline=0.1, shape="1×8×8", train=9)
     found = evidence.make_report(storage, again.spec, again.records, data)
     assert (found.expected_trials, found.search_method) == (5, "random")
 

@@ -110,6 +110,9 @@ def test_its_results_are_read(sweep: Storage) -> None:
     assert losses["wn-000"] == pytest.approx(0.0837080)
     assert "blocks" not in frame.columns  # dcgan has none
     assert list(frame.smoothing) == [0.9] * 4
-    prepared = stored_sweep.stored_data(sweep)
+    spec = stored_sweep.stored_spec(sweep)
+    assert spec is not None
+    prepared = stored_sweep.stored_data(sweep, spec)
     assert prepared is not None
-    assert (prepared.train, prepared.shape) == (1373, "1×32×32")
+    only = prepared.of("")
+    assert (only.train, only.shape) == (1373, "1×32×32")
