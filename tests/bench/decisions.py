@@ -36,9 +36,11 @@ from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study.prepared import Prepared, PreparedSet
 from raygan.sweep.study.study import Study
 
 CELLS, SEEDS = 8, 12
+PREPARED = Prepared(sets={"digits": PreparedSet(digest="d", baseline=1.0)})
 CALLS = ("next_trial", "heard", "ended")
 SWEEP = """
 name: decisions
@@ -142,7 +144,7 @@ def measure(method: str, trials: int, evaluations: int, at_once: int, timed: int
     known = _ended(sweep, max(0, each - (at_once + timed) // CELLS), evaluations)
     records.load_all = lambda *_, **__: known  # type: ignore[assignment]
     began = time.thread_time()
-    study = Unsaved(sweep, Storage("mock:///decisions"), baseline=1.0)
+    study = Unsaved(sweep, Storage("mock:///decisions"), prepared=PREPARED)
     rebuilt = time.thread_time() - began
     grown = _memory() - memory
     times: dict[str, list[float]] = {call: [] for call in CALLS}

@@ -117,10 +117,10 @@ def _run(session: Session) -> int:
             tracker.connect()
         at_once = _start(session, tracker.uri if tracker else None)
     prepared = _prepare(session, known)
-    *firsts, last = prepared.described
-    for line in firsts:
+    *lines, images = prepared.described
+    for line in lines:
         session.say(line)
-    session.say(f"{last}; up to {at_once} trials at once")
+    session.say(f"{images}; up to {at_once} trials at once")
     study.prepared = prepared
     with usable(sweep):
         session.lock.confirm()
