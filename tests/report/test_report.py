@@ -86,6 +86,69 @@ def test_terminal_table_ranks_by_loss_and_names_every_outcome():
         assert words in text
 
 
+def test_terminal_table_names_the_mean_image_of_each_data_set():
+    console = Console(width=160, record=True, file=io.StringIO())
+    terminal.show_trials(console, RECORDS, ["bn", "wn"], {"small": 0.0583, "big": 0.0221})
+    text = " ".join(console.export_text().split())
+    assert "the mean training image has 0.05830 (small), 0.02210 (big)." in text
+
+
+def of_sets() -> dict[str, TrialRecord]:
+    """The best trial of each cell of two data sets, by cell."""
+    losses = {"big_bn": 0.02, "big_wn": 0.03, "small_bn": 0.3, "small_wn": 0.2}
+    found = {cell: record(f"{cell[-2:]}-000", [loss] * 3, "ok") for cell, loss in losses.items()}
+    for cell, one in found.items():
+        one.id, one.cell, one.dataset = f"{cell}-000", cell, cell.partition("_")[0]
+    return found
+
+
+def test_picture_has_axes_and_samples_of_each_data_set(tmp_path, monkeypatch):
+    best, samples, curves = of_sets(), [], []
+    monkeypatch.setattr(overview, "MOST_CELLS", 3)
+    monkeypatch.setattr(overview, "_draw_samples", lambda _, __, shown: samples.append(shown.cell))
+    monkeypatch.setattr(
+        overview,
+        "_draw_curves",
+        lambda _, found, cells, baseline: curves.append((len(found), cells, baseline)),
+    )
+    baselines = {"small": 0.4, "big": 0.05}
+    overview_png(Storage(str(tmp_path)), "a", [*best.values()], best, baselines)
+    assert curves == [(2, ["small_bn", "small_wn"], 0.4), (2, ["big_bn", "big_wn"], 0.05)]
+    # the best of each in turn, though the losses of one are all lower
+    assert samples == ["small_wn", "big_bn", "small_bn"]
+
+
+def test_each_data_set_has_a_champion_in_mlflow(tmp_path, monkeypatch):
+    best = of_sets()
+    cells = [
+        CellResults(name, {"dataset": one.dataset, "norm": name[-2:]}, [one], [one], one)
+        for name, one in best.items()
+    ]
+    evidence = Evidence("a", cells)
+    found = publish.champions(evidence)
+    assert found == {"small": best["small_wn"], "big": best["big_bn"]}
+    note = publish.note("no verdict", evidence, has_model=True)
+    for label in found:
+        assert f'best generator of {label}: `mlflow.pytorch.load_model("models:/raygan-a-{label}@' in (
+            note)  # fmt: skip
+    rows = [line.split(" | ")[0] for line in note.splitlines() if line.startswith("| ")][1:]
+    assert sorted(rows[:2]) == ["| big\\_bn", "| big\\_wn"]
+    monkeypatch.setattr(publish, "_model_of", lambda *given: given[1:])
+    assert [given[:2] for given in publish.models_of(None, evidence, tmp_path)] == [*found.items()]
+
+
+def test_the_target_loss_of_a_trial_is_that_of_its_own_data_set():
+    cells = []
+    for name, one in of_sets().items():
+        one.history = [{**point, LOSS: point[LOSS] * factor}
+                       for point, factor in zip(one.history, (9, 1, 1), strict=True)]  # fmt: skip
+        cells.append(CellResults(name, {"dataset": one.dataset}, [one], [one], one))
+    for cell in cells:
+        told = publish.summary(cell.records[0], Evidence("a", cells))
+        # the loss of one data set is below that of the other from the first evaluation on
+        assert told["stability/iterations_to_target"] == cell.records[0].history[1]["step"]
+
+
 def test_records_survive_storage(tmp_path):
     storage = Storage(str(tmp_path))
     for one in RECORDS:

@@ -15,7 +15,8 @@ from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
 from raygan.storage import Storage
 from raygan.tracking import images, trial_run
-from raygan.tracking.runs import Ending, Runs
+from raygan.tracking.context import data_tags
+from raygan.tracking.runs import Ending, Runs, model_name
 from tests.tracking.fake_mlflow import FakeClient
 
 
@@ -364,3 +365,45 @@ def test_a_run_has_ended_only_if_its_status_is_that_of_its_outcome(outcome, stat
     )
     run = SimpleNamespace(info=SimpleNamespace(run_id="1", status=status), data=data)
     assert trial_run.described(run).outcome == known
+
+
+SETS = {"data_digest": "all", "data_digest.small": "s1", "data_digest.big": "b1"}
+
+
+def test_a_trials_run_has_its_data_set_and_the_digest_of_its_images(client, sweep):
+    runs = Runs(client, "1", "sweep", "id", sweep)
+    digests = data_tags({"small": "s1", "big": "b1"})
+    runs.open("name: sweep\n", {"data_digest": "all", "git_commit": "c", **digests})
+    for label in ("small", "big"):
+        trial = record(2, outcome="ok", name=f"{label}_wn-000")
+        trial.dataset = label
+        copy(runs, trial)
+    assert client.trial("sweep").tags.items() >= SETS.items()
+    for label in ("small", "big"):
+        run = client.trial(f"{label}_wn-000")
+        tags = {key: value for key, value in run.tags.items() if key.startswith("data")}
+        assert tags == {"data_digest": SETS[f"data_digest.{label}"], "dataset": label}
+        assert run.tags["git_commit"] == "c"
+        assert run.params["dataset"] == label
+
+
+def test_the_only_data_set_has_the_digest_of_the_sweep(client, sweep):
+    assert data_tags({"digits": "d1"}) == {}
+    runs = Runs(client, "1", "sweep", "id", sweep)
+    runs.open("name: sweep\n", {"data_digest": "d1"})
+    trial = record(2)
+    trial.dataset = "digits"
+    copy(runs, trial)
+    assert client.trial().tags["data_digest"] == "d1"
+    assert client.trial().params["dataset"] == "digits"
+
+
+def test_a_trial_of_an_earlier_version_has_no_data_set_in_mlflow(client, opened):
+    copy(opened(), record(2))
+    assert "dataset" not in client.trial().tags
+    assert "dataset" not in client.trial().params
+
+
+def test_each_data_set_has_a_registered_model_of_its_own():
+    assert model_name("norms") == "raygan-norms"
+    assert model_name("norms", "cifar10") == "raygan-norms-cifar10"

@@ -191,13 +191,13 @@ def _prepare(session: Session, known: Prepared | None) -> Prepared:
     )
     for label, now in sets.items():
         if known and known.of(label).digest != now.digest:
-            which = f"{label}, in " if len(sets) > 1 else ""
+            where = spec.datasets()[label].path or label
+            which = f"the data set {label} ({where})" if len(sets) > 1 else where
             raise ConfigError(
-                f"the images of {which}{spec.datasets()[label].path} have changed since the sweep "
-                f"{spec.name!r} began: restore them, or start anew beside it (--fresh, or --set "
-                "name=…). If an earlier version of raygan began it: that version read all "
-                "published splits, as `dataset.split: all` does now, and did not turn photographs "
-                "by their EXIF orientation"
+                f"the images of {which} have changed since the sweep {spec.name!r} began: restore "
+                "them, or start anew beside it (--fresh, or --set name=…). If an earlier version "
+                "of raygan began it: that version read all published splits, as `dataset.split: "
+                "all` does now, and did not turn photographs by their EXIF orientation"
             )
     return Prepared(id=known.id if known else uuid.uuid4().hex, sets=sets)
 

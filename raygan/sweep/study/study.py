@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 from optuna.storages import BaseStorage
 
 from raygan import records
-from raygan.folder import CLOCK_FILE
+from raygan.errors import RayganError
+from raygan.folder import CLOCK_FILE, trial_folder
 from raygan.gan.judge.collapse import find_collapse, find_untrained
 from raygan.records import LOSS, STEP, Outcome, TrialRecord
 from raygan.shown import shown
@@ -401,6 +402,12 @@ class Study:
         for record in sorted(known.values(), key=lambda record: record.index):
             if record.cell not in self.cells:
                 continue
+            if record.dataset not in ("", self.cells[record.cell].dataset):
+                raise RayganError(
+                    f"{self.storage.uri}/{trial_folder(record.id)} does not belong to the sweep "
+                    f"{self.spec.name!r}: its data set is {record.dataset}; restore it, or delete "
+                    "this folder"
+                )
             if record.outcome == "failed" and retry_failed:
                 record.outcome = record.reason = None
             self._add(record)

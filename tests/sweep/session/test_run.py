@@ -15,8 +15,10 @@ from typing import ClassVar
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from rich.console import Console
 
+import raygan
 from raygan import __version__
 from raygan.cli import main as cli
 from raygan.errors import ConfigError, LockedError, RayganError, TrackingError
@@ -31,6 +33,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import registered
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.prepared import PreparedSet
 from raygan.tracking.mlflow_tracker import Tracker
 from tests.clusters import wait_until
 from tests.sweep.prepared import one_set
@@ -76,16 +79,19 @@ def sweep(tmp_path, monkeypatch, database):
     return start
 
 
+def runs_of(storage: Path) -> dict[str, Run]:
+    """MLflow's runs, by the trial or, for the parent, the sweep."""
+    client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return {run.data.tags.get("trial", run.data.tags["sweep"]): run for run in found}
+
+
 @pytest.fixture
 def statuses(tmp_path):
     """Each MLflow run's status, by the trial or, for the parent, the sweep."""
 
     def statuses() -> dict[str, str]:
-        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        return {
-            run.data.tags.get("trial", run.data.tags["sweep"]): run.info.status for run in found
-        }
+        return {name: run.info.status for name, run in runs_of(tmp_path).items()}
 
     return statuses
 
@@ -125,6 +131,39 @@ def test_whole_sweep_has_a_report_with_what_trained(sweep, tmp_path):
     (tmp_path / "norms" / "report.md").unlink()
     sweep(train_all)  # shown again, with the versions that trained
     assert (tmp_path / "norms" / "report.md").read_text() == text
+
+
+def test_whole_sweep_over_two_data_sets_carries_them_everywhere(sweep, tmp_path, monkeypatch):
+    sets = {
+        "small": PreparedSet(folder="f", digest="s1", baseline=0.3, shape="1×8×8", train=9),
+        "big": PreparedSet(folder="f", digest="b1", baseline=0.2, shape="1×16×16", train=8),
+    }
+    monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: sets)
+    text = "dataset:\n- {label: small, size: 8}\n- {label: big, size: 16}\n"
+    code, output = sweep(train_all, text)
+    assert code == 0
+    assert "4 trials in 4 cells" in output
+    assert (
+        "small: 9 training images 1×8×8\nbig: 8 training images 1×16×16; up to 1 trials" in output
+    )
+    assert "0.30000 (small), 0.20000 (big)" in " ".join(output.split())
+    assert "Report:" in output
+    found = runs_of(tmp_path)
+    digests = {"data_digest.small": "s1", "data_digest.big": "b1"}
+    assert found["norms"].data.tags.items() >= digests.items()
+    for label, digest in (("small", "s1"), ("big", "b1")):
+        for norm in ("bn", "wn"):
+            run = found[f"{label}_{norm}-000"]
+            assert (run.data.tags["dataset"], run.data.tags["data_digest"]) == (label, digest)
+            assert run.data.params["dataset"] == label
+    frame = raygan.results(str(tmp_path / "norms"))
+    assert sorted(frame.dataset) == ["big", "big", "small", "small"]
+    code, output = sweep(train_all, text)  # shown again
+    assert code == 0
+    monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: {
+        **sets, "big": replace(sets["big"], digest="b2")})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"the images of the data set big \(big\) have changed"):
+        sweep(train_all, text + "replicate: {seeds: 1}\n", fresh=False)
 
 
 def test_report_that_cannot_be_made_fails_no_sweep(sweep, monkeypatch, caplog):
