@@ -36,6 +36,13 @@ values that start with a quote, `[` or `{` are read as YAML. Any other value is 
 }
 
 
+_SEVERAL = """`dataset` may be a list of up to 20 data sets, such as `[{name: cifar10, path: …},
+{name: celeba, path: …, size: 64}]`. Each item has these keys and those of `dataset`. With at least
+two items, the data sets are the first axis of the grid: cells multiply, and their names begin with
+the label, such as `cifar10_bn`. See [several data sets](../guides/images.md#several-data-sets).
+"""
+
+
 def pages() -> dict[str, str]:
     """The pages by file name."""
     found = {"yaml.md": _yaml(), "commands.md": _commands()}
@@ -56,6 +63,10 @@ def _yaml() -> str:
             continue
         intro = _prose(_first(sections, section))
         parts.append(f"{_table(f'`{name}`', sections[section]['properties'])}\n{intro}\n")
+        if name == "dataset":
+            item = sections["NamedDataset"]["properties"]
+            own = {key: item[key] for key in item if key not in sections[section]["properties"]}
+            parts.append(f"{_table('`dataset` as a list', own)}\n{_SEVERAL}\n")
     own = {
         key: field
         for key, field in sections["Search"]["properties"].items()
@@ -80,7 +91,8 @@ def _first(sections: dict[str, Any], section: str | None) -> str:
 
 
 def _section(field: dict[str, Any]) -> str | None:
-    options = [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]
+    several = (option for key in ("anyOf", "allOf", "oneOf") for option in field.get(key, []))
+    options = [field, field.get("items", {}), *several]
     return next((o["$ref"].rpartition("/")[2] for o in options if "$ref" in o), None)
 
 

@@ -422,7 +422,7 @@ def _keys() -> dict[str, list[str]]:
         if isinstance(field.default, Section):
             sections[name] = type(field.default)
     several = recipe_sections()[f"{DATASET}.*"]
-    own = type(several.model_fields["train"].default)
+    own: Any = several.model_fields["train"].annotation
     sections |= {f"{DATASET}.*": several, f"{DATASET}.*.train": own}
     return {"": list(top), **{name: list(made.model_fields) for name, made in sections.items()}}
 

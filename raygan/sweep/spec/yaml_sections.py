@@ -189,7 +189,7 @@ def recipe_sections() -> dict[str, type[Section]]:
     train = _extended(Train, {**named, **own})
     own_train = _extended(OwnTrain, {name: _without_none(train, name) for name in searched})
     changes = Field(
-        own_train(),
+        default_factory=own_train,
         description="fields of [`train`](#train) for this data set alone, such as "
         "`{code_size: 128, iterations: 50000}`: none that `grid` or `search` has, and not `seed`",
     )
