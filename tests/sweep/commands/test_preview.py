@@ -11,6 +11,7 @@ from raygan.gan.speed import Speed
 from raygan.storage import Storage
 from raygan.sweep.commands import preview
 from raygan.sweep.commands.sweep import main
+from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
@@ -101,6 +102,33 @@ def test_final_test_has_one_worker(sweep, monkeypatch, capsys):
     Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
     preview.show_plan(spread, Console(width=160), None, calibrate=False)
     assert f"{12 * 520 * 2 / 3600:.2f} worker-hours" in capsys.readouterr().out
+
+
+def test_plan_shows_each_data_set_and_what_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "_at_once", lambda spec, address: (2, None))
+    sets = (
+        "dataset:\n- {label: small, size: 16, final: 50}\n"
+        "- {name: folder, path: /images, train: {iterations: 4500, features: 8}}\n"
+    )
+    both = spec.validate(parse(f"{SWEEP}{sets}storage: {tmp_path}".replace(
+        "iterations: 9000, ", "reconstruction_steps: 100, "), "x"))  # fmt: skip
+    rates = {cell.name: asdict(Speed(1.0, 9.0)) for cell in plan.cells(both)}
+    (Storage(str(tmp_path)) / "norms").write(SPEEDS_FILE, json.dumps(rates).encode())
+    console = Console(width=160)
+    with console.capture() as capture:
+        preview.show_plan(both, console, None, calibrate=False)
+    output = capture.get()
+    assert "data set small: digits, 16×16 pixels\n" in output
+    assert "data set folder: folder, /images; features 8, iterations 4500\n" in output
+    rows = {line.split()[0]: line.split()[3] for line in output.splitlines() if line[:6] in (
+        "small_", "folder")}  # fmt: skip
+    assert rows == {"small_bn": "20,000", "small_wn": "20,000",
+                    "folder_bn": "4,500", "folder_wn": "4,500"}  # fmt: skip
+    assert "4 cells × (9 trials + 3 replicates) = 48 trials" in output
+    each = [20_000 + 20 * 9, 4500 + 5 * 9]  # the last iteration is evaluated, too
+    seconds = 2 * 12 * (sum(each) + 2 * STARTUP_SECONDS)
+    assert f"{seconds / 3600:.2f} trial-hours" in output
+    assert "on up to 2000 images" in output
 
 
 def test_trials_that_have_run_are_what_is_believed(shown, sweep):

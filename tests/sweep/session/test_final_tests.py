@@ -45,6 +45,7 @@ from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.gather import make_report
+from raygan.sweep.study.prepared import Prepared, PreparedSet
 from raygan.sweep.study.study import Study
 from tests.object_store import far
 from tests.sweep.prepared import one_set
@@ -76,17 +77,22 @@ def study(tmp_path, prepared) -> Study:
     made = Study(read, Storage(str(tmp_path)) / "a")
     stored = one_set(id="1", folder=str(prepared), digest=images.digest, baseline=images.baseline)
     state.store(made.storage, read, stored)
-    while (planned := made.next_trial()) is not None:
-        made.started(planned.id)
-        for step in (10, 20):
-            loss = step if planned.cell == "bn" else 1 / step
-            made.heard(planned.id, {"step": step, LOSS: float(loss)})
-            saved = TrainState.create(planned.config, images.shape)
-            saved.step = step
-            folder = made.storage.local / "trials" / planned.id / f"checkpoint_{step}"
-            checkpoint.save(saved.state_dict(), folder, step)
-        made.ended(planned.id)
+    play(made, {"digits": images.shape})
     return made
+
+
+def play(study: Study, shapes: dict[str, tuple[int, int, int]]) -> None:
+    """Run all trials; ``shapes``: of each data set's images, by label."""
+    while (planned := study.next_trial()) is not None:
+        study.started(planned.id)
+        for step in (10, 20):
+            loss = step if planned.config.norm == "bn" else 1 / step
+            study.heard(planned.id, {"step": step, LOSS: float(loss)})
+            saved = TrainState.create(planned.config, shapes[planned.dataset])
+            saved.step = step
+            folder = study.storage.local / "trials" / planned.id / f"checkpoint_{step}"
+            checkpoint.save(saved.state_dict(), folder, step)
+        study.ended(planned.id)
 
 
 @pytest.fixture
@@ -496,6 +502,33 @@ def test_command_tests_the_replicates_of_a_sweep(evaluate, study, jobs):
     table = [line.split() for line in output.splitlines() if " s1 " in line and "test" not in line]
     assert [row[2:4] for row in table] == [["best", "10"], ["last", "20"], ["best", "20"], ["last", "20"]]  # fmt: skip
     assert "final test" not in evaluate("a")
+
+
+def test_command_tests_each_trial_on_the_images_of_its_data_set(evaluate, tmp_path, prepared):
+    """The shapes differ: a generator of one cannot be tested on the images of the other."""
+    (tmp_path / "data").symlink_to(prepared.parent)
+    small = {"name": "digits", "size": 8, "running": 8, "final": 20}
+    folders = {"digits": prepared, "small": prepare(DatasetConfig(**small), prepared.parent)}
+    listed = json.dumps(
+        [{**small, "size": 16}, {**small, "label": "small", "train": {"levels": 1}}]
+    )
+    text = SWEEP.replace("{name: digits, size: 16, running: 8, final: 20}", listed)
+    read = spec.validate(parse(f"{text}storage: {tmp_path}", "x"))
+    images = {label: load(folder) for label, folder in folders.items()}
+    sets = {
+        label: PreparedSet(folder=f"/elsewhere/{folders[label].name}", digest=one.digest, baseline=1.0)
+        for label, one in images.items()
+    }  # fmt: skip
+    made = Study(read, Storage(str(tmp_path)) / "a")
+    state.store(made.storage, read, Prepared(id="1", sets=sets))
+    play(made, {label: one.shape for label, one in images.items()})
+    output = evaluate("a", "--steps", "1", "--restarts", "0", "--which", "last")
+    assert output.count("final test ") == 4
+    assert "failed" not in output
+    for cell in ("digits_wn", "small_wn"):
+        assert final.read(made.storage / "trials" / f"{cell}-seed1", "last")["steps"] == 1
+    output = evaluate("a/small_wn-seed1", "--steps", "2", "--restarts", "0", "--which", "last")
+    assert output.count("final test ") == 1
 
 
 def test_command_tests_one_trial_with_another_budget(evaluate, study):
