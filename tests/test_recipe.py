@@ -111,6 +111,9 @@ def test_a_parameter_with_the_name_of_a_field_or_of_another_kinds_parameter_is_r
     recipe.use([file_of("scale", "features")])
     with pytest.raises(ConfigError, match=r"`features` is a parameter of the norm mine and a fiel"):
         check_names()
+    recipe.use([file_of("scale", "dataset")])
+    with pytest.raises(ConfigError, match=r"`dataset` is a parameter of the norm mine and an axis"):
+        check_names()
     taken = next(iter(LOSSES.parameters()))
     recipe.use([file_of("scale", taken)])
     with pytest.raises(ConfigError, match=rf"`{taken}` is a parameter of .* and .* norm mine|norm"):

@@ -270,6 +270,7 @@ def check_names() -> None:
     Raises :class:`~raygan.errors.ConfigError` if a field, or a recipe of another kind, has it.
     """
     known = dict.fromkeys((*CORE, "parameters"), "a field of the training configuration")
+    known["dataset"] = "an axis of a sweep's grid"
     for table in parameter_tables():
         for name, owners in table.parameters().items():
             owner = f"a parameter of the {table.kind} {' and '.join(owners)}"

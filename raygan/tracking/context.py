@@ -31,7 +31,7 @@ PARAMS = ("norm", "architecture", "features", "iterations", "lr", "seed")
 only if they are not the default."""
 NO_PARAMS = ("evaluate_every", "reconstruction_steps")
 """Fields that are never logged: they say how a trial is measured, not what is trained."""
-_DIGEST = "data_digest"
+DIGEST = "data_digest"
 EXPERIMENT_NOTE = (
     "GANs trained by raygan. A run per sweep, whose description is its verdict and whose artifacts "
     f"hold {HTML}; its children are the trials. Compare trials by `final/*` and `stability/*`, "
@@ -81,7 +81,7 @@ def run_tags(digest: str) -> dict[str, str]:
     from importlib.metadata import version
 
     # in a Ray job, raygan is a folder, not an installed package
-    tags = {_DIGEST: digest, "version.raygan": __version__}
+    tags = {DIGEST: digest, "version.raygan": __version__}
     tags |= {f"version.{name}": version(name) for name in ("torch", "ray", "mlflow")}
     # only if this file is part of the repository, not just inside its folder
     if _git("ls-files", "--error-unmatch", Path(__file__).name) and (
@@ -98,14 +98,14 @@ def data_tags(digests: Mapping[str, str]) -> dict[str, str]:
     """
     if len(digests) == 1:
         return {}
-    return {f"{_DIGEST}.{label}": digest for label, digest in digests.items()}
+    return {f"{DIGEST}.{label}": digest for label, digest in digests.items()}
 
 
 def of_dataset(tags: Mapping[str, str], label: str) -> dict[str, str]:
     """The tags of a trial's run on the data set ``label``, from those of the parent run."""
-    digest = tags.get(f"{_DIGEST}.{label}", tags.get(_DIGEST))
-    kept = {key: value for key, value in tags.items() if not key.startswith(f"{_DIGEST}.")}
-    return kept if digest is None else {**kept, _DIGEST: digest}
+    digest = tags.get(f"{DIGEST}.{label}", tags.get(DIGEST))
+    kept = {key: value for key, value in tags.items() if not key.startswith(f"{DIGEST}.")}
+    return kept if digest is None else {**kept, DIGEST: digest}
 
 
 def _git(*arguments: str) -> str | None:

@@ -16,7 +16,7 @@ from raygan.gan.config import TrainConfig
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 from raygan.tracking import images
-from raygan.tracking.context import NO_PARAMS, PARAMS, Status, of_dataset
+from raygan.tracking.context import DIGEST, NO_PARAMS, PARAMS, Status, of_dataset
 from raygan.tracking.model import Model, register
 from raygan.tracking.problems import in_short
 from raygan.tracking.trial_run import (
@@ -108,6 +108,9 @@ class Runs:
         runs = found is None or found.info.status == "RUNNING"
         if found is not None:
             self.parent = str(found.info.run_id)
+            for key, value in self._tags.items():  # a data set may have been added
+                if key.startswith(DIGEST) and found.data.tags.get(key) != value:
+                    self._client.set_tag(self.parent, key, value)
             self._at_parent = {
                 metric.key: (int(metric.step), metric.value)
                 for metric in found.data.to_proto().metrics

@@ -190,7 +190,8 @@ def _prepare(session: Session, known: Prepared | None) -> Prepared:
         spec, session.storage, lambda line: session.say(f"images: {line}")
     )
     for label, now in sets.items():
-        if known and known.of(label).digest != now.digest:
+        before = known.get(label) if known else None
+        if before is not None and before.digest != now.digest:
             where = spec.datasets()[label].path or label
             which = f"the data set {label} ({where})" if len(sets) > 1 else where
             raise ConfigError(

@@ -42,20 +42,25 @@ class Prepared:
     id: str = ""
     """The sweep's, in MLflow; empty as long as the sweep has not begun."""
     sets: dict[str, PreparedSet]
-    """By label; at least one."""
+    """By label; at least one. What was added to the YAML later is missing until the sweep resumes.
+    """
 
     def of(self, label: str) -> PreparedSet:
         """The data set ``label``; empty, as in records of earlier versions: the only one.
 
         Raises :class:`~raygan.errors.RayganError` if the sweep has no such data set.
         """
-        if not label and len(self.sets) == 1:
-            return next(iter(self.sets.values()))
-        if label not in self.sets:
+        if (known := self.get(label)) is None:
             raise RayganError(
                 f"the sweep has no data set {shown(label)!r}, only {shown(', '.join(self.sets))}"
             )
-        return self.sets[label]
+        return known
+
+    def get(self, label: str) -> PreparedSet | None:
+        """The data set ``label`` as :meth:`of` returns it; None if it is not known."""
+        if not label and len(self.sets) == 1:
+            return next(iter(self.sets.values()))
+        return self.sets.get(label)
 
     @property
     def digest(self) -> str:
@@ -117,8 +122,9 @@ def parse(data: bytes, labels: list[str]) -> Prepared:
         values = asdict(stored.parse(_ONE, data))
         return Prepared(id=values.pop("id"), sets={labels[0]: PreparedSet(**values)})
     several = stored.parse(_SEVERAL, data)
-    if several.sets.keys() != set(labels):
+    sets = {label: several.sets[label] for label in labels if label in several.sets}
+    if len(sets) < max(1, len(several.sets)):
         raise ValueError(
             f"it holds the data sets {', '.join(several.sets)}, not {', '.join(labels)}"
         )
-    return Prepared(id=several.id, sets={label: several.sets[label] for label in labels})
+    return Prepared(id=several.id, sets=sets)

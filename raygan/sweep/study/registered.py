@@ -143,6 +143,9 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
             continue
         if key == "claims":
             words.append("the claims")
+        elif key == "sweep.dataset" and isinstance(old, list) and isinstance(new, list):
+            # labels, as there are many keys
+            words.append("the data sets, now " + ", ".join(str(one.get("label")) for one in new))
         elif key == "code":
             words.append(f"the code from {str(old)[:12]} to {str(new)[:12]}")
         else:

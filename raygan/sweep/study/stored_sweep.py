@@ -40,7 +40,7 @@ _END = "...\n"
 MAY_CHANGE = ("scale", "tracking", "storage", "budget", "final", "claims", "train.checkpoint_every")
 """Keys of the YAML that may change. They say how and where a sweep runs, or what follows its
 trials; they do not change a trial."""
-MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed")
+MAY_GROW = ("search.trials", "replicate.seeds", "replicate.until", "grid.seed", DATASET)
 """Keys of the YAML that may grow, which extends the sweep."""
 
 
@@ -193,7 +193,8 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     if not before.listed and not spec.listed and "split" not in old[DATASET]:
         # earlier versions read all splits; the images' digest shows whether the images are the same
         new[DATASET].pop("split", None)
-    grown = [words for key in MAY_GROW if (words := _grow(key, old, new))]
+    growing = [key for key in MAY_GROW if key != DATASET or _may_get_datasets(before)]
+    grown = [words for key in growing if (words := _grow(key, old, new))]
     if old == new:
         return grown
     diff = difflib.unified_diff(
@@ -211,6 +212,7 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
         "name=…); "
         f"only {', '.join(MAY_GROW)} may be extended, and {', '.join(MAY_CHANGE)} may change"
         + (" (but not claims, since the sweep has `replicate.until`)" if fixed else "")
+        + ("" if _may_get_datasets(before) else "; this sweep cannot get further data sets")
     )
 
 
@@ -235,15 +237,24 @@ def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
 
 def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """Set ``key`` in ``old`` to its value in ``new`` if that is more, and say so in words."""
-    section, name = key.split(".")
-    before, now = old.get(section, {}).get(name), new.get(section, {}).get(name)
+    section, _, name = key.rpartition(".")
+    holder, holds = (whole.get(section, {}) if section else whole for whole in (old, new))
+    before, now = holder.get(name), holds.get(name)
     if before is None or now is None or before == now:
         return None
-    more = set(before) <= set(now) if isinstance(before, list) else before < now
-    if not more:
+    more = all(one in now for one in before) if isinstance(before, list) else before < now
+    if not more or (key == DATASET and len(now) == len(before)):
         return None
-    old[section][name] = now
+    holder[name] = now
+    if key == DATASET:
+        return f"`{key}` by {', '.join(one['label'] for one in now if one not in before)}"
     return f"`{key}` from {before} to {now}"
+
+
+def _may_get_datasets(before: SweepSpec) -> bool:
+    """Whether the sweep's cells stay as they are if a data set is added: that of a single data set
+    is no part of their names. With ``until``, earlier looks have decided without the new one."""
+    return len(before.labels) > 1 and before.replicate.until is None
 
 
 def _has_begun(sweep: Storage) -> bool:

@@ -454,7 +454,8 @@ class Study:
 
     def _baseline(self, dataset: str) -> float | None:
         """Loss of the mean training image of the data set; None if the images are not known."""
-        return None if self.prepared is None else self.prepared.of(dataset).baseline
+        known = None if self.prepared is None else self.prepared.get(dataset)
+        return None if known is None else known.baseline
 
     def _count_time(self, trial: str) -> None:
         if (counted_until := self.counted_until.get(trial)) is not None:

@@ -205,7 +205,8 @@ def test_other_processes_enter_the_files_that_they_lack():
 
 
 def test_a_parameter_with_the_name_of_a_key_is_refused():
-    assert {field.name for field in dataclasses.fields(DatasetConfig)} == set(DataSource.reserved)
+    keys = {field.name for field in dataclasses.fields(DatasetConfig)} | {"label", "train"}
+    assert keys == set(DataSource.reserved)
     with pytest.raises(ConfigError, match=r"^raw.py: .*`size` has the name of another key"):
         enter(RAW.replace("side", "size"))
     assert "raw" not in SOURCES.names

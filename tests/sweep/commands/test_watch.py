@@ -165,6 +165,17 @@ def test_the_time_left_takes_later_trials_to_be_stopped_like_those_before(tmp_pa
     assert left == pytest.approx(20 + 20 + STARTUP_SECONDS)
 
 
+def test_the_time_left_takes_each_data_sets_own_iterations(tmp_path: Path) -> None:
+    sets = "[{label: a}, {label: b, train: {iterations: 100}}]"
+    text = f"{{name: a, dataset: {sets}, train: {{iterations: 40, evaluate_every: 10}}}}"
+    study = Study(spec.validate(parse(text, "x")), Storage(str(tmp_path)) / "a")
+    record = study.records[_train(study, [0.4, 0.3])]
+    record.seconds = 10.0  # 2 iterations a second
+    left = live.trials_left(study.spec, [record])
+    # 20 iterations of this trial, and the mean of both data sets for the other one
+    assert left == pytest.approx((20 + 70) / 2 + STARTUP_SECONDS)
+
+
 def test_the_time_left_of_final_tests_counts_those_that_wait() -> None:
     running = FinalStatus("a", ["best"], "running", 0.25, 10.0)
     waiting = FinalStatus("a", ["last"], "waiting")

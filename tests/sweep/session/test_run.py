@@ -160,8 +160,17 @@ def test_whole_sweep_over_two_data_sets_carries_them_everywhere(sweep, tmp_path,
     assert sorted(frame.dataset) == ["big", "big", "small", "small"]
     code, output = sweep(train_all, text)  # shown again
     assert code == 0
+    more = {**sets, "huge": replace(sets["big"], digest="h1")}
+    monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: more)
+    text += "- {label: huge, size: 32}\n"
+    code, output = sweep(train_all, text)
+    assert code == 0
+    assert "The sweep is extended: `dataset` by huge." in output
+    found = runs_of(tmp_path)
+    assert found["norms"].data.tags.items() >= {**digests, "data_digest.huge": "h1"}.items()
+    assert found["huge_wn-000"].data.tags["data_digest"] == "h1"
     monkeypatch.setattr(running.preparing, "prepare_on_cluster", lambda *_: {
-        **sets, "big": replace(sets["big"], digest="b2")})  # fmt: skip
+        **more, "big": replace(sets["big"], digest="b2")})  # fmt: skip
     with pytest.raises(ConfigError, match=r"the images of the data set big \(big\) have changed"):
         sweep(train_all, text + "replicate: {seeds: 1}\n", fresh=False)
 

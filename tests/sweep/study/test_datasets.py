@@ -124,6 +124,44 @@ def test_a_sweep_is_resumed_with_the_same_sets_alone(begun, old, new):
         state.check_unchanged(read(TWO.replace(old, new)), state.stored_spec(begun), begun)
 
 
+MORE = TWO.replace("grid:", "- {label: huge, size: 64}\ngrid:")
+
+
+def test_a_sweep_over_several_sets_is_extended_by_more(begun):
+    before, now = state.stored_spec(begun), read(MORE)
+    assert state.check_unchanged(now, before, begun) == ["`dataset` by huge"]
+    study = Study(now, begun, prepared=state.stored_data(begun, before))
+    cells = {planned.cell for planned in iter(study.next_trial, None)}
+    assert cells == {cell.name for cell in plan.cells(now)}
+    # if the sweep is killed when the YAML is stored and the images are not
+    assert state.stored_data(begun, now) == BOTH
+    with pytest.raises(RayganError, match="no data set 'huge'"):
+        BOTH.of("huge")
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("name: a\ndataset: {size: 16}", "name: a\ndataset: [{size: 16}, {label: b}]"),
+        ("name: a\ndataset: [{size: 16}]", "name: a\ndataset: [{size: 16}, {label: b}]"),
+        (MORE, TWO),
+        (TWO, TWO.replace("- {label: small, size: 16}\n", "").replace(
+            "grid:", "- {label: small, size: 16}\ngrid:")),
+        (TWO + "replicate: {seeds: 3, until: 6}", MORE + "replicate: {seeds: 3, until: 6}"),
+    ],
+)  # fmt: skip
+def test_other_changes_of_the_sets_are_refused(sweep, before, now):
+    with pytest.raises(ConfigError, match="was started with another YAML"):
+        state.check_unchanged(read(now), read(before), sweep)
+
+
+def test_the_history_of_the_plan_names_the_data_sets(begun):
+    registered.register(begun, read(), "d1", "code", 0)
+    registered.register(begun, read(MORE), "d2", "code", 4)
+    _, changed = registered.history(begun)
+    assert changed.changed == "the data sets, now small, big, huge, `images` from d1 to d2"
+
+
 def test_a_trial_gets_the_images_and_the_resources_of_its_set(sweep):
     made = read(TWO + "scale: {by: {dataset: {big: {workers: 2}}}}")
     for cell in plan.cells(made):
