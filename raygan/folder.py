@@ -12,7 +12,7 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
       NAME/                        one sweep
         sweep.yaml                 the resolved YAML
         plan.json                  the plan, with its time and hash, and later changes of it
-        data.json                  which images: digest, shape, folder
+        data.json                  the images of each data set: digest, shape, folder
         recipes.json               your own recipes: names, parameters, SHA-256 of files
         recipes/NAME.py            the files of your own recipes; nothing runs these copies
         rates.json                 measured speed of each cell (after --calibrate)
