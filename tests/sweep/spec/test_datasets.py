@@ -246,6 +246,9 @@ def test_combinations_of_own_recipes_have_the_fields_of_their_data_set(monkeypat
     monkeypatch.setattr("raygan.recipe.in_use", lambda: {"x": (None, [NORMS_TABLE["wn"]])})
     assert {c.code_size for c in dry_pass._combinations(sweep, "small")} == {8}
     assert {c.code_size for c in dry_pass._combinations(sweep, "cifar10")} == {128}
+    one = read("name: a\ndataset: [{label: a, train: {norm: bn}}, {label: b}]")
+    assert dry_pass._combinations(one, "a") == []  # the own norm is not used there
+    assert [config.norm for config in dry_pass._combinations(one, "b")] == ["wn"]
 
 
 @pytest.mark.parametrize("key", ["dataset.path=x", "dataset.0.path=x"])

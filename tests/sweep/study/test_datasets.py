@@ -266,6 +266,17 @@ def test_a_record_of_an_earlier_version_belongs_to_a_sweep_with_one_set(sweep):
     assert job.digest == "s1"
 
 
+def test_a_record_of_another_set_than_the_only_one_is_refused(sweep):
+    text = "name: a\ntrain: {iterations: 2000}"
+    study = Study(read(text), sweep)
+    play(study, 0.05)
+    study.close()
+    study.records["wn-000"].dataset = "cifar10"
+    study.records["wn-000"].save(sweep)
+    with pytest.raises(RayganError, match="wn-000 does not belong to the sweep 'a'"):
+        state.stored_records(sweep, read(text))
+
+
 def test_cells_of_different_sets_settle_nothing(sweep):
     """There is nothing to compare: no seed is added for it."""
     text = TWO.replace("grid: {norm: [bn, wn]}\n", "") + "replicate: {seeds: 3, until: 9}\n"
