@@ -61,6 +61,24 @@ def test_a_sweep_finds_what_was_prepared_for_it(folder, tmp_path):
     assert prepared.shape == "3×8×8"
 
 
+def test_all_data_sets_of_a_sweep_are_prepared_each_once(folder, tmp_path):
+    images = {"name": "folder", "path": str(folder), "size": 8}
+    sets = [images, {**images, "size": 4, "label": "small"}, {**images, "label": "again"}]
+    content = {"name": "a", "storage": str(tmp_path / "results"), "dataset": sets,
+               "train": {"levels": 1}}  # fmt: skip
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
+    done = run("prepare", tmp_path / "a.yaml")
+    assert done.exit_code == 0, done.output
+    eight, four, again = done.stdout.split()
+    assert eight == again
+    orders = preparations_of(load_spec(tmp_path / "a.yaml"), Storage(str(tmp_path / "results")))
+    found = {label: prepare_images(order) for label, order in orders.items()}
+    assert {label: (one.folder, one.shape) for label, one in found.items()} == {
+        "folder": (eight, "3×8×8"), "small": (four, "3×4×4"), "again": (eight, "3×8×8"),
+    }  # fmt: skip
+    assert len(list((tmp_path / "results" / "data").glob("*/manifest.json"))) == 2
+
+
 def test_a_sweep_that_prepares_says_what_is_left_out(folder, tmp_path):
     dataset = {"name": "folder", "path": str(folder), "size": 4}
     preparation = Preparation(dataset=dataset, folder=str(tmp_path / "data"))
