@@ -60,8 +60,8 @@ def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
     if not path and (named := re.search(r"`([A-Za-z0-9_.=+-]+)`", problem["msg"])):
         path = tuple(named[1].split("."))
         # the number of an item of a list is text here
-        ends = ((known, tuple(map(str, known[-len(path) :]))) for known in document.lines)
-        path = next((known for known, end in ends if end == path), path)
+        found = [known for known in document.lines if tuple(map(str, known[-len(path) :])) == path]
+        path = min(found, key=len, default=path)  # a field of `train` before one of a data set
         return f"{document.where(path)}: {message(problem)}"
     where, key = document.where(path), shown(".".join(str(part) for part in path), MOST_VALUE)
     if problem["type"] == "extra_forbidden":

@@ -158,6 +158,14 @@ def test_mistakes_in_a_list_are_named_with_their_line(text, says):
     assert found.startswith("a.yaml:")
 
 
+def test_a_mistake_under_train_is_not_looked_for_in_a_data_set():
+    own = "dataset:\n- {train: {lr: 0.1}}\n- {label: b}\n"
+    assert refused(f"name: a\n{own}train: {{lr: -1.0}}").startswith("a.yaml:5: `lr` (=-1.0)")
+    assert refused("name: a\ndataset:\n- {}\n- label: b\n  train:\n    lr: -1.0").startswith(
+        "a.yaml:5: `dataset.1.train`: `lr` (=-1.0)"
+    )
+
+
 def test_more_data_sets_than_allowed_are_refused():
     listed = [f"{{label: d{n}}}" for n in range(21)]
     assert "at most 20 items" in refused(f"name: a\ndataset: [{', '.join(listed)}]")
