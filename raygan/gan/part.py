@@ -19,6 +19,9 @@ class Part(Recipe):
         "worsening_flat", "worsening_flat_95", "worsening_fresh", "log_drawup", "log_drawup_flat",
         "log_drawup_flat_95", "roughness", "log_area", "final_best", "final_best_audited",
         "final_best_restarts", "final_last", "final_last_audited", "final_last_restarts",
+        "final_best_code_norm", "final_best_outside", "final_best_ball", "final_best_ball_free",
+        "final_last_code_norm", "final_last_outside", "final_last_ball", "final_last_ball_free",
+        "final_best_protocol", "final_last_protocol",
         "fid_best", "kid_best", "fid_last", "kid_last", "seconds", "gpu_seconds",
         "best_checkpoint", "last_checkpoint",
     )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from raygan.records import WARMUP_SUFFIX, TrialRecord
 from raygan.report.claim import Claim, PlanEntry
 from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
-from raygan.report.finals import FinalResults, positive
+from raygan.report.finals import FinalResults, positive, protocol
 from raygan.report.ladder import Agreement
 from raygan.report.tables import setting
 
@@ -223,7 +223,10 @@ class Evidence:
             return "end loss of the running test"
         tests = [tests["best"] for tests in self.finals.values() if "best" in tests]
         images, steps = tests[0].get("images"), tests[0].get("steps")
-        size = f" ({images:,} images, {steps:,} steps)" if images and steps else ""
+        said = [f"{images:,} images", f"{steps:,} steps"] if images and steps else []
+        if protocol(tests[0]) == "authors":
+            said.append("the authors' protocol")
+        size = f" ({', '.join(said)})" if said else ""
         return f"final test's loss of the best generator{size}"
 
     @property

@@ -10,7 +10,7 @@ import pyarrow as pa
 from raygan.report import words
 from raygan.report.audit import gain
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.finals import GENERATORS, losses_files, number
+from raygan.report.finals import GENERATORS, losses_files, number, protocol
 from raygan.report.tabular import Column, Sheet
 
 _PROTOCOL = ("n", "split", "bits", "resizer", "weights_sha256", "torch_fidelity")
@@ -33,6 +33,10 @@ def final_test(evidence: Evidence) -> Sheet:
         Column("audited_loss", pa.float64(), "audited, from z = 0", words.loss),
         Column("restarts_loss", pa.float64(), "audited, with restarts", words.loss),
         Column("gain", pa.float64(), "gain by restarts", words.percent),
+        Column("code_norm", pa.float64(), "|z|/√d", words.ratio),
+        Column("outside", pa.float64(), "outside the ball", words.as_percent),
+        Column("ball_loss", pa.float64(), "within the ball", words.loss),
+        Column("ball_free_loss", pa.float64(), "same images, free", words.loss),
         Column("fid", pa.float64(), "FID", "{:.2f}".format),
         Column("kid", pa.float64(), "KID", "{:.5f}".format),
         Column("fid_images", pa.int64(), "images of FID", "{:,}".format),
@@ -52,6 +56,7 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
     fids = _fids(evidence, cell, which)
     if not losses and not fids:
         return None
+    ball = _ball_losses(evidence, cell, which)
     one_protocol = len({_protocol(fid) for fid in fids}) == 1
     return {
         "cell": cell.name,
@@ -61,6 +66,10 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
         "audited_loss": _mean(list(audited.values())),
         "restarts_loss": _mean(list(restarts.values())),
         "gain": gain(audited, restarts),
+        "code_norm": _mean(_numbers(evidence, cell, which, "code_norm")),
+        "outside": _mean(_numbers(evidence, cell, which, "outside")),
+        "ball_loss": _mean([within for within, _ in ball]),
+        "ball_free_loss": _mean([free for _, free in ball]),
         "fid": _mean([fid["fid"] for fid in fids]) if one_protocol else None,
         "kid": _mean([fid["kid"] for fid in fids if number(fid, "kid") is not None])
         if one_protocol
@@ -68,6 +77,26 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
         "fid_images": _count(fids[0], "n") if one_protocol else None,
         "fid_seeds": len(fids) or None,
     }
+
+
+def _tests(evidence: Evidence, cell: CellResults, which: str) -> list[dict[str, Any]]:
+    """The tests of the cell's runs that ended ok."""
+    found = (evidence.finals.get(r.id, {}).get(which, {}) for r in cell.runs.values()
+             if r.outcome == "ok")  # fmt: skip
+    return [test for test in found if test]
+
+
+def _numbers(evidence: Evidence, cell: CellResults, which: str, key: str) -> list[float]:
+    """The values of ``key``, which may be 0, of the tests that have one."""
+    values = (number(test, key) for test in _tests(evidence, cell, which))
+    return [value for value in values if value is not None]
+
+
+def _ball_losses(evidence: Evidence, cell: CellResults, which: str) -> list[tuple[float, float]]:
+    """By test that has both: the loss with codes kept within the ball, and with free ones."""
+    both = ((number(test, "ball_loss"), number(test, "ball_free_loss"))
+            for test in _tests(evidence, cell, which))  # fmt: skip
+    return [(within, free) for within, free in both if within is not None and free is not None]
 
 
 def _fids(evidence: Evidence, cell: CellResults, which: str) -> list[dict[str, Any]]:
@@ -110,6 +139,14 @@ def _note(evidence: Evidence) -> str:
     parts = ["Means over the runs that ended ok, on held-out images that nothing else uses."]
     if audits:
         parts.append(f"Audited: {words.listed(audits)}.")
+    if any(protocol(test) == "authors" for test in tests):
+        parts.append("The searches follow the authors' protocol: the mean over 32 images and their "
+                     "pixels.")  # fmt: skip
+    if ball := sorted({_count(test, "ball_images") for test in tests} - {0}):
+        sizes = words.listed([f"{images:,}" for images in ball], "or")
+        parts.append("Codes: |z|/√d of the codes found; outside: share of images whose code is "
+                     "longer than 99% of the prior's own; within the ball: loss of the first "
+                     f"{sizes} images with codes kept that short.")  # fmt: skip
     fids = {_protocol(one): one for cell in evidence.cells for which in GENERATORS
             for one in _fids(evidence, cell, which)}  # fmt: skip
     if fids:

@@ -11,10 +11,11 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, field_validator
 
 from raygan import stored
 from raygan.folder import FINAL, final_fid, final_losses, final_result, trial_folder
+from raygan.gan.judge.final_config import PER_IMAGE
 from raygan.records import TrialRecord
 from raygan.storage import Storage
 
@@ -27,6 +28,11 @@ FinalResults = dict[str, dict[str, dict[str, Any]]]
 LOSSES = {"": "loss", "_audited": "audited_loss", "_restarts": "restarts_loss"}
 """Ending of a column's name, and the name in a test: the loss of all images from z = 0, that of the
 audited ones, and the lowest that these reached from z = 0 or from random codes."""
+CODES = {"_code_norm": "code_norm", "_outside": "outside", "_ball": "ball_loss",
+         "_ball_free": "ball_free_loss"}  # fmt: skip
+"""The same for the codes: mean of |z|/√d, the share outside of the prior's ball, and the losses of
+the same images with codes kept within the ball and with free ones. Tests that earlier versions made
+lack them."""
 
 FEW_IMAGES = 1000
 """Final images below which their choice adds to the uncertainty of a difference; with 2,000, it
@@ -49,10 +55,22 @@ class _Test(BaseModel):
     restarts_loss: _Loss | None = None
     audited: stored.Count = 0
     audited_loss: _Loss | None = None
+    code_norm: _Loss | None = None
+    outside: Annotated[float, Field(ge=0, le=1)] | None = None
+    ball_radius: _Loss | None = None
+    ball_images: stored.Count = 0
+    ball_loss: _Loss | None = None
+    ball_free_loss: _Loss | None = None
     seconds: stored.Seconds = 0.0
     checkpoint: stored.Word = ""
     replaced: Annotated[str, StringConstraints(max_length=20_000)] = ""
-    asked: dict[_Text, stored.Count | None] = {}
+    asked: dict[_Text, stored.Count | stored.Word | None] = {}
+
+    @field_validator("asked")
+    @classmethod
+    def _with_protocol(cls, asked: dict[str, Any]) -> dict[str, Any]:
+        """Earlier versions had one protocol, and did not write it down."""
+        return {**asked, "protocol": asked.get("protocol", PER_IMAGE)} if asked else asked
 
 
 class _Fid(BaseModel):
@@ -173,7 +191,12 @@ def positive(result: Mapping[str, Any], key: str) -> float | None:
     return value if value and value > 0 else None
 
 
-def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, float | None]:
+def protocol(test: Mapping[str, Any]) -> str | None:
+    """The protocol that a final test's searches followed; None if there is no test."""
+    return str((test.get("asked") or {}).get("protocol", PER_IMAGE)) if test else None
+
+
+def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, float | str | None]:
     """The results of a trial's tests as columns: ``final_best``, ``final_best_restarts``, …"""
     return {
         **{
@@ -181,6 +204,12 @@ def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, floa
             for which in GENERATORS
             for ending, key in LOSSES.items()
         },
+        **{
+            f"final_{which}{ending}": number(tests.get(which, {}), key)
+            for which in GENERATORS
+            for ending, key in CODES.items()
+        },
+        **{f"final_{which}_protocol": protocol(tests.get(which, {})) for which in GENERATORS},
         **{
             f"{key}_{which}": number(fids.get(which, {}), key)
             for which in GENERATORS

@@ -136,7 +136,8 @@ def measure(architecture: str, seconds: float) -> dict[str, Any]:
         return torch.zeros(len(STATISTICS))
 
     def reconstruct(*_: object, **__: object) -> Reconstruction:
-        return Reconstruction(torch.full((RUNNING,), next(losses) / 1e6), pictures)
+        found = torch.full((RUNNING,), next(losses) / 1e6)
+        return Reconstruction(found, pictures, torch.zeros(RUNNING, 1))
 
     Game.alternating = iterate  # type: ignore[method-assign]
     Player.gradient_norm = lambda _: torch.ones(())  # type: ignore[method-assign]

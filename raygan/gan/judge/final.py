@@ -5,13 +5,18 @@ By default it has 2,000 images, none of them an image of the running test (arXiv
 stuck: searches of the same length start from random codes, and the lowest loss of each
 image counts. In ``tests/bench/audit.py`` (digits, 1,000 iterations, 100 images), three such
 searches lower the mean loss by 4% for vanilla, 2% for bn and 18% for wn.
+
+A search may leave the codes that the generator was trained on, and find there an image that the
+generator makes only by chance. :func:`ball_radius` says how long codes of the prior are. The test
+reports how long the found codes are, and the loss of the audited images with codes kept that short.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +32,30 @@ from raygan.gan.sampling import RESTARTS, codes
 _MOST_VALUES = 2**22
 """A GPU searches more than 100 images at once if they have at most this many values together."""
 
+_QUANTILE = 2.3263478740408408
+"""The normal distribution's 99% quantile."""
+
+
+def ball_radius(code_size: int, latent: Latent) -> float:
+    """Radius of the prior's ball: 99% of the codes that training draws are within it.
+
+    The radius √d would be of no use: half of the codes of a normal prior are longer. Of codes as
+    long as the prior's, 1% are outside of this ball, so that a clearly larger share shows that the
+    searches left the prior. The same definition serves both latents: the cube [−1, 1]^d of the
+    uniform one would call a code outside if a single one of its d numbers is, which nearly all
+    codes are that a search finds.
+
+    With d = 128, the radius is 1.15 √d (normal) or 0.63 √d (uniform). |z|² of a normal code has a
+    χ² distribution, whose quantile is that of Wilson and Hilferty (1931). That of a uniform code is
+    a sum of d squares of mean 1/3 and variance 4/45, which is nearly normal. Both radii are within
+    3% of the exact ones, and within 0.3% from d = 100.
+    """
+    if latent == "uniform":
+        squared = code_size / 3 + _QUANTILE * math.sqrt(code_size * 4 / 45)
+        return math.sqrt(min(squared, code_size))  # no corner of the cube is farther away
+    spread = 2 / (9 * code_size)
+    return math.sqrt(code_size * (1 - spread + _QUANTILE * math.sqrt(spread)) ** 3)
+
 
 @dataclass(frozen=True)
 class FinalTest:
@@ -39,6 +68,15 @@ class FinalTest:
     a search that diverged is not finite."""
     reconstructions: Tensor
     """Reconstructions from z = 0, uint8 [N, C, H, W]. All tensors are on the CPU."""
+    lengths: Tensor = field(default_factory=lambda: torch.empty(0))
+    """|z| of the codes found from z = 0, float32 [N]; empty: not measured."""
+    ball_losses: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Losses of the first n images, searched from z = 0 with codes kept within the prior's ball,
+    float32 [n]. The loss of a search that diverged is not finite."""
+    code_size: int = 1
+    """d, the number of dimensions of z."""
+    radius: float = math.inf
+    """Of the prior's ball, by :func:`ball_radius`."""
 
     @property
     def loss(self) -> float:
@@ -54,6 +92,35 @@ class FinalTest:
     def restarts_loss(self) -> float | None:
         """Mean, over the audited images, of the lowest loss of all searches of an image."""
         return float(self._searches.amin(0).double().mean()) if self.audited else None
+
+    @property
+    def code_norms(self) -> Tensor:
+        """|z|/√d of each image's code, float32 [N]: about 1 for a normal prior's own codes, and
+        about 0.58 for a uniform one's."""
+        return self.lengths / math.sqrt(self.code_size)
+
+    @property
+    def code_norm(self) -> float | None:
+        """The mean of :attr:`code_norms`."""
+        return float(self.code_norms.double().mean()) if len(self.lengths) else None
+
+    @property
+    def outside(self) -> float | None:
+        """Share of the images whose code is longer than the ball's radius, from 0 to 1; of codes
+        that the prior draws, it is 0.01."""
+        return float((self.lengths > self.radius).double().mean()) if len(self.lengths) else None
+
+    @property
+    def ball_loss(self) -> float | None:
+        """The mean of :attr:`ball_losses`; None without any, or if one is not finite."""
+        whole = len(self.ball_losses) and bool(self.ball_losses.isfinite().all())
+        return float(self.ball_losses.double().mean()) if whole else None
+
+    @property
+    def ball_free_loss(self) -> float | None:
+        """The mean of :attr:`losses` over the images of :attr:`ball_losses`: codes left free."""
+        count = len(self.ball_losses)
+        return float(self.losses[:count].double().mean()) if count else None
 
     @property
     def winners(self) -> Tensor:
@@ -101,15 +168,24 @@ def final_test(
     """
     images = images[: config.images]
     audited = images[: config.audited]
-    searches, searched = len(images) + config.restarts * len(audited), 0
+    searches, searched = len(images) + (config.restarts + 1) * len(audited), 0
     if batch_size is None:
         on_gpu = next(generator.parameters()).is_cuda
         most = max(100, min(1000, _MOST_VALUES // math.prod(images.shape[1:])))
         batch_size = most if on_gpu else 100
-    losses, reconstructions = [], []
+    search = partial(
+        reconstruct,
+        generator,
+        code_size,
+        steps=config.steps,
+        batch_size=batch_size,
+        protocol=config.protocol,
+    )
+    losses, reconstructions, lengths = [], [], []
     for part in images.split(batch_size):
-        done = reconstruct(generator, code_size, part, steps=config.steps, batch_size=batch_size)
+        done = search(part)
         losses.append(done.losses)
+        lengths.append(done.codes.norm(dim=1).cpu())
         reconstructions.append(as_bytes(done.images))
         searched += len(part)
         progress(searched / searches)
@@ -125,11 +201,22 @@ def final_test(
         parts = zip(audited.split(batch_size), starts.split(batch_size), strict=True)
         again = []
         for part, start in parts:
-            done = reconstruct(
-                generator, code_size, part, steps=config.steps, batch_size=batch_size, start=start
-            )
-            again.append(done.losses)
+            again.append(search(part, start=start).losses)
             searched += len(part)
             progress(searched / searches)
         restarts[number] = torch.cat(again)
-    return FinalTest(torch.cat(losses), restarts, torch.cat(reconstructions))
+    radius = ball_radius(code_size, latent)
+    within = []
+    for part in audited.split(batch_size):
+        within.append(search(part, radius=radius).losses)
+        searched += len(part)
+        progress(searched / searches)
+    return FinalTest(
+        torch.cat(losses),
+        restarts,
+        torch.cat(reconstructions),
+        torch.cat(lengths),
+        torch.cat(within),
+        code_size,
+        radius,
+    )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from raygan.errors import ConfigError
+
+SearchProtocol = Literal["per-image", "authors"]
+PER_IMAGE: SearchProtocol = "per-image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +22,12 @@ class FinalConfig:
     restarts: int = 3
     """Searches from random codes for each audited image, besides the one from z = 0."""
     audited: int = 200
-    """Number of audited images, which are searched from random codes, too."""
+    """Number of audited images, which are searched from random codes, too, and once more from z = 0
+    with codes kept within the prior's ball."""
+    protocol: SearchProtocol = PER_IMAGE
+    """Whose gradient a search follows: `per-image`: that of each image's own squared error;
+    `authors`: that of the mean over 32 images and their pixels, as in the authors' code, for
+    numbers that stand beside the paper's."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("images", 1), ("restarts", 0), ("audited", 0)):
@@ -29,3 +38,7 @@ class FinalConfig:
                 raise ConfigError(
                     f"`final.{name}` (={value!r}) must be a whole number, at least {least}"
                 )
+        if self.protocol not in (known := get_args(SearchProtocol)):
+            raise ConfigError(
+                f"`final.protocol` (={self.protocol!r}) must be one of {', '.join(known)}"
+            )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -18,7 +18,9 @@ from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
 from raygan.gan.config import recipe_tables
+from raygan.gan.judge.final_config import PER_IMAGE, SearchProtocol
 from raygan.records import WHOLE, TrialRecord
+from raygan.report.finals import protocol
 from raygan.shown import MOST_MESSAGE, say, shown, text_cell
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job, job_of
@@ -47,6 +49,11 @@ from raygan.sweep.study.prepared import PreparedSet
 @click.option("--images", type=int, help="How many of the final images; by default the sweep's.")
 @click.option("--restarts", type=int, help="Searches from random codes for each audited image.")
 @click.option("--audited", type=int, help="How many images are searched from random codes, too.")
+@click.option(
+    "--protocol",
+    type=click.Choice(get_args(SearchProtocol)),
+    help="Whose gradient a search follows (`final.protocol`); by default the sweep's.",
+)
 @click.option(
     "--which", type=click.Choice(final_tests.GENERATORS), help="Which generator; by default both."
 )
@@ -80,7 +87,7 @@ def evaluate(
     recipes: tuple[Path, ...],
     fid: bool,
     fid_weights: Path | None,
-    **budget: int | None,
+    **budget: Any,
 ) -> None:
     """Test the best and the last generator on the final held-out images.
 
@@ -119,7 +126,7 @@ def _evaluate(
     storage: str,
     which: str | None,
     device: str,
-    budget: dict[str, int | None],
+    budget: dict[str, Any],
     weights: Path | None,
 ) -> int:
     """Make the tests; returns how many failed."""
@@ -282,5 +289,6 @@ def _cells(result: dict[str, Any]) -> list[str]:
     gain = (
         f"{1 - result['restarts_loss'] / result['audited_loss']:.2%}" if result["audited"] else ""
     )
-    numbers = (str(result[name]) for name in ("images", "steps"))
-    return [str(result["step"]), f"{result['loss']:.5f}", *numbers, gain]
+    used = protocol(result)
+    steps = f"{result['steps']}{'' if used == PER_IMAGE else f' ({used})'}"
+    return [str(result["step"]), f"{result['loss']:.5f}", str(result["images"]), steps, gain]

@@ -207,7 +207,7 @@ def _final_sizes(spec: SweepSpec, label: str) -> tuple[int, float]:
     evaluations it takes."""
     final, dataset = spec.final_config(), spec.datasets()[label]
     images = min(final.images or FINAL, dataset.final or FINAL)
-    searches = images + final.restarts * min(final.audited, images)
+    searches = images + (final.restarts + 1) * min(final.audited, images)
     running = (dataset.running or RUNNING) * spec.fixed("reconstruction_steps", label)
     return images, searches * final.steps / running
 

@@ -24,6 +24,8 @@ from raygan.sweep.cluster.worker import load_images
 from raygan.sweep.session.final_tests import FinalJob, Generator, Notes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from raygan.data.images import ImageSet
     from raygan.gan.judge.final import FinalTest
     from raygan.gan.state import TrainState
@@ -65,6 +67,12 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
         "restarts_loss": test.restarts_loss,
         "audited": test.audited,
         "audited_loss": test.audited_loss,
+        "code_norm": test.code_norm,
+        "outside": test.outside,
+        "ball_radius": test.radius / math.sqrt(test.code_size),
+        "ball_images": len(test.ball_losses),
+        "ball_loss": test.ball_loss,
+        "ball_free_loss": test.ball_free_loss,
         "seconds": time.perf_counter() - started,
         "checkpoint": generator.checkpoint,
         "replaced": shown(replaced),
@@ -131,11 +139,12 @@ def _write(
 
 def _columns(test: FinalTest) -> dict[str, Any]:
     """A row per image: ``index`` within the final images, ``loss`` from z = 0, of audited images
-    ``restart_1`` … and ``winner`` (0: z = 0), null of others and where a loss is not finite."""
+    ``restart_1`` … and ``winner`` (0: z = 0), null of others and where a loss is not finite;
+    ``code_norm`` (|z|/√d) and, of audited images, ``ball_loss`` (codes kept within the ball)."""
     count = len(test.losses)
     blank = [None] * (count - test.audited)
     restarts = {
-        f"restart_{number}": [x if math.isfinite(x) else None for x in losses.tolist()] + blank
+        f"restart_{number}": _finite(losses, count)
         for number, losses in enumerate(test.restarts, 1)
     }
     return {
@@ -143,7 +152,15 @@ def _columns(test: FinalTest) -> dict[str, Any]:
         "loss": test.losses.tolist(),
         **restarts,
         "winner": test.winners[: test.audited].tolist() + blank,
+        "code_norm": _finite(test.code_norms, count),
+        "ball_loss": _finite(test.ball_losses, count),
     }
+
+
+def _finite(values: Tensor, count: int) -> list[float | None]:
+    """``values``, None where one is not finite, and None up to ``count``."""
+    found = [x if math.isfinite(x) else None for x in values.tolist()]
+    return [*found, *[None] * (count - len(found))]
 
 
 class Here:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from raygan.errors import ConfigError, RayganError
-from raygan.gan.judge.final import FinalTest, final_test
+from raygan.gan.judge.final import FinalTest, ball_radius, final_test
 from raygan.gan.judge.final_config import FinalConfig
-from raygan.gan.sampling import RESTARTS, codes
+from raygan.gan.judge.reconstruction import reconstruct
+from raygan.gan.pixels import as_bytes
+from raygan.gan.sampling import RESTARTS, codes, latent_codes
 
 SHAPE, CODE = (1, 4, 3), 6
 
@@ -94,8 +98,8 @@ def test_says_how_much_of_the_search_is_done(toy):
     generator, pixels = toy(Affine)
     config, heard = FinalConfig(steps=1, restarts=2, audited=3), []
     final_test(generator, CODE, pixels, config, seed=1, batch_size=5, progress=heard.append)
-    # 7 images in batches of 5 and 2, then 3 twice: 13 searches
-    assert heard == pytest.approx([5 / 13, 7 / 13, 10 / 13, 1.0])
+    # 7 images in batches of 5 and 2, then 3 twice, then 3 within the ball: 16 searches
+    assert heard == pytest.approx([5 / 16, 7 / 16, 10 / 16, 13 / 16, 1.0])
 
 
 @pytest.mark.parametrize("fields", [{"restarts": 0}, {"restarts": 2, "audited": 0}])
@@ -105,13 +109,18 @@ def test_without_an_audit_there_is_no_audited_loss(toy, fields):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("protocol", ["per-image", "authors"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_independent_of_the_batch_size(toy, batch_size):
+def test_independent_of_the_batch_size(toy, batch_size, protocol):
     generator, images = toy(Folded)
-    whole = run(generator, images, steps=20, restarts=2)
-    parts = run(generator, images, steps=20, restarts=2, batch_size=batch_size)
+    whole, parts = (
+        run(generator, images, steps=20, restarts=2, batch_size=size, protocol=protocol)
+        for size in (100, batch_size)
+    )
     torch.testing.assert_close(parts.losses, whole.losses)
     torch.testing.assert_close(parts.restarts, whole.restarts)
+    torch.testing.assert_close(parts.lengths, whole.lengths)
+    torch.testing.assert_close(parts.ball_losses, whole.ball_losses)
     assert torch.equal(parts.reconstructions, whole.reconstructions)
 
 
@@ -147,6 +156,7 @@ def test_searches_begin_again_where_codes_are_drawn(toy):
 def test_the_hardest_and_the_easiest_come_in_order():
     losses = torch.tensor([0.3, 0.1, 0.5, 0.2])
     test = FinalTest(losses, torch.empty(0, 0), torch.empty(0))
+    assert (test.code_norm, test.outside, test.ball_loss, test.ball_free_loss) == (None,) * 4
     assert test.hardest(3).tolist() == [2, 0, 3]
     assert test.easiest(9).tolist() == [1, 3, 0, 2]
 
@@ -197,6 +207,79 @@ def test_final_test_is_in_full_precision(toy, monkeypatch):
     assert torch.backends.cudnn.allow_tf32
 
 
+def test_lengths_of_codes_by_hand():
+    lengths = torch.tensor([3.0, 4.0, 5.0, 8.0])
+    test = FinalTest(
+        torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.empty(0, 2), torch.empty(0), lengths=lengths,
+        ball_losses=torch.tensor([0.2, 0.4]), code_size=4, radius=4.5,
+    )  # fmt: skip
+    assert test.code_norms.tolist() == [1.5, 2, 2.5, 4]
+    assert (test.code_norm, test.outside) == (2.5, 0.5)
+    assert test.ball_loss == pytest.approx(0.3)
+    assert test.ball_free_loss == pytest.approx(0.15)
+    diverged = replace(test, ball_losses=torch.tensor([0.2, float("nan")]))
+    assert diverged.ball_loss is None
+
+
+def test_codes_are_those_that_give_the_reconstructions(toy):
+    generator, images = toy(Affine)
+    test = run(generator, images, steps=60)
+    found = reconstruct(generator, CODE, images, steps=60).codes
+    torch.testing.assert_close(test.lengths, found.norm(dim=1))
+    with torch.no_grad():
+        assert torch.equal(as_bytes(generator(found)), test.reconstructions)
+
+
+@pytest.mark.parametrize("size", [6, 128])
+@pytest.mark.parametrize("latent", ["normal", "uniform"])
+def test_ball_holds_99_percent_of_the_prior(latent, size):
+    drawn = latent_codes(latent, (20_000, size), torch.Generator().manual_seed(1))
+    within = (drawn.norm(dim=1) <= ball_radius(size, latent)).double().mean()
+    assert 0.986 < within < 0.994
+
+
+def test_ball_of_a_small_uniform_code_holds_its_cube():
+    assert ball_radius(1, "uniform") == 1
+
+
+@pytest.mark.parametrize("latent", ["normal", "uniform"])
+def test_codes_beyond_the_ball_are_counted_and_the_price_of_the_ball_is_the_audited_images(
+    toy, latent
+):
+    generator, images = toy(Affine)
+    with torch.no_grad():
+        generator.linear.weight.div_(4)  # images that now need codes four times as long
+    config = FinalConfig(steps=500, restarts=0, audited=4)
+    test = final_test(generator, CODE, images, config, seed=1, latent=latent)
+    assert test.radius == ball_radius(CODE, latent)
+    assert test.outside == (test.lengths > test.radius).double().mean()
+    assert test.outside > 0
+    assert test.ball_losses.shape == (4,)
+    assert test.ball_free_loss == pytest.approx(test.losses[:4].mean().item())
+    longer = test.lengths[:4] > test.radius
+    assert longer.any()
+    assert (test.ball_losses[longer] > 1.1 * test.losses[:4][longer]).all()
+
+
+def test_within_the_ball_by_itself_the_ball_changes_nothing(toy):
+    generator, images = toy(Affine)
+    test = run(generator, images, steps=30, audited=7)
+    assert test.outside == 0
+    assert torch.equal(test.ball_losses, test.losses)
+
+
+def test_every_search_follows_the_protocol(toy, monkeypatch):
+    asked = []
+
+    def heard(*given, protocol, **options):
+        asked.append(protocol)
+        return reconstruct(*given, protocol=protocol, **options)
+
+    monkeypatch.setattr("raygan.gan.judge.final.reconstruct", heard)
+    run(*toy(Affine), steps=1, restarts=2, protocol="authors")
+    assert asked == ["authors"] * 4
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -204,6 +287,7 @@ def test_final_test_is_in_full_precision(toy, monkeypatch):
         ({"images": 0}, r"`final.images` \(=0\) must be a whole number, at least 1"),
         ({"restarts": 1.5}, "`final.restarts`"),
         ({"audited": True}, "`final.audited`"),
+        ({"protocol": "paper"}, r"`final.protocol` \(='paper'\) must be one of per-image, authors"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(fields, says):

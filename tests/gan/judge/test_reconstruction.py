@@ -81,6 +81,89 @@ def test_equals_the_plain_search_image_by_image(fresh, held_out, norm):
         torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
 
 
+def authors_losses(generator, images, steps):
+    """The loss of each image after the search of `test` in the authors' `pytorch/main.py`, for a
+    batch of 32 whole images."""
+    mean = nn.MSELoss()
+    codes = torch.zeros(32, CODE, requires_grad=True)
+    optimizer = torch.optim.RMSprop([codes], lr=0.01, eps=1e-6, alpha=0.9)
+    for _ in range(steps):
+        loss = mean(generator(codes), images)
+        loss.backward()
+        optimizer.step()
+        codes.grad.zero_()
+    return (generator(codes) - images).square().mean((1, 2, 3)).detach()
+
+
+@pytest.mark.usefixtures("float64")
+@NORMS
+def test_of_the_authors_protocol_equals_their_search(fresh, norm):
+    generator = fresh(norm=norm).generator
+    images = torch.rand(32, *SHAPE, generator=torch.Generator().manual_seed(1))
+    got = reconstruct(generator, CODE, images, steps=5, protocol="authors")
+    expected = authors_losses(generator.eval(), images, 5)
+    torch.testing.assert_close(got.losses.double(), expected, rtol=1e-6, atol=0)
+    ours = reconstruct(generator, CODE, images, steps=5)
+    assert not torch.allclose(ours.losses.double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_authors_protocol_does_not_depend_on_batches_or_shares(fresh, held_out, count):
+    generator = fresh(norm="bn").generator
+    whole = reconstruct(generator, CODE, held_out, steps=10, protocol="authors")
+    small = reconstruct(generator, CODE, held_out, steps=10, protocol="authors", batch_size=count)
+    shares = [
+        reconstruct(
+            generator, CODE, held_out, steps=10, protocol="authors", workers=share_of(rank, count)
+        )
+        for rank in range(count)
+    ]
+    torch.testing.assert_close(small.losses, whole.losses)
+    torch.testing.assert_close(sum(share.losses for share in shares), whole.losses)
+    torch.testing.assert_close(torch.cat([share.codes for share in shares]), whole.codes)
+
+
+def test_epsilon_shortens_the_steps_of_the_authors_protocol():
+    torch.manual_seed(0)
+    generator = Affine()
+    with torch.no_grad():
+        generator.linear.weight.mul_(1e-2)  # ε outweighs its gradients once they are averaged
+        targets = generator(torch.randn(5, CODE))
+    start, ours, theirs = (
+        reconstruct(generator, CODE, targets, **given)
+        for given in ({"steps": 0}, {"steps": 50}, {"steps": 50, "protocol": "authors"})
+    )
+    assert (ours.losses < 0.9 * theirs.losses).all()
+    assert (theirs.losses < start.losses).all()
+    assert (theirs.codes.norm(dim=1) < 0.5 * ours.codes.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("protocol", ["per-image", "authors"])
+def test_codes_stay_within_the_radius_after_each_step(protocol):
+    torch.manual_seed(0)
+    generator, seen = Affine(), []
+    with torch.no_grad():
+        targets = generator(3 * torch.randn(5, CODE))
+    free = reconstruct(generator, CODE, targets, steps=200, protocol=protocol)
+    longest = free.codes.norm(dim=1)
+    radius = float(longest.median())
+    generator.register_forward_pre_hook(lambda _, given: seen.append(given[0].norm(dim=1).max()))
+    kept = reconstruct(generator, CODE, targets, steps=200, protocol=protocol, radius=radius)
+    assert max(seen) <= radius * (1 + 1e-6)
+    assert kept.codes.norm(dim=1).max() == pytest.approx(radius)
+    longer = longest > radius
+    assert (kept.losses[longer] > free.losses[longer]).all()
+
+
+def test_a_radius_that_no_code_reaches_changes_no_bit(fresh, held_out):
+    generator = fresh().generator
+    free = reconstruct(generator, CODE, held_out, steps=20)
+    kept = reconstruct(generator, CODE, held_out, steps=20, radius=100.0)
+    assert torch.equal(kept.codes, free.codes)
+    assert torch.equal(kept.losses, free.losses)
+
+
 @NORMS
 def test_decreases_with_the_steps(fresh, held_out, norm):
     generator = fresh(norm=norm).generator
@@ -144,3 +227,4 @@ def test_nothing_to_reconstruct_is_no_error(fresh):
     got = reconstruct(fresh().generator, CODE, torch.zeros(0, *SHAPE), steps=2)
     assert got.losses.shape == (0,)
     assert got.images.shape == (0, *SHAPE)
+    assert got.codes.shape == (0, CODE)

@@ -66,8 +66,8 @@ def test_plan_shows_what_the_trials_of_each_cell_take(tmp_path, monkeypatch):
     # 12 trials of 9,000 s, 9 evaluations and a start in each cell: with one GPU, and with four
     hours = 12 * (9000 + 9 * 9 + STARTUP_SECONDS) / 3600
     assert f"{2 * hours:.2f} trial-hours, {5 * hours:.2f} GPU-hours" in output
-    # final tests: 6 generators of each cell, as long as 520 evaluations by as many workers
-    assert f"in addition, {6 * 9 * (1 + 4) * 520 / 3600:.2f} worker-hours" in output
+    # final tests: 6 generators of each cell, as long as 560 evaluations by as many workers
+    assert f"in addition, {6 * 9 * (1 + 4) * 560 / 3600:.2f} worker-hours" in output
 
 
 def test_plan_counts_what_will_run(shown):
@@ -78,7 +78,7 @@ def test_plan_counts_what_will_run(shown):
     assert "time, GPU-hours and cost: unknown; --calibrate measures" in output
     assert "budget:     gpu_hours 40" in output
     assert (
-        "final tests: at most 12 generators, on up to 2000 images; each takes as long as about 520 "
+        "final tests: at most 12 generators, on up to 2000 images; each takes as long as about 560 "
         "evaluations\n"
     ) in output
     assert "name: norms" in output

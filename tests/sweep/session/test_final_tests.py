@@ -309,8 +309,8 @@ def test_test_says_how_far_it_is_while_it_runs(study, jobs, monkeypatch):
 
     monkeypatch.setattr(final, "_note", noted)
     final_making.make_test(all_jobs[0])
-    # 18 images from z = 0, and twice 5 audited ones
-    shares = [0.0, 18 / 28, 23 / 28, 1.0]
+    # 18 images from z = 0, twice 5 audited ones, and 5 within the ball
+    shares = [0.0, 18 / 33, 23 / 33, 28 / 33, 1.0]
     assert seen == [*(("running", pytest.approx(share)) for share in shares), ("done", 1.0)]
     assert statuses(study.storage, all_jobs)[1:] == [("waiting", 0.0)] * 2
 
