@@ -86,6 +86,27 @@ def test_table_has_best_and_last_generators_and_the_audit():
     assert not any("FID" in column.heading for column in sheet.shown)
 
 
+def test_lengths_of_codes_and_losses_within_the_ball_are_shown_if_they_were_measured():
+    found = audited(bn=0.8, wn=0.98)
+    old = final_test(found)
+    assert not any("ball" in column.heading or "|z|" in column.heading for column in old.shown)
+    assert "99%" not in old.note
+    assert "protocol" not in old.note
+    for number, record in enumerate(found.cells[0].replicates[:2]):
+        found.finals[record.id]["best"] |= {
+            "code_norm": 0.9 + number, "outside": 0.0, "ball_images": 200,
+            "ball_loss": 0.02, "ball_free_loss": 0.01, "asked": {"protocol": "authors"},
+        }  # fmt: skip
+    found.finals[found.cells[0].replicates[2].id]["best"]["ball_loss"] = 0.5  # nothing beside it
+    sheet = final_test(found)
+    row = sheet.rows[2]
+    assert row["code_norm"] == pytest.approx(1.4)
+    assert (row["outside"], row["ball_loss"], row["ball_free_loss"]) == (0, 0.02, 0.01)
+    assert sheet.rows[3]["code_norm"] is None
+    assert "within the ball: loss of the first 200 images" in sheet.note
+    assert "the authors' protocol" in sheet.note
+
+
 def test_fid_stands_with_its_protocol(tmp_path):
     found, storage = audited(bn=0.8, wn=0.98), Storage(str(tmp_path))
     bn = found.cells[0].replicates

@@ -190,6 +190,11 @@ def test_the_final_test_carries_the_verdict_once_all_have_taken_it():
     text = verdict(evidence(*cells, finals=finals))
     assert "By the final test's loss of the best generator (2,000 images, 2,000 steps)" in text
     assert "0.50000" in text
+    assert "protocol" not in text
+    for test in finals.values():
+        test["best"]["asked"] = {"protocol": "authors"}
+    text = verdict(evidence(*cells, finals=finals))
+    assert "(2,000 images, 2,000 steps, the authors' protocol)" in text
     finals.popitem()
     assert "By the end loss of the running test" in verdict(evidence(*cells, finals=finals))
 

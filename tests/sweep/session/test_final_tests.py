@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,7 +43,9 @@ from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import gather
 from raygan.sweep.study import stored_sweep as state
+from raygan.sweep.study.compared import cells
 from raygan.sweep.study.gather import make_report
 from raygan.sweep.study.prepared import Prepared, PreparedSet
 from raygan.sweep.study.study import Study
@@ -158,6 +160,12 @@ def test_a_test_leaves_numbers_a_table_and_pictures(study, jobs):
         assert row["winner"] == searches.index(min(searches))
     lowest = [min(row["loss"], row["restart_1"], row["restart_2"]) for row in rows[:5]]
     assert found["restarts_loss"] == pytest.approx(sum(lowest) / 5)
+    assert found["code_norm"] == pytest.approx(sum(row["code_norm"] for row in rows) / 18)
+    assert 0 < found["code_norm"] < found["ball_radius"] < 1  # of a uniform prior; after 2 steps
+    assert (found["outside"], found["ball_images"]) == (0, 5)
+    assert found["ball_loss"] == pytest.approx(sum(row["ball_loss"] for row in rows[:5]) / 5)
+    assert found["ball_free_loss"] == found["audited_loss"]
+    assert {row["ball_loss"] for row in rows[5:]} == {None}
     assert {row["winner"] for row in rows[5:]} == {row["restart_1"] for row in rows[5:]} == {None}
     with Image.open(folder / "best-hardest.png") as picture:
         assert picture.width / picture.height == pytest.approx(2, rel=0.1)  # 4 rows of 4 pairs
@@ -197,6 +205,47 @@ def test_table_holds_only_finite_losses():
     assert columns["restart_1"] == [None, None]
     assert columns["restart_2"] == [pytest.approx(0.2), None]
     assert columns["winner"] == [2, None]
+
+
+def without_new_keys(trial: Storage, which: str) -> dict:
+    """Make the result of a test one that an earlier version stored."""
+    name = f"final/{which}.json"
+    found = json.loads(trial.read(name))
+    new = {"code_norm", "outside", "ball_radius", "ball_images", "ball_loss", "ball_free_loss"}
+    old = {key: value for key, value in found.items() if key not in new}
+    del old["asked"]["protocol"]
+    trial.write(name, json.dumps(old).encode())
+    return old
+
+
+def test_results_of_earlier_versions_are_of_the_default_protocol_and_lack_codes(study, jobs):
+    run_all(jobs())
+    trial = study.storage / "trials" / "wn-seed1"
+    for which in ("best", "last"):
+        without_new_keys(trial, which)
+    assert jobs() == []
+    assert final.read(trial, "best")["asked"] == asdict(CONFIG)
+    row = finals.columns(finals.read_finals(study.storage, study.records.values())["wn-seed1"], {})
+    assert row["final_best"] > 0
+    assert row["final_best_protocol"] == "per-image"
+    assert [row[f"final_best{ending}"] for ending in finals.CODES] == [None] * 4
+
+
+def test_a_test_of_another_protocol_is_made_again_and_kept_apart(study, jobs):
+    run_all(jobs())
+    trial, other = study.storage / "trials" / "wn-seed1", replace(CONFIG, protocol="authors")
+    before = final.read(trial, "best")
+    again = jobs(other)
+    assert len(again) == 3
+    final_making.make_test(again[2])
+    found = final.read(trial, "best")
+    assert found["asked"]["protocol"] == "authors"
+    assert 0 < found["code_norm"] < before["code_norm"]  # ε shortens its steps
+    read = finals.read_finals(study.storage, study.records.values())
+    kept = gather._of_one_budget(read, cells(study.spec, study.records), study.spec)
+    assert set(kept["bn-seed1"]) == {"best", "last"}
+    assert kept["wn-seed1"] == {}
+    assert finals.columns(read["wn-seed1"], {})["final_best_protocol"] == "authors"
 
 
 @pytest.mark.cluster  # takes seconds
@@ -532,10 +581,13 @@ def test_command_tests_each_trial_on_the_images_of_its_data_set(evaluate, tmp_pa
 
 
 def test_command_tests_one_trial_with_another_budget(evaluate, study):
-    output = evaluate("a/wn-seed1", "--steps", "1", "--restarts", "0", "--which", "last")
+    budget = ("--steps", "1", "--restarts", "0", "--protocol", "authors")
+    output = evaluate("a/wn-seed1", *budget, "--which", "last")
+    assert "1 (authors)" in output
     assert output.count("final test") == 1
     found = final.read(study.storage / "trials" / "wn-seed1", "last")
     assert (found["steps"], found["restarts"], found["restarts_loss"]) == (1, 0, None)
+    assert found["asked"]["protocol"] == "authors"
     assert final.read(study.storage / "trials" / "wn-seed1", "best") is None
 
 
