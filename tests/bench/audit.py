@@ -3,7 +3,8 @@
     python tests/bench/audit.py
 
 Digits at 16 pixels. Loss from z = 0 against the steps; then, of the first images, the mean of the
-lowest loss over z = 0 and so many restarts, and how many images each search has won.
+lowest loss over z = 0 and so many restarts, and how many images each search has won. Then the lengths
+of the codes, the loss with codes kept within the prior's ball, and the loss by the authors' protocol.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygan.data import DatasetConfig, load, prepare
 from raygan.gan.config import TrainConfig
-from raygan.gan.judge.final import final_test
-from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.judge.final import FinalTest, final_test
+from raygan.gan.judge.final_config import FinalConfig, SearchProtocol
 from raygan.gan.state import TrainState
 from raygan.gan.train import train
 
@@ -42,8 +43,15 @@ def main() -> None:
         state = TrainState.create(config, images.shape)
         list(train(config, images, state))
 
-        def test(steps: int, pixels: torch.Tensor, restarts: int, state: TrainState = state):
-            budget = FinalConfig(steps=steps, restarts=restarts, audited=options.audited)
+        def test(
+            steps: int,
+            pixels: torch.Tensor,
+            restarts: int,
+            state: TrainState = state,
+            protocol: SearchProtocol = "per-image",
+        ) -> FinalTest:
+            audited = options.audited if restarts else 0
+            budget = FinalConfig(steps=steps, restarts=restarts, audited=audited, protocol=protocol)
             return final_test(state.generator, 32, pixels, budget, seed=1)
 
         for steps in options.steps:
@@ -55,7 +63,17 @@ def main() -> None:
             searches = torch.cat((audit.losses[None], audit.restarts[:count]))
             print(f"{norm:9}{count:6} restarts {searches.amin(0).mean():.5f}")
         won = audit.winners.bincount(minlength=options.restarts + 1).tolist()
-        print(f"{norm:9}won by z = 0 and each restart: {won}", flush=True)
+        print(f"{norm:9}won by z = 0 and each restart: {won}")
+        theirs = test(options.steps[-1], held_out[: options.audited], 0, protocol="authors")
+        print(
+            f"{norm:9}|z|/√d {audit.code_norm:.3f}, {audit.outside:.1%} outside the ball; loss "
+            f"{audit.ball_free_loss:.5f}, within the ball {audit.ball_loss:.5f}"
+        )
+        print(
+            f"{norm:9}by the authors' protocol: loss {theirs.loss:.5f}, |z|/√d "
+            f"{theirs.code_norm:.3f}, {theirs.outside:.1%} outside the ball",
+            flush=True,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from raygan.gan import checkpoint, recorded
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import TrainConfig, choices
 from raygan.gan.judge.final import final_test
-from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.judge.final_config import FinalConfig, SearchProtocol
 from raygan.gan.judge.reconstruction import reconstruct
 from raygan.gan.recorded import WARM_UP, Recorded
 from raygan.gan.state import TrainState
@@ -280,6 +280,25 @@ def test_the_final_test_runs_there(pictures: ImageSet):
     parts = final_test(state.generator, 16, images, chosen, seed=1, batch_size=7)
     torch.testing.assert_close(found.losses, parts.losses, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(found.restarts, parts.restarts, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(found.ball_losses, parts.ball_losses, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("protocol", get_args(SearchProtocol))
+def test_codes_kept_within_a_radius_there_are_those_of_a_cpu(
+    protocol: SearchProtocol, pictures: ImageSet
+):
+    state = TrainState.create(config(), pictures.shape)
+    images = pictures.take(pictures.running)
+    cpu, gpu = (
+        reconstruct(
+            copy.deepcopy(state.generator).to(device), 16, images, steps=40, protocol=protocol,
+            radius=0.3,
+        )
+        for device in (torch.device("cpu"), GPU)
+    )  # fmt: skip
+    torch.testing.assert_close(gpu.losses, cpu.losses, rtol=1e-3, atol=1e-5)
+    assert gpu.codes.norm(dim=1).max() <= 0.3 * (1 + 1e-5)
 
 
 def _train_on_half(queue: Any, pictures: ImageSet) -> None:
