@@ -8,11 +8,14 @@ import statistics
 from raygan.report import words
 from raygan.report.compare import geometric_mean
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.family import Family, Values, compare, of_losses
+from raygan.report.family import Family, Values, family, of_losses
+
+SAME = "Restarts from random codes do not change the order of the cells."
 
 
 def by_restarts(evidence: Evidence) -> list[CellResults] | None:
     """The cells with a loss, ordered by the audit's mean loss with restarts, the lowest first.
+    Those of each data set stand together.
 
     None unless all runs that the verdict rests on were audited.
     """
@@ -23,10 +26,11 @@ def by_restarts(evidence: Evidence) -> list[CellResults] | None:
         losses = _restarts(evidence, cell)
         if losses.keys() != evidence.losses(cell).keys():
             return None
-        mean = geometric_mean(list(losses.values()))
+        mean = geometric_mean(list(cell.units(losses).values()))
         assert mean is not None
         means[cell.name] = mean.value
-    return sorted(evidence.ranked, key=lambda cell: means[cell.name])
+    labels = list(evidence.parts)
+    return sorted(evidence.ranked, key=lambda cell: (labels.index(cell.dataset), means[cell.name]))
 
 
 def audit(evidence: Evidence) -> tuple[bool, str]:
@@ -34,6 +38,17 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
 
     The text is empty if there were no restarts, or nothing to compare.
     """
+    if not evidence.several:
+        return _audit(evidence)
+    said = {label: _audit(part) for label, part in evidence.parts.items()}
+    changed = [f"{label}: {text}" for label, (is_changed, text) in said.items() if is_changed]
+    same = [label for label, (is_changed, text) in said.items() if text and not is_changed]
+    if not changed and same:
+        return False, SAME if len(same) == len(said) else f"{', '.join(same)}: {SAME}"
+    return bool(changed), " ".join(changed)
+
+
+def _audit(evidence: Evidence) -> tuple[bool, str]:
     order = by_restarts(evidence)
     if order is None or len(order) < 2:
         return False, ""
@@ -64,18 +79,20 @@ def audit(evidence: Evidence) -> tuple[bool, str]:
         )
     if sentences:
         return True, " ".join(sentences)
-    return False, "Restarts from random codes do not change the order of the cells."
+    return False, SAME
 
 
 def with_restarts(evidence: Evidence) -> Family:
     """The comparisons of the loss with restarts."""
-    cells = {cell.name: cell.values for cell in evidence.cells}
-    values = [
-        Values(cell.name, [math.log(loss) for loss in _restarts(evidence, cell).values()],
-               cell.lost)
-        for cell in evidence.cells
-    ]  # fmt: skip
-    return compare(cells, values, evidence.alpha)
+    whole = evidence.whole or evidence
+    return family(
+        evidence,
+        lambda cell: Values(
+            cell.name,
+            [math.log(loss) for loss in cell.units(_restarts(whole, cell)).values()],
+            cell.lost,
+        ),
+    )
 
 
 def _restarts(evidence: Evidence, cell: CellResults) -> dict[int, float]:

@@ -216,15 +216,19 @@ def image_variance(runs: np.ndarray, others: np.ndarray) -> float:
     return float((first - second).var(ddof=1) / images) if images > 1 else 0.0
 
 
-def pooled(parts: Sequence[Contrast]) -> Contrast:
+def pooled(parts: Sequence[Contrast], images: Sequence[str] = ()) -> Contrast:
     """Mean of the contrasts of K strata with equal weights: d̄ = Σ d / K.
 
-    The runs of the strata are independent, but their images are the same. So the image error is the
-    mean of those of the strata and does not shrink with K.
+    ``images``: by stratum, the label of its images; empty if all strata have the same images. The
+    runs of the strata are independent. So are the images of different data sets, but the strata of
+    one data set have the same images: their image errors add up and do not shrink with K.
     """
     strata = len(parts)
     variances = [part.error**2 for part in parts]
-    over_images = sum(part.image_error for part in parts)
+    by_images: dict[str, float] = {}
+    for label, part in zip(images or [""] * strata, parts, strict=True):
+        by_images[label] = by_images.get(label, 0.0) + part.image_error
+    over_images = math.hypot(*by_images.values())
     total = sum(v - part.image_error**2 for v, part in zip(variances, parts, strict=True))
     total += over_images**2
     used = sum(v**2 / part.freedom for v, part in zip(variances, parts, strict=True))

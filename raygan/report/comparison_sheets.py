@@ -20,25 +20,34 @@ from raygan.report.verdict import over
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
 
+OVER_SETS = " A row without a data set is over all of them."
+
+
 def cells(evidence: Evidence) -> Sheet:
     """The table of cells: mean loss and its interval, what a choice gives up, failures."""
-    aim = target(evidence)
+    aims = [
+        f"{words.loss(aim)} ({label})" if evidence.several else words.loss(aim)
+        for label, part in evidence.parts.items()
+        if (aim := target(part))
+    ]
     goal = (
-        f" Iterations to target: until the running test's loss is at most {words.loss(aim)}, "
+        f" Iterations to target: until the running test's loss is at most {words.listed(aims)}, "
         f"{TARGET - 1:.0%} above the mean end loss of the cell that ends highest; median over the "
         "runs that reached it."
-        if aim
+        if aims
         else ""
     )
+    first = "the one with the lowest mean loss"
     reading = (
-        "One row per cell, the one with the lowest mean loss first. Lower is better in every "
-        "column but runs and reached by."
+        f"One row per cell, {f'of each data set {first}' if evidence.several else first} first. "
+        "Lower is better in every column but runs and reached by."
     )
+    lowest = "the lowest of its data set" if evidence.several else "the lowest"
     note = (
         f"Mean loss: geometric mean over the runs that gave a result, {evidence.measure}. CI: 95%, "
         "Student's t on ln(loss). "
         f"{over(evidence)} sd: of ln(loss), about the spread as a share of the loss. Gives up at "
-        "most: by how much the cell's mean loss lies above the lowest, at most; all of these "
+        f"most: by how much the cell's mean loss lies above {lowest}, at most; all of these "
         "limits hold together with 95%. Failed, collapsed: share of the runs that gave no result, "
         "or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator against "
         "that of the best one in the final test (geometric mean). Roughness: mean change of the "
@@ -77,7 +86,6 @@ def cells(evidence: Evidence) -> Sheet:
         Column("apart", _COUNT),
         Column("mean_image", _NUMBER),
     ]
-    order = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
     chosen = {choice.cell: choice for choice in of_losses(evidence).choices}
     same = rates.same_choices(evidence.cells)
     rows = [
@@ -85,13 +93,14 @@ def cells(evidence: Evidence) -> Sheet:
             **_cell_row(evidence, cell, chosen.get(cell.name)),
             "same_choice": same.get(cell.name),
         }
-        for cell in order
+        for cell in evidence.ordered
     ]
     return Sheet("cells", "Cells", columns, rows, reading, note)
 
 
 def _cell_row(evidence: Evidence, cell: CellResults, choice: Choice | None) -> dict[str, Any]:
-    summary = evidence.summary(cell) if cell in evidence.ranked else None
+    part = evidence.part(cell.dataset)
+    summary = part.summary(cell) if cell in part.ranked else None
     interval = summary.interval if summary else None
     failed, ended = len(cell.failed), len(cell.ended)
     collapsed = sum(record.outcome == "collapsed" for record in cell.failed)
@@ -129,9 +138,9 @@ def _cell_row(evidence: Evidence, cell: CellResults, choice: Choice | None) -> d
         },
         "to_target": statistics.median(reached) if reached else None,
         "reached": len(reached) if steps else None,
-        "target": target(evidence),
-        "apart": apart(evidence),
-        "mean_image": evidence.baseline,
+        "target": target(part),
+        "apart": apart(part),
+        "mean_image": evidence.baseline_of(cell),
     }
 
 
@@ -146,7 +155,7 @@ def compared(evidence: Evidence) -> Sheet:
     reading = (
         "One row per pair of cells that differ along one axis of the grid. A negative difference: "
         "the loss of the first cell is lower, which is better."
-    )
+    ) + (OVER_SETS if evidence.several else "")
     note = (
         "Difference: 100 · (ratio of the geometric mean losses − 1). CI: 95%, for each pair alone "
         f"(Welch's t on ln(loss)). {over(evidence)} p: two-sided, of Welch's test; where runs gave "
@@ -187,6 +196,7 @@ def compared_row(comparison: Comparison) -> dict[str, Any]:
     """One row of the table of differences."""
     interval = comparison.contrast.interval()
     return {
+        "dataset": comparison.dataset or None,
         "cell": comparison.cell,
         "against": comparison.other,
         "axis": comparison.axis,

@@ -93,7 +93,8 @@ def _result(
     alpha: float,
 ) -> Result:
     if comparison is None or p is None:
-        strata = " in each stratum" if comparison is not None and comparison.strata > 1 else ""
+        pooled = comparison is not None and comparison.strata > 1
+        strata = f" in each {comparison.stratum}" if comparison and pooled else ""
         why = f"not tested: it takes 3 runs of each cell that gave a result{strata}"
         return Result(claim, comparison, p, adjusted, False, why)
     interval = comparison.contrast.interval()

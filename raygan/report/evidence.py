@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,9 @@ from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
 from raygan.report.finals import FinalResults, positive, protocol
 from raygan.report.ladder import Agreement
 from raygan.report.tables import setting
+
+DATASET = "dataset"
+"""The axis of the data sets, if the sweep has several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,11 @@ class CellResults:
     repeats: Mapping[str, int] = field(default_factory=dict)
     """By id of a replicate, the number of the search that it belongs to, if the whole search was
     repeated; else empty."""
+
+    @property
+    def dataset(self) -> str:
+        """Label of its data set; empty if the sweep has one."""
+        return str(self.values.get(DATASET, ""))
 
     @cached_property
     def runs(self) -> dict[int, TrialRecord]:
@@ -162,18 +170,29 @@ class CellResults:
 
 
 @dataclass(frozen=True)
+class DataSet:
+    """What a report says of the images of a data set."""
+
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """Their description, for people."""
+    baseline: float | None = None
+    """Loss of the mean training image."""
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """The results of a sweep so far."""
+    """The results of a sweep so far, or those of one of its data sets.
+
+    Losses of different data sets are not compared: :attr:`parts` has the evidence of each.
+    """
 
     name: str
     cells: list[CellResults]
-    baseline: float | None = None
-    """Loss of the mean training image."""
+    sets: Mapping[str, DataSet] = field(default_factory=dict)
+    """The data sets by label; that of a sweep's only one is empty."""
     expected_trials: int | None = None
     """Number of trials of the whole sweep, as far as is known."""
     finished: bool = False
-    data: dict[str, Any] = field(default_factory=dict)
-    """Description of the images, for people."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the packages that the runs were trained with."""
     spent: dict[str, float] = field(default_factory=dict)
@@ -199,6 +218,46 @@ class Evidence:
     alpha: float = 0.05
     """Chance that any claim of a family is false; below 0.05 if seeds were added in several looks.
     """
+    whole: Evidence | None = None
+    """The evidence of all data sets, if this is that of one of several."""
+
+    @cached_property
+    def parts(self) -> dict[str, Evidence]:
+        """By label, the evidence of each data set. With one, it is this evidence itself."""
+        labels = list(dict.fromkeys(cell.dataset for cell in self.cells)) or [""]
+        if len(labels) == 1:
+            return {labels[0]: self}
+        return {label: self._part(label) for label in labels}
+
+    def _part(self, label: str) -> Evidence:
+        cells = [cell for cell in self.cells if cell.dataset == label]
+        mine = {record.id for cell in cells for record in cell.records}
+        sets = {name: one for name, one in self.sets.items() if name == label}
+        finals, fids = (
+            {trial: tests for trial, tests in results.items() if trial in mine}
+            for results in (self.finals, self.fids)
+        )
+        return replace(self, cells=cells, sets=sets, finals=finals, fids=fids, whole=self)
+
+    def part(self, label: str) -> Evidence:
+        """The evidence of the data set ``label``; that of a sweep with one is the whole."""
+        return self.parts.get(label, self)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several data sets."""
+        return len(self.parts) > 1
+
+    @property
+    def baseline(self) -> float | None:
+        """Loss of the mean training image, if it is known; None with several data sets."""
+        baselines = [one.baseline for one in self.sets.values()]
+        return baselines[0] if len(baselines) == 1 else None
+
+    def baseline_of(self, cell: CellResults) -> float | None:
+        """Loss of the mean training image of the cell's data set, if it is known."""
+        found = self.sets.get(cell.dataset)
+        return None if found is None else found.baseline
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -212,7 +271,10 @@ class Evidence:
 
     @cached_property
     def by_final_test(self) -> bool:
-        """Whether the verdict is based on the final test: every run that ended ok has taken it."""
+        """Whether the verdict is based on the final test: every run that ended ok, on any data set,
+        has taken it."""
+        if self.whole is not None:
+            return self.whole.by_final_test
         whole = [r for cell in self.cells for r in cell.runs.values() if r.outcome == "ok"]
         return bool(whole) and all(self.final_loss(r, "best") is not None for r in whole)
 
@@ -233,8 +295,11 @@ class Evidence:
     def counts_images(self) -> bool:
         """Whether intervals of differences include the choice of the images.
 
-        For this, the losses of the same number of images must be known for all runs of the verdict.
+        For this, the losses of the same number of images must be known for all runs of the verdict;
+        of several data sets, for those of each.
         """
+        if self.several:
+            return all(part.counts_images for part in self.parts.values())
         runs = [cell.runs[seed].id for cell in self.cells for seed in self.losses(cell)]
         counts = {len(self.images.get(run, ())) for run in runs}
         return self.by_final_test and len(counts) == 1 and 0 not in counts
@@ -271,13 +336,22 @@ class Evidence:
 
     @cached_property
     def ranked(self) -> list[CellResults]:
-        """The cells with a loss, ordered by their mean, the lowest first."""
+        """The cells with a loss, ordered by their mean, the lowest first. Those of each data set
+        stand together."""
+        order = list(self.parts)
         usable = [cell for cell in self.cells if self.losses(cell)]
-        return sorted(usable, key=self.mean)
+        return sorted(usable, key=lambda cell: (order.index(cell.dataset), self.mean(cell)))
+
+    @property
+    def ordered(self) -> list[CellResults]:
+        """All cells of each data set: first those with a loss, the lowest mean first."""
+        order, usable = list(self.parts), self.ranked
+        every = [*usable, *(cell for cell in self.cells if cell not in usable)]
+        return sorted(every, key=lambda cell: order.index(cell.dataset))
 
     @cached_property
     def comparable(self) -> list[CellResults]:
-        """The cells with enough runs for a claim, ordered by their mean, the lowest first."""
+        """The cells with enough runs for a claim, ordered as :attr:`ranked`."""
         return [cell for cell in self.ranked if len(self.units(cell)) >= LEAST]
 
     def units(self, cell: CellResults) -> dict[int, float]:
@@ -296,8 +370,9 @@ class Evidence:
 
     @property
     def champion(self) -> TrialRecord | None:
-        """The sweep's best run: :meth:`best_run` of the cell with the lowest mean loss."""
-        return self.best_run(self.ranked[0]) if self.ranked else None
+        """The best run: :meth:`best_run` of the cell with the lowest mean loss; None without a
+        result, and with several data sets, each of which has a champion of its own."""
+        return self.best_run(self.ranked[0]) if self.ranked and not self.several else None
 
     def best_run(self, cell: CellResults) -> TrialRecord:
         """The run with the lowest loss of a cell that has one."""
@@ -306,7 +381,8 @@ class Evidence:
 
     def reference(self, cell: CellResults) -> CellResults | None:
         """The cell that ``cell`` is compared with: the same with `norm: vanilla`, or else the
-        first."""
+        first of its data set."""
         plain = {**cell.values, "norm": "vanilla"}
-        twin = next((other for other in self.cells if other.values == plain), None)
-        return twin or next(iter(self.cells), None)
+        alike = [other for other in self.cells if other.dataset == cell.dataset]
+        twin = next((other for other in alike if other.values == plain), None)
+        return twin or next(iter(alike), None)

@@ -1,8 +1,9 @@
 """Which cells are compared, and which differences can be claimed together.
 
 Two cells are compared if they differ along one axis of the grid. The values of the other axes are
-the strata: norms are compared within each architecture, and pooled over the architectures. All
-comparisons of one measure are a family: the chance of any false claim in a family is at most
+the strata: norms are compared within each architecture, and pooled over the architectures. Data
+sets are strata only: cells of different data sets are never compared. All comparisons of one
+measure are a family: the chance of any false claim in a family is at most
 :attr:`~raygan.report.evidence.Evidence.alpha`.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ from raygan.report.compare import (
     image_variance,
     pooled,
 )
-from raygan.report.evidence import CellResults, Evidence
+from raygan.report.evidence import DATASET, CellResults, Evidence
 from raygan.report.exact import Ranks, stratified_ranks
 from raygan.report.multiple import Choice, choices, holm, shaffer
 
@@ -70,8 +71,12 @@ class Comparison:
     """Number of runs without a result, of each."""
     ranks: Ranks | None = None
     """The comparison by ranks, with runs without a result as the worst."""
+    dataset: str = ""
+    """The data set of both cells; empty if the sweep has one, or if pooled."""
     strata: int = 1
     """Number of strata of the grid, if the difference is pooled over them; else 1."""
+    stratum: str = "stratum"
+    """The word for a stratum: data set, if they differ in nothing else."""
     ranked: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
     """By stratum, ln(loss) of all runs of both; infinity for a run without a result."""
     heterogeneity: float | None = None
@@ -83,6 +88,11 @@ class Comparison:
     alpha: float = 0.05
     unit: str = "run"
     """The word for what is counted: run, or repeat of the search."""
+
+    @property
+    def strata_are(self) -> str:
+        """The word for several strata."""
+        return "strata" if self.stratum == "stratum" else f"{self.stratum}s"
 
     @property
     def compared(self) -> int:
@@ -156,8 +166,11 @@ class Family:
     correction: str = ""
     """The name of the correction of p; empty for a single comparison."""
     choices: list[Choice] = field(default_factory=list)
-    """By cell, what its choice gives up at most."""
-
+    """By cell, what its choice gives up at most against the cells of its data set. All of these
+    limits hold together at the level 1 − ``alpha``, and so do those of ``overall``."""
+    overall: list[Choice] = field(default_factory=list)
+    """What the choice of the values of the other axes gives up at most, on average over all data
+    sets; empty with one data set."""
     alpha: float = 0.05
     too_few: tuple[str, ...] = ()
     """Cells with too few results for a claim."""
@@ -184,6 +197,16 @@ class Family:
         """The comparisons of two cells."""
         return [c for c in self.comparisons if c.strata == 1]
 
+    def among(self, cells: Collection[str]) -> Family:
+        """What is said of these ``cells`` of one data set, corrected for the whole family."""
+        return replace(
+            self,
+            comparisons=[c for c in self.within if c.cell in cells and c.other in cells],
+            choices=[choice for choice in self.choices if choice.cell in cells],
+            overall=[],
+            too_few=tuple(name for name in self.too_few if name in cells),
+        )
+
 
 def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], alpha: float
             ) -> Family:  # fmt: skip
@@ -209,22 +232,53 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
     ]
     many = len(tested) > 1
     correction = "Shaffer's correction" if whole and many else "Holm's correction" if many else ""
-    best = [one for one in usable.values() if len(one.logs) >= LEAST]
-    against = {}
-    for a, b in itertools.combinations(best, 2):
-        if (c := _contrast(a, b)) is not None:
-            against[a.name, b.name], against[b.name, a.name] = c, c.turned
-    by_name = {one.name: one for one in best}
-    ranked = {
-        (a, b): (by_name[a].ranked, by_name[b].ranked)
-        for a, b in against
-        if by_name[a].failed or by_name[b].failed
-    }
+    best = {one.name: one for one in usable.values() if len(one.logs) >= LEAST}
     # a cell whose runs all failed is the worst: it needs no further results
     too_few = tuple(
-        one.name for one in values if one.name not in by_name and (len(one.logs) or not one.failed)
+        one.name for one in values if one.name not in best and (len(one.logs) or not one.failed)
     )
-    return Family(comparisons, correction, choices(against, 1 - alpha, ranked), alpha, too_few)
+    return Family(comparisons, correction, *_choices(cells, best, alpha), alpha, too_few)
+
+
+def _choices(
+    cells: Mapping[str, Mapping[str, Any]], best: Mapping[str, Values], alpha: float
+) -> tuple[list[Choice], list[Choice]]:
+    """What choices give up: within each data set, and on average over all of them.
+
+    Each of these groups has an equal share of ``alpha``, so that all limits hold together.
+    """
+    within: dict[str, dict[str, dict[str, Values]]] = {}
+    over: dict[str, dict[str, Values]] = {}
+    labels = {_dataset(values): None for values in cells.values()}
+    for name, one in best.items():
+        label = _dataset(cells[name])
+        within.setdefault(label, {})[name] = {label: one}
+        point = " ".join(str(v) for axis, v in cells[name].items() if axis != DATASET)
+        over.setdefault(point, {})[label] = one
+    whole = {point: by_set for point, by_set in over.items() if by_set.keys() == labels.keys()}
+    groups = [within[label] for label in labels if len(within.get(label, ())) > 1]
+    pooled_too = len(labels) > 1 and len(whole) > 1
+    level = 1 - alpha / max(1, len(groups) + pooled_too)
+    chosen = [choice for group in groups for choice in _choose(group, level)]
+    return chosen, _choose(whole, level) if pooled_too else []
+
+
+def _choose(group: Mapping[str, Mapping[str, Values]], level: float) -> list[Choice]:
+    """``group``: by name of what is chosen, the values in each data set."""
+    against, ranked = {}, {}
+    for a, b in itertools.combinations(group, 2):
+        pairs = [(group[a][label], group[b][label]) for label in group[a]]
+        parts = [part for pair in pairs if (part := _contrast(*pair)) is not None]
+        c = parts[0] if len(parts) == 1 else pooled(parts, list(group[a]))
+        against[a, b], against[b, a] = c, c.turned
+        if any(x.failed or y.failed for x, y in pairs):
+            ranked[a, b] = [(x.ranked, y.ranked) for x, y in pairs]
+            ranked[b, a] = [(y.ranked, x.ranked) for x, y in pairs]
+    return choices(against, level, ranked)
+
+
+def _dataset(values: Mapping[str, Any]) -> str:
+    return str(values.get(DATASET, ""))
 
 
 def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -241,9 +295,9 @@ def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def axes(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The axes of the grid along which the cells differ and are compared."""
+    """The axes of the grid along which the cells differ and are compared: never the data sets."""
     points = [dict(values) for values in cells.values()]
-    names = list(dict.fromkeys(name for point in points for name in point))
+    names = list(dict.fromkeys(name for point in points for name in point if name != DATASET))
     varied = [n for n in names if len({repr(point.get(n)) for point in points}) > 1]
     return [name for name in varied if name not in NOT_COMPARED] or varied
 
@@ -252,52 +306,59 @@ def _along(
     axis: str, cells: Mapping[str, Mapping[str, Any]], ended: Mapping[str, Values]
 ) -> list[Comparison]:
     """The comparisons along one axis: within each stratum, and pooled over the strata."""
+    points = [{k: v for k, v in point.items() if k != axis} for point in cells.values()]
+    number = len({repr(point) for point in points})
+    by_set = len({repr({k: v for k, v in p.items() if k != DATASET}) for p in points}) == 1
     strata: dict[str, dict[Any, Values]] = {}
     for name, one in ended.items():
         rest = {key: value for key, value in cells[name].items() if key != axis}
-        words = " ".join(str(value) for value in rest.values())
-        strata.setdefault(words, {})[cells[name][axis]] = one
-    number = len({repr({k: v for k, v in point.items() if k != axis}) for point in cells.values()})
+        strata.setdefault(repr(rest), {})[cells[name][axis]] = one
     comparisons = []
-    for words, by_value in strata.items():
+    for by_value in strata.values():
         for a, b in itertools.combinations(by_value.values(), 2):
-            comparisons.append(_pair([(a, b)], a.name, b.name, axis, "" if number == 1 else words))
+            rest = {key: value for key, value in cells[a.name].items() if key != axis}
+            words = " ".join(str(value) for value in rest.values())
+            label = _dataset(rest)
+            found = _pair([(a, b, label)], a.name, b.name, axis)
+            within = "" if number == 1 else words
+            comparisons.append(found and replace(found, within=within, dataset=label))
     if number == 1:
         return [c for c in comparisons if c is not None]
     names = list(dict.fromkeys(value for by_value in strata.values() for value in by_value))
     for first, second in itertools.combinations(names, 2):
-        pairs = [(by[first], by[second]) for by in strata.values() if first in by and second in by]
+        pairs = [
+            (by[first], by[second], _dataset(cells[by[first].name]))
+            for by in strata.values()
+            if first in by and second in by
+        ]
         if len(pairs) > 1:
-            comparisons.append(_pair(pairs, str(first), str(second), axis, "", number))
+            found = _pair(pairs, str(first), str(second), axis)
+            stratum = "data set" if by_set else "stratum"
+            comparisons.append(found and replace(found, strata=number, stratum=stratum))
     return [c for c in comparisons if c is not None]
 
 
 def _pair(
-    pairs: Sequence[tuple[Values, Values]],
-    first: str,
-    second: str,
-    axis: str,
-    within: str,
-    strata: int = 1,
+    pairs: Sequence[tuple[Values, Values, str]], first: str, second: str, axis: str
 ) -> Comparison | None:
-    parts = [part for a, b in pairs if (part := _contrast(a, b)) is not None]
+    """``pairs``: by stratum, the values of both, and the label of the data set."""
+    parts = [(part, label) for a, b, label in pairs if (part := _contrast(a, b)) is not None]
     if not parts:
         return None
-    joined = parts[0] if len(pairs) == 1 else pooled(parts)
+    contrasts, labels = [part for part, _ in parts], [label for _, label in parts]
+    joined = contrasts[0] if len(pairs) == 1 else pooled(contrasts, labels)
     if joined.log > 0:
-        return _pair([(b, a) for a, b in pairs], second, first, axis, within, strata)
-    ranked = [(a.ranked, b.ranked) for a, b in pairs]
+        return _pair([(b, a, label) for a, b, label in pairs], second, first, axis)
+    ranked = [(a.ranked, b.ranked) for a, b, _ in pairs]
     return Comparison(
         first,
         second,
         joined,
         axis,
-        within,
-        (sum(a.failed for a, _ in pairs), sum(b.failed for _, b in pairs)),
-        stratified_ranks(ranked),
-        strata,
-        ranked,
-        heterogeneity_p(parts),
+        failed=(sum(a.failed for a, _, _ in pairs), sum(b.failed for _, b, _ in pairs)),
+        ranks=stratified_ranks(ranked),
+        ranked=ranked,
+        heterogeneity=heterogeneity_p(contrasts),
     )
 
 
@@ -317,17 +378,20 @@ def _contrast(a: Values, b: Values) -> Contrast | None:
 
 def of_losses(evidence: Evidence) -> Family:
     """The comparisons of the loss, on which the verdict rests."""
-    return _of(evidence, partial(_losses, evidence))
+    return family(evidence, partial(_losses, evidence.whole or evidence))
 
 
 def of_worsening(evidence: Evidence) -> Family:
     """The comparisons of g = ln(last / best loss), both losses of the final test."""
-    return _of(evidence, lambda c: Values(c.name, list(worsening(evidence, c).values()), c.lost))
+    whole = evidence.whole or evidence
+    return family(evidence, lambda c: Values(c.name, list(worsening(whole, c).values()), c.lost))
 
 
 def of_speed(evidence: Evidence) -> Family:
     """The comparisons of the mean log loss over the iterations (running test)."""
-    return _of(evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), cell.lost))
+    return family(
+        evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), cell.lost)
+    )
 
 
 def worsening(evidence: Evidence, cell: CellResults) -> dict[int, float]:
@@ -357,13 +421,21 @@ def _losses(evidence: Evidence, cell: CellResults) -> Values:
         [math.log(loss) for loss in evidence.units(cell).values()],
         cell.lost,
         np.stack([evidence.images[cell.runs[seed].id] for seed in losses])
-        if losses and evidence.counts_images
+        if losses and evidence.part(cell.dataset).counts_images
         else None,
     )
 
 
-def _of(evidence: Evidence, values: Any) -> Family:
-    cells = {cell.name: cell.values for cell in evidence.cells}
-    family = compare(cells, [values(cell) for cell in evidence.cells], evidence.alpha)
-    unit = evidence.cells[0].unit if evidence.cells else "run"
-    return replace(family, comparisons=[replace(c, unit=unit) for c in family.comparisons])
+def family(evidence: Evidence, values: Callable[[CellResults], Values]) -> Family:
+    """The comparisons of the ``values`` of all cells of the sweep.
+
+    If ``evidence`` is that of one data set, only what concerns its cells; but it is corrected for
+    the comparisons of all data sets.
+    """
+    cells = (evidence.whole or evidence).cells
+    found = compare(
+        {cell.name: cell.values for cell in cells}, [values(cell) for cell in cells], evidence.alpha
+    )
+    unit = cells[0].unit if cells else "run"
+    found = replace(found, comparisons=[replace(c, unit=unit) for c in found.comparisons])
+    return found.among({cell.name for cell in evidence.cells}) if evidence.whole else found

@@ -4,46 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from raygan.report import cell_figures, course_figures, forest_figure, rates
 from raygan.report.compare import LEAST
-from raygan.report.drawing import COLORS, SIZE, Drawing, draw
+from raygan.report.drawing import COLORS, SIZE, Drawing, draw, label
 from raygan.report.evidence import CellResults, Evidence
 
-Plot = Callable[[Figure, Evidence, list[CellResults]], bool]
+Plot = Callable[[FigureBase, Evidence, list[CellResults]], bool]
+Size = Callable[[Evidence], tuple[float, float]]
+_TITLE = 0.25
+"""Inches of the height of the name of a data set above its axes."""
 
 
 def drawings(evidence: Evidence) -> list[Drawing]:
-    """The figures for which there are data."""
-    shown = [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
-    shown = sorted(shown[: len(COLORS)], key=evidence.cells.index)
-    left_out = len(evidence.cells) - len(shown)
-    tail = f" The {len(shown)} best of {len(evidence.cells)} cells." if left_out else ""
-    parts: list[tuple[str, str, str, Plot, tuple[float, float]]] = [
+    """The figures for which there are data.
+
+    Losses of different data sets share no axis: each data set has axes of its own.
+    """
+    most = max(len(part.cells) for part in evidence.parts.values())
+    where = " of each data set" if evidence.several else ""
+    tail = f" The {len(COLORS)} best of {most} cells{where}." if most > len(COLORS) else ""
+    parts: list[tuple[str, str, str, Plot, Size]] = [
         ("cells", "Loss by cell", "Further left is better. Line: geometric mean and 95% CI "
          f"(from {LEAST} runs on); dots: runs; ×: runs without a result; bracket: a difference "
-         "that can be claimed.", cell_figures.losses, cell_figures.losses_size(evidence)),
+         "that can be claimed.", _by_set(cell_figures.losses), _stacked(cell_figures.losses_size)),
         ("comparisons", "Differences between cells", "Loss of the first cell against the second, "
          "with 95% CI; left of 0 the first is better. Filled: can be claimed; diamond: mean over "
          "all strata. Right: the first's chance of the better run.",
-         forest_figure.forest, forest_figure.size(evidence)),
+         forest_figure.forest, forest_figure.size),
         ("curves", "Loss of the running test over the iterations", "Lower is better. Thick: "
          "geometric mean; band: 95% CI at all evaluations together; thin: runs, × where one ends "
-         f"without a result; ◆ crossing, ◇ uncertain one.{tail}", course_figures.curves, SIZE),
+         f"without a result; ◆ crossing, ◇ uncertain one.{tail}", _by_set(course_figures.curves),
+         _stacked(lambda _: SIZE)),
         ("budget", "Loss that a search finds", "Lower is better. Mean of the lowest end loss of so "
          f"many trials, had the search stopped there; no line where all may fail.{tail}",
-         course_figures.budget, SIZE),
+         _by_set(course_figures.budget), _stacked(lambda _: SIZE)),
         ("worsening", "Loss of the last generator against the best", "Further left is better; "
          "right of 0 the loss has risen again. Final test; dots: runs; line: mean and 95% CI (from "
-         f"{LEAST} runs on).", cell_figures.worsened, cell_figures.rows_size(len(evidence.cells))),
+         f"{LEAST} runs on).", _by_set(cell_figures.worsened),
+         _stacked(lambda part: cell_figures.rows_size(len(part.cells)))),
         ("rates", "End loss against learning rate", "Low over a wide range is better. Point: a "
          "trial that ended ok; line: median; thick: all trials ok, median within "
          f"{rates.NEAR - 1:.0%} of the best. On top, without such a loss: + early-stopped, "
-         f"× no result.{tail}", course_figures.rates_tried, SIZE),
+         f"× no result.{tail}", _by_set(course_figures.rates_tried), _stacked(lambda _: SIZE)),
     ]  # fmt: skip
     drawn = (
-        draw(key, title, caption, lambda figure, plot=plot: plot(figure, evidence, shown), size)  # type: ignore[misc]
+        draw(
+            key,
+            title,
+            caption,
+            lambda figure, plot=plot: plot(figure, evidence, shown(evidence)),  # type: ignore[misc]
+            size(evidence),
+        )
         for key, title, caption, plot, size in parts
     )
     return [drawing for drawing in drawn if drawing is not None]
+
+
+def shown(evidence: Evidence) -> list[CellResults]:
+    """The cells that have a colour: the best ones of a data set, in the order of the grid."""
+    return sorted(evidence.ordered[: len(COLORS)], key=evidence.cells.index)
+
+
+def _by_set(plot: Plot) -> Plot:
+    """``plot`` in a row of its own for each data set that it can draw; with one data set,
+    unchanged."""
+
+    def plot_all(figure: Figure, evidence: Evidence, cells: list[CellResults]) -> bool:
+        if not evidence.several:
+            return plot(figure, evidence, cells)
+        parts = {
+            name: part
+            for name, part in evidence.parts.items()
+            if plot(Figure(), part, shown(part))
+        }
+        if not parts:
+            return False
+        rows = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
+        for row, (name, part) in zip(rows, parts.items(), strict=True):
+            row.suptitle(label(name), fontweight="bold")
+            plot(row, part, shown(part))
+        return True
+
+    return plot_all
+
+
+def _stacked(size: Size) -> Size:
+    """The size of a figure with a row for each data set."""
+
+    def stacked(evidence: Evidence) -> tuple[float, float]:
+        if not evidence.several:
+            return size(evidence)
+        sizes = [size(part) for part in evidence.parts.values()]
+        return max(width for width, _ in sizes), sum(height + _TITLE for _, height in sizes)
+
+    return stacked

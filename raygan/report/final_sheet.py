@@ -21,7 +21,7 @@ def final_test(evidence: Evidence) -> Sheet:
     """The table of final tests, by cell and generator: loss, audit, and FID and KID if computed."""
     rows = [
         row
-        for cell in [*evidence.ranked, *(c for c in evidence.cells if c not in evidence.ranked)]
+        for cell in evidence.ordered
         for which in GENERATORS
         if (row := _row(evidence, cell, which)) is not None
     ]

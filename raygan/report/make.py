@@ -16,14 +16,14 @@ from markupsafe import Markup
 from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER, report_file
 from raygan.report import picture_rows, words
 from raygan.report.drawing import Drawing
-from raygan.report.evidence import Evidence
+from raygan.report.evidence import DataSet, Evidence
 from raygan.report.family import of_losses
 from raygan.report.figures import drawings
 from raygan.report.picture_rows import Picture, Strip
 from raygan.report.sections import Section, sections
 from raygan.report.sheets import sheets
 from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
-from raygan.report.verdict import choice, verdict
+from raygan.report.verdict import choices, verdict
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.version import __version__
@@ -50,9 +50,10 @@ class Report:
 
     @property
     def lead(self) -> str:
-        """The first sentence of the verdict, if it says what each choice gives up."""
-        sentence = choice(of_losses(self.evidence))
-        return sentence if sentence and self.verdict.startswith(sentence) else ""
+        """The start of the verdict, as far as it says what each choice gives up."""
+        said = choices(self.evidence, of_losses(self.evidence))
+        sentence = next(filter(None, said), "")
+        return sentence if self.verdict.startswith(sentence) else ""
 
     @classmethod
     def of(cls, storage: Storage, evidence: Evidence) -> Report:
@@ -132,22 +133,34 @@ def _progress(evidence: Evidence) -> str:
     ended = sum(record.outcome is not None for record in evidence.records)
     total = max(evidence.expected_trials or 0, len(evidence.records))
     state = "finished" if evidence.finished else "not finished"
-    return f"{words.times(len(evidence.cells), 'cell')}, {ended} of {total} trials ended, {state}."
+    on = f" on {len(evidence.parts)} data sets" if evidence.several else ""
+    cells = f"{words.times(len(evidence.cells), 'cell')}{on}"
+    return f"{cells}, {ended} of {total} trials ended, {state}."
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    facts = list(evidence.data.items())
-    if evidence.baseline is not None:
-        facts.append(("loss of the mean training image", words.loss(evidence.baseline)))
+    facts = [
+        (f"{label}: {name}" if label else name, value)
+        for label, one in evidence.sets.items()
+        for name, value in _described(one).items()
+    ]
     versions = evidence.versions or {"code that trained": "not recorded"}
+    known = [value for _, value in facts]
     facts += [
         (name.removeprefix("version."), value)
         for name, value in versions.items()
-        if value not in evidence.data.values() and not name.startswith("mlflow.")
+        if value not in known and not name.startswith("mlflow.")
     ]
     facts += [(name, f"{value:.2f}") for name, value in evidence.spent.items()]
     facts.append(("report made by", f"raygan {__version__}"))
     return [(name, str(value)) for name, value in facts]
+
+
+def _described(one: DataSet) -> dict[str, Any]:
+    facts = dict(one.described)
+    if one.baseline is not None:
+        facts["loss of the mean training image"] = words.loss(one.baseline)
+    return facts
 
 
 def _how(evidence: Evidence) -> str:
@@ -155,7 +168,7 @@ def _how(evidence: Evidence) -> str:
     at = f" of commit {commit}" if commit else ""
     return (
         f"Save the resolved YAML below as {evidence.name}.yaml. With the code{at} and images of "
-        "the same digest, run:"
+        f"the same {'digests' if len(evidence.sets) > 1 else 'digest'}, run:"
     )
 
 

@@ -14,6 +14,10 @@ from raygan.report.compare import Contrast, percent
 from raygan.report.exact import shift_limit
 
 
+Strata = Sequence[tuple[Sequence[float], Sequence[float]]]
+"""By stratum, the values of the runs of both cells."""
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """The adjusted p of each claim (Holm 1979).
 
@@ -73,9 +77,7 @@ class Choice:
 def choices(
     contrasts: Mapping[tuple[str, str], Contrast],
     level: float,
-    ranked: Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]] = MappingProxyType(
-        {}
-    ),
+    ranked: Mapping[tuple[str, str], Strata] = MappingProxyType({}),
 ) -> list[Choice]:
     """What the choice of each cell gives up at most, the smallest limit first.
 
@@ -84,17 +86,16 @@ def choices(
     most u_cj = d_cj + t · se. The regret of c is at most exp(max(0, max over j of u_cj)) − 1, and c
     is out if u_jc < 0 for some j.
 
-    ``ranked``: for pairs in which some run gave no result, ln(loss) of all runs, with infinity for
-    these. For such a pair, u is the larger of the limit above and the limit by ranks.
+    ``ranked``: for pairs in which some run gave no result, ln(loss) of all runs by stratum, with
+    infinity for these. For such a pair, u is the larger of the limit above and the limit by ranks:
+    over K strata, the mean of the limits of each, at the level 1 − (1 − level) / (k − 1) / K.
     """
     names = list(dict.fromkeys(name for pair in contrasts for name in pair))
     if len(names) < 2:
         return []
     each = 1 - (1 - level) / (len(names) - 1)
     most = {
-        pair: max(
-            c.highest(each), shift_limit(*ranked[pair], each) if pair in ranked else -math.inf
-        )
+        pair: max(c.highest(each), _by_ranks(ranked[pair], each) if pair in ranked else -math.inf)
         for pair, c in contrasts.items()
     }
     ordered = []
@@ -104,6 +105,12 @@ def choices(
         out = any(most[other, name] < 0 for other in others)
         ordered.append(Choice(name, percent(regret) if regret < math.inf else None, out))
     return sorted(ordered, key=lambda c: math.inf if c.regret is None else c.regret)
+
+
+def _by_ranks(strata: Strata, level: float) -> float:
+    each = level if len(strata) == 1 else 1 - (1 - level) / len(strata)
+    limits = [shift_limit(*pair, each) for pair in strata]
+    return math.inf if math.inf in limits else sum(limits) / len(limits)
 
 
 def expected_best(losses: Sequence[float]) -> list[float]:

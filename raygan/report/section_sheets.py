@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raygan.report import courses, words
 from raygan.report.audit import by_restarts, with_restarts
-from raygan.report.comparison_sheets import compared_row
+from raygan.report.comparison_sheets import OVER_SETS, compared_row
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Family, of_speed, of_worsening
 from raygan.report.sections import failure_rates
@@ -77,7 +77,7 @@ def other_comparisons(evidence: Evidence) -> Sheet:
     reading = (
         "One row per measure and pair of cells. A negative difference: the first cell's is lower, "
         "which is better."
-    )
+    ) + (OVER_SETS if evidence.several else "")
     note = (
         "Loss over the whole run: geometric mean over the iterations, running test. Last / best: "
         "loss of the last generator against that of the best one in the final test. Loss with "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from raygan.report import rates, stability, words
@@ -16,11 +16,24 @@ from raygan.report.audit import audit
 from raygan.report.compare import LEAST, geometric_mean, worsening_p
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.exact import failures_p
-from raygan.report.family import of_losses, of_speed, of_worsening, related, worsening
+from raygan.report.family import (
+    Family,
+    of_losses,
+    of_speed,
+    of_worsening,
+    related,
+    worsening,
+)
 from raygan.report.multiple import holm
 
 TARGET = 1.05
-"""The target loss, as a multiple of the highest mean end loss of all cells."""
+"""The target loss, as a multiple of the highest mean end loss of all cells of a data set."""
+GOOD = (
+    "Learning rates at which all trials end ok, with a median loss within "
+    f"{rates.NEAR - 1:.0%} of the cell's best"
+)
+LAST_OVER_BEST = "ratio of last to best loss"
+WHOLE_RUN = "loss over the whole run (geometric mean over the iterations, running test)"
 
 
 @dataclass(frozen=True)
@@ -34,18 +47,20 @@ class Section:
     figure: str
     """Key of the figure that shows the answer."""
     answered: bool = True
+    by_set: tuple[tuple[str, str], ...] = ()
+    """Labels of several data sets, each with its answer; ``answer`` is what holds over all."""
 
 
 def sections(evidence: Evidence) -> list[Section]:
     """All sections, in the order of the report."""
     return [
-        _ask("speed", "Speed", "Which trains fastest?", "curves", _speed, evidence),
+        _ask("speed", "Speed", "Which trains fastest?", "curves", _speed, _speed_over, evidence),
         _ask("quality", "Quality", "Which ends with the lowest loss?", "budget", _quality,
-             evidence),
+             _quality_over, evidence),
         _ask("stability", "Stability", "Which gets worse again or fails?", "worsening", _stability,
-             evidence),
+             _stability_over, evidence),
         _ask("rates", "Learning rate", "Which works over the widest range of learning rates?",
-             "rates", _robustness, evidence),
+             "rates", _robustness, _robustness_over, evidence),
     ]  # fmt: skip
 
 
@@ -55,20 +70,38 @@ def _ask(
     text: str,
     figure: str,
     answer: Callable[[Evidence], tuple[bool, str]],
+    over: Callable[[Evidence], list[str]],
     evidence: Evidence,
 ) -> Section:
-    answered, sentences = answer(evidence)
-    if not answered:
-        sentences = f"Not answered by this sweep: {sentences}"
-    return Section(key, title, text, sentences, figure, answered)
+    """``answer``: that of one data set; ``over``: what can be said over several."""
+    said = {label: answer(part) for label, part in evidence.parts.items()}
+    answered = any(is_answer for is_answer, _ in said.values())
+    texts = {
+        label: sentences if is_answer else f"Not answered by this sweep: {sentences}"
+        for label, (is_answer, sentences) in said.items()
+    }
+    if len(set(texts.values())) == 1 and not (evidence.several and answered):
+        return Section(key, title, text, next(iter(texts.values())), figure, answered)
+    head = " ".join(over(evidence)) if answered else ""
+    return Section(key, title, text, head, figure, answered, tuple(texts.items()))
+
+
+def _differences_over(family: Family, what: str, most: int) -> list[str]:
+    """The differences over all data sets, in words, the surest first."""
+    order = sorted(
+        family.pooled, key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log)
+    )
+    return [words.difference(c, what, family.correction) for c in order[:most]]
 
 
 def target(evidence: Evidence) -> float | None:
     """:data:`TARGET` times the highest of the cells' geometric mean end losses (running test).
 
-    None if no run has ended ok. Means are used, so that the target does not depend on the lucky
-    lowest evaluation of a run.
+    None if no run has ended ok, and with several data sets, each of which has a target of its own.
+    Means are used, so that the target does not depend on the lucky lowest evaluation of a run.
     """
+    if evidence.several:
+        return None
     means = [
         geometric_mean([r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss])
         for cell in evidence.cells
@@ -82,7 +115,7 @@ def iterations_to_target(evidence: Evidence, cell: CellResults) -> dict[int, int
 
     None for a run that has not reached it or gave no result. Empty without a target.
     """
-    if (aim := target(evidence)) is None:
+    if (aim := target(evidence.part(cell.dataset))) is None:
         return {}
     curves = _curves(cell)
     return {
@@ -107,8 +140,7 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
             family.pooled or family.within,
             key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log),
         )
-        what = "loss over the whole run (geometric mean over the iterations, running test)"
-        sentences += [words.difference(c, what, family.correction) for c in order[:2]]
+        sentences += [words.difference(c, WHOLE_RUN, family.correction) for c in order[:2]]
     sentences.append(
         f"The target is a loss of {words.loss(aim)} in the running test, {TARGET - 1:.0%} above "
         "the mean end loss of the cell that ends highest."
@@ -133,6 +165,10 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
             f"Evaluations are {between:,} iterations apart; the numbers are no more exact."
         )
     return True, " ".join(sentences)
+
+
+def _speed_over(evidence: Evidence) -> list[str]:
+    return _differences_over(of_speed(evidence), WHOLE_RUN, 2) if evidence.replicated else []
 
 
 def apart(evidence: Evidence) -> int | None:
@@ -171,6 +207,10 @@ def _quality(evidence: Evidence) -> tuple[bool, str]:
     return True, " ".join(sentences)
 
 
+def _quality_over(evidence: Evidence) -> list[str]:
+    return _differences_over(of_losses(evidence), "loss", 3)
+
+
 def _stability(evidence: Evidence) -> tuple[bool, str]:
     cells = [cell for cell in evidence.cells if cell.ended]
     if not cells:
@@ -180,6 +220,12 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
     return True, " ".join([*_failures(evidence, cells), *_worsening(evidence)])
 
 
+def _stability_over(evidence: Evidence) -> list[str]:
+    family = of_worsening(evidence)
+    claimed = replace(family, comparisons=[c for c in family.pooled if c.claimed])
+    return _differences_over(claimed, LAST_OVER_BEST, 2)
+
+
 FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, float]
 """Two cells, the failed and the ended runs of each, p of equal shares, and p adjusted by Holm."""
 
@@ -187,8 +233,12 @@ FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, f
 def failure_rates(evidence: Evidence) -> list[FailureRates]:
     """By pair of cells, the comparison of their shares of failed runs; empty without replicates.
 
-    If the search was repeated, repeats without a result count instead of failed runs.
+    If the search was repeated, repeats without a result count instead of failed runs. The pairs of
+    all data sets are corrected together.
     """
+    if evidence.whole is not None:
+        mine = {cell.name for cell in evidence.cells}
+        return [rates for rates in failure_rates(evidence.whole) if rates[0] in mine]
     cells = {c.name: (c.lost, c.tried) for c in evidence.cells if c.ended}
     values = {cell.name: cell.values for cell in evidence.cells if cell.name in cells}
     pairs = related(values) if evidence.replicated else []
@@ -232,9 +282,9 @@ def worse_again(evidence: Evidence) -> dict[str, bool]:
     """By cell with enough runs, whether it can be claimed that they get worse again after their
     best.
 
-    By a one-sided t-test of ln(last / best loss), adjusted by Holm.
+    By a one-sided t-test of ln(last / best loss), adjusted by Holm for the cells of all data sets.
     """
-    ratios = _ratios(evidence)
+    ratios = _ratios(evidence.whole or evidence)
     adjusted = holm([1.0 if (p := worsening_p(g)) is None else p for g in ratios.values()])
     return {name: p <= evidence.alpha for name, p in zip(ratios, adjusted, strict=True)}
 
@@ -267,9 +317,7 @@ def _worsening(evidence: Evidence) -> list[str]:
         sentences.append("That any cell's runs get worse again after their best cannot be claimed.")
     family = of_worsening(evidence)
     claimed = [c for c in family.within if c.claimed]
-    sentences += [
-        words.difference(c, "ratio of last to best loss", family.correction) for c in claimed[:2]
-    ]
+    sentences += [words.difference(c, LAST_OVER_BEST, family.correction) for c in claimed[:2]]
     if not claimed and len(ratios) > 1:
         sentences.append("No difference between cells in this can be claimed.")
     return sentences
@@ -309,10 +357,11 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
         ]
     usual = words.times(round(statistics.median(trials)), "trial")
     text = (
-        "Learning rates at which all trials end ok, with a median loss within "
-        f"{rates.NEAR - 1:.0%} of the cell's best: {'; '.join(parts)}. Each width is a lower "
+        f"{GOOD}: {'; '.join(parts)}. Each width is a lower "
         f"bound from the rates that were tried, with {usual} per rate (median). It has no "
         "confidence interval."
+        if evidence.whole is None
+        else f"{'; '.join(parts)}; {usual} per rate (median)."
     )
     if same := rates.same_choices(evidence.cells):
         again = [f"{name} {share:.0%}" for name, share in same.items()]
@@ -324,3 +373,10 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
     if others:
         text += f" Trials at one rate also differ in {words.listed(list(others))}."
     return True, text
+
+
+def _robustness_over(_: Evidence) -> list[str]:
+    return [
+        f"{GOOD}, by data set. Each width is a lower bound from the rates that were tried. It has "
+        "no confidence interval."
+    ]

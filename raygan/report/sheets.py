@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from raygan.records import END_LOSS, TrialRecord
 from raygan.report import rates, stability, words
 from raygan.report.assumptions import assumptions
 from raygan.report.comparison_sheets import cells, claims, compared, plans
-from raygan.report.evidence import Evidence
+from raygan.report.evidence import DATASET, Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.own_metrics import COLLAPSE, own_metrics
 from raygan.report.recipe_sheet import recipes
@@ -34,7 +35,7 @@ def _measures(evidence: Evidence, record: TrialRecord) -> dict[str, float]:
 def sheets(evidence: Evidence) -> list[Sheet]:
     """All tables, the most important one first."""
     own = own_metrics(evidence)
-    return [
+    made = [
         claims(evidence),
         cells(evidence),
         compared(evidence),
@@ -53,6 +54,24 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         ended_early(evidence),
         compute(evidence),
     ]
+    return [by_set(evidence, sheet) for sheet in made]
+
+
+def by_set(evidence: Evidence, sheet: Sheet) -> Sheet:
+    """``sheet`` with a column for the data set of each row, in the order of the data sets.
+
+    The data set is a row's ``dataset`` or, without this key, that of its ``cell``. A row without a
+    data set, such as a difference over all of them, stands first. The sheet is returned as it is if
+    the sweep has one data set, and if its rows are neither about cells nor about trials.
+    """
+    if not evidence.several or not {"cell", "trial"} & {column.name for column in sheet.columns}:
+        return sheet
+    labels = {cell.name: cell.dataset for cell in evidence.cells}
+    rows = [{DATASET: labels.get(str(row.get("cell"))), **row} for row in sheet.rows]
+    order = [None, *evidence.parts]
+    rows.sort(key=lambda row: order.index(row[DATASET]))
+    columns = [Column(DATASET, _TEXT, "data set"), *sheet.columns]
+    return replace(sheet, columns=columns, rows=rows)
 
 
 def runs(evidence: Evidence) -> Sheet:
@@ -109,11 +128,16 @@ def runs(evidence: Evidence) -> Sheet:
 def learning_rates(evidence: Evidence) -> Sheet:
     """A row per learning rate of each cell; cells that differ only in ``lr`` are one here."""
     rows = []
-    for name, records in rates.by_rate_alone(evidence.cells).items():
+    for label, name, records in [
+        (label, name, records)
+        for label, part in evidence.parts.items()
+        for name, records in rates.by_rate_alone(part.cells).items()
+    ]:
         by_rate = rates.by_rate(records)
         width = rates.width(by_rate)
         rows += [
             {
+                DATASET: label,
                 "cell": name,
                 "lr": rate.lr,
                 "trials": rate.trials,
@@ -180,6 +204,7 @@ def ended_early(evidence: Evidence) -> Sheet:
     """A row per trial whose outcome is not ok, with its last iteration and the reason."""
     rows = [
         {
+            DATASET: cell.dataset,
             "trial": record.title,
             "kind": record.kind,
             "outcome": record.outcome,
@@ -187,7 +212,8 @@ def ended_early(evidence: Evidence) -> Sheet:
             "iterations": record.config["iterations"],
             "reason": record.reason or "",
         }
-        for record in evidence.records
+        for cell in evidence.cells
+        for record in cell.records
         if record.outcome not in (None, "ok")
     ]
     columns = [

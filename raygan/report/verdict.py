@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from raygan.report import declared, words
 from raygan.report.audit import audit
@@ -10,10 +11,12 @@ from raygan.report.compare import LEAST
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Family, of_losses
 from raygan.report.finals import FEW_IMAGES
+from raygan.report.multiple import Choice
 from raygan.shown import MOST_MESSAGE, shown
 
-MOST = 5
-"""Most comparisons in the verdict; the others are in the table."""
+MOST, MOST_OF_SET = 5, 3
+"""Most comparisons in the verdict, and most choices of each of several data sets; the others are in
+the table."""
 
 
 def verdict(evidence: Evidence) -> str:
@@ -26,24 +29,49 @@ def _sentences(evidence: Evidence) -> list[str]:
         return ["There is no verdict: no trial has ended with a result.", *_lost(evidence),
                 *_unfinished(evidence)]  # fmt: skip
     family = of_losses(evidence)
-    best, others = evidence.ranked[0], evidence.ranked[1:]
-    sentences = [choice(family), _lead(evidence, best, alone=not others)]
-    if others and not evidence.replicated:
-        sentences.append(_single_runs(evidence, best, others[0]))
+    compared = any(len(part.ranked) > 1 for part in evidence.parts.values())
+    answer, by_set = choices(evidence, family)
+    sentences = [answer, by_set, _lead(evidence)]
+    if compared and not evidence.replicated:
+        sentences.append(_single_runs(evidence))
     sentences.append(declared.sentence(declared.results(evidence, family)))
-    if others and evidence.replicated:
+    if compared and evidence.replicated:
         sentences += _differences(evidence, family)
     changed, audited = audit(evidence)
     if changed:
         sentences.append(audited)
     sentences += _lost(evidence)
-    return [sentence for sentence in [*sentences, *_caveats(evidence, best)] if sentence]
+    return [sentence for sentence in [*sentences, *_caveats(evidence)] if sentence]
 
 
-def choice(family: Family) -> str:
-    """What the choice of each cell gives up at most, the least first; empty if that is unknown."""
-    known = [(c.cell, c.regret) for c in family.choices if c.regret is not None]
-    open_ = [c.cell for c in family.choices if c.regret is None]
+def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
+    """What each choice gives up: the answer of the whole sweep, and that of each of several data
+    sets. Either is empty if it is unknown."""
+    if not evidence.several:
+        return _choices(family.choices, family), ""
+    over = f"On average over {len(evidence.parts)} data sets, choosing"
+    whole = _choices(family.overall, family, over)
+    each = [
+        _choices(mine, family, f"On {label}, choosing", MOST_OF_SET, is_part=True)
+        for label, part in evidence.parts.items()
+        if (mine := family.among({cell.name for cell in part.cells}).choices)
+    ]
+    if each:
+        each.append(f"All of these limits hold together ({_level(family)}).")
+    return whole, " ".join(each)
+
+
+def _choices(
+    every: Sequence[Choice],
+    family: Family,
+    start: str = "Choosing",
+    most: int = MOST,
+    *,
+    is_part: bool = False,
+) -> str:
+    """What each choice gives up at most, the least first; empty if that is unknown."""
+    known = [(c.cell, c.regret) for c in every if c.regret is not None]
+    open_ = [c.cell for c in every if c.regret is None]
     no_limit = (
         f"How much choosing {words.listed(open_, 'or')} gives up cannot be said: too many runs "
         "gave no result."
@@ -51,35 +79,59 @@ def choice(family: Family) -> str:
     if not known:
         return no_limit if open_ else ""
     (first, lowest), *rest = known
-    shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[: MOST - 1]]
+    shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[: most - 1]]
     if (left := len(rest) - len(shown)) > 0:
-        most = max(regret for _, regret in rest)
-        shown.append(f"the other {left} cells at most {words.percent(most)}")
-    some_failed = any(sum(one.failed) for one in family.comparisons)
-    how = "95%; runs without a result are the worst" if some_failed else "95%"
+        highest = max(regret for _, regret in rest)
+        shown.append(f"the other {left} cells at most {words.percent(highest)}")
+    text = f"{start} {first} gives up at most {words.percent(lowest)}"
+    if not is_part:
+        which = f"any other cell with {LEAST} or more results" if family.too_few else (
+            "any other cell here")  # fmt: skip
+        text += f" of loss against {which} ({_level(family)})"
     others = f"; choosing {words.listed(shown)}" if shown else ""
-    which = f"any other cell with {LEAST} or more results" if family.too_few else (
-        "any other cell here")  # fmt: skip
-    text = f"Choosing {first} gives up at most {words.percent(lowest)} of loss against {which} "
-    return f"{text}({how}){others}.{f' {no_limit}' if open_ else ''}"
+    return f"{text}{others}.{f' {no_limit}' if open_ else ''}"
 
 
-def _lead(evidence: Evidence, best: CellResults, *, alone: bool) -> str:
+def _level(family: Family) -> str:
+    some_failed = any(sum(one.failed) for one in family.comparisons)
+    return "95%; runs without a result are the worst" if some_failed else "95%"
+
+
+def _lead(evidence: Evidence) -> str:
+    """The cell with the lowest mean loss; of each of several data sets, the first of its own."""
+    if not evidence.several:
+        best, *others = evidence.ranked
+        start = f"By the {evidence.measure}, {best.name} has"
+        mean = "mean loss" if evidence.summary(best).n > 1 else "loss"
+        detail = _mean(evidence, best)
+        if not others:
+            return f"{start} a {mean} of {detail}; no other cell has a result to compare with."
+        return f"{start} the lowest {mean}, {detail}."
+    parts = {label: part for label, part in evidence.parts.items() if part.ranked}
+    measures = {part.measure for part in parts.values()}
+    measure = measures.pop() if len(measures) == 1 else "final test's loss of the best generator"
+    lowest = [f"on {label} {part.ranked[0].name} with {_mean(part, part.ranked[0])}"
+              for label, part in parts.items()]  # fmt: skip
+    return f"Lowest mean loss, by the {measure}: {'; '.join(lowest)}."
+
+
+def _mean(evidence: Evidence, best: CellResults) -> str:
     summary = evidence.summary(best)
     details = [f"n = {words.times(summary.n, best.unit)}"]
     if (interval := summary.interval) is not None:
         details.insert(0, f"95% CI {words.loss(interval.low)}–{words.loss(interval.high)}")
     if best.setting not in ("", "as given"):
         details.append(best.setting)
-    mean = "mean loss" if summary.n > 1 else "loss"
-    start, detail = f"By the {evidence.measure}, {best.name}", f"{words.loss(summary.value)}"
-    detail += f" ({', '.join(details)})"
-    if alone:
-        return f"{start} has a {mean} of {detail}; no other cell has a result to compare with."
-    return f"{start} has the lowest {mean}, {detail}."
+    return f"{words.loss(summary.value)} ({', '.join(details)})"
 
 
-def _single_runs(evidence: Evidence, best: CellResults, other: CellResults) -> str:
+def _single_runs(evidence: Evidence) -> str:
+    if evidence.several:
+        return (
+            "No difference between cells can be claimed: each cell has one run only. To tell a "
+            "difference from chance, set replicate.seeds to 5 or more."
+        )
+    best, other = evidence.ranked[:2]
     gap = 100 * (1 - evidence.mean(best) / evidence.mean(other))
     is_best = not (best.replicates or other.replicates)
     luck = ", the best of its search, which is partly luck" if is_best else ""
@@ -99,7 +151,7 @@ def _differences(evidence: Evidence, family: Family) -> list[str]:
         chosen = sorted(chosen, key=lambda c: (order[c.cell], order[c.other]))
     sentences = [words.difference(c, "loss", family.correction) for c in chosen[:MOST]]
     sentences += [
-        f"The difference between {c.cell} and {c.other} is not the same in all strata "
+        f"The difference between {c.cell} and {c.other} is not the same in all {c.strata_are} "
         f"(p = {p:.2g}{', adjusted' if len(family.heterogeneous) > 1 else ''}): see the table."
         for c, p in family.heterogeneous[:MOST]
         if p <= family.alpha
@@ -132,16 +184,25 @@ def _lost(evidence: Evidence) -> list[str]:
     return sentences
 
 
-def _caveats(evidence: Evidence, best: CellResults) -> list[str]:
-    sentences = []
+def _useless(evidence: Evidence, label: str) -> str:
+    """Which cells of one data set are no better than its mean image; ``label``: empty, if it is the
+    only data set."""
     baseline = math.inf if evidence.baseline is None else evidence.baseline
     useless = [cell.name for cell in evidence.ranked if evidence.mean(cell) >= baseline]
-    if useless:
-        which = "Nothing" if best.name in useless else f"By {words.listed(useless, 'or')}, nothing"
-        sentences.append(
-            f"{which} has been learned: the mean training image has a loss of "
-            f"{words.loss(baseline)}, which is not higher."
-        )
+    if not useless:
+        return ""
+    every = evidence.ranked[0].name in useless
+    which = "Nothing" if every else f"By {words.listed(useless, 'or')}, nothing"
+    of = f" on {label}" if label and every else ""
+    whose = f" of {label}" if label else ""
+    return (
+        f"{which} has been learned{of}: the mean training image{whose} has a loss of "
+        f"{words.loss(baseline)}, which is not higher."
+    )
+
+
+def _caveats(evidence: Evidence) -> list[str]:
+    sentences = [_useless(part, label) for label, part in evidence.parts.items()]
     searched = [c.name for c in evidence.ranked if evidence.replicated and not c.replicates]
     if searched:
         sentences.append(
@@ -189,6 +250,15 @@ def _unfinished(evidence: Evidence) -> list[str]:
 
 def over(evidence: Evidence) -> str:
     """Which sources of variation the intervals cover."""
+    if not evidence.several:
+        return _over(evidence)
+    said = {label: _over(part) for label, part in evidence.parts.items()}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return " ".join(f"{label}: {text}" for label, text in said.items())
+
+
+def _over(evidence: Evidence) -> str:
     if evidence.resplit:
         return "The intervals are over seeds and splits of the images; the data set is fixed."
     if any(cell.repeats for cell in evidence.cells):

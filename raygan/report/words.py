@@ -89,12 +89,12 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
     n, where = runs(comparison.n, comparison.others, comparison.unit), ""
     if comparison.strata > 1:
         part = "" if comparison.compared == comparison.strata else f"{comparison.compared} of "
-        where = f"On average over {part}{comparison.strata} strata, "
+        where = f"On average over {part}{comparison.strata} {comparison.strata_are}, "
     if interval is None:
         return (
             f"No difference between {comparison.cell} and {comparison.other} can be claimed: "
             f"{comparison.cell}'s {what} is {gap}, but this cannot be told from chance with {n}; "
-            f"at least {LEAST} are needed{' in each stratum' if where else ''}."
+            f"at least {LEAST} are needed{f' in each {comparison.stratum}' if where else ''}."
         )
     if comparison.claimed:
         near, far = sorted((abs(interval.low), abs(interval.high)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from raygan.gan.config import TrainConfig
 from raygan.records import LOSS, TrialRecord
-from raygan.report.evidence import CellResults, Evidence
+from raygan.report.evidence import CellResults, DataSet, Evidence
 
 STEPS = 10
 """Iterations between evaluations."""
@@ -81,5 +81,9 @@ def finals(restarts: Mapping[str, float], *cells: CellResults) -> dict:
     }
 
 
-def evidence(*cells: CellResults, finished: bool = True, **more) -> Evidence:
-    return Evidence("made-up", list(cells), finished=finished, **more)
+def evidence(
+    *cells: CellResults, finished: bool = True, baseline: float | None = None, data=None, **more
+) -> Evidence:
+    """A sweep with one data set, unless ``sets`` is given."""
+    sets = more.pop("sets", {"": DataSet(data or {}, baseline)})
+    return Evidence("made-up", list(cells), sets, finished=finished, **more)

@@ -188,7 +188,7 @@ def test_a_cell_whose_worst_runs_failed_is_not_chosen_by_its_survivors():
     against = {(x, y): contrast(whole[x], whole[y][:3] if y == "b" else whole[y]) for x, y in pairs}
     against["b", "a"] = contrast(low, whole["a"])
     assert choices(against, 0.95)[0].regret == 0
-    ranked = {(x, y): (whole[x], whole[y]) for x, y in pairs}
+    ranked = {(x, y): [(whole[x], whole[y])] for x, y in pairs}
     found = {choice.cell: choice for choice in choices(against, 0.95, ranked)}
     assert found["b"].regret is None
     assert found["a"].regret > 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raygan.records import TrialRecord
-from raygan.report.evidence import CellResults, Evidence
+from raygan.report.evidence import CellResults, DataSet, Evidence
 from raygan.report.finals import FinalResults, read_fids, read_finals, read_image_losses
 from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
@@ -20,7 +20,7 @@ from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.stopping.rules import grace, is_exempt, rule_of
 from raygan.sweep.study import looks, registered, stored_sweep
 from raygan.sweep.study.compared import cells
-from raygan.sweep.study.prepared import Prepared
+from raygan.sweep.study.prepared import Prepared, PreparedSet
 
 
 def make_report(
@@ -39,10 +39,9 @@ def make_report(
     evidence = Evidence(
         name=spec.name,
         cells=compared,
-        baseline=prepared.of("").baseline if prepared and len(prepared.sets) == 1 else None,
+        sets=_sets(spec, prepared),
         expected_trials=looks.expected(spec, known.values()),
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
-        data=_describe(spec, prepared),
         versions=summary.get(stored_sweep.VERSIONS, {}),
         spent=summary.get("spent", {}),
         yaml=stored_sweep.dump(spec),
@@ -99,16 +98,21 @@ def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreemen
     return agreement(groups, lambda record: grace(stop, longest_of[record.cell]))
 
 
-def _describe(spec: SweepSpec, prepared: Prepared | None) -> dict[str, Any]:
-    """What the images are, in words."""
-    if spec.listed:
-        return {}
-    described: dict[str, Any] = {"images": spec.dataset.name}
-    if spec.dataset.path:
-        described["path"] = spec.dataset.path
-    only = None if prepared is None else prepared.of("")
-    if only is not None and only.shape:
-        described |= {"shape": only.shape, "training images": only.train}
-    if only is not None:
-        described["digest"] = only.digest
-    return described
+def _sets(spec: SweepSpec, prepared: Prepared | None) -> dict[str, DataSet]:
+    """The sweep's data sets, by label; "" if there is one."""
+    several = len(spec.labels) > 1
+    return {
+        label if several else "": _described(given, prepared and prepared.get(label))
+        for label, given in zip(spec.labels, spec.listed or [spec.dataset], strict=True)
+    }
+
+
+def _described(given: Any, prepared: PreparedSet | None) -> DataSet:
+    described: dict[str, Any] = {"images": given.name}
+    if given.path:
+        described["path"] = given.path
+    if prepared is None:
+        return DataSet(described)
+    if prepared.shape:
+        described |= {"shape": prepared.shape, "training images": prepared.train}
+    return DataSet({**described, "digest": prepared.digest}, prepared.baseline)

@@ -112,14 +112,13 @@ def is_settled(
 ) -> bool:
     """Whether the end losses of the first ``seeds`` seeds settle the sweep.
 
-    If claims were declared, all of them must hold; otherwise every comparison must be claimed. With
-    fewer than two cells to compare in each data set, a sweep is settled.
+    If claims were declared, all of them must hold; otherwise every comparison must be claimed.
+    Without two cells to compare, a sweep is settled.
     """
     from raygan.report.declared import results
     from raygan.report.evidence import Evidence
-    from raygan.report.family import of_losses
+    from raygan.report.family import of_losses, related
     from raygan.sweep.spec import claims
-    from raygan.sweep.spec.yaml_sections import DATASET
     from raygan.sweep.study.compared import cells
 
     first = {
@@ -130,9 +129,12 @@ def is_settled(
     evidence = Evidence(
         spec.name, cells(spec, first), claims=tuple(claims.of_spec(spec)), alpha=level
     )
-    # a cell whose search gave no result has no replicates; cells are compared within a data set
-    sets = [cell.values.get(DATASET) for cell in evidence.cells if cell.runs]
-    if len(sets) == len(set(sets)):
+    # a cell whose search gave no result has no replicates
+    tried = {cell.name for cell in evidence.cells if cell.runs}
+    if not any(
+        tried.issuperset(pair)
+        for pair in related({cell.name: cell.values for cell in evidence.cells})
+    ):
         return True
     family = of_losses(evidence)
     if evidence.claims:
