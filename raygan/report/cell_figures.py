@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from raygan.report import words
@@ -38,7 +38,7 @@ def losses_size(evidence: Evidence) -> tuple[float, float]:
     return WIDTH, FRAME + _ROW * rows + 0.17 * len(_pooled_words(of_losses(evidence)))
 
 
-def losses(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
+def losses(figure: FigureBase, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """By cell, runs, mean and interval; failed runs on the right; claims as brackets."""
     if not evidence.ranked:
         return False
@@ -177,7 +177,7 @@ def signed(value: float, _: int = 0) -> str:
     return f"{value:+.4g}%".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
-def worsened(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
+def worsened(figure: FigureBase, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """By cell, the ratio of last to best loss on the final images of each run, in per cent."""
     rows = [
         (cell, [math.exp(g) for g in ratios.values()])

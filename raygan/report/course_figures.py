@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from raygan.report import rates
@@ -19,7 +19,7 @@ _MOST_OPEN = 3
 """Uncertain crossings are marked only if there are at most so many crossings in all."""
 
 
-def curves(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
+def curves(figure: FigureBase, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """Mean curves with their bands, each run as a thin line, and the crossings of two means."""
     axis, drawn = figure.subplots(), False
     lowest, highest = math.inf, 0.0
@@ -68,7 +68,7 @@ def _mark_crossings(axis: Axes, evidence: Evidence, cells: Sequence[CellResults]
                       mfc=INK if crossing.certain else "none")  # fmt: skip
 
 
-def budget(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
+def budget(figure: FigureBase, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """The mean lowest loss over the number of trials of a random search."""
     lowest = budgets(evidence)
     axis = figure.subplots()
@@ -90,7 +90,7 @@ def budget(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> 
     return True
 
 
-def rates_tried(figure: Figure, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
+def rates_tried(figure: FigureBase, evidence: Evidence, cells: Sequence[CellResults]) -> bool:
     """End loss of each trial by its learning rate."""
     axis, drawn = figure.subplots(), False
     lost: list[tuple[float, str, str]] = []

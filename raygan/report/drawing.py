@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from raygan.shown import shown
@@ -36,6 +36,8 @@ _STYLE: dict[Any, Any] = {
 }  # fmt: skip
 SIZE = (4.7, 3.4)
 """Inches of a figure in a section: width and height."""
+BOLD = {"weight": "bold", "size": "large"}
+"""Font of the name of a data set above its axes."""
 _LEGEND = 66
 """Most characters of a line of a legend."""
 _LEGEND_LINE = 0.19
@@ -82,13 +84,19 @@ def draw(
     return Drawing(key, title, caption, _inline(svg.getvalue(), key, title), png.getvalue())
 
 
-def legend(figure: Figure, axis: Axes) -> None:
-    """Add a legend above ``axis``, in as many columns as fit."""
+def legend(figure: FigureBase, axis: Axes) -> None:
+    """Add a legend above ``axis``, in as many columns as fit; a title of the figure becomes that of
+    the legend, since both have the same place."""
     if names := axis.get_legend_handles_labels()[1]:
+        if title := figure.get_suptitle():
+            figure.suptitle("")
         columns = max(1, _LEGEND // (max(map(len, names)) + 8))  # 8: the line before a name
         lines = math.ceil(len(names) / columns) * max(name.count("\n") + 1 for name in names)
-        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * (lines - 1))
-        figure.legend(loc="outside upper left", ncols=columns, fontsize="small")
+        whole = figure.get_figure(root=True)
+        assert whole is not None
+        whole.set_figheight(whole.get_figheight() + _LEGEND_LINE * (lines - 1))
+        figure.legend(loc="outside upper left", ncols=columns, fontsize="small",
+                      title=title or None, alignment="left", title_fontproperties=BOLD)  # fmt: skip
 
 
 @contextmanager

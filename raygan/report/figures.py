@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, FigureBase
 
 from raygan.report import cell_figures, course_figures, forest_figure, rates
 from raygan.report.compare import LEAST
-from raygan.report.drawing import COLORS, SIZE, Drawing, draw, label
+from raygan.report.drawing import BOLD, COLORS, SIZE, Drawing, draw, label
 from raygan.report.evidence import CellResults, Evidence
 
 Plot = Callable[[FigureBase, Evidence, list[CellResults]], bool]
@@ -75,15 +75,13 @@ def _by_set(plot: Plot) -> Plot:
         if not evidence.several:
             return plot(figure, evidence, cells)
         parts = {
-            name: part
-            for name, part in evidence.parts.items()
-            if plot(Figure(), part, shown(part))
+            name: part for name, part in evidence.parts.items() if plot(Figure(), part, shown(part))
         }
         if not parts:
             return False
         rows = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
         for row, (name, part) in zip(rows, parts.items(), strict=True):
-            row.suptitle(label(name), fontweight="bold")
+            row.suptitle(label(name), fontproperties=BOLD)
             plot(row, part, shown(part))
         return True
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from raygan.report.cell_figures import FRAME, MOST_ROWS, WIDTH, signed
@@ -42,11 +42,13 @@ class _Row:
 
 
 def rows(evidence: Evidence) -> list[_Row]:
-    """The rows by stratum, with a heading for each stratum if there are several."""
-    family = of_losses(evidence)
+    """The rows by stratum, with a heading for each stratum if there are several; the strata of each
+    data set stand together."""
+    family, labels = of_losses(evidence), list(evidence.parts)
     groups: dict[str, list[Comparison]] = {}
-    for c in [*family.pooled, *family.within]:
-        heading = f"{c.axis}, over all strata" if c.strata > 1 else ""
+    within = sorted(family.within, key=lambda c: labels.index(c.dataset))
+    for c in [*family.pooled, *within]:
+        heading = f"{c.axis}, over all {c.strata_are}" if c.strata > 1 else ""
         groups.setdefault(f"{c.axis} within {c.within}" if c.within else heading, []).append(c)
     every: list[_Row] = []
     for heading, mine in groups.items():
@@ -66,7 +68,7 @@ def _row(evidence: Evidence, comparison: Comparison) -> _Row:
     return _Row(label(" against ".join(names), _MOST_PAIR, _PAIR), comparison, turned)
 
 
-def forest(figure: Figure, evidence: Evidence, _: Sequence[CellResults]) -> bool:
+def forest(figure: FigureBase, evidence: Evidence, _: Sequence[CellResults]) -> bool:
     """Each difference with its interval, and the chance that a run of the first cell is better."""
     shown = rows(evidence)
     if not any(row.comparison is not None and row.comparison.contrast.testable for row in shown):

@@ -55,6 +55,16 @@ class Report:
         sentence = next(filter(None, said), "")
         return sentence if self.verdict.startswith(sentence) else ""
 
+    @property
+    def paragraphs(self) -> list[str]:
+        """The verdict after :attr:`lead`; what choices give up on each of several data sets stands
+        by itself."""
+        rest = self.verdict.removeprefix(self.lead).strip()
+        by_set = choices(self.evidence, of_losses(self.evidence))[1]
+        if by_set and rest.startswith(by_set):
+            return [by_set, rest.removeprefix(by_set).strip()]
+        return [rest]
+
     @classmethod
     def of(cls, storage: Storage, evidence: Evidence) -> Report:
         """The report of ``evidence``, with the pictures that lie in the sweep's ``storage``."""
@@ -106,7 +116,7 @@ class Report:
             "evidence": self.evidence,
             "progress": _progress(self.evidence),
             "lead": self.lead,
-            "verdict": self.verdict.removeprefix(self.lead).strip(),
+            "verdict": self.paragraphs,
             "sections": self.sections,
             "sheets": self.sheets,
             "drawings": {drawing.key: drawing for drawing in self.drawings},

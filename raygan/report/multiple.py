@@ -13,7 +13,6 @@ from scipy import special
 from raygan.report.compare import Contrast, percent
 from raygan.report.exact import shift_limit
 
-
 Strata = Sequence[tuple[Sequence[float], Sequence[float]]]
 """By stratum, the values of the runs of both cells."""
 

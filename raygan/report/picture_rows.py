@@ -22,7 +22,8 @@ from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import GENERATORS, losses_files
 from raygan.storage import Storage
 
-MOST_CELLS, MOST_STEPS = 6, 5
+MOST_CELLS, LEAST_OF_SET, MOST_STEPS = 6, 3, 5
+"""Most cells of all data sets together, but so many of each data set in any case; most steps."""
 WIDTH, HEIGHT = 576, 288
 """Pixels, at most."""
 QUALITY = 82
@@ -86,7 +87,8 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
     """Per cell, the hardest and the easiest images of the final test beside their reconstructions,
     by the best and the last generator of the run that ended lowest."""
     strips = []
-    for cell in evidence.ranked[:MOST_CELLS]:
+    cells = [cell for part in evidence.parts.values() for cell in part.ranked[: _most(evidence)]]
+    for cell in cells:
         record = evidence.best_run(cell)
         home = trial_folder(record.id)
         names = [
@@ -101,8 +103,19 @@ def extremes(storage: Storage, evidence: Evidence) -> list[Strip]:
 
 
 def _chosen(evidence: Evidence) -> list[tuple[CellResults, TrialRecord]]:
-    """One run of each cell, with the seed that most cells have a result with."""
-    cells = [cell for cell in (evidence.ranked or evidence.cells) if cell.runs][:MOST_CELLS]
+    """One run of each cell, with the seed that most cells of its data set have a result with."""
+    most, parts = _most(evidence), evidence.parts.values()
+    return [chosen for part in parts for chosen in _of_set(part, most)]
+
+
+def _most(evidence: Evidence) -> int:
+    """Most cells of one data set."""
+    sets = len(evidence.parts)
+    return MOST_CELLS if sets == 1 else max(LEAST_OF_SET, MOST_CELLS // sets)
+
+
+def _of_set(evidence: Evidence, most: int) -> list[tuple[CellResults, TrialRecord]]:
+    cells = [cell for cell in (evidence.ranked or evidence.cells) if cell.runs][:most]
     seeds = [seed for cell in cells for seed in (evidence.losses(cell) or cell.runs)]
     if not seeds:
         return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from raygan.report import rates, stability, words
@@ -17,6 +17,7 @@ from raygan.report.compare import LEAST, geometric_mean, worsening_p
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.exact import failures_p
 from raygan.report.family import (
+    Comparison,
     Family,
     of_losses,
     of_speed,
@@ -31,6 +32,10 @@ TARGET = 1.05
 GOOD = (
     "Learning rates at which all trials end ok, with a median loss within "
     f"{rates.NEAR - 1:.0%} of the cell's best"
+)
+AGAIN = (
+    "With the noise that the runs show, the search would choose about the same rate again (within "
+    "0.2 decades) in this share of draws"
 )
 LAST_OVER_BEST = "ratio of last to best loss"
 WHOLE_RUN = "loss over the whole run (geometric mean over the iterations, running test)"
@@ -86,10 +91,10 @@ def _ask(
     return Section(key, title, text, head, figure, answered, tuple(texts.items()))
 
 
-def _differences_over(family: Family, what: str, most: int) -> list[str]:
-    """The differences over all data sets, in words, the surest first."""
+def _differences(family: Family, chosen: list[Comparison], what: str, most: int) -> list[str]:
+    """The surest of the ``chosen`` differences, in words."""
     order = sorted(
-        family.pooled, key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log)
+        chosen, key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log)
     )
     return [words.difference(c, what, family.correction) for c in order[:most]]
 
@@ -133,14 +138,7 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
     aim = target(evidence)
     if aim is None or len(evidence.ranked) < 2:
         return False, "fewer than two cells have a result."
-    sentences = []
-    if evidence.replicated:
-        family = of_speed(evidence)
-        order = sorted(
-            family.pooled or family.within,
-            key=lambda c: (1.0 if c.adjusted is None else c.adjusted, c.contrast.log),
-        )
-        sentences += [words.difference(c, WHOLE_RUN, family.correction) for c in order[:2]]
+    sentences = _speeds(evidence) if evidence.replicated else []
     sentences.append(
         f"The target is a loss of {words.loss(aim)} in the running test, {TARGET - 1:.0%} above "
         "the mean end loss of the cell that ends highest."
@@ -167,8 +165,20 @@ def _speed(evidence: Evidence) -> tuple[bool, str]:
     return True, " ".join(sentences)
 
 
+def _speeds(evidence: Evidence) -> list[str]:
+    """The surest differences in speed, over all strata or else of two cells."""
+    family = of_speed(evidence)
+    if evidence.whole is None:
+        return _differences(family, family.pooled or family.within, WHOLE_RUN, 2)
+    claimed = [c for c in family.within if c.claimed]
+    if not claimed:
+        return ["No difference in the loss over the whole run can be claimed."]
+    return _differences(family, claimed, "loss over the whole run", 2)
+
+
 def _speed_over(evidence: Evidence) -> list[str]:
-    return _differences_over(of_speed(evidence), WHOLE_RUN, 2) if evidence.replicated else []
+    family = of_speed(evidence)
+    return _differences(family, family.pooled, WHOLE_RUN, 2) if evidence.replicated else []
 
 
 def apart(evidence: Evidence) -> int | None:
@@ -208,7 +218,8 @@ def _quality(evidence: Evidence) -> tuple[bool, str]:
 
 
 def _quality_over(evidence: Evidence) -> list[str]:
-    return _differences_over(of_losses(evidence), "loss", 3)
+    family = of_losses(evidence)
+    return _differences(family, family.pooled, "loss", 3)
 
 
 def _stability(evidence: Evidence) -> tuple[bool, str]:
@@ -222,8 +233,7 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
 
 def _stability_over(evidence: Evidence) -> list[str]:
     family = of_worsening(evidence)
-    claimed = replace(family, comparisons=[c for c in family.pooled if c.claimed])
-    return _differences_over(claimed, LAST_OVER_BEST, 2)
+    return _differences(family, [c for c in family.pooled if c.claimed], LAST_OVER_BEST, 2)
 
 
 FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, float]
@@ -364,19 +374,19 @@ def _robustness(evidence: Evidence) -> tuple[bool, str]:
         else f"{'; '.join(parts)}; {usual} per rate (median)."
     )
     if same := rates.same_choices(evidence.cells):
-        again = [f"{name} {share:.0%}" for name, share in same.items()]
-        text += (
-            " With the noise that the runs show, the search would choose about the same rate again "
-            f"(within 0.2 decades) in this share of draws: {words.listed(again)}."
-        )
+        again = words.listed([f"{name} {share:.0%}" for name, share in same.items()])
+        text += f" {AGAIN}: {again}." if evidence.whole is None else f" Same rate again: {again}."
     others = {name: None for record in evidence.records for name in record.params if name != "lr"}
     if others:
         text += f" Trials at one rate also differ in {words.listed(list(others))}."
     return True, text
 
 
-def _robustness_over(_: Evidence) -> list[str]:
-    return [
+def _robustness_over(evidence: Evidence) -> list[str]:
+    said = [
         f"{GOOD}, by data set. Each width is a lower bound from the rates that were tried. It has "
         "no confidence interval."
     ]
+    if rates.same_choices(evidence.cells):
+        said.append(f"Same rate again: {AGAIN[0].lower()}{AGAIN[1:]}.")
+    return said

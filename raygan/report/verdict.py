@@ -79,7 +79,8 @@ def _choices(
     if not known:
         return no_limit if open_ else ""
     (first, lowest), *rest = known
-    shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[: most - 1]]
+    count = most if len(rest) == most else most - 1  # one more is named, not counted
+    shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[:count]]
     if (left := len(rest) - len(shown)) > 0:
         highest = max(regret for _, regret in rest)
         shown.append(f"the other {left} cells at most {words.percent(highest)}")
