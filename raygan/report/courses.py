@@ -88,7 +88,8 @@ def crossings(evidence: Evidence) -> list[Crossing]:
     """The last crossing of each pair of compared cells whose mean curves cross."""
     courses = {cell.name: course(cell) for cell in evidence.cells}
     failed = {cell.name for cell in evidence.cells if cell.failed}
-    last, pairs = [], of_losses(evidence).within
+    # certain for the pairs of all data sets together
+    last, pairs = [], of_losses(evidence.whole or evidence).within
     for pair in pairs:
         one, other = courses.get(pair.cell), courses.get(pair.other)
         if one is not None and other is not None:

@@ -283,13 +283,16 @@ class Evidence:
         """The loss by which runs are compared, in words."""
         if not self.by_final_test:
             return "end loss of the running test"
-        tests = [tests["best"] for tests in self.finals.values() if "best" in tests]
-        images, steps = tests[0].get("images"), tests[0].get("steps")
+        what = "final test's loss of the best generator"
+        if self.several:
+            measures = {part.measure for part in self.parts.values() if part.ranked}
+            return measures.pop() if len(measures) == 1 else what
+        first = next((tests["best"] for tests in self.finals.values() if "best" in tests), {})
+        images, steps = first.get("images"), first.get("steps")
         said = [f"{images:,} images", f"{steps:,} steps"] if images and steps else []
-        if protocol(tests[0]) == "authors":
+        if protocol(first) == "authors":
             said.append("the authors' protocol")
-        size = f" ({', '.join(said)})" if said else ""
-        return f"final test's loss of the best generator{size}"
+        return f"{what} ({', '.join(said)})" if said else what
 
     @property
     def counts_images(self) -> bool:
@@ -299,7 +302,7 @@ class Evidence:
         of several data sets, for those of each.
         """
         if self.several:
-            return all(part.counts_images for part in self.parts.values())
+            return all(part.counts_images for part in self.parts.values() if part.ranked)
         runs = [cell.runs[seed].id for cell in self.cells for seed in self.losses(cell)]
         counts = {len(self.images.get(run, ())) for run in runs}
         return self.by_final_test and len(counts) == 1 and 0 not in counts

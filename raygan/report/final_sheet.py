@@ -156,7 +156,8 @@ def _note(evidence: Evidence) -> str:
             f"{one.get('torch_fidelity')}, weights {str(one.get('weights_sha256'))[:8]}"
             for one in fids.values()
         ]
-        parts.append(f"FID, KID: {'; '.join(protocols)}. Values of different protocols cannot be "
+        which = "protocols or data sets" if evidence.several else "protocols"
+        parts.append(f"FID, KID: {'; '.join(protocols)}. Values of different {which} cannot be "
                      "compared.")  # fmt: skip
     if replaced := _replaced(evidence):
         parts.append(f"Tested instead of damaged checkpoints: {words.listed(replaced)}.")

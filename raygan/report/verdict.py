@@ -108,12 +108,9 @@ def _lead(evidence: Evidence) -> str:
         if not others:
             return f"{start} a {mean} of {detail}; no other cell has a result to compare with."
         return f"{start} the lowest {mean}, {detail}."
-    parts = {label: part for label, part in evidence.parts.items() if part.ranked}
-    measures = {part.measure for part in parts.values()}
-    measure = measures.pop() if len(measures) == 1 else "final test's loss of the best generator"
     lowest = [f"on {label} {part.ranked[0].name} with {_mean(part, part.ranked[0])}"
-              for label, part in parts.items()]  # fmt: skip
-    return f"Lowest mean loss, by the {measure}: {'; '.join(lowest)}."
+              for label, part in evidence.parts.items() if part.ranked]  # fmt: skip
+    return f"Lowest mean loss, by the {evidence.measure}: {'; '.join(lowest)}."
 
 
 def _mean(evidence: Evidence, best: CellResults) -> str:
@@ -253,9 +250,9 @@ def over(evidence: Evidence) -> str:
     """Which sources of variation the intervals cover."""
     if not evidence.several:
         return _over(evidence)
-    said = {label: _over(part) for label, part in evidence.parts.items()}
-    if len(set(said.values())) == 1:
-        return next(iter(said.values()))
+    said = {label: _over(part) for label, part in evidence.parts.items() if part.ranked}
+    if len(set(said.values())) < 2:
+        return next(iter(said.values()), "")
     return " ".join(f"{label}: {text}" for label, text in said.items())
 
 
