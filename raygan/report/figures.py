@@ -71,7 +71,7 @@ def _by_set(plot: Plot) -> Plot:
     """``plot`` in a row of its own for each data set that it can draw; with one data set,
     unchanged."""
 
-    def plot_all(figure: Figure, evidence: Evidence, cells: list[CellResults]) -> bool:
+    def plot_all(figure: FigureBase, evidence: Evidence, cells: list[CellResults]) -> bool:
         if not evidence.several:
             return plot(figure, evidence, cells)
         parts = {
