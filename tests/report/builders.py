@@ -41,6 +41,19 @@ def cell(
     return CellResults(norm, {"norm": norm}, [*searched, *replicates], replicates, best)
 
 
+def on(
+    label: str,
+    norm: str,
+    ends: Sequence[float | str | None],
+    searched: Sequence[TrialRecord] = (),
+    **values,
+) -> CellResults:
+    """A cell on one of several data sets, with more ``values`` of the grid."""
+    made = cell("_".join(map(str, [label, norm, *values.values()])), ends, searched)
+    values = {"dataset": label, "norm": norm, **values}
+    return CellResults(made.name, values, made.records, made.replicates, made.best)
+
+
 def _replicate(norm: str, seed: int, end: float | str | None) -> TrialRecord:
     if isinstance(end, float):
         return trial(norm, [4 * end, 2 * end, end, end, end, end], seed=seed, kind="replicate")
