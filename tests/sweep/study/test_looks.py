@@ -30,12 +30,12 @@ def make(tmp_path, text=SWEEP) -> spec.SweepSpec:
 
 def run(sweep, tmp_path, wn: float, most: int = 1000, fails: str = "") -> Study:
     """All trials that the study asks for: bn's loss is about 0.01, wn's ``wn`` times that; those of
-    the cell ``fails`` fail."""
+    the cells whose names begin with ``fails`` fail."""
     study = Study(sweep, Storage(str(tmp_path)) / sweep.name)
     generator = np.random.default_rng(0)
     while most and (planned := study.next_trial()) is not None:
         most -= 1
-        if planned.cell == fails:
+        if fails and planned.cell.startswith(fails):
             study.heard(planned.id, {"step": 100, "outcome": "diverged"})
             study.ended(planned.id)
             continue
@@ -127,6 +127,15 @@ def test_one_cell_with_results_takes_no_more_seeds(tmp_path):
     study = run(make(tmp_path), tmp_path, wn=1.0, fails="wn")
     assert study.complete
     assert replicates(study) == 5
+
+
+def test_cells_that_are_not_compared_take_no_more_seeds(tmp_path):
+    # wn has no result, and learning rates are not compared beside norms
+    text = SWEEP.replace("[bn, wn]}", "[bn, wn], lr: [1.0e-4, 1.0e-3]}")
+    sweep = make(tmp_path, text.replace("{lr: [1.0e-4]}", "{code_size: [64]}"))
+    study = run(sweep, tmp_path, wn=1.0, fails="wn")
+    assert study.complete
+    assert replicates(study) == 2 * 5
 
 
 def test_no_more_seeds_are_trained_while_a_trial_of_the_search_is_to_be_retried(tmp_path):
