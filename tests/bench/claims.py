@@ -34,6 +34,7 @@ from raygan.report.compare import geometric_mean, wilson
 from raygan.report.declared import results
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import Comparison, Family, of_losses, of_speed, of_worsening
+from raygan.report.multiple import Choice
 from raygan.report.sections import differing_failures, worse_again
 
 EQUAL = (0.03,)
@@ -68,6 +69,8 @@ class Scenario:
     """Whether all cells have failing runs; otherwise the last one alone."""
     steps: tuple[float, ...] = ()
     """True means of ln(loss) of the cells, if they differ."""
+    sets: bool = False
+    """Whether the strata are data sets, each with losses three times as high as the one before."""
     looks: tuple[tuple[int, float], ...] = ()
     """Runs and level at each look; it is stopped once all comparisons are claimed."""
 
@@ -75,6 +78,7 @@ class Scenario:
     def name(self) -> str:
         """All of it in words: what a row of the table is called."""
         size = f"{self.cells}×{self.strata}" if self.strata > 1 else f"{self.cells}"
+        size += " sets" if self.sets else ""
         n = "until " + str(self.looks[-1][0]) if self.looks else str(self.n)
         words = [f"k={size} n={n}", "equal" if self.spreads == EQUAL else "unequal"]
         if self.heavy:
@@ -103,7 +107,8 @@ class Scenario:
     def means(self) -> np.ndarray:
         """True mean of ln(loss) of each cell, beyond that of the first."""
         steps = self.steps or (0.0,) * self.cells
-        return np.array([*steps] * self.strata)
+        level = math.log(3) if self.sets else 0.0
+        return np.array([step + level * s for s in range(self.strata) for step in steps])
 
     @property
     def fails(self) -> np.ndarray:
@@ -140,7 +145,8 @@ class Sweep:
         made = []
         for i in chosen:
             more = shift if i == len(names) - 1 else 0.0
-            axes = dict(zip(("norm", "size"), names[i].split(), strict=False))
+            stratum = "dataset" if self.scenario.sets else "size"
+            axes = dict(zip(("norm", stratum), names[i].split(), strict=False))
             runs = []
             for seed in range(n):
                 run = self._run(names[i], i, seed)
@@ -231,17 +237,20 @@ def _of_losses(scenario: Scenario, evidence: Evidence, family: Family) -> Found:
     found["difference"] = bool(wrong)
     # of equal cells the first is the best by a hair: a bound that leaves it out is false
     exact = {name: mean + 1e-9 * i for i, (name, mean) in enumerate(means.items())}
-    best = min(exact.values())
     if family.heterogeneous:
         found["strata differ"] = family.heterogeneous[0][1] <= evidence.alpha
+    groups = [exact]
+    if scenario.sets:
+        groups = [{name: mean for name, mean in exact.items() if name.endswith(f" a{s}")}
+                  for s in range(scenario.strata)]  # fmt: skip
     found["best"] = any(
-        (choice.out and exact[choice.cell] == best)
-        or (
-            choice.regret is not None
-            and choice.regret < 100 * math.expm1(exact[choice.cell] - best)
-        )
-        for choice in family.choices
-    )
+        _is_false(choice, group) for group in groups for choice in family.choices
+        if choice.cell in group
+    )  # fmt: skip
+    if scenario.sets:
+        over = {f"c{i}": float(np.mean([exact[f"c{i} a{s}"] for s in range(scenario.strata)]))
+                for i in range(scenario.cells)}  # fmt: skip
+        found["best"] |= any(_is_false(choice, over) for choice in family.overall)
     survivors = dict(zip(names, scenario.survivors, strict=True))
     covers = []
     for c in family.comparisons:
@@ -264,6 +273,14 @@ def _of_losses(scenario: Scenario, evidence: Evidence, family: Family) -> Found:
         apart = [c for c in family.comparisons if abs(_between(c, means)) > _SAME]
         found["all pairs"] = bool(apart) and all(c.claimed for c in apart)
     return found
+
+
+def _is_false(choice: Choice, means: Mapping[str, float]) -> bool:
+    """Whether the best cell is out, or gives up more than its bound."""
+    above = means[choice.cell] - min(means.values())
+    if choice.out and above == 0:
+        return True
+    return choice.regret is not None and choice.regret < 100 * math.expm1(above)
 
 
 def _between(found: Comparison, means: Mapping[str, float]) -> float:
@@ -324,6 +341,7 @@ def scenarios() -> list[Scenario]:
                         Scenario(3, n, spreads, failing=failing, related=related, all_fail=all_fail)
                         for n in (5, 10)
                     ]
+        rows += [Scenario(3, n, spreads, 3, sets=True) for n in COUNTS]
         rows.append(Scenario(4, 5, spreads, 2, failing=0.5, related=True))
         rows += [Scenario(cells, 12, spreads, looks=LOOKS) for cells in (2, 3)]
     near, far = math.log1p(0.05), math.log1p(0.10)

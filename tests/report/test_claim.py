@@ -23,6 +23,7 @@ def highest(sweeps, level=0.05):
         (Scenario(3, 5, EQUAL, heavy=True), 200),
         (Scenario(3, 5, EQUAL, failing=0.5, related=True), 200),
         (Scenario(4, 5, SEEN, strata=2), 40),
+        (Scenario(3, 5, SEEN, strata=3, sets=True), 40),
         (Scenario(2, 12, EQUAL, looks=LOOKS), 100),
     ],
     ids=lambda value: value.name if isinstance(value, Scenario) else "",
