@@ -11,8 +11,9 @@ from raygan.report.compare import LEAST
 from raygan.report.drawing import BOLD, COLORS, SIZE, Drawing, draw, label
 from raygan.report.evidence import CellResults, Evidence
 
-Plot = Callable[[FigureBase, Evidence, list[CellResults]], bool]
-Size = Callable[[Evidence], tuple[float, float]]
+Plot = Callable[[Figure, Evidence, list[CellResults]], bool]
+PartPlot = Callable[[FigureBase, Evidence, list[CellResults]], bool]
+"""A plot that can be drawn into a part of a figure, too."""
 _TITLE = 0.25
 """Inches of the height of the name of a data set above its axes."""
 
@@ -25,38 +26,35 @@ def drawings(evidence: Evidence) -> list[Drawing]:
     most = max(len(part.cells) for part in evidence.parts.values())
     where = " of each data set" if evidence.several else ""
     tail = f" The {len(COLORS)} best of {most} cells{where}." if most > len(COLORS) else ""
-    parts: list[tuple[str, str, str, Plot, Size]] = [
+    parts: list[tuple[str, str, str, Plot, tuple[float, float]]] = [
         ("cells", "Loss by cell", "Further left is better. Line: geometric mean and 95% CI "
          f"(from {LEAST} runs on); dots: runs; ×: runs without a result; bracket: a difference "
-         "that can be claimed.", _by_set(cell_figures.losses), _stacked(cell_figures.losses_size)),
+         "that can be claimed.", _by_set(cell_figures.losses),
+         _stacked(cell_figures.losses_size, evidence)),
         ("comparisons", "Differences between cells", "Loss of the first cell against the second, "
          "with 95% CI; left of 0 the first is better. Filled: can be claimed; diamond: mean over "
          "all strata. Right: the first's chance of the better run.",
-         forest_figure.forest, forest_figure.size),
+         forest_figure.forest, forest_figure.size(evidence)),
         ("curves", "Loss of the running test over the iterations", "Lower is better. Thick: "
          "geometric mean; band: 95% CI at all evaluations together; thin: runs, × where one ends "
          f"without a result; ◆ crossing, ◇ uncertain one.{tail}", _by_set(course_figures.curves),
-         _stacked(lambda _: SIZE)),
+         _stacked(lambda _: SIZE, evidence)),
         ("budget", "Loss that a search finds", "Lower is better. Mean of the lowest end loss of so "
          f"many trials, had the search stopped there; no line where all may fail.{tail}",
-         _by_set(course_figures.budget), _stacked(lambda _: SIZE)),
+         _by_set(course_figures.budget), _stacked(lambda _: SIZE, evidence)),
         ("worsening", "Loss of the last generator against the best", "Further left is better; "
          "right of 0 the loss has risen again. Final test; dots: runs; line: mean and 95% CI (from "
          f"{LEAST} runs on).", _by_set(cell_figures.worsened),
-         _stacked(lambda part: cell_figures.rows_size(len(part.cells)))),
+         _stacked(lambda part: cell_figures.rows_size(len(part.cells)), evidence)),
         ("rates", "End loss against learning rate", "Low over a wide range is better. Point: a "
          "trial that ended ok; line: median; thick: all trials ok, median within "
          f"{rates.NEAR - 1:.0%} of the best. On top, without such a loss: + early-stopped, "
-         f"× no result.{tail}", _by_set(course_figures.rates_tried), _stacked(lambda _: SIZE)),
+         f"× no result.{tail}", _by_set(course_figures.rates_tried),
+         _stacked(lambda _: SIZE, evidence)),
     ]  # fmt: skip
+    cells = shown(evidence)
     drawn = (
-        draw(
-            key,
-            title,
-            caption,
-            lambda figure, plot=plot: plot(figure, evidence, shown(evidence)),  # type: ignore[misc]
-            size(evidence),
-        )
+        draw(key, title, caption, lambda figure, plot=plot: plot(figure, evidence, cells), size)  # type: ignore[misc]
         for key, title, caption, plot, size in parts
     )
     return [drawing for drawing in drawn if drawing is not None]
@@ -67,7 +65,7 @@ def shown(evidence: Evidence) -> list[CellResults]:
     return sorted(evidence.ordered[: len(COLORS)], key=evidence.cells.index)
 
 
-def _by_set(plot: Plot) -> Plot:
+def _by_set(plot: PartPlot) -> PartPlot:
     """``plot`` in a row of its own for each data set that it can draw; with one data set,
     unchanged."""
 
@@ -88,13 +86,11 @@ def _by_set(plot: Plot) -> Plot:
     return plot_all
 
 
-def _stacked(size: Size) -> Size:
+def _stacked(
+    size: Callable[[Evidence], tuple[float, float]], evidence: Evidence
+) -> tuple[float, float]:
     """The size of a figure with a row for each data set."""
-
-    def stacked(evidence: Evidence) -> tuple[float, float]:
-        if not evidence.several:
-            return size(evidence)
-        sizes = [size(part) for part in evidence.parts.values()]
-        return max(width for width, _ in sizes), sum(height + _TITLE for _, height in sizes)
-
-    return stacked
+    if not evidence.several:
+        return size(evidence)
+    sizes = [size(part) for part in evidence.parts.values()]
+    return max(width for width, _ in sizes), sum(height + _TITLE for _, height in sizes)

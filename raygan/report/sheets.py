@@ -62,9 +62,11 @@ def by_set(evidence: Evidence, sheet: Sheet) -> Sheet:
 
     The data set is a row's ``dataset`` or, without this key, that of its ``cell``. A row without a
     data set, such as a difference over all of them, stands first. The sheet is returned as it is if
-    the sweep has one data set, and if its rows are neither about cells nor about trials.
+    the sweep has one data set, if it has such a column, and if its rows are neither about cells nor
+    about trials.
     """
-    if not evidence.several or not {"cell", "trial"} & {column.name for column in sheet.columns}:
+    names = {column.name for column in sheet.columns}
+    if not evidence.several or DATASET in names or not {"cell", "trial"} & names:
         return sheet
     labels = {cell.name: cell.dataset for cell in evidence.cells}
     rows = [{DATASET: labels.get(str(row.get("cell"))), **row} for row in sheet.rows]

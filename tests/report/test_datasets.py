@@ -14,7 +14,15 @@ from PIL import Image
 from scipy import stats
 
 from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER
-from raygan.report import course_figures, declared, figures, forest_figure, picture_rows, sheets
+from raygan.report import (
+    course_figures,
+    declared,
+    figures,
+    forest_figure,
+    make,
+    picture_rows,
+    sheets,
+)
 from raygan.report.audit import audit
 from raygan.report.claim import Claim
 from raygan.report.compare import contrast, pooled
@@ -377,7 +385,7 @@ def test_what_has_learned_nothing_is_told_by_the_mean_image_of_its_data_set():
     assert "Nothing has been learned on faces: the mean training image of faces has" in text
 
 
-def test_a_data_set_without_results_yet_is_waited_for():
+def test_a_data_set_without_results_yet_is_waited_for(tmp_path, monkeypatch):
     found = two_sets(*two_cells(faces_bn=[None] * 5, faces_wn=[None] * 5), finished=False)
     text = verdict(found)
     assert text.startswith(
@@ -385,7 +393,8 @@ def test_a_data_set_without_results_yet_is_waited_for():
     )
     assert "On faces" not in text
     assert "faces_wn has no result" in text
-    report = Report(found, text, [], [], [], [], [], [])
+    monkeypatch.setattr(make, "drawings", lambda _: [])
+    report = Report.of(Storage(str(tmp_path)), found)
     assert report.lead.startswith("On digits, choosing digits_wn gives up")
     assert report.lead.endswith("All of these limits hold together (95%).")
     assert report.paragraphs[0].startswith("Lowest mean loss")
@@ -496,6 +505,8 @@ def test_tables_of_one_data_set_are_as_they_were():
         assert "dataset" not in {column.name for column in sheet.columns}
     given = Sheet("a", "A", [Column("cell", None)], [{"cell": "bn"}], "")
     assert by_set(found, given) is given
+    own = Sheet("a", "A", [Column("cell", None), Column("dataset", None)], [{"cell": "bn"}], "")
+    assert by_set(two_sets(), own) is own
 
 
 def test_a_pooled_row_is_of_no_data_set_even_if_a_cell_has_its_name():
@@ -632,7 +643,7 @@ def test_the_report_describes_each_data_set(stored, report):
     assert {"cells.png", "comparisons.parquet"} <= set(stored.files(REPORT_FOLDER))
 
 
-def test_labels_that_mean_harm_do_none():
+def test_labels_that_mean_harm_do_none(tmp_path, monkeypatch):
     labels = EVIL, f"<script>{EVIL}"
     cells = [
         on(label, norm, ends)
@@ -648,7 +659,8 @@ def test_labels_that_mean_harm_do_none():
     plot = figures._by_set(course_figures.curves)
     drawn = draw("curves", "a", "b", lambda figure: plot(figure, found, found.cells), SIZE)
     table = by_set(found, sheets.cells(found))
-    made = Report(found, verdict(found), sections(found), [table], [drawn], [], [], [])
+    monkeypatch.setattr(make, "drawings", lambda _: [drawn])
+    made = Report.of(Storage(str(tmp_path)), found)
     page, markdown = made.html(), made.markdown()
     assert "<script" not in page
     assert "\x1b" not in page + markdown
