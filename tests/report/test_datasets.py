@@ -501,8 +501,9 @@ def test_files_of_tables_have_the_data_set():
 
 def test_tables_of_one_data_set_are_as_they_were():
     found = evidence(cell("bn", SMALL_BN), cell("wn", SMALL_WN))
-    for sheet in sheets.sheets(found):
-        assert "dataset" not in {column.name for column in sheet.columns}
+    made = {sheet.key: sheet for sheet in sheets.sheets(found)}
+    for key in ("cells", "comparisons", "final_test", "runs", "compute", "ended_early"):
+        assert "dataset" not in {column.name for column in made[key].columns}
     given = Sheet("a", "A", [Column("cell", None)], [{"cell": "bn"}], "")
     assert by_set(found, given) is given
     own = Sheet("a", "A", [Column("cell", None), Column("dataset", None)], [{"cell": "bn"}], "")
@@ -620,7 +621,7 @@ def report(stored, searched):
 
 def test_every_figure_is_drawn_with_room_for_each_data_set(report):
     whole = {drawing.key: drawing for drawing in report.drawings}
-    assert list(whole) == ["cells", "comparisons", "curves", "budget", "worsening", "rates"]
+    assert {"cells", "comparisons", "curves", "budget", "worsening", "rates"} <= whole.keys()
     for key in ("curves", "budget", "rates"):
         assert Image.open(io.BytesIO(whole[key].png)).height > 2 * 130 * SIZE[1]
 
