@@ -84,15 +84,12 @@ def _audit(evidence: Evidence) -> tuple[bool, str]:
 
 def with_restarts(evidence: Evidence) -> Family:
     """The comparisons of the loss with restarts."""
-    whole = evidence.whole or evidence
-    return family(
-        evidence,
-        lambda cell: Values(
-            cell.name,
-            [math.log(loss) for loss in cell.units(_restarts(whole, cell)).values()],
-            cell.lost,
-        ),
-    )
+    return family(evidence, _logs)
+
+
+def _logs(evidence: Evidence, cell: CellResults) -> Values:
+    losses = cell.units(_restarts(evidence, cell))
+    return Values(cell.name, [math.log(loss) for loss in losses.values()], cell.lost)
 
 
 def _restarts(evidence: Evidence, cell: CellResults) -> dict[int, float]:

@@ -222,6 +222,12 @@ class Evidence:
     """The evidence of all data sets, if this is that of one of several."""
 
     @cached_property
+    def families(self) -> dict[Any, Any]:
+        """Comparisons that are known already, by what is compared: see
+        :func:`raygan.report.family.family`."""
+        return {}
+
+    @cached_property
     def parts(self) -> dict[str, Evidence]:
         """By label, the evidence of each data set. With one, it is this evidence itself."""
         labels = list(dict.fromkeys(cell.dataset for cell in self.cells)) or [""]

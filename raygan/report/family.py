@@ -14,7 +14,6 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -378,20 +377,17 @@ def _contrast(a: Values, b: Values) -> Contrast | None:
 
 def of_losses(evidence: Evidence) -> Family:
     """The comparisons of the loss, on which the verdict rests."""
-    return family(evidence, partial(_losses, evidence.whole or evidence))
+    return family(evidence, _losses)
 
 
 def of_worsening(evidence: Evidence) -> Family:
     """The comparisons of g = ln(last / best loss), both losses of the final test."""
-    whole = evidence.whole or evidence
-    return family(evidence, lambda c: Values(c.name, list(worsening(whole, c).values()), c.lost))
+    return family(evidence, _worsening)
 
 
 def of_speed(evidence: Evidence) -> Family:
     """The comparisons of the mean log loss over the iterations (running test)."""
-    return family(
-        evidence, lambda cell: Values(cell.name, list(log_areas(cell).values()), cell.lost)
-    )
+    return family(evidence, _speed)
 
 
 def worsening(evidence: Evidence, cell: CellResults) -> dict[int, float]:
@@ -426,16 +422,29 @@ def _losses(evidence: Evidence, cell: CellResults) -> Values:
     )
 
 
-def family(evidence: Evidence, values: Callable[[CellResults], Values]) -> Family:
-    """The comparisons of the ``values`` of all cells of the sweep.
+def _worsening(evidence: Evidence, cell: CellResults) -> Values:
+    return Values(cell.name, list(worsening(evidence, cell).values()), cell.lost)
+
+
+def _speed(_: Evidence, cell: CellResults) -> Values:
+    return Values(cell.name, list(log_areas(cell).values()), cell.lost)
+
+
+def family(evidence: Evidence, values: Callable[[Evidence, CellResults], Values]) -> Family:
+    """The comparisons of all cells of the sweep by their ``values``.
 
     If ``evidence`` is that of one data set, only what concerns its cells; but it is corrected for
     the comparisons of all data sets.
     """
-    cells = (evidence.whole or evidence).cells
-    found = compare(
-        {cell.name: cell.values for cell in cells}, [values(cell) for cell in cells], evidence.alpha
-    )
-    unit = cells[0].unit if cells else "run"
-    found = replace(found, comparisons=[replace(c, unit=unit) for c in found.comparisons])
+    whole = evidence.whole or evidence
+    if values not in whole.families:
+        whole.families[values] = _compared(whole, values)
+    found: Family = whole.families[values]
     return found.among({cell.name for cell in evidence.cells}) if evidence.whole else found
+
+
+def _compared(evidence: Evidence, values: Callable[[Evidence, CellResults], Values]) -> Family:
+    cells = {cell.name: cell.values for cell in evidence.cells}
+    found = compare(cells, [values(evidence, cell) for cell in evidence.cells], evidence.alpha)
+    unit = evidence.cells[0].unit if evidence.cells else "run"
+    return replace(found, comparisons=[replace(c, unit=unit) for c in found.comparisons])
