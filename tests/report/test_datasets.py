@@ -16,6 +16,7 @@ from scipy import stats
 from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER
 from raygan.report import (
     course_figures,
+    courses,
     declared,
     figures,
     forest_figure,
@@ -23,9 +24,10 @@ from raygan.report import (
     picture_rows,
     sheets,
 )
-from raygan.report.audit import audit
+from raygan.report.audit import audit, by_restarts
 from raygan.report.claim import Claim
 from raygan.report.compare import contrast, pooled
+from raygan.report.comparison_sheets import compared_row
 from raygan.report.courses import crossings
 from raygan.report.drawing import SIZE, draw
 from raygan.report.evidence import DataSet
@@ -370,7 +372,7 @@ def test_each_data_set_has_a_target_that_its_cells_reach():
         [1.05 * loss for loss in highest]
     )
     for one in found.cells:
-        assert all(iterations_to_target(found, one).values())
+        assert list(iterations_to_target(found, one).values()) == [30] * 5
 
 
 def test_what_has_learned_nothing_is_told_by_the_mean_image_of_its_data_set():
@@ -441,9 +443,12 @@ def test_the_audit_is_of_the_order_within_each_data_set():
         "digits: With restarts from random codes, the cells are in another order"
     )
     assert "faces" not in text
+    reversed_cells = two_sets(*cells[::-1], finals=finals(turned, *cells))
+    order = ["faces_wn", "faces_bn", "digits_bn", "digits_wn"]
+    assert [one.name for one in by_restarts(reversed_cells)] == order
 
 
-def test_curves_cross_within_a_data_set_and_are_certain_for_all_together():
+def test_curves_cross_within_a_data_set_and_are_certain_for_all_together(monkeypatch):
     cells = []
     for label, scale in (("digits", 1.0), ("faces", 10.0)):
         for norm, curve in (("bn", [0.05, 0.02, 0.02]), ("wn", [0.03, 0.03, 0.03])):
@@ -458,7 +463,11 @@ def test_curves_cross_within_a_data_set_and_are_certain_for_all_together():
     both = crossings(found)
     assert [(c.cell, c.other) for c in both] == [("digits_bn", "digits_wn"),
                                                 ("faces_bn", "faces_wn")]  # fmt: skip
-    assert [c for part in found.parts.values() for c in crossings(part)] == both
+    together = []
+    monkeypatch.setattr(courses, "_crossing", lambda *given: together.append(given[-1]))
+    for part in found.parts.values():
+        crossings(part)
+    assert together == [2, 2]
 
 
 # tables
@@ -484,6 +493,8 @@ def test_rows_carry_their_data_set_and_stand_in_its_order():
     assert [(row["dataset"], row["cell"]) for row in by_key["comparisons"].rows] == [
         (None, "wn"), ("faces", "faces_wn"), ("digits", "digits_wn")
     ]  # fmt: skip
+    pooled_row, of_digits, _ = (compared_row(one) for one in of_losses(found).comparisons[::-1])
+    assert (pooled_row["dataset"], of_digits["dataset"]) == (None, "digits")
     assert {row["mean_image"] for row in by_key["cells"].rows[:2]} == {0.5}
     assert {row["mean_image"] for row in by_key["cells"].rows[2:]} == {0.05}
     assert by_key["cells"].rows[0]["target"] > 5 * by_key["cells"].rows[2]["target"]
