@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from raygan.gan.nets.layers import WeightNormConvTranspose2d
+from raygan.gan.nets.layers import WeightNormConvTranspose2d, WeightNormLinear
 
 
 def as_in_2017(network: nn.Module) -> None:
@@ -16,6 +16,9 @@ def as_in_2017(network: nn.Module) -> None:
     - Transposed convolutions, weights and biases: U(−b, b) with b = 1/√(C_in · k_h · k_w). Today
       the number of output channels takes the place of C_in.
     - Batch norm: the scale γ is U(0, 1). Today it is 1.
+
+    And as the authors drew it: the bias of an affine weight-normalised first layer of G is
+    U(−b, b), with the bound b of its weights. By default it is 0.
 
     All other layers of raygan's networks begin as they did (``torch/nn/modules/conv.py``,
     ``batchnorm.py`` and ``linear.py`` of PyTorch 0.2.0, August 2017). Random numbers come from
@@ -29,5 +32,10 @@ def as_in_2017(network: nn.Module) -> None:
                 module.weight.uniform_(-bound, bound)
                 if isinstance(module, nn.ConvTranspose2d) and module.bias is not None:
                     module.bias.uniform_(-bound, bound)
+            elif isinstance(module, WeightNormLinear):
+                if (
+                    module.bias is not None and len(module.weight) > 1
+                ):  # D's last layer has one unit
+                    module.bias.uniform_(-module.bound, module.bound)
             elif isinstance(module, nn.BatchNorm2d) and module.affine:
                 module.weight.uniform_()

@@ -106,8 +106,9 @@ class WeightNormLinear(_WeightNormalized):
         epsilon: float = EPSILON,
     ):
         super().__init__()
-        bound = gain / math.sqrt(inputs)
-        self._setup(torch.empty(outputs, inputs).uniform_(-bound, bound), outputs, affine, epsilon)
+        self.bound = gain / math.sqrt(inputs)
+        weight = torch.empty(outputs, inputs).uniform_(-self.bound, self.bound)
+        self._setup(weight, outputs, affine, epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.effective_weight(), self.bias)

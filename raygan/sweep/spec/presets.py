@@ -2,7 +2,7 @@
 
 The authors of arXiv 1704.03971 have published two code bases. They differ, so there are two:
 
-- ``authors-dcgan``: github.com/stormraiser/GAN-weight-norm, ``pytorch/`` at commit 12551c4, which
+- ``authors-dcgan``: github.com/stormraiser/GAN-weight-norm, ``pytorch/`` at commit 08372cf, which
   the authors ported from the Torch code of the paper;
 - ``authors-resnet``: github.com/stormraiser/gan-weightnorm-resnet at commit 18695b1, the later
   network, which is of ``wn`` alone.
@@ -34,7 +34,6 @@ _BOTH: dict[str, Scalar] = {
     "evaluate_every": 1000,
     "reconstruction_steps": 50,
     "initialisation": "pytorch-2017",
-    "norm_epsilon": 1e-6,
 }
 PRESETS: dict[str, dict[str, Scalar]] = {
     "authors-dcgan": {
@@ -42,6 +41,7 @@ PRESETS: dict[str, dict[str, Scalar]] = {
         "architecture": "dcgan",
         "lr": 1e-4,
         "epsilon": 1e-6,
+        "norm_epsilon": 1e-6,
         "update": "alternating",
     },
     "authors-resnet": {

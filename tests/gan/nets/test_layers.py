@@ -126,7 +126,9 @@ def test_a_smaller_initial_gain_changes_no_output():
 @pytest.mark.parametrize("share", [1, 4])
 def test_normalisation_has_the_gradient_of_its_values(dims, share):
     weight = torch.randn(3, 4, 2, 2, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: kernels.normalized(w, dims, share, epsilon=0.1), weight)
+    assert torch.autograd.gradcheck(
+        lambda w: kernels.normalized(w, dims, share, epsilon=0.1), weight
+    )
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (3, 1), (6, 3), (3, 2)])
