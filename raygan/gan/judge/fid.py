@@ -104,6 +104,7 @@ def fid(
                 batch_size=BATCH,
                 cuda=device.type == "cuda",
                 cache=False,
+                save_cpu_ram=True,  # no other processes: they would read what is in memory
                 verbose=False,
             )
         except RuntimeError as error:
@@ -146,6 +147,11 @@ def _clean(weights: Path, folder: Path) -> tuple[Path, str]:
         raise ConfigError(
             f"--fid-weights (={str(weights)!r}) is not a file of tensors; refused ({error})"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ConfigError(
+            f"--fid-weights (={str(weights)!r}) must hold tensors by name, those of "
+            f"torch-fidelity's InceptionV3; it holds a {type(state).__name__}"
+        )
     copy = folder / "weights.pth"
     torch.save(state, copy)
     return copy, hashlib.sha256(data).hexdigest()

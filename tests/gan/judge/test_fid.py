@@ -55,6 +55,7 @@ def test_package_gets_as_many_samples_as_training_images_in_8_bits(fresh, images
     assert torch.equal(package["input2"][7][:1], real[7])
     assert package["kid_subset_size"] == 40
     assert not package["cache"]
+    assert package["save_cpu_ram"]  # or torch-fidelity starts four processes that read the images
     assert generator.training
 
 
@@ -83,6 +84,14 @@ def test_weights_of_another_network_are_refused(fresh, images, tmp_path, package
     torch.save({"layer": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match="are not those of torch-fidelity's InceptionV3"):
         fid(fresh().generator, 6, images, tmp_path / "other.pth", seed=3)
+
+
+@pytest.mark.parametrize("held", [torch.zeros(2), {1: torch.zeros(2)}])
+def test_weights_without_names_are_refused(fresh, images, tmp_path, package, held):
+    torch.save(held, tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match="must hold tensors by name, those of torch-fid"):
+        fid(fresh().generator, 6, images, tmp_path / "other.pth", seed=3)
+    assert not package
 
 
 class Malicious:
