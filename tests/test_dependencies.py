@@ -80,5 +80,5 @@ def test_each_pin_is_within_its_bounds():
     wanted = {**NEEDED, **declared(EXTRAS["dev"])}
     assert not wanted.keys() - pinned.keys()
     for name, requirement in {**USED, **wanted}.items():
-        if name in pinned:  # the extra `fid` is not
+        if name in pinned:
             assert pinned[name] in requirement.specifier, name
