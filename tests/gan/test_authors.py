@@ -177,12 +177,12 @@ def played(preset: str, root: Root | None = None, **changes: object) -> float:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("norm", ["vanilla", "bn", "wn", "wn-affine"])
 def test_an_iteration_of_the_dcgan_is_that_of_their_code(norm):
-    assert played("authors-dcgan", norm=norm) < (1e-7 if norm == "bn" else 1e-12)
+    assert played("authors-dcgan", norm=norm) < (1e-10 if norm == "bn" else 1e-12)
 
 
 @pytest.mark.usefixtures("float64")
 def test_an_iteration_of_the_resnet_is_that_of_their_code_but_for_epsilon():
-    assert played("authors-resnet", ours) < 1e-12
+    assert played("authors-resnet", ours) < 1e-9
     assert played("authors-resnet") < 1e-5
 
 

@@ -33,9 +33,8 @@ def as_in_2017(network: nn.Module) -> None:
                 if isinstance(module, nn.ConvTranspose2d) and module.bias is not None:
                     module.bias.uniform_(-bound, bound)
             elif isinstance(module, WeightNormLinear):
-                if (
-                    module.bias is not None and len(module.weight) > 1
-                ):  # D's last layer has one unit
+                # not of D's last layer, which has one unit
+                if module.bias is not None and len(module.weight) > 1:
                     module.bias.uniform_(-module.bound, module.bound)
             elif isinstance(module, nn.BatchNorm2d) and module.affine:
                 module.weight.uniform_()
