@@ -1,0 +1,374 @@
+"""Whether the reconstruction loss monitors training: its relation to a second measure.
+
+The second measure is a distance between samples and images (lower is better) that the evaluations
+measured beside the loss. All correlations are rank correlations (Spearman 1904).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from raygan.records import LOSS, STEP, TrialRecord
+from raygan.report import stability
+from raygan.report.compare import LEAST, LEVEL, Interval, geometric_mean
+from raygan.report.evidence import CellResults, Evidence
+from raygan.report.finals import number, positive
+
+DISTANCES = {
+    "feature_energy_distance": "feature energy distance",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+}
+"""By name, the second measures, the first one that was measured being used."""
+LEAST_WITHIN, LEAST_GIVEN = 5, 12
+"""Least evaluations of a run for a correlation within it, and for one given the iteration."""
+MOST_DEGREE = 6
+"""Highest degree of the polynomial of the root of the iteration that is removed."""
+DRAWS = 500
+"""Draws of the cluster bootstrap."""
+_MOST_RHO = 0.999
+"""A stronger correlation counts as this one, since Fisher's z of 1 is infinite."""
+
+_Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Course:
+    """The evaluations of one run at which both the loss and the second measure are known."""
+
+    cell: str
+    dataset: str
+    trial: str
+    steps: Sequence[int]
+    losses: Sequence[float]
+    distances: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A mean correlation over runs, with its interval over them (Fisher's z, Student's t)."""
+
+    n: int
+    rho: float
+    interval: Interval | None
+    """None below three runs."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """ln Q(lowest loss) − ln Q(last): what choosing an evaluation by the loss does to the second
+    measure Q; below 0, the choice is better than the last evaluation."""
+
+    n: int
+    percent: float
+    interval: Interval | None
+    """None below three runs."""
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """How often the loss rises again in runs in which the second measure does, and in others."""
+
+    worse: int
+    """Runs in which the second measure got worse again after its best."""
+    told: int
+    """Those of them in which the loss did, too."""
+    steady: int
+    """The other runs."""
+    false: int
+    """Those of them in which the loss got worse again."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """A correlation between runs or cells of one data set, at their end."""
+
+    kind: str
+    """``runs``: over all runs; ``within``: of runs within their cells; ``cells``: between means of
+    cells."""
+    n: int
+    """Runs or cells."""
+    rho: float
+    interval: Interval | None
+    """By a cluster bootstrap over cells and the runs in them; None below three cells."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of the cells of a data set by two measures, the best first."""
+
+    by_loss: tuple[str, ...]
+    by_other: tuple[str, ...]
+    tau: float
+    """Kendall's τ: 1 if both orders are the same, −1 if one is the reverse of the other."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both orders are the same."""
+        return self.by_loss == self.by_other
+
+
+def distance(evidence: Evidence) -> str | None:
+    """The name of the second measure; None if no run of the verdict has one."""
+    runs = [record for cell in evidence.cells for record in cell.runs.values()]
+    known = {name for record in runs for point in record.history for name in point}
+    return next((name for name in DISTANCES if f"val/{name}" in known), None)
+
+
+def courses(evidence: Evidence, name: str) -> list[Course]:
+    """The courses of the ended runs, whatever their outcome, with at least
+    :data:`LEAST_WITHIN` evaluations."""
+    found = [_course(cell, record, name) for cell in evidence.cells for record in cell.ended]
+    return [course for course in found if len(course.steps) >= LEAST_WITHIN]
+
+
+def _course(cell: CellResults, record: TrialRecord, name: str) -> Course:
+    points = [
+        (int(point[STEP]), loss, value)
+        for point in record.history
+        if (loss := positive(point, LOSS)) is not None
+        and (value := number(point, f"val/{name}")) is not None
+    ]
+    steps, losses, values = zip(*points, strict=True) if points else ((), (), ())
+    return Course(cell.name, cell.dataset, record.id, steps, losses, values)
+
+
+def spearman(first: Sequence[float] | _Array, second: Sequence[float] | _Array) -> float | None:
+    """Spearman's ρ; None if either is constant or there are fewer than two values."""
+    if len(first) < 2:
+        return None
+    return _pearson(stats.rankdata(first), stats.rankdata(second))
+
+
+def given_iteration(course: Course) -> float | None:
+    """The rank correlation of loss and measure that is left once the iteration is known.
+
+    The logarithms of both are regressed on a polynomial of the root of the iteration, since curves
+    bend most at their start, and Spearman's ρ of the residuals is taken. The degree is a third of
+    the number of evaluations, at most :data:`MOST_DEGREE`: a straight line would leave the common
+    curve of the two, which is no news of the run. 0 if nothing is left of either. None below
+    :data:`LEAST_GIVEN` evaluations. A measure that is not above 0 everywhere is used as it is.
+    """
+    n = len(course.steps)
+    if n < LEAST_GIVEN:
+        return None
+    at = np.sqrt(np.asarray(course.steps, dtype=float))
+    at = 2 * (at - at[0]) / np.ptp(at) - 1
+    basis = np.polynomial.legendre.legvander(at, min(MOST_DEGREE, n // 3))
+    parts = []
+    for values in (course.losses, course.distances):
+        logs = np.log(values) if min(values) > 0 else np.asarray(values)
+        fit, *_ = np.linalg.lstsq(basis, logs, rcond=None)
+        rest = logs - basis @ fit
+        parts.append(rest if np.abs(rest).max() > 1e-9 * np.ptp(logs) else np.zeros(n))
+    return spearman(*parts) or 0.0
+
+
+def over_runs(rhos: Sequence[float | None]) -> Correlation | None:
+    """The mean of the known correlations of runs by Fisher's z; None if there are none."""
+    known = [max(-_MOST_RHO, min(_MOST_RHO, rho)) for rho in rhos if rho is not None]
+    if not known:
+        return None
+    mean, interval = _mean([math.atanh(rho) for rho in known])
+    if interval is not None:
+        interval = Interval(math.tanh(interval.low), math.tanh(interval.high))
+    return Correlation(len(known), math.tanh(mean), interval)
+
+
+def _mean(values: Sequence[float]) -> tuple[float, Interval | None]:
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n < LEAST:
+        return mean, None
+    reach = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(n))
+    return mean, Interval(mean - reach, mean + reach)
+
+
+def use(found: Sequence[Course]) -> Use | None:
+    """The mean over the runs whose measure is above 0; None without any."""
+    gains = []
+    for course in found:
+        chosen, last = course.distances[int(np.argmin(course.losses))], course.distances[-1]
+        if chosen > 0 and last > 0:
+            gains.append(math.log(chosen / last))
+    if not gains:
+        return None
+    mean, interval = _mean(gains)
+    if interval is not None:
+        interval = Interval(*(100 * math.expm1(end) for end in (interval.low, interval.high)))
+    return Use(len(gains), 100 * math.expm1(mean), interval)
+
+
+def alarms(found: Sequence[Course]) -> Alarms | None:
+    """The alarms of the runs with enough evaluations; None without any.
+
+    A curve gets worse again if it ends above its best, both smoothed, by more than 95% of flat
+    curves with its noise do (:func:`raygan.report.stability.flat_worsening`).
+    """
+    pairs = [
+        (_worsens(course.steps, course.distances), _worsens(course.steps, course.losses))
+        for course in found
+        if len(course.steps) >= stability.ENOUGH and min(course.distances) > 0
+    ]
+    if not pairs:
+        return None
+    worse = [told for is_worse, told in pairs if is_worse]
+    steady = [told for is_worse, told in pairs if not is_worse]
+    return Alarms(len(worse), sum(worse), len(steady), sum(steady))
+
+
+def _worsens(steps: Sequence[int], values: Sequence[float]) -> bool:
+    curve = list(zip(steps, values, strict=True))
+    rise, flat = stability.worsening(curve), stability.flat_worsening(curve)
+    return rise is not None and flat is not None and rise > flat.high
+
+
+Ends = dict[str, list[tuple[float, float]]]
+"""By cell of one data set, ln(loss) and the second measure of each run at its end."""
+
+
+def ends(evidence: Evidence, name: str, dataset: str) -> Ends:
+    """The loss of the verdict and the second measure of the runs that ended ok.
+
+    The measure is that of the best generator at the end, if it is known for all of these runs;
+    else that of the last evaluation.
+    """
+    cells = [c for c in evidence.cells if c.dataset == dataset]
+    runs = [(cell, seed, loss) for cell in cells for seed, loss in evidence.losses(cell).items()]
+    tested = [_tested(evidence, cell.runs[seed], name) for cell, seed, _ in runs]
+    if None in tested:
+        tested = [_last(cell.runs[seed], name) for cell, seed, _ in runs]
+    found: Ends = {}
+    for (cell, _, loss), value in zip(runs, tested, strict=True):
+        if value is not None:
+            found.setdefault(cell.name, []).append((math.log(loss), value))
+    return found
+
+
+def _tested(evidence: Evidence, record: TrialRecord, name: str) -> float | None:
+    return number(evidence.qualities.get(record.id, {}).get("best", {}), name)
+
+
+def _last(record: TrialRecord, name: str) -> float | None:
+    return number(record.history[-1], f"val/{name}") if record.history else None
+
+
+def between(found: Ends) -> list[Between]:
+    """The three correlations of the ends of the runs of one data set, those that are known."""
+    cells = [np.asarray(runs, dtype=float) for runs in found.values()]
+    sizes = {
+        "runs": sum(map(len, cells)),
+        "within": sum(len(runs) for runs in cells if len(runs) > 1),
+        "cells": len(cells),
+    }
+    seen = _three(cells)
+    if len(cells) < LEAST:
+        drawn = np.empty((0, 3))
+    else:
+        generator = np.random.default_rng(0)
+        drawn = np.array([_three(_redrawn(cells, generator)) for _ in range(DRAWS)])
+    return [
+        Between(kind, sizes[kind], float(seen[i]), _quantiles(drawn[:, i]))
+        for i, kind in enumerate(sizes)
+        if not math.isnan(seen[i]) and sizes[kind] >= LEAST
+    ]
+
+
+def _redrawn(cells: Sequence[_Array], generator: np.random.Generator) -> list[_Array]:
+    """Cells drawn with replacement, and in each its runs."""
+    chosen = generator.integers(len(cells), size=len(cells))
+    return [cells[i][generator.integers(len(cells[i]), size=len(cells[i]))] for i in chosen]
+
+
+def _three(cells: Sequence[_Array]) -> tuple[float, float, float]:
+    """The correlations over all runs, within cells, and between means of cells; NaN if unknown."""
+    runs: _Array = np.concatenate(cells) if cells else np.empty((0, 2))
+    several = [rows - rows.mean(axis=0) for rows in cells if len(rows) > 1]
+    within: _Array = np.concatenate(several) if several else np.empty((0, 2))
+    means: _Array = np.array([rows.mean(axis=0) for rows in cells]) if cells else runs
+    rhos = (spearman(rows[:, 0], rows[:, 1]) for rows in (runs, within, means))
+    first, second, third = (math.nan if rho is None else rho for rho in rhos)
+    return first, second, third
+
+
+def _quantiles(drawn: _Array) -> Interval | None:
+    """The interval of what was drawn; None if most draws have no correlation."""
+    known = drawn[~np.isnan(drawn)]
+    if len(known) < max(1, len(drawn)) / 2:
+        return None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def _pearson(first: _Array, second: _Array) -> float | None:
+    a, b = first - first.mean(), second - second.mean()
+    size = math.sqrt(float(a @ a) * float(b @ b))
+    return max(-1.0, min(1.0, float(a @ b) / size)) if size > 1e-9 else None
+
+
+def order(found: Ends) -> Order | None:
+    """The order of the cells by their mean loss and by the mean of the second measure."""
+    means = {cell: np.asarray(runs, dtype=float).mean(axis=0) for cell, runs in found.items()}
+    return ordered({cell: (float(m[0]), float(m[1])) for cell, m in means.items()})
+
+
+def ordered(means: dict[str, tuple[float, float]]) -> Order | None:
+    """The order of cells by two measures, the lower the better; None below two cells."""
+    if len(means) < 2:
+        return None
+    agree = [
+        math.copysign(1, (a[0] - b[0]) * (a[1] - b[1])) if a[0] != b[0] and a[1] != b[1] else 0
+        for a, b in combinations(means.values(), 2)
+    ]
+    by_loss = tuple(sorted(means, key=lambda cell: means[cell][0]))
+    by_other = tuple(sorted(means, key=lambda cell: means[cell][1]))
+    return Order(by_loss, by_other, sum(agree) / len(agree))
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Where the codes found in the final test lie, of one cell (mean over its runs)."""
+
+    cell: str
+    dataset: str
+    loss: float | None
+    """Geometric mean of the loss with free codes, of the images of ``ball_loss``."""
+    ball_loss: float | None
+    """The same with codes kept within the prior's ball. None if it is not known of all runs."""
+    code_norm: float | None
+    """Mean of |z| / √d."""
+    outside: float | None
+    """Share of the images whose code lies outside of the ball."""
+
+
+def balls(evidence: Evidence) -> list[Ball]:
+    """What is known of the codes, by cell; empty if nothing is."""
+    found = []
+    for cell in evidence.cells:
+        runs = [record for record in cell.runs.values() if record.outcome == "ok"]
+        tests = [evidence.finals.get(record.id, {}).get("best", {}) for record in runs]
+        # the ball's loss may be of fewer images than the final test's: then that of these is known
+        free = [positive(t, "ball_free_loss") or positive(t, "loss") for t in tests]
+        within = [positive(test, "ball_loss") for test in tests]
+        norms = [n for test in tests if (n := positive(test, "code_norm")) is not None]
+        shares = [n for test in tests if (n := number(test, "outside")) is not None]
+        if any(within) or norms or shares:
+            means = (_geometric(free), _geometric(within), _plain(norms), _plain(shares))
+            found.append(Ball(cell.name, cell.dataset, *means))
+    return found
+
+
+def _geometric(values: Sequence[float | None]) -> float | None:
+    """The mean, if all values are known."""
+    known = [value for value in values if value is not None]
+    mean = geometric_mean(known) if len(known) == len(values) else None
+    return None if mean is None else mean.value
+
+
+def _plain(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

@@ -1,0 +1,201 @@
+"""The statistics of loss and second measure, by hand, by scipy, and on runs of known truth."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from raygan.records import LOSS
+from raygan.report import monitoring
+from raygan.report.monitoring import Course
+from tests.report.builders import evidence
+from tests.report.measured import DISTANCE, measured, measured_cell
+
+
+def course(losses, distances, steps=None) -> Course:
+    at = range(10, 10 * len(losses) + 1, 10) if steps is None else steps
+    return Course("bn", "", "bn-1", list(at), losses, distances)
+
+
+def driven(generator, evaluations: int, shared: float, curve) -> Course:
+    """A run whose loss and distance follow ``curve`` of the iteration, with noise of their own and
+    a noise that both share."""
+    at = np.arange(1, evaluations + 1) / evaluations
+    both = shared * generator.normal(size=evaluations)
+    losses, distances = (
+        curve(at) * np.exp(both + 0.05 * generator.normal(size=evaluations)) for _ in range(2)
+    )
+    return course(list(losses), list(distances))
+
+
+def falling(at):
+    return 0.4 + np.exp(-6 * at)
+
+
+def rising_again(at):
+    return 0.4 + np.exp(-at / 0.07) + 0.5 * at
+
+
+def test_spearman_is_scipys_with_ties_and_none_of_a_constant():
+    first, second = [3, 1, 2, 2, 5], [2.0, 1.0, 4.0, 4.0, 3.0]
+    assert monitoring.spearman(first, second) == pytest.approx(stats.spearmanr(first, second)[0])
+    assert monitoring.spearman([1, 1, 1], [1, 2, 3]) is None
+    assert monitoring.spearman([1], [1]) is None
+
+
+def test_correlations_of_runs_are_averaged_by_fishers_z():
+    rhos = [0.2, 0.5, 0.8]
+    found = monitoring.over_runs([*rhos, None])
+    z = np.arctanh(rhos)
+    low, high = np.tanh(stats.t.interval(0.95, 2, z.mean(), stats.sem(z)))
+    assert (found.n, found.rho) == (3, pytest.approx(math.tanh(z.mean())))
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+    assert monitoring.over_runs([0.2, 0.5]).interval is None
+    assert monitoring.over_runs([None]) is None
+    assert monitoring.over_runs([1.0, 1.0, 1.0]).rho < 1  # z would be infinite
+
+
+def test_given_the_iteration_is_the_rank_correlation_of_residuals():
+    losses, distances = np.random.default_rng(0).uniform(1, 2, size=(2, 20))
+    at = np.sqrt(np.arange(1, 21))
+    rest = [
+        np.log(values) - np.polyval(np.polyfit(at, np.log(values), 6), at)
+        for values in (losses, distances)
+    ]
+    assert monitoring.given_iteration(course(list(losses), list(distances))) == pytest.approx(
+        stats.spearmanr(*rest)[0]
+    )
+
+
+def test_nothing_is_left_of_a_loss_that_the_iteration_determines():
+    falls = [math.exp(-math.sqrt(step)) for step in range(1, 21)]
+    noisy = list(np.random.default_rng(0).normal(size=20))  # not above 0
+    assert monitoring.given_iteration(course(falls, noisy)) == 0
+    assert monitoring.given_iteration(course([1.0] * 20, noisy)) == 0
+    assert monitoring.given_iteration(course(falls[:11], noisy[:11])) is None  # too few
+
+
+@pytest.mark.parametrize("curve", [falling, rising_again])
+@pytest.mark.parametrize("evaluations", [20, 60])
+def test_runs_driven_by_the_iteration_alone_leave_no_correlation(curve, evaluations):
+    generator = np.random.default_rng(1)
+    runs = [driven(generator, evaluations, 0.0, curve) for _ in range(60)]
+    within = monitoring.over_runs([monitoring.spearman(c.losses, c.distances) for c in runs])
+    given = monitoring.over_runs([monitoring.given_iteration(c) for c in runs])
+    assert within.interval.low > 0.3
+    assert given.interval.low < 0 < given.interval.high
+    assert abs(given.rho) < 0.1
+
+
+def test_noise_that_both_share_is_seen_given_the_iteration():
+    generator = np.random.default_rng(2)
+    runs = [driven(generator, 20, 0.1, falling) for _ in range(8)]
+    given = monitoring.over_runs([monitoring.given_iteration(c) for c in runs])
+    assert given.interval.low > 0.3
+
+
+def test_use_is_the_measure_at_the_lowest_loss_against_the_last():
+    runs = [course([3, 1, 2, 4, 5], [9, last / 2, 1, 1, last]) for last in (1.0, 2.0, 4.0)]
+    runs.append(course([3, 1, 2, 4, 5], [9, -1, 1, 1, 1]))  # no logarithm of its measure
+    found = monitoring.use(runs)
+    assert (found.n, found.percent) == (3, pytest.approx(-50))
+    assert (found.interval.low, found.interval.high) == pytest.approx((-50, -50))
+    assert monitoring.use(runs[:2]).interval is None
+    assert monitoring.use([]) is None
+
+
+def test_alarms_count_runs_in_which_the_loss_rises_with_the_measure():
+    wave = 1 + 0.02 * np.array([(-1) ** i for i in range(20)])
+    falls, rises = np.linspace(2, 1, 20) * wave, np.abs(np.linspace(-1, 1, 20)) * wave + 1
+    runs = [course(list(loss), list(distance)) for loss, distance in (
+        (rises, rises), (falls, rises), (falls, falls), (falls, falls), (rises, falls))]  # fmt: skip
+    found = monitoring.alarms(runs)
+    assert (found.worse, found.told, found.steady, found.false) == (2, 1, 3, 1)
+    assert monitoring.alarms([course([1] * 14, [1] * 14)]) is None
+
+
+def test_correlations_between_runs_within_cells_and_between_cells():
+    generator = np.random.default_rng(0)
+    ends = {
+        cell: [(mean + x, -mean + x) for x in generator.normal(size=4) / 10]
+        for cell, mean in (("a", 1.0), ("b", 2.0), ("c", 3.0))
+    }
+    found = {one.kind: one for one in monitoring.between(ends)}
+    every = np.concatenate([np.array(runs) for runs in ends.values()])
+    assert found["runs"].rho == pytest.approx(stats.spearmanr(*every.T)[0])
+    assert (found["within"].rho, found["cells"].rho) == (pytest.approx(1), pytest.approx(-1))
+    assert [one.n for one in found.values()] == [12, 12, 3]
+    assert found["runs"].interval.low <= found["runs"].rho <= found["runs"].interval.high
+    assert monitoring.between(ends) == list(found.values())  # a fixed seed
+
+
+def test_two_cells_have_no_interval_and_no_correlation_of_means():
+    ends = {"a": [(1.0, 2.0), (2.0, 3.0)], "b": [(3.0, 5.0), (4.0, 4.0)]}
+    found = monitoring.between(ends)
+    assert [one.kind for one in found] == ["runs", "within"]
+    assert {one.interval for one in found} == {None}
+    assert monitoring.between({}) == []
+
+
+def test_order_of_cells_is_compared_by_kendalls_tau():
+    means = {"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (3.0, 3.0), "d": (4.0, 4.0)}
+    found = monitoring.ordered(means)
+    assert found.by_loss == ("a", "b", "c", "d")
+    assert found.by_other == ("b", "a", "c", "d")
+    assert found.tau == pytest.approx(stats.kendalltau(*zip(*means.values(), strict=True))[0])
+    assert not found.same
+    assert monitoring.ordered({"a": (1.0, 1.0)}) is None
+
+
+def test_the_first_known_measure_is_used_and_older_sweeps_have_none():
+    cells = measured_cell({"norm": "bn"}, [0.01, 0.011])
+    assert monitoring.distance(evidence(cells)) == "feature_energy_distance"
+    for record in cells.replicates:
+        for point in record.history:
+            point["val/sliced_wasserstein"] = point.pop(DISTANCE)
+    found = evidence(cells)
+    assert monitoring.distance(found) == "sliced_wasserstein"
+    assert len(monitoring.courses(found, "sliced_wasserstein")) == 2
+    for record in cells.replicates:
+        for point in record.history:
+            del point["val/sliced_wasserstein"]
+    assert monitoring.distance(evidence(cells)) is None
+
+
+def test_evaluations_without_both_are_left_out():
+    cells = measured_cell({"norm": "bn"}, [0.01])
+    history = cells.replicates[0].history
+    history[0][LOSS] = math.nan
+    del history[1][DISTANCE]
+    (found,) = monitoring.courses(evidence(cells), "feature_energy_distance")
+    assert found.steps[0] == 30
+    assert len(found.steps) == 18
+
+
+def test_ends_take_the_final_quality_of_all_runs_or_of_none():
+    cells = [measured_cell({"norm": norm}, [0.01, 0.012]) for norm in ("bn", "wn")]
+    found = measured(*cells)
+    name = "feature_energy_distance"
+    first = cells[0].replicates[0]
+    assert monitoring.ends(found, name, "")["bn"][0] == (
+        pytest.approx(math.log(0.9 * 0.01)), pytest.approx(20 * first.curve[-1][1]))  # fmt: skip
+    del found.qualities[cells[1].replicates[0].id]
+    assert monitoring.ends(found, name, "")["bn"][0][1] == first.history[-1][DISTANCE]
+
+
+def test_codes_are_averaged_over_the_runs_of_a_cell():
+    cells = measured_cell({"norm": "bn"}, [0.01, 0.0121, "diverged"])
+    found = measured(cells)
+    (ball,) = monitoring.balls(found)
+    assert ball.loss == pytest.approx(0.9 * 0.011)
+    assert ball.ball_loss == pytest.approx(1.05 * 0.9 * 0.011)
+    assert (ball.code_norm, ball.outside) == (pytest.approx(1.1), pytest.approx(0.4))
+    # of fewer images than the loss of the final test
+    for record in cells.replicates[:2]:
+        found.finals[record.id]["best"]["ball_free_loss"] = 0.01
+    assert monitoring.balls(found)[0].loss == pytest.approx(0.01)
+    # known of one run only, so not comparable with the loss of both
+    found.finals[cells.replicates[0].id]["best"]["ball_loss"] = None
+    assert monitoring.balls(found)[0].ball_loss is None
+    assert monitoring.balls(evidence(cells)) == []
