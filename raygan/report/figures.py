@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, FigureBase
 
-from raygan.report import cell_figures, course_figures, forest_figure, rates
+from raygan.report import cell_figures, course_figures, forest_figure, question_figures, rates
 from raygan.report.compare import LEAST
 from raygan.report.drawing import BOLD, COLORS, SIZE, Drawing, draw, label
 from raygan.report.evidence import CellResults, Evidence
@@ -35,6 +35,7 @@ def drawings(evidence: Evidence) -> list[Drawing]:
          "with 95% CI; left of 0 the first is better. Filled: can be claimed; diamond: mean over "
          "all strata. Right: the first's chance of the better run.",
          forest_figure.forest, forest_figure.size(evidence)),
+        *question_figures.parts(evidence),
         ("curves", "Loss of the running test over the iterations", "Lower is better. Thick: "
          "geometric mean; band: 95% CI at all evaluations together; thin: runs, × where one ends "
          f"without a result; ◆ crossing, ◇ uncertain one.{tail}", _by_set(course_figures.curves),

@@ -20,6 +20,7 @@ from raygan.report.evidence import DataSet, Evidence
 from raygan.report.family import of_losses
 from raygan.report.figures import drawings
 from raygan.report.picture_rows import Picture, Strip
+from raygan.report.questions import Question, not_asked, questions
 from raygan.report.sections import Section, sections
 from raygan.report.sheets import sheets
 from raygan.report.tabular import Sheet, csv_bytes, parquet_bytes
@@ -41,6 +42,7 @@ class Report:
 
     evidence: Evidence
     verdict: str
+    questions: list[Question]
     sections: list[Section]
     sheets: list[Sheet]
     drawings: list[Drawing]
@@ -71,6 +73,7 @@ class Report:
         return cls(
             evidence,
             verdict(evidence),
+            questions(evidence),
             sections(evidence),
             sheets(evidence),
             drawings(evidence),
@@ -120,6 +123,9 @@ class Report:
             "sections": self.sections,
             "sheets": self.sheets,
             "drawings": {drawing.key: drawing for drawing in self.drawings},
+            "questions": [question for question in self.questions if question.answer],
+            "not_asked": not_asked(self.questions),
+            "of_questions": {key for question in self.questions for key in question.sheets},
             "samples": self.samples,
             "reconstructions": self.reconstructions,
             "extremes": self.extremes,

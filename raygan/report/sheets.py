@@ -15,6 +15,7 @@ from raygan.report.comparison_sheets import cells, claims, compared, plans
 from raygan.report.evidence import DATASET, Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.own_metrics import COLLAPSE, own_metrics
+from raygan.report.question_sheets import question_sheets
 from raygan.report.recipe_sheet import recipes
 from raygan.report.section_sheets import budget, crossings, failures, other_comparisons
 from raygan.report.tables import REASON, WHOLE_REASONS
@@ -53,6 +54,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         outcomes(evidence),
         ended_early(evidence),
         compute(evidence),
+        *question_sheets(evidence),
     ]
     return [by_set(evidence, sheet) for sheet in made]
 

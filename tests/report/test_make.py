@@ -20,6 +20,7 @@ from raygan.report.evidence import CellResults
 from raygan.report.finals import read_finals
 from raygan.report.ladder import Agreement
 from raygan.report.make import Report
+from raygan.report.questions import not_asked
 from raygan.storage import Storage
 from tests.report.builders import STEPS, cell, evidence, finals, searched_cell, trial
 from tests.report.chromium import PROGRAM, Chromium
@@ -83,7 +84,7 @@ def report(storage) -> Report:
     return made
 
 
-FIGURES = ["cells", "comparisons", "curves", "budget", "worsening", "rates"]
+FIGURES = ["cells", "comparisons", "rq1", "rq2", "curves", "budget", "worsening", "rates"]
 """In the order of the page."""
 SHOWN = 4
 """Pictures of samples per cell: iterations 10, 20, 40 and 60 of 60."""
@@ -123,9 +124,24 @@ def test_both_documents_have_the_same_words(report):
     plain = report.markdown().replace("\\", "")
     page = report.html().replace("&#39;", "'")
     parts = report.lead, report.verdict.removeprefix(report.lead).strip()
-    for words in (*parts, *(section.answer for section in report.sections)):
+    asked = [question.answer for question in report.questions if question.answer]
+    assert len(asked) == 2
+    for words in (*parts, not_asked(report.questions), *asked,
+                  *(section.answer for section in report.sections)):  # fmt: skip
         assert words in plain
         assert words in page
+
+
+def test_the_papers_questions_come_after_the_verdict_and_before_the_sections(report):
+    for text in (report.html().replace("&#39;", "'"), report.markdown()):
+        order = [
+            text.index(word) for word in (
+                report.lead[:20], "The paper's four questions", "RQ1: Does batch",
+                "Speed, quality, stability", "Speed: Which",
+            )
+        ]  # fmt: skip
+        assert order == sorted(order)
+        assert text.count("RQ1: BN against no normalisation") >= 1
 
 
 def test_figures_of_an_earlier_version_are_removed(tmp_path):
@@ -154,8 +170,10 @@ def test_each_figure_says_in_one_line_above_it_how_to_read_it(report):
 
 def test_each_table_and_strip_says_in_one_line_under_its_title_how_to_read_it(report):
     page, plain = report.html().replace("&#39;", "'"), report.markdown().replace("\\", "")
-    found = dict(re.findall(r'<h2>([^<]+)</h2>\n?<p class="dim">([^<]+)</p>', page))
-    sections = re.findall(r"<h2>([^<]+)</h2>(.*?)(?=<h2>|$)", page, flags=re.DOTALL)
+    heading = r"<h[24]>([^<]+)</h[24]>"
+    folded = r"(?:<details><summary>\d+ rows</summary>)?"
+    found = dict(re.findall(rf'{heading}\n?{folded}\n?<p class="dim">([^<]+)</p>', page))
+    sections = re.findall(rf"{heading}(.*?)(?=<h[24]>|$)", page, flags=re.DOTALL)
     titles = [title for title, text in sections if "<table" in text or "strip" in text]
     assert len(titles) == len([sheet for sheet in report.sheets if sheet.rows]) + 3  # strips
     for title in titles:
