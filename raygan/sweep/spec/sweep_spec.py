@@ -452,5 +452,6 @@ def smoke(spec: SweepSpec) -> SweepSpec:
     if spec.replicate.seeds:
         data["replicate"] = {"seeds": 1}
     if spec.final.steps:
-        data["final"] = {"steps": 10, "images": 16, "restarts": 1, "audited": 4}
+        small_test = {"steps": 10, "images": 16, "restarts": 1, "audited": 4}
+        data["final"] = {**small_test, "protocol": spec.final.protocol}
     return validate(yaml_loader.Document("--smoke-test", data), known=True)

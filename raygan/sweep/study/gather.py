@@ -102,7 +102,7 @@ def _sets(spec: SweepSpec, prepared: Prepared | None) -> dict[str, DataSet]:
     """The sweep's data sets, by label; "" if there is one."""
     several = len(spec.labels) > 1
     return {
-        label if several else "": _described(given, prepared and prepared.get(label))
+        label if several else "": _described(given, prepared.get(label) if prepared else None)
         for label, given in zip(spec.labels, spec.listed or [spec.dataset], strict=True)
     }
 
