@@ -137,17 +137,13 @@ def network(device: torch.device) -> EfficientNetLite0:
 @arithmetic("fp32")
 @torch.no_grad()
 def features(images: Tensor, batch: int = BATCH) -> Tensor:
-    """[N, C, H, W] in [0, 1], grey or of three channels → features [N, 1280], in float32.
-
-    Images are rounded to 8 bits, as the real ones are, and resized to 96×96 (bilinear, antialias).
-    """
+    """[N, C, H, W] in [0, 1], grey or of three channels → features [N, 1280], in float32."""
     net = network(images.device)
     made = [net(prepared(part)) for part in images.split(batch) if len(part)]
     return torch.cat(made) if made else images.new_zeros(0, FEATURES)
 
 
 def prepared(images: Tensor) -> Tensor:
-    """Images rounded to 8 bits, of three channels and 96×96 pixels; what is no number stays so."""
-    images = images.float().clamp(0, 1).mul(255).round_().div_(255)
+    """Images of three channels and 96×96 pixels, resized bilinearly with antialiasing."""
     images = images.expand(-1, 3, -1, -1)
     return F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)

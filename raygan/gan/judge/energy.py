@@ -5,8 +5,6 @@ x: features of G's samples, y: features of real images. All three are computed i
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,23 +13,14 @@ RECALL_NEIGHBOURS, COVERAGE_NEIGHBOURS = 3, 5
 
 
 def compare(samples: Tensor, real: Tensor) -> dict[str, float]:
-    """The measures of this module, of [n, d] and [m, d]; all NaN if a feature is not finite or if
-    one of the sets has fewer than two images."""
-    names = ("feature_energy_distance", "recall", "coverage")
-    finite = bool(samples.isfinite().all()) and bool(real.isfinite().all())
-    if not finite or min(len(samples), len(real)) < 2:
-        return dict.fromkeys(names, math.nan)
-    across, within, real_within = (
-        distances(samples, real),
-        distances(samples, samples),
-        distances(real, real),
-    )
-    values = (
-        energy_distance(across, within, real_within),
-        recall(across, within),
-        coverage(across, real_within),
-    )
-    return dict(zip(names, values, strict=True))
+    """The measures of this module, of finite features [n, d] and [m, d], at least two of each."""
+    across, within = distances(samples, real), distances(samples, samples)
+    real_within = distances(real, real)
+    return {
+        "feature_energy_distance": energy_distance(across, within, real_within),
+        "recall": recall(across, within),
+        "coverage": coverage(across, real_within),
+    }
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ Importing this module does not import PyTorch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,15 +65,20 @@ def measure(
 ) -> dict[str, float]:
     """The values of ``kind``, by name, the same on all workers.
 
-    samples: float [n, C, H, W] in [0, 1], the same on all workers; each worker computes its share.
-    real: uint8 [m, C, H, W], or what :func:`reference` made of it. Values are NaN if a sample is
-    not finite. Raises :class:`~raygan.errors.ConfigError` as :func:`reference`.
+    samples: float [n, C, H, W] in [0, 1], the same on all workers; they are rounded to 8 bits, and
+    each worker computes its share. real: uint8 [m, C, H, W], or what :func:`reference` made of it.
+    Values are NaN if a sample is not finite, or if one of the sets has fewer than two images.
+    Raises :class:`~raygan.errors.ConfigError` as :func:`reference`.
     """
     from raygan.gan.judge.energy import compare
     from raygan.gan.judge.wasserstein import sliced_wasserstein
 
     if not isinstance(real, Reference):
         real = reference(kind, real, samples.device, workers)
+    few = min(len(samples), len(real.table)) < 2
+    if few or not bool(samples.isfinite().all()):
+        return dict.fromkeys(MEASURES[kind], math.nan)
+    samples = samples.float().clamp(0, 1).mul(255).round_().div_(255)
     if kind == "features":
         return compare(_features(samples, workers), real.table)
     return {"sliced_wasserstein": sliced_wasserstein(samples, real.table, workers)}

@@ -32,20 +32,16 @@ SEED = 0
 @torch.no_grad()
 def sliced_wasserstein(samples: Tensor, real: Tensor, workers: Workers | None = None) -> float:
     """The distance between as many of the first images of both, [n, C, H, W] in [0, 1], at least 7
-    pixels wide and high; each worker projects on its share of the directions.
-
-    NaN if a sample is not finite or if there are no images.
-    """
+    pixels wide and high; each worker projects on its share of the directions."""
     workers = workers or Workers()
     count = min(len(samples), len(real))
-    if not count or not bool(samples.isfinite().all()):
-        return math.nan
     rng = torch.Generator().manual_seed(SEED)
     share = workers.share(DIRECTIONS)
     total = torch.zeros(1, dtype=torch.float64, device=samples.device)
     levels = list(zip(pyramid(samples[:count]), pyramid(real[:count]), strict=True))
     for made, true in levels:
-        made, true = (patches(images, rng) for images in (made, true))
+        places = patch_places(made, rng)
+        made, true = (patches(images, places) for images in (made, true))
         mean, deviation = true.mean((0, 2), keepdim=True), true.std((0, 2), keepdim=True)
         directions = torch.randn(math.prod(made.shape[1:]), DIRECTIONS, generator=rng)
         directions = (directions / directions.norm(dim=0)).to(samples.device)[:, share]
@@ -70,15 +66,19 @@ def pyramid(images: Tensor) -> list[Tensor]:
     return [*levels, images]
 
 
-def patches(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Patches at random places, [n · PATCHES, C, 49]."""
-    n, channels, height, width = images.shape
+def patch_places(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Random places of patches in each image: indices of their pixels, [n, 1, PATCHES · 49]."""
+    height, width = images.shape[2:]
     top, left = (
-        torch.randint(0, side - PATCH + 1, (n, PATCHES, 1, 1), generator=rng)
+        torch.randint(0, side - PATCH + 1, (len(images), PATCHES, 1, 1), generator=rng)
         for side in (height, width)
     )
-    rows = top + torch.arange(PATCH)[:, None]
-    columns = left + torch.arange(PATCH)
-    places = (rows * width + columns).view(n, 1, -1).expand(n, channels, -1).to(images.device)
-    taken = images.flatten(2).gather(2, places)
+    rows, columns = top + torch.arange(PATCH)[:, None], left + torch.arange(PATCH)
+    return (rows * width + columns).view(len(images), 1, -1).to(images.device)
+
+
+def patches(images: Tensor, places: Tensor) -> Tensor:
+    """The patches at ``places``, [n · PATCHES, C, 49]."""
+    n, channels = images.shape[:2]
+    taken = images.flatten(2).gather(2, places.expand(n, channels, -1))
     return taken.view(n, channels, PATCHES, -1).transpose(1, 2).reshape(n * PATCHES, channels, -1)
