@@ -5,8 +5,8 @@
     python tests/bench/quality.py noise
 
 - `cost`: seconds of one evaluation of both kinds, and its ratio to `--every` iterations; a few
-  iterations are timed in each round, and scaled. The real images' features, which a process computes
-  once, are not counted.
+  iterations are timed in each round, and scaled; operations are counted. The real images' features,
+  which a process computes once, are left out.
 - `disturbances`: the measures of disturbed real images against other real images.
 - `noise`: the feature energy distance between two sets of real images, over random splits.
 
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -79,6 +80,16 @@ def cost(options: argparse.Namespace, device: torch.device) -> None:
         shares = [a / (b * options.every) for a, b in pairs]
         print(f"{kind}, n = {options.n}: {shown(times[kind])} s, "
               f"{shown(shares, 100)}% of {options.every} iterations")  # fmt: skip
+    computed = operations(contenders["features"]), operations(iterations) / options.iterations
+    print(f"features compute {computed[0] / 1e9:.0f} GFLOP, an iteration {computed[1] / 1e9:.0f}: "
+          f"{computed[0] / computed[1] / options.every:.2%}")  # fmt: skip
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Floating-point operations of convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def disturbed(options: argparse.Namespace, device: torch.device) -> None:

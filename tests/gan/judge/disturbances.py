@@ -90,6 +90,7 @@ def sets(labelled: Labelled, n: int) -> tuple[Tensor, dict[str, list[tuple[str, 
         "repeated images": [(f"{k} different", repeated(clean, k)) for k in (n // 8, n // 32)],
         "dropped classes": [(f"{10 - k} of 10", only(k)) for k in (5, 2)],
         "shuffled patches": [
-            (f"{side // k} px", shuffled(clean, side // k)) for k in (2, 4, side // 2)
+            (f"{patch} px", shuffled(clean, patch))
+            for patch in sorted({side // 2, side // 4, 2}, reverse=True)
         ],
     }
