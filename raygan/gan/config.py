@@ -19,6 +19,7 @@ Latent = Literal["normal", "uniform"]
 Decay = Literal["none", "linear", "cosine"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Initialisation = Literal["pytorch", "pytorch-2017"]
+Quality = Literal["none", "features", "wasserstein"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,10 @@ class TrainConfig:
     """Iterations between evaluations (running reconstruction test, pictures)."""
     reconstruction_steps: int = 50
     """RMSProp steps of the running reconstruction test."""
+    quality: Quality = "none"
+    """Measures of the quality of G's samples: ``features``: feature energy distance, recall and
+    coverage, which need ``raygan[quality]``; ``wasserstein``: sliced Wasserstein distance of the
+    pixels; ``none``: none."""
     ema: float = 0.0
     """Decay of an exponential moving average of G's weights and running statistics. If it is above
     0, the average is the generator that is evaluated and kept."""
@@ -258,10 +263,11 @@ def fields() -> tuple[str, ...]:
 
 
 def varied_fields() -> tuple[str, ...]:
-    """The fields and parameters in which trials may differ: not those of metrics, since every
-    metric is measured in each trial."""
+    """The fields and parameters in which trials may differ: not those of metrics, nor the measures
+    of quality, since these are the same in each trial."""
     tables = recipe_tables().values()
-    return tuple(dict.fromkeys((*CORE, *(name for t in tables for name in t.parameters()))))
+    core = (name for name in CORE if name != "quality")
+    return tuple(dict.fromkeys((*core, *(name for t in tables for name in t.parameters()))))
 
 
 def check_names() -> None:

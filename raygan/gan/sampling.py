@@ -17,7 +17,7 @@ from raygan.gan.config import Latent
 
 # one stream of seeds per use; see `derive_seed` for what a CPU makes of them
 INIT, ORDER, NOISE_D, NOISE_G, SAMPLES, FLIPS, MIX, RESTARTS, FID, METRICS = range(10)
-AUGMENT_REAL, AUGMENT_FAKE, AUGMENT_G = range(10, 13)
+AUGMENT_REAL, AUGMENT_FAKE, AUGMENT_G, QUALITY = range(10, 14)
 
 Places = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]

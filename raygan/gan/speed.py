@@ -50,7 +50,7 @@ def measure(
     config = replace(config, lr_decay="none")  # it may take more iterations than those of a decay
     state = TrainState.create(config, images.shape, device)
     # a minimal reconstruction test, so that almost all of the time is training
-    quick = replace(config, reconstruction_steps=1)
+    quick = replace(config, reconstruction_steps=1, quality="none")
     few = replace(images, running=images.running[:1])
     _train(quick, few, state, WARM_UP, gpu_share)
     started = time.perf_counter()

@@ -23,6 +23,7 @@ from raygan.gan.config import TrainConfig
 from raygan.gan.draws import Draws
 from raygan.gan.judge.metrics import measure
 from raygan.gan.judge.reconstruction import Reconstruction, reconstruct
+from raygan.gan.judge.sample_quality import RunningQuality
 from raygan.gan.keeping import Keeper
 from raygan.gan.nets.layers import frozen
 from raygan.gan.picture_grid import side_by_side
@@ -50,8 +51,10 @@ class Evaluation:
     """``train/…``: means since the last evaluation (losses, D's accuracy on real and fake), and
     gradient norms of the last iteration; ``val/reconstruction_loss``: mean squared error per
     pixel in [0, 1]; ``val/variety`` and each metric of the user's own
-    (:mod:`raygan.gan.judge.metrics`) of G's images; ``perf/images_per_second``: real
-    images of all workers per second of training; ``perf/images_seen``."""
+    (:mod:`raygan.gan.judge.metrics`) of G's images, and the measures of their quality
+    (:mod:`raygan.gan.judge.sample_quality`) that the configuration asks for;
+    ``perf/images_per_second``: real images of all workers per second of training;
+    ``perf/images_seen``."""
     finite: bool
     """Whether every metric is finite. If not, and ``step`` is at most :data:`EARLY`, the run is an
     early failure."""
@@ -188,6 +191,7 @@ class _Run:
 
         self._totals = totals
         self._draws = Draws(config, images, workers, device)
+        self._quality = RunningQuality(config.quality, images, workers)
         # communication between workers is not recorded
         recorded = device.type == "cuda" and workers.count == 1
         self._stream = torch.cuda.Stream(device) if recorded else None
@@ -276,7 +280,9 @@ class _Run:
         metrics = dict(zip(STATISTICS, means, strict=True))
         metrics["perf/images_per_second"] = seen / (seconds - self._since)
         with on_stream(self._stream), arithmetic("fp32"):
-            evaluation = _evaluate(config, self._images, self._state, self._game, metrics)
+            evaluation = _evaluate(
+                config, self._images, self._state, self._game, metrics, self._quality
+            )
         self.wait()  # so that the caller may use the state on any stream
         if evaluation.finite:
             self._keep_if_due()
@@ -296,7 +302,12 @@ def _finite(totals: Tensor, workers: Workers) -> bool:
 
 
 def _evaluate(
-    config: TrainConfig, images: ImageSet, state: TrainState, game: Game, metrics: Metrics
+    config: TrainConfig,
+    images: ImageSet,
+    state: TrainState,
+    game: Game,
+    metrics: Metrics,
+    quality: RunningQuality,
 ) -> Evaluation:
     workers = game.workers
     held_out = images.take(images.running)
@@ -311,12 +322,14 @@ def _evaluate(
     samples = _sample(state.judged, config, REFERENCE)
     seed = sampling.derive_seed(config.seed, sampling.METRICS, state.step)
     measured, notes = measure(config.parameters, samples, images, seed)
+    judged, more_notes = quality(samples)
     metrics |= {
         "train/gradient_norm_d": float(game.discriminator.gradient_norm()),
         "train/gradient_norm_g": float(game.generator.gradient_norm()),
         "perf/images_seen": float(state.step * config.d_steps * config.batch_size),
         "val/reconstruction_loss": loss,
         **measured,
+        **judged,
     }
     finite = all(math.isfinite(value) for value in metrics.values())
     best = finite and loss < state.best_loss
@@ -332,7 +345,7 @@ def _evaluate(
         samples=as_bytes(samples[:SAMPLES]),
         reconstructions=_pairs(held_out, reconstruction, workers),
         reconstruction_losses=reconstruction.losses,
-        notes=tuple(notes),
+        notes=(*notes, *more_notes),
     )
 
 

@@ -45,7 +45,7 @@ GAMES: dict[str, dict[str, Any]] = {
 SOME_GAMES = ["bn alternating", "wn simultaneous", "wgan-gp"]
 CURVES: dict[str, dict[str, Any]] = {
     "bn": {"norm": "bn", "ema": 0.5},
-    "wn": {"norm": "wn", "latent": "uniform", "lr_decay": "linear"},
+    "wn": {"norm": "wn", "latent": "uniform", "lr_decay": "linear", "quality": "wasserstein"},
     "wgan-gp": {"norm": "wn", "loss": "wgan-gp", "d_steps": 2, "augment": "diffaugment"},
     "augment": {"norm": "bn", "update": "simultaneous", "augment": "diffaugment"},
     "sn": {"norm": "sn", "loss": "hinge", "d_steps": 2, "ema": 0.5},
@@ -94,7 +94,7 @@ def play(fields: dict[str, Any]) -> dict[str, Any]:
 def pictures() -> ImageSet:
     rng = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (60, *SHAPE[1:], SHAPE[0]), dtype=torch.uint8, generator=rng)
-    held_out = torch.arange(40, 60).split([13, 7])
+    held_out = torch.arange(36, 60).split([13, 11])
     return ImageSet.of(pixels.split([31, 29]), *held_out, "digest", 0.0)
 
 

@@ -87,7 +87,7 @@ OTHER = {
     "norm": "vanilla", "features": 5, "features_d": 5, "levels": 1, "code_size": 7, "latent": "uniform", "loss": "least-squares", "initialisation": "pytorch-2017",
     "update": "simultaneous", "optimizer": "adam", "lr": 2e-3, "lr_d": 3e-3, "lr_decay": "linear",
     "smoothing": 0.8, "epsilon": 1e-5, "weight_decay": 0.1, "warmup": 2, "warmup_factor": 0.5, "batch_size": 4,
-    "flip": True, "d_steps": 2, "r1": 1.0, "augment": "diffaugment", "ema": 0.9, "precision": "tf32", "compile": True, "evaluate_every": 3, "reconstruction_steps": 4, "seed": 12,
+    "flip": True, "d_steps": 2, "r1": 1.0, "augment": "diffaugment", "ema": 0.9, "precision": "tf32", "compile": True, "evaluate_every": 3, "quality": "wasserstein", "reconstruction_steps": 4, "seed": 12,
 }  # fmt: skip
 
 

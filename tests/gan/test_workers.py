@@ -73,6 +73,16 @@ def test_training_has_the_same_curve_up_to_rounding(alone, together, name):
 
 
 @PROCESSES
+def test_all_workers_have_the_same_quality_of_samples(together):
+    one, other = (
+        [metrics["val/sliced_wasserstein"] for metrics in result["curves"]["wn"]]
+        for result in together[2]
+    )
+    assert one == other
+    assert len(set(one)) == 2
+
+
+@PROCESSES
 def test_workers_agree_on_when_to_keep_and_resume_with_the_same_numbers(together):
     """Their clocks differ; the sums since the last evaluation are of each of them."""
     one, other = (result["resumed"] for result in together[2])

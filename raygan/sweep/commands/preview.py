@@ -66,6 +66,7 @@ def show_plan(
     spread = None if sd is None else parse_sd(sd)
     sweep, away = _folder(spec)
     spec = _as_run(spec, sweep)
+    checks.check_quality(spec)
     why_not = None
     if calibrate:
         if sweep is None:
@@ -277,7 +278,7 @@ def _as_run(spec: SweepSpec, sweep: Storage | None) -> SweepSpec:
     if before is None:
         checks.check_fair(spec)
         return spec
-    return stored_sweep.with_rule_of(spec, before)
+    return stored_sweep.with_defaults_of(spec, before)
 
 
 def _known(sweep: Storage) -> list[TrialRecord]:

@@ -86,7 +86,7 @@ def _run(session: Session) -> int:
             with recipe.blamed():
                 checks.check_fair(spec)
         else:
-            spec = stored_sweep.with_rule_of(spec, before)
+            spec = stored_sweep.with_defaults_of(spec, before)
             grown = stored_sweep.check_unchanged(spec, before, sweep)
         session = replace(session, spec=spec)
         ledger = Ledger(sweep)
@@ -107,6 +107,7 @@ def _run(session: Session) -> int:
         if before is not None and before.claims != spec.claims:
             _write_down(study, known, run_tags(known.digest))
         return show_again(session, study, tracker, known)
+    checks.check_quality(spec)
     if tracker is None:
         later = command_of("sync", sweep)
         session.warn(

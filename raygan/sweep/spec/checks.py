@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.gan.judge import quality
+from raygan.gan.judge.metrics import METRICS
 from raygan.gan.nets.architectures import check_size
 from raygan.shown import shown
 from raygan.sweep.spec import claims, scales
@@ -132,6 +134,24 @@ def check_fair(spec: SweepSpec) -> None:
     for label in spec.labels:
         longest = max(_values(spec, "iterations", label))
         rule_of(stop).check_grace(grace(stop, longest), longest)
+
+
+def check_quality(spec: SweepSpec) -> None:
+    """This machine can measure the quality of samples that the sweep asks for.
+
+    Raises :class:`~raygan.errors.ConfigError` if not, or if a metric of the user's own has the name
+    of one of the measures.
+    """
+    kind = spec.quality()
+    if kind == "none":
+        return
+    quality.check(kind)
+    for name in quality.MEASURES[kind]:
+        if name in METRICS.names:
+            raise ConfigError(
+                f"your own metric `{name}` has the name of a measure of sample quality; rename it, "
+                "or set `train.quality: none`"
+            )
 
 
 def extremes(spec: SweepSpec, label: str) -> list[TrainConfig]:

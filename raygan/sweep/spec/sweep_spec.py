@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic import (
@@ -23,9 +23,10 @@ from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
 from raygan.folder import BESIDE_SWEEPS
-from raygan.gan.config import CORE, TrainConfig, check_names, recipe_tables
+from raygan.gan.config import CORE, Quality, TrainConfig, check_names, recipe_tables
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.gan.judge.metrics import METRICS
+from raygan.gan.judge.sample_quality import best_available
 from raygan.recipe import parameters
 from raygan.shown import shown
 from raygan.sweep.spec import checks, dry_pass, presets, yaml_loader
@@ -171,7 +172,12 @@ class SweepSpec(Section):
         own = self.own_train(changes.pop(DATASET, None))
         given = self.train.model_dump(exclude={"checkpoint_every"})
         values = {name: value for name, value in given.items() if name in CORE or value is not None}
-        return TrainConfig.of(**{**values, **own, **changes})
+        return TrainConfig.of(**{**values, "quality": self.quality(), **own, **changes})
+
+    def quality(self) -> Quality:
+        """The measures of sample quality; where the YAML names none, what this machine has."""
+        given: Quality | Literal["auto"] = self.train.quality
+        return best_available() if given == "auto" else given
 
     def final_config(self) -> FinalConfig:
         """The final test of the replicates."""
@@ -198,6 +204,7 @@ class SweepSpec(Section):
         resolved = self.model_dump(mode="json", exclude_none=True)
         for name in self.axes().keys() | self.space().keys():
             resolved["train"].pop(name, None)  # it stands where it varies
+        resolved["train"]["quality"] = self.quality()
         resolved["train"] = self._with_parameters(resolved["train"])
         if self.recipes:
             resolved["recipes"] = [Path(path).name for path in self.recipes]

@@ -30,7 +30,13 @@ from pydantic import (
 from raygan.data.dataset import DatasetConfig
 from raygan.data.sources.table import SOURCES
 from raygan.errors import ConfigError
-from raygan.gan.config import TrainConfig, parameter_tables, recipe_tables, varied_fields
+from raygan.gan.config import (
+    Quality,
+    TrainConfig,
+    parameter_tables,
+    recipe_tables,
+    varied_fields,
+)
 from raygan.gan.interval import CHECKPOINT_EVERY, in_seconds, interval
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
@@ -130,6 +136,13 @@ else:
             "is written after the last iteration, and one when the sweep is stopped. A trial whose "
             "worker was killed repeats the training since its last checkpoint. The numbers do not "
             "depend on this key, and it may be changed when a sweep is resumed",
+        )
+
+        quality: Literal["auto", *get_args(Quality)] = Field(
+            "auto",
+            description=attribute_docs(TrainConfig)["quality"].rstrip(".") + "; ``auto``: "
+            "``features`` if the machine that starts the sweep has ``raygan[quality]``, else "
+            "``wasserstein``. All trials have the same measures",
         )
 
         @pydantic.field_validator("checkpoint_every")

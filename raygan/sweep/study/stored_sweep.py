@@ -216,14 +216,19 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
     )
 
 
-def with_rule_of(spec: SweepSpec, before: SweepSpec) -> SweepSpec:
-    """``spec`` with the stop rule that the sweep was started with (``before``), if it names none.
+def with_defaults_of(spec: SweepSpec, before: SweepSpec) -> SweepSpec:
+    """``spec`` with the stop rule and the measures of sample quality that the sweep was started
+    with (``before``), where it names none.
 
-    Earlier versions stopped no trial by default. Their sweeps are resumed without a stop rule.
+    Earlier versions stopped no trial by default, and measured no quality: their sweeps are resumed
+    so. Other sweeps have what the machine that started them could measure.
     """
-    if spec.stop.rule is not None or before.stop.rule != "none":
-        return spec
-    return spec.model_copy(update={"stop": spec.stop.model_copy(update={"rule": "none"})})
+    if spec.stop.rule is None and before.stop.rule == "none":
+        spec = spec.model_copy(update={"stop": spec.stop.model_copy(update={"rule": "none"})})
+    if spec.train.quality == "auto":
+        train = spec.train.model_copy(update={"quality": before.train.quality})
+        spec = spec.model_copy(update={"train": train})
+    return spec
 
 
 def beside(spec: SweepSpec, storage: Storage) -> SweepSpec:
@@ -266,7 +271,10 @@ def _has_begun(sweep: Storage) -> bool:
 def _parse_spec(text: bytes) -> SweepSpec:
     if not text.endswith(_END.encode()):
         raise ValueError("its end is missing")
-    return validate(yaml_loader.parse(text, SPEC_FILE, most=_MOST_YAML), known=True)
+    document = yaml_loader.parse(text, SPEC_FILE, most=_MOST_YAML)
+    if isinstance(document.data, dict) and isinstance(document.data.get("train"), dict):
+        document.data["train"].setdefault("quality", "none")  # of an earlier version
+    return validate(document, known=True)
 
 
 def _advice(sweep: Storage) -> str:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig, fields
+from raygan.gan.judge.metric import Metric
+from raygan.gan.judge.metrics import METRICS
 from raygan.storage import Storage
 from raygan.sweep.commands.sweep import main
 from raygan.sweep.spec import checks
@@ -27,15 +29,56 @@ def read(text: str) -> spec.SweepSpec:
 
 
 def test_defaults_are_those_of_the_training_configuration():
-    assert read("name: a").train_config() == TrainConfig()
+    assert read("{name: a, train: {quality: none}}").train_config() == TrainConfig()
 
 
 def test_every_training_field_may_stand_in_all_three_places():
-    for name in fields():
+    for name in set(fields()) - {"quality"}:
         for section in ("train", "grid"):
             assert name in type(spec.spec_class().model_fields[section].default).model_fields
         searched = type(spec.spec_class().model_fields["search"].default).model_fields
         assert name in searched  # `seed` is the search's own there
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_quality_is_what_this_machine_can_measure_unless_the_yaml_names_it(monkeypatch, installed):
+    monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: installed)
+    found = "features" if installed else "wasserstein"
+    for text in ("name: a", "{name: a, train: {quality: auto}}"):
+        assert read(text).train_config().quality == found
+        assert read(text).resolved()["train"]["quality"] == found
+    for named in ("none", "features", "wasserstein"):
+        given = read(f"{{name: a, train: {{quality: {named}}}}}")
+        assert given.train_config().quality == given.resolved()["train"]["quality"] == named
+
+
+def test_quality_is_the_same_in_all_trials():
+    for section in ("grid", "search"):
+        with pytest.raises(ConfigError, match=rf"unknown key `{section}\.quality`"):
+            read(f"{{name: a, {section}: {{quality: [none, wasserstein]}}}}")
+
+
+def test_quality_of_features_without_the_extra_is_refused_before_a_sweep_starts(monkeypatch):
+    monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"raygan\[quality\]"):
+        checks.check_quality(read("{name: a, train: {quality: features}}"))
+    checks.check_quality(read("{name: a, train: {quality: none}}"))
+    checks.check_quality(read("name: a"))
+
+
+def test_own_metric_with_the_name_of_a_measure_is_refused(monkeypatch):
+    class Recall(Metric):
+        """Of mine."""
+
+        name = "sliced_wasserstein"
+
+    METRICS.add(Recall)
+    try:
+        with pytest.raises(ConfigError, match="your own metric `sliced_wasserstein` has the name"):
+            checks.check_quality(read("{name: a, train: {quality: wasserstein}}"))
+        checks.check_quality(read("{name: a, train: {quality: none}}"))
+    finally:
+        METRICS.remove("sliced_wasserstein")
 
 
 @pytest.mark.parametrize(

@@ -186,11 +186,37 @@ def test_how_often_checkpoints_are_kept_may_change(sweep):
 def test_sweep_that_an_earlier_version_began_without_a_stopping_rule_is_resumed_so(sweep):
     now = read(SWEEP.replace("stop: {rule: asha, grace: 100}\n", ""))
     before = read(SWEEP.replace("rule: asha, grace: 100", "rule: none"))
-    resumed = state.with_rule_of(now, before)
+    resumed = state.with_defaults_of(now, before)
     assert state.check_unchanged(resumed, before, sweep) == []
     assert resumed.stopping().rule == "none"
-    assert state.with_rule_of(now, read()).stopping().rule == "median"
-    assert state.with_rule_of(read(), before).stopping().rule == "asha"
+    assert state.with_defaults_of(now, read()).stopping().rule == "median"
+    assert state.with_defaults_of(read(), before).stopping().rule == "asha"
+
+
+def test_sweep_is_resumed_with_the_quality_that_it_was_started_with(sweep, monkeypatch):
+    installed = [True, False]
+    monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: installed[0])
+    state.store(sweep, read(), DATA)
+    before = state.stored_spec(sweep)
+    assert before.train.quality == "features"
+    installed.reverse()
+    resumed = state.with_defaults_of(read(), before)
+    assert resumed.train_config().quality == "features"
+    assert state.check_unchanged(resumed, before, sweep) == []
+    named = read(SWEEP.replace("train: {", "train: {quality: wasserstein, "))
+    with pytest.raises(ConfigError, match="quality: wasserstein"):
+        state.check_unchanged(state.with_defaults_of(named, before), before, sweep)
+
+
+def test_sweep_that_an_earlier_version_stored_has_no_quality(sweep):
+    state.store(sweep, read(), DATA)
+    path = sweep.local / "sweep.yaml"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True)
+                            if "quality" not in line))  # fmt: skip
+    before = state.stored_spec(sweep)
+    resumed = state.with_defaults_of(read(), before)
+    assert resumed.train_config().quality == "none"
+    assert state.check_unchanged(resumed, before, sweep) == []
 
 
 def test_fresh_takes_the_next_name(tmp_path):

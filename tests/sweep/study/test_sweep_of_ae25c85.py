@@ -44,7 +44,7 @@ def resumed(sweep: Storage, text: str = SWEEP) -> tuple[SweepSpec, list[str]]:
     """The spec with which the YAML ``text`` resumes the sweep, and how it extends it."""
     before = stored_sweep.stored_spec(sweep)
     assert before is not None
-    spec = stored_sweep.with_rule_of(validate(parse(text, "old.yaml")), before)
+    spec = stored_sweep.with_defaults_of(validate(parse(text, "old.yaml")), before)
     return spec, stored_sweep.check_unchanged(spec, before, sweep)
 
 
@@ -52,6 +52,7 @@ def test_its_yaml_resumes_it_without_early_stopping(sweep: Storage) -> None:
     spec, grown = resumed(sweep)
     assert grown == []
     assert spec.stopping().rule == "none"
+    assert spec.quality() == spec.train_config().quality == "none"
 
 
 def test_its_interrupted_trials_are_trained_as_they_were_planned_then_replicates(
@@ -81,7 +82,8 @@ def test_its_interrupted_trials_are_trained_as_they_were_planned_then_replicates
 def test_its_stored_yaml_resumes_it(sweep: Storage) -> None:
     before = stored_sweep.stored_spec(sweep)
     assert before is not None
-    spec = load(Path(sweep.uri) / "sweep.yaml")
+    assert before.quality() == "none"
+    spec = stored_sweep.with_defaults_of(load(Path(sweep.uri) / "sweep.yaml"), before)
     assert stored_sweep.check_unchanged(spec, before, sweep) == []
 
 
