@@ -73,13 +73,14 @@ def _yaml() -> str:
         if key not in sections["Train"]["properties"] or key == "seed"
     }
     parts.append(
-        "## `grid`\n\nAny field of [`train`](#train) but `checkpoint_every` and `quality` with a list "
-        "of values. Each combination is a cell: `grid: {norm: [bn, wn], architecture: [dcgan, resnet]}` makes four.\n"
+        "## `grid`\n\nAny field of [`train`](#train) but `checkpoint_every` and `quality` with a "
+        "list of values. Each combination is a cell: `grid: {norm: [bn, wn], architecture: [dcgan, "
+        "resnet]}` makes four.\n"
     )
     parts.append(
         f"{_table('`search`', own)}\nAny field of [`train`](#train) but `seed`, "
-        "`checkpoint_every` and `quality` with a list of values or a range: `lr: {min: 1.0e-5, max: 1.0e-3, scale: log}`. `scale` is `log` or "
-        "`linear` (default).\n"
+        "`checkpoint_every` and `quality` with a list of values or a range: `lr: {min: 1.0e-5, "
+        "max: 1.0e-3, scale: log}`. `scale` is `log` or `linear` (default).\n"
     )
     return "\n".join(parts)
 

@@ -40,6 +40,7 @@ stand in: those of a sweep to the sweep's, those of a trial to the trial's::
             WHICH.parquet          one row per image
             WHICH-hardest.png, WHICH-easiest.png    images beside their reconstructions
             WHICH-fid.json         FID and KID (after raygan evaluate --fid)
+            WHICH-quality.json     quality of samples
             WHICH-progress.json    how far the test is, while it runs
     OUT/                           one run of python -m raygan.gan.train --out OUT
       data/NAME-DIGEST/            as above
@@ -193,6 +194,11 @@ def final_picture(which: str, kind: str) -> str:
 def final_fid(which: str) -> str:
     """FID and KID of a generator."""
     return f"{FINAL}/{which}-fid.json"
+
+
+def final_quality(which: str) -> str:
+    """Quality of a generator's samples."""
+    return f"{FINAL}/{which}-quality.json"
 
 
 def final_progress(which: str) -> str:

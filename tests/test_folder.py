@@ -38,6 +38,7 @@ TRIAL = {
             folder.final_result,
             folder.final_losses,
             folder.final_fid,
+            folder.final_quality,
             folder.final_progress,
         )
     ),
@@ -103,7 +104,7 @@ SPELLED = re.compile(
             r"(^|/)final/.*\.",
             r"checkpoint_(\{\}|\d)",
             r"(^|/)step-\{\}",
-            r"-(hardest|easiest|fid|progress)\.",
+            r"-(hardest|easiest|fid|quality|progress)\.",
             r"\{\}\.arrow",
         ]
     )

@@ -16,6 +16,7 @@ from raygan import records
 from raygan.cli import main
 from raygan.errors import RayganError
 from raygan.gan.config import TrainConfig
+from raygan.gan.judge.quality import MEASURES
 from raygan.records import LOSS, TrialRecord
 from raygan.report import finals, tables
 from raygan.storage import Storage
@@ -40,6 +41,9 @@ TEST = {
 }  # fmt: skip
 FID = {"fid": 30.5, "kid": 0.25, "kid_std": 0.1, "n": 100, "split": "train", "bits": 8,
        "resizer": "bilinear", "weights_sha256": "ab", "torch_fidelity": "0.4", "seed": 0}  # fmt: skip
+QUALITY = {"feature_energy_distance": 0.5, "recall": 0.25, "coverage": 1.0, "kind": "features",
+           "sliced_wasserstein": None, "images": 1000, "real_images": 900, "seed": 2**63 - 1,
+           "weights_sha256": "ab", "step": 10, "checkpoint": "checkpoint_1"}  # fmt: skip
 SUMMARY = {"finished": True, "versions": {"version.torch": "2"}, "spent": {"trial_hours": 1.0},
            "trials": [{"log_area": math.nan}]}  # fmt: skip
 RECORD = "trials/bn-000/record.json"
@@ -62,6 +66,7 @@ def store(storage: Storage) -> Storage:
             for which in ("best", "last"):
                 sweep.write(f"trials/{record.id}/final/{which}.json", json.dumps(TEST).encode())
             sweep.write(f"trials/{record.id}/final/best-fid.json", json.dumps(FID).encode())
+            sweep.write(f"trials/{record.id}/final/best-quality.json", json.dumps(QUALITY).encode())
     rates = {"bn": {"iterations_per_second": 3.0, "evaluation_seconds": 1.0}}
     for name, content in (
         ("result.json", SUMMARY), ("clock.json", {"seconds": 10.0}), ("rates.json", rates),
@@ -85,6 +90,10 @@ def read_fids(sweep: Storage) -> Any:
     return finals.read_fids(sweep, [known])
 
 
+def read_qualities(sweep: Storage) -> Any:
+    return finals.read_qualities(sweep, [TrialRecord("bn-000", "bn", 0, "", {}, {})])
+
+
 def read_speeds(sweep: Storage) -> Any:
     return sweep.read_kept(preview.SPEEDS_FILE, preview._parse_speeds)
 
@@ -106,6 +115,7 @@ READERS: dict[str, Callable[[Storage], Any]] = {
     preview.SPEEDS_FILE: read_speeds,
     "trials/bn-000/final/best.json": read_final,
     "trials/bn-000/final/best-fid.json": read_fids,
+    "trials/bn-000/final/best-quality.json": read_qualities,
 }
 DEEP: Any = 0
 for _ in range(150):
@@ -165,6 +175,31 @@ def test_any_file_is_read_or_refused_in_our_own_words(sweep, name, data):
         sweep.write(name, whole)
         if backup is not None:
             sweep.write(f"{name}.bak", backup)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"recall": 1.5}, {"coverage": -0.1}, {"recall": "0.5"}, {"recall": True}, {"recall": [0.5]},
+        {"sliced_wasserstein": -1.0}, {"feature_energy_distance": 1e300}, {"kind": "fid"},
+        {"checkpoint": "../x"}, {"checkpoint": "a\x1b"}, {"images": -1}, {"images": 1.5},
+        {"seed": 2**63}, {"step": None}, {"weights_sha256": "x" * 5000},
+    ],
+)  # fmt: skip
+def test_quality_of_samples_that_cannot_be_is_none(sweep, changed):
+    name = "trials/bn-000/final/best-quality.json"
+    whole = sweep.read(name)
+    assert read_qualities(sweep)["bn-000"]["best"] == QUALITY
+    sweep.write(name, json.dumps({**QUALITY, **changed}).encode())
+    try:
+        assert read_qualities(sweep) == {}
+        assert finals.read_quality(sweep / "trials" / "bn-000", "best") is None
+    finally:
+        sweep.write(name, whole)
+
+
+def test_names_of_the_measures_of_quality_are_those_of_the_judge():
+    assert tuple(name for names in MEASURES.values() for name in names) == finals.QUALITIES
 
 
 def test_whole_files_are_read(sweep):

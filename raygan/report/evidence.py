@@ -205,7 +205,7 @@ class Evidence:
     fids: FinalResults = field(default_factory=dict)
     """FID and KID, if they were computed."""
     qualities: FinalResults = field(default_factory=dict)
-    """Sample quality of the generators at the end, if it was measured."""
+    """Quality of the samples of each generator, where it was measured."""
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     """By trial, the loss of its best generator on each final image; only if there are so few images
     that their choice adds to the uncertainty."""

@@ -6,7 +6,7 @@ import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, field_validator
 
 from raygan import stored
-from raygan.folder import FINAL, final_fid, final_losses, final_result, trial_folder
+from raygan.folder import (
+    FINAL,
+    final_fid,
+    final_losses,
+    final_quality,
+    final_result,
+    trial_folder,
+)
 from raygan.gan.judge.final_config import PER_IMAGE
 from raygan.records import TrialRecord
 from raygan.storage import Storage
@@ -34,11 +41,16 @@ CODES = {"_code_norm": "code_norm", "_outside": "outside", "_ball": "ball_loss",
 the same images with codes kept within the ball and with free ones. Tests that earlier versions made
 lack them."""
 
+QUALITIES = ("feature_energy_distance", "recall", "coverage", "sliced_wasserstein")
+"""Measures of the quality of samples (:mod:`raygan.gan.judge.quality`)."""
+
 FEW_IMAGES = 1000
 """Final images below which their choice adds to the uncertainty of a difference; with 2,000, it
 adds next to nothing."""
 
 _Loss = Annotated[float, Field(ge=0, le=stored.MOST)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _Text = Annotated[str, StringConstraints(max_length=200)]
 
 
@@ -82,7 +94,7 @@ class _Fid(BaseModel):
     kid: stored.Metric | None = None
     kid_std: stored.Metric | None = None
     n: stored.Count = 0
-    seed: stored.Count = 0
+    seed: _Seed = 0
     split: _Text = ""
     bits: stored.Count = 0
     resizer: _Text = ""
@@ -92,8 +104,27 @@ class _Fid(BaseModel):
     checkpoint: stored.Word = ""
 
 
-Kind = TypeVar("Kind", _Test, _Fid)
-_TEST, _FID = TypeAdapter(_Test), TypeAdapter(_Fid)
+class _Quality(BaseModel):
+    """``<which>-quality.json``: what :func:`raygan.gan.judge.sample_quality.final_quality` returns,
+    and of what."""
+
+    model_config = stored.STRICT
+
+    feature_energy_distance: stored.Metric | None = None
+    recall: _Share | None = None
+    coverage: _Share | None = None
+    sliced_wasserstein: _Loss | None = None
+    kind: Literal["", "features", "wasserstein"] = ""
+    images: stored.Count = 0
+    real_images: stored.Count = 0
+    seed: _Seed = 0
+    weights_sha256: _Text = ""
+    step: stored.Count = 0
+    checkpoint: stored.Word = ""
+
+
+Kind = TypeVar("Kind", _Test, _Fid, _Quality)
+_TEST, _FID, _QUALITY = TypeAdapter(_Test), TypeAdapter(_Fid), TypeAdapter(_Quality)
 
 
 def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
@@ -104,6 +135,18 @@ def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> FinalResult
 def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
     """The FIDs and KIDs that were computed, each with its protocol."""
     return _read_all(storage, records, _FID, final_fid)
+
+
+def read_qualities(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
+    """The qualities of samples that were measured, each with how it was made."""
+    return _read_all(storage, records, _QUALITY, final_quality)
+
+
+def read_quality(trial: Storage, which: str) -> dict[str, Any] | None:
+    """The quality of the samples of a trial's ``which`` generator, if it has been measured; a
+    damaged one is none."""
+    quality = _read(trial, final_quality(which), _QUALITY)
+    return None if quality is None else quality.model_dump(exclude_unset=True)
 
 
 def read_final(trial: Storage, which: str) -> dict[str, Any] | None:
@@ -196,8 +239,11 @@ def protocol(test: Mapping[str, Any]) -> str | None:
     return str((test.get("asked") or {}).get("protocol", PER_IMAGE)) if test else None
 
 
-def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, float | str | None]:
-    """The results of a trial's tests as columns: ``final_best``, ``final_best_restarts``, …"""
+def columns(
+    tests: Mapping[str, Any], fids: Mapping[str, Any], qualities: Mapping[str, Any]
+) -> dict[str, float | str | None]:
+    """The results of a trial's tests as columns: ``final_best``, ``final_best_restarts``,
+    ``final_best_recall``, …"""
     return {
         **{
             f"final_{which}{ending}": positive(tests.get(which, {}), key)
@@ -214,5 +260,10 @@ def columns(tests: Mapping[str, Any], fids: Mapping[str, Any]) -> dict[str, floa
             f"{key}_{which}": number(fids.get(which, {}), key)
             for which in GENERATORS
             for key in ("fid", "kid")
+        },
+        **{
+            f"final_{which}_{name}": number(qualities.get(which, {}), name)
+            for which in GENERATORS
+            for name in QUALITIES
         },
     }

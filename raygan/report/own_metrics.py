@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from raygan.records import TrialRecord
 from raygan.report.compare import arithmetic_mean
 from raygan.report.evidence import CellResults, Evidence
+from raygan.report.finals import QUALITIES
 from raygan.report.tables import last_metrics
 from raygan.report.tabular import Column, Sheet
 
@@ -29,7 +31,7 @@ def own_metrics(evidence: Evidence) -> Sheet:
         for cell in evidence.cells
         for record in cell.runs.values()
         for name in last_metrics(record)
-        if name not in COLLAPSE
+        if name not in COLLAPSE and not _is_quality(name, record)
     }
     rows = [
         row for name in names for cell in evidence.cells if (row := _row(name, cell)) is not None
@@ -52,6 +54,13 @@ def own_metrics(evidence: Evidence) -> Sheet:
         "metrics and cells. A run whose last evaluation has no such value is left out."
     )
     return Sheet("own_metrics", "Your own metrics (exploratory)", columns, rows, reading, note)
+
+
+def _is_quality(name: str, record: TrialRecord) -> bool:
+    """Whether a metric is a measure of sample quality; in a sweep without them, the user may have a
+    metric of this name."""
+    measured = record.config.get("quality", "none") != "none"
+    return measured and name.removeprefix("val/") in QUALITIES
 
 
 def _row(name: str, cell: CellResults) -> dict[str, Any] | None:

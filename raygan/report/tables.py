@@ -94,10 +94,13 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
 def results_table(storage: Storage, records: Iterable[TrialRecord]) -> pa.Table:
     """A row per trial, with the final tests that lie in the sweep's ``storage``."""
     records = list(records)
-    tests, fids = finals.read_finals(storage, records), finals.read_fids(storage, records)
+    read = [
+        kind(storage, records)
+        for kind in (finals.read_finals, finals.read_fids, finals.read_qualities)
+    ]
     return table_of(
         [
-            trial_row(record, finals.columns(tests.get(record.id, {}), fids.get(record.id, {})))
+            trial_row(record, finals.columns(*(results.get(record.id, {}) for results in read)))
             for record in records
         ]
     )

@@ -42,6 +42,16 @@ def test_runs_without_a_value_are_left_out_and_repeats_count_once():
     assert own_metrics(evidence(some)).rows[0]["n"] == 1
 
 
+def test_measures_of_quality_are_no_own_metrics_unless_the_sweep_has_none():
+    some = measured(cell("bn", [0.02, 0.021, 0.022]), [None] * 3)
+    for record in some.replicates:
+        record.history[-1]["val/recall"] = 0.5
+    assert [row["metric"] for row in own_metrics(evidence(some)).rows] == ["val/recall"]
+    for record in some.replicates:
+        record.config["quality"] = "features"
+    assert own_metrics(evidence(some)).rows == []
+
+
 def test_without_own_metrics_there_is_no_table():
     bn, wn = (measured(cell(name, [0.02, 0.021, 0.022]), [None] * 3) for name in ("bn", "wn"))
     assert "own_metrics" not in [sheet.key for sheet in sheets(evidence(bn, wn))]

@@ -191,6 +191,16 @@ def test_the_losses_on_the_axis_are_plain_numbers(tmp_path, monkeypatch):
     assert not [text for text in told if "$" in text]
 
 
+def test_mlflow_has_the_final_quality_of_samples():
+    run = record("bn-000", [0.4, 0.1, 0.2], "ok")
+    found = {run.id: {"best": {"recall": 0.0, "feature_energy_distance": None, "images": 1000},
+                      "last": {"sliced_wasserstein": 0.3, "kind": "wasserstein"}}}  # fmt: skip
+    told = publish.summary(run, Evidence("a", [], qualities=found))
+    assert {name: value for name, value in told.items() if name.startswith("final/")} == {
+        "final/best_recall": 0.0, "final/last_sliced_wasserstein": 0.3,
+    }  # fmt: skip
+
+
 def test_mlflow_and_results_have_the_worsening_on_fresh_images(tmp_path):
     run = record("bn-000", [0.4, 0.1, 0.2], "ok")
     found = {run.id: {"best": {"loss": 0.1}, "last": {"loss": 0.12}}}

@@ -17,17 +17,17 @@ from raygan import own_recipes, recipe
 from raygan.checkpoints import best_and_last
 from raygan.errors import CheckpointError, ConfigError, DataError, RayganError
 from raygan.folder import FINAL, final_fid, trial_folder
-from raygan.gan.config import recipe_tables
+from raygan.gan.config import Quality, recipe_tables
 from raygan.gan.judge.final_config import PER_IMAGE, SearchProtocol
 from raygan.records import WHOLE, TrialRecord
-from raygan.report.finals import protocol
+from raygan.report.finals import protocol, read_quality
 from raygan.shown import MOST_MESSAGE, say, shown, text_cell
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.cluster.preparing import data_folder
 from raygan.sweep.commands.look import open_sweep
 from raygan.sweep.session import final_tests
-from raygan.sweep.session.final_making import Here, load_generator
+from raygan.sweep.session.final_making import Here, load_generator, make_quality
 from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.session.terminal import text_table
 from raygan.sweep.spec import plan
@@ -79,6 +79,12 @@ from raygan.sweep.study.prepared import PreparedSet
     type=click.Path(path_type=Path),
     help="File of torch-fidelity's InceptionV3 weights; nothing is downloaded.",
 )
+@click.option(
+    "--quality",
+    is_flag=True,
+    help="Also measure the quality of samples: feature energy distance, recall and coverage with "
+    "raygan[quality], else the sliced Wasserstein distance.",
+)
 def evaluate(
     name: str,
     storage: str,
@@ -87,6 +93,7 @@ def evaluate(
     recipes: tuple[Path, ...],
     fid: bool,
     fid_weights: Path | None,
+    quality: bool,
     **budget: Any,
 ) -> None:
     """Test the best and the last generator on the final held-out images.
@@ -102,7 +109,8 @@ def evaluate(
                 load(Path(name))  # its recipes are used
             elif recipes:
                 recipe.use([recipe.read(path) for path in recipes])
-            failed = _evaluate(name, storage, which, device, budget, weights)
+            kind = _quality() if quality else "none"
+            failed = _evaluate(name, storage, which, device, budget, weights, kind)
         except OSError as error:
             raise ConfigError(f"`storage` (={storage!r}) cannot be used ({error})") from error
     except RayganError as error:
@@ -128,6 +136,7 @@ def _evaluate(
     device: str,
     budget: dict[str, Any],
     weights: Path | None,
+    quality: Quality,
 ) -> int:
     """Make the tests; returns how many failed."""
     name, _, wanted = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("/")
@@ -139,7 +148,7 @@ def _evaluate(
     if prepared is None or not tested:
         raise ConfigError(f"no trial of {spec.name!r} has a result yet; run the sweep first")
     config = replace(spec.final_config(), **{k: v for k, v in budget.items() if v is not None})
-    if config.steps == 0:
+    if config.steps == 0 and quality == "none":
         raise ConfigError("`final.steps` is 0, so there is no final test: give --steps")
     for record in tested:
         for key, table in recipe_tables().items():
@@ -160,7 +169,7 @@ def _evaluate(
         record.id: replace(job_of(plan.of_record(record), spec, sweep, prepared), gpus=gpus)
         for record in tested
     }
-    tests = final_tests.due(sweep, tested, config, names)
+    tests = final_tests.due(sweep, tested, config, names, "none")
     final_jobs = [final_tests.FinalJob(test, jobs[test.generator.trial]) for test in tests]
     console = Console(width=None if sys.stdout.isatty() else 160)
     if tests:
@@ -175,7 +184,37 @@ def _evaluate(
             except CheckpointError as error:  # the others can be judged all the same
                 click.echo(shown(f"{generator.title}: no FID ({error})"))
                 failed += 1
+    for test in final_tests.asked(sweep, tested, replace(config, steps=0), names, quality):
+        try:
+            _measure(sweep, test, jobs[test.generator.trial])
+        except RayganError as error:  # the others can be judged all the same
+            click.echo(shown(f"{test.generator.title}: no quality of samples ({error})"))
+            failed += 1
     return failed
+
+
+def _quality() -> Quality:
+    """The measures of sample quality that this machine has."""
+    from raygan.gan.judge.quality import check
+    from raygan.gan.judge.sample_quality import best_available
+
+    kind = best_available()
+    check(kind)
+    return kind
+
+
+def _measure(sweep: Storage, test: final_tests.PlannedTest, job: Job) -> None:
+    """Measure and write the quality of one generator's samples, unless it is there; print it."""
+    generator = test.generator
+    trial = sweep / trial_folder(generator.trial)
+    if not final_tests.is_done(sweep, test):
+        state, images, replaced = load_generator(generator, job)
+        if replaced:
+            click.echo(shown(f"{generator.title}: {replaced}"))
+        make_quality(trial, test, state, images)
+    measured = read_quality(trial, generator.which[0])
+    assert measured is not None
+    click.echo(f"{shown(generator)}: {final_tests.describe_quality(measured)}")
 
 
 def _fid(generator: final_tests.Generator, job: Job, weights: Path) -> None:

@@ -14,14 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raygan.checkpoints import load_or_other
-from raygan.errors import DataError
+from raygan.errors import DataError, RayganError
 from raygan.folder import EXTREMES, final_losses, final_picture, final_result
+from raygan.folder import final_quality as quality_file
 from raygan.retries import ATTEMPTS, patiently
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job
 from raygan.sweep.cluster.worker import load_images
-from raygan.sweep.session.final_tests import FinalJob, Generator, Notes
+from raygan.sweep.session.final_tests import FinalJob, Generator, Notes, PlannedTest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,18 +36,56 @@ SHOWN = 16
 
 
 def make_test(final_job: FinalJob) -> dict[str, Any]:
-    """Make one test; returns what is written. Waits while the storage is full or away.
+    """Make one test; returns what is written, under ``quality`` the quality of the samples. Waits
+    while the storage is full or away.
 
-    Raises :class:`~raygan.errors.RayganError` if images or checkpoint cannot be used.
+    Raises :class:`~raygan.errors.RayganError` if images or checkpoint cannot be used, or if the
+    quality cannot be measured; the reconstruction test is made all the same.
     """
+    test = final_job.test
+    trial = Storage(final_job.job.folder)
+    note = Notes(trial, test.generator)
+    note(0.0)
+    loaded = _loaded(test.generator, final_job.job, trial, f"{trial.uri} cannot be reached")
+    result: dict[str, Any] = {}
+    problem: RayganError | None = None
+    if test.quality != "none":
+        try:
+            result["quality"] = make_quality(trial, test, loaded[0], loaded[1])
+        except RayganError as error:
+            problem = error
+    if test.config.steps:
+        result |= _make_loss(trial, test, loaded, note)
+    note.remove()
+    if problem is not None:
+        raise problem
+    return result
+
+
+def make_quality(
+    trial: Storage, test: PlannedTest, state: TrainState, images: ImageSet
+) -> dict[str, Any]:
+    """Measure the quality of the samples of the generator in ``state``; returns what is written."""
+    from raygan.gan.judge.sample_quality import final_quality
+
+    measured = final_quality(state.judged, state.config, images, test.quality)
+    result = {**measured, "step": state.step, "checkpoint": test.generator.checkpoint}
+    written = json.dumps(result, indent=1).encode()
+    for which in test.generator.which:
+        patiently(
+            partial(trial.write, quality_file(which), written), f"{trial.uri} cannot be reached"
+        )
+    return result
+
+
+def _make_loss(
+    trial: Storage, planned: PlannedTest, loaded: tuple[TrainState, ImageSet, str], note: Notes
+) -> dict[str, Any]:
+    """Make the reconstruction test; returns what is written."""
     from raygan.gan.judge.final import final_test
 
-    generator, config = final_job.test.generator, final_job.test.config
-    trial = Storage(final_job.job.folder)
-    note = Notes(trial, generator)
-    note(0.0)
-    what = f"{trial.uri} cannot be reached"
-    state, images, replaced = _loaded(generator, final_job.job, trial, what)
+    generator, config = planned.generator, planned.config
+    state, images, replaced = loaded
     held_out = images.take(images.final[: config.images])
     started = time.perf_counter()
     test = final_test(
@@ -79,8 +118,8 @@ def make_test(final_job: FinalJob) -> dict[str, Any]:
         "asked": asdict(config),
     }
     for which in generator.which:
-        patiently(partial(_write, trial, which, test, held_out, result), what)
-    note.remove()
+        write = partial(_write, trial, which, test, held_out, result)
+        patiently(write, f"{trial.uri} cannot be reached")
     return result
 
 

@@ -1,9 +1,11 @@
 """The final tests of a sweep: which there are, how far each is, and making all that are due.
 
 A trial's test of its ``best`` or ``last`` generator lies beside its record, under ``final/``:
-``<which>.json`` (what :func:`.final_making.make_test` returns; written last, so that what has it is
-whole), ``<which>.parquet`` (a row per image), ``<which>-hardest.png`` and ``<which>-easiest.png``.
-While the test runs, or after it has failed, ``<which>-progress.json`` says how far it is.
+``<which>-quality.json`` (the quality of samples, where the trial was trained with measures of it),
+``<which>.json`` (what :func:`.final_making.make_test` returns of the reconstruction test; written
+last, so that what has it is whole), ``<which>.parquet`` (a row per image), ``<which>-hardest.png``
+and ``<which>-easiest.png``. While the test runs, or after it has failed, ``<which>-progress.json``
+says how far it is.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
@@ -25,6 +27,7 @@ from raygan.folder import (
     final_progress,
     trial_folder,
 )
+from raygan.gan.config import Quality
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import finals
@@ -64,6 +67,9 @@ class PlannedTest:
 
     generator: Generator
     config: FinalConfig
+    """With 0 steps, there is no reconstruction test."""
+    quality: Quality = "none"
+    """The measures of sample quality that are made, too."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,12 @@ def due(
     trials: Iterable[TrialRecord],
     config: FinalConfig,
     which: Iterable[str] = GENERATORS,
+    quality: Quality | None = None,
 ) -> list[PlannedTest]:
-    """The tests of ``trials`` that have not been made as ``config`` says, one per generator."""
-    tests = asked(sweep, trials, config, which)
-    return [test for test in tests if not _is_done(sweep, test)]
+    """The tests of ``trials`` that have not been made as :func:`asked`, one per generator: each
+    with what of it is missing."""
+    tests = (_missing(sweep, test) for test in asked(sweep, trials, config, which, quality))
+    return [test for test in tests if not _is_nothing(test)]
 
 
 def asked(
@@ -110,11 +118,17 @@ def asked(
     trials: Iterable[TrialRecord],
     config: FinalConfig,
     which: Iterable[str] = GENERATORS,
+    quality: Quality | None = None,
 ) -> list[PlannedTest]:
-    """The tests of ``trials`` that ``config`` asks for, made or not, one per generator."""
-    if not config.steps:
-        return []
-    return [PlannedTest(kept, config) for kept in generators(sweep, trials, which)]
+    """The tests of ``trials`` that ``config`` and ``quality`` ask for, made or not, one per
+    generator. ``quality``: by default what each trial was trained with."""
+    tests = (
+        PlannedTest(kept, config, quality or record.config.get("quality", "none"))
+        for record in trials
+        if config.steps or (quality or record.config.get("quality", "none")) != "none"
+        for kept in generators(sweep, [record], which)
+    )
+    return list(tests)
 
 
 def generators(
@@ -128,7 +142,41 @@ def generators(
             yield Generator(record.id, record.title, one[1], names)
 
 
-def _is_done(sweep: Storage, test: PlannedTest) -> bool:
+def _missing(sweep: Storage, test: PlannedTest) -> PlannedTest:
+    """``test`` without what of it has been made."""
+    config = replace(test.config, steps=0) if _has_loss(sweep, test) else test.config
+    return replace(
+        test, config=config, quality="none" if _has_quality(sweep, test) else test.quality
+    )
+
+
+def _is_nothing(test: PlannedTest) -> bool:
+    return not test.config.steps and test.quality == "none"
+
+
+def is_done(sweep: Storage, test: PlannedTest) -> bool:
+    """Whether all that ``test`` asks for has been made."""
+    return _has_loss(sweep, test) and _has_quality(sweep, test)
+
+
+def _has_quality(sweep: Storage, test: PlannedTest) -> bool:
+    """Whether the quality that ``test`` asks for has been measured. Features say more than a
+    sliced Wasserstein distance, which is not made in addition."""
+    if test.quality == "none":
+        return True
+    trial, checkpoint = sweep / trial_folder(test.generator.trial), test.generator.checkpoint
+    found = (finals.read_quality(trial, which) for which in test.generator.which)
+    return all(
+        known is not None
+        and known.get("checkpoint") == checkpoint
+        and known.get("kind") in (test.quality, "features")
+        for known in found
+    )
+
+
+def _has_loss(sweep: Storage, test: PlannedTest) -> bool:
+    if not test.config.steps:
+        return True
     generator = test.generator
     asked = asdict(test.config), generator.checkpoint
     results = (read(sweep / trial_folder(generator.trial), which) for which in generator.which)
@@ -177,9 +225,10 @@ def status(sweep: Storage, test: PlannedTest, *, running: bool = True) -> FinalS
     """How far a test is, as it is stored; ``running``: whether any test can be running."""
     generator = test.generator
     trial, title, which = sweep / trial_folder(generator.trial), generator.title, generator.which
-    if _is_done(sweep, test):
+    if is_done(sweep, test):
         result = read(trial, which[0]) or {}
-        return FinalStatus(title, which, "done", 1.0, result["seconds"], result["loss"])
+        seconds, loss = result.get("seconds", 0.0), result.get("loss")
+        return FinalStatus(title, which, "done", 1.0, seconds, loss)
     data = trial.read(_progress_file(generator), stored.MOST_BYTES + 1)
     try:
         progress = stored.parse(_PROGRESS, data) if data else None
@@ -273,7 +322,7 @@ def run(
             _, final_job = running.pop(id(handle))
             head = f"final test {done + failed + 1}/{len(jobs)}, {final_job.test.generator}"
             try:
-                say(f"{head}: {_describe(runner.result(handle))}")
+                say(f"{head}: {_in_words(runner.result(handle))}")
                 done += 1
             except Exception as error:  # the others can be made all the same
                 _note_of(final_job, _Progress(failed=True))
@@ -285,6 +334,30 @@ def run(
 def _note_of(final_job: FinalJob, progress: _Progress | None) -> None:
     file = _progress_file(final_job.test.generator)
     _note(Storage(final_job.job.folder), file, progress)
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    made = [_describe(result)] if "loss" in result else []
+    if "quality" in result:
+        made.append(describe_quality(result["quality"]))
+    return "; ".join(made)
+
+
+def steps_of(tests: Sequence[PlannedTest]) -> str:
+    """The steps of their reconstruction tests, in words; "" if the samples alone are judged."""
+    steps = max(test.config.steps for test in tests)
+    return f", {steps} steps per image" if steps else ": quality of their samples"
+
+
+def describe_quality(quality: dict[str, Any]) -> str:
+    """A generator's quality in words."""
+    values = [
+        f"{name.replace('_', ' ')} " + ("not a number" if value is None else f"{value:.5g}")
+        for name in finals.QUALITIES
+        if name in quality
+        for value in [quality[name]]
+    ]
+    return f"{', '.join(values)} ({quality['images']} samples, {quality['real_images']} images)"
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from raygan.folder import HTML, trial_folder
 from raygan.records import WHOLE, TrialRecord
 from raygan.report import stability
 from raygan.report.evidence import CellResults, Evidence
+from raygan.report.finals import GENERATORS, QUALITIES, number
 from raygan.report.make import markdown
 from raygan.report.sections import target
 from raygan.report.words import loss
@@ -48,6 +49,7 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     for which in ("best", "last"):
         if (value := evidence.final_loss(record, which)) is not None:
             metrics[f"final/{which}"] = value
+    metrics |= _qualities(record, evidence)
     fresh = stability.fresh_of(metrics.get("final/best"), metrics.get("final/last"))
     if fresh is not None:
         metrics["stability/worsening_fresh"] = fresh
@@ -65,6 +67,17 @@ def champions(evidence: Evidence) -> dict[str, TrialRecord]:
 
 def _label(cell: CellResults) -> str:
     return str(cell.values.get(DATASET, ""))
+
+
+def _qualities(record: TrialRecord, evidence: Evidence) -> dict[str, float]:
+    """``final/WHICH_NAME`` of each measure of the quality of a trial's samples."""
+    measured = evidence.qualities.get(record.id, {})
+    return {
+        f"final/{which}_{name}": value
+        for which in GENERATORS
+        for name in QUALITIES
+        if (value := number(measured.get(which, {}), name)) is not None
+    }
 
 
 def aggregates(evidence: Evidence) -> dict[str, float]:

@@ -230,7 +230,7 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
         session.say(f"The final tests cannot be prepared ({error}); {session.again} makes them.")
         return
     if tests:
-        session.say(f"Final tests of {len(tests)} generators, {spec.final.steps} steps per image")
+        session.say(f"Final tests of {len(tests)} generators{final_tests.steps_of(tests)}")
     jobs = [
         final_tests.FinalJob(test, job_of(plan.of_record(record), spec, sweep, prepared))
         for test in tests

@@ -10,7 +10,13 @@ import numpy as np
 
 from raygan.records import TrialRecord
 from raygan.report.evidence import CellResults, DataSet, Evidence
-from raygan.report.finals import FinalResults, read_fids, read_finals, read_image_losses
+from raygan.report.finals import (
+    FinalResults,
+    read_fids,
+    read_finals,
+    read_image_losses,
+    read_qualities,
+)
 from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
 from raygan.storage import Storage
@@ -54,6 +60,7 @@ def make_report(
         plans=registered.history(sweep),
         rule=check_of_rule(spec, known),
         fids=read_fids(sweep, known.values()),
+        qualities=read_qualities(sweep, known.values()),
     )
     return Report.of(sweep, evidence)
 

@@ -171,7 +171,11 @@ def test_results_hold_the_final_tests(run, storage):
         found = {"loss": loss, "audited_loss": loss + 0.1, "restarts_loss": None}
         folder.write(f"{which}.json", json.dumps(found).encode())
     folder.write("best-fid.json", b'{"fid": 30.5, "kid": 0.25}')
+    folder.write("last-quality.json", b'{"recall": 0.5, "feature_energy_distance": -0.01}')
     bn, wn = raygan.results(f"{storage.uri}/norms").to_dict("records")
+    assert (bn["final_last_recall"], bn["final_last_feature_energy_distance"]) == (0.5, -0.01)
+    assert bn["final_best_recall"] is None
+    assert math.isnan(wn["final_last_recall"])
     assert (bn["final_best"], bn["final_last"], bn["final_best_audited"]) == (0.01, 0.02, 0.11)
     assert (bn["fid_best"], bn["kid_best"]) == (30.5, 0.25)
     assert math.isnan(wn["final_best"])

@@ -21,11 +21,12 @@ from rich.console import Console
 from raygan import checkpoints
 from raygan.cli import main
 from raygan.data import DatasetConfig, load, prepare
-from raygan.errors import CheckpointError, DataError
+from raygan.errors import CheckpointError, ConfigError, DataError
 from raygan.folder import checkpoint_file
 from raygan.gan import checkpoint
 from raygan.gan.judge.final import FinalTest
 from raygan.gan.judge.final_config import FinalConfig
+from raygan.gan.judge.quality import MEASURES
 from raygan.gan.sampling import codes
 from raygan.gan.state import TrainState
 from raygan.records import LOSS
@@ -58,7 +59,8 @@ dataset: {name: digits, size: 16, running: 8, final: 20}
 grid: {norm: [bn, wn]}
 replicate: {seeds: 1}
 train:
-  {features: 4, code_size: 4, latent: uniform, batch_size: 8, iterations: 20, evaluate_every: 10}
+  {features: 4, code_size: 4, latent: uniform, batch_size: 8, iterations: 20, evaluate_every: 10,
+   quality: none}
 final: {steps: 2, images: 18, restarts: 2, audited: 5}
 """
 CONFIG = FinalConfig(steps=2, images=18, restarts=2, audited=5)
@@ -274,6 +276,133 @@ def test_checkpoints_are_read_from_addresses(study):
     there = checkpoints.load(far(trial.local), "checkpoint_10")
     assert here["step"] == there["step"] == 10
     assert all((there["generator"][k] == v).all() for k, v in here["generator"].items())
+
+
+@pytest.fixture
+def with_quality(study, monkeypatch) -> list[str]:
+    """The trials were trained with measures of quality, whose values are counted up."""
+    made: list[str] = []
+
+    def final_quality(generator, config, images, kind):
+        made.append(kind)
+        names = MEASURES[kind]
+        return {**dict.fromkeys(names, len(made) / 10), "kind": kind, "images": 1000,
+                "real_images": len(images.final), "seed": config.seed}  # fmt: skip
+
+    monkeypatch.setattr("raygan.gan.judge.sample_quality.final_quality", final_quality)
+    for record in study.records.values():
+        record.config["quality"] = "features"
+    return made
+
+
+@pytest.fixture
+def quality_jobs(study, jobs, monkeypatch):
+    """What is due; the trials' checkpoints are loaded whatever measures they were trained with."""
+    whole = final_making.load_generator
+
+    def load_generator(generator: Generator, job: Job):
+        return whole(generator, replace(job, config={**job.config, "quality": "none"}))
+
+    monkeypatch.setattr(final_making, "load_generator", load_generator)
+    return jobs
+
+
+def test_quality_is_made_with_the_final_test(study, quality_jobs, with_quality):
+    lines = run_all(quality_jobs())
+    assert with_quality == ["features"] * 3
+    assert lines[0].endswith(
+        "; feature energy distance 0.1, recall 0.1, coverage 0.1 (1000 samples, 20 images)"
+    )
+    assert ": loss 0." in lines[0]
+    trial = study.storage / "trials" / "bn-seed1"
+    best, last = (
+        json.loads(trial.read(f"final/{which}-quality.json")) for which in ("best", "last")
+    )
+    assert best == {
+        "feature_energy_distance": 0.1, "recall": 0.1, "coverage": 0.1, "kind": "features",
+        "images": 1000, "real_images": 20, "seed": best["seed"], "step": 10,
+        "checkpoint": "checkpoint_10",
+    }  # fmt: skip
+    assert (last["recall"], last["step"]) == (0.2, 20)
+    wn = study.storage / "trials" / "wn-seed1"
+    assert wn.read("final/best-quality.json") == wn.read("final/last-quality.json")
+    assert quality_jobs() == []
+
+
+def test_only_what_is_missing_is_made(study, quality_jobs, with_quality):
+    def due() -> list[tuple[str, int, str]]:
+        return [
+            (job.test.generator.checkpoint, job.test.config.steps, job.test.quality)
+            for job in quality_jobs(which=("last",))
+            if job.job.trial == "bn-seed1"
+        ]
+
+    assert due() == [("checkpoint_20", 2, "features")]
+    run_all(quality_jobs())
+    assert due() == []
+    trial = study.storage / "trials" / "bn-seed1"
+    written = trial.read("final/last-quality.json")
+    of_another = json.dumps({**json.loads(written), "checkpoint": "checkpoint_10"}).encode()
+    for changed in (b"{", b"{}", of_another):
+        trial.write("final/last-quality.json", changed)
+        assert due() == [("checkpoint_20", 0, "features")]
+    (job,) = [job for job in quality_jobs() if job.test.config.steps == 0]
+    assert final_making.make_test(job).keys() == {"quality"}
+    assert due() == []
+    trial.delete("final/last.json")
+    assert due() == [("checkpoint_20", 2, "none")]
+    assert "quality" not in final_making.make_test(quality_jobs()[0])
+
+
+def test_quality_of_another_kind_is_due_unless_it_says_more(study, quality_jobs, with_quality):
+    for record in study.records.values():
+        record.config["quality"] = "wasserstein"
+    run_all(quality_jobs())
+    assert quality_jobs() == []
+    for record in study.records.values():
+        record.config["quality"] = "features"
+    assert len(quality_jobs()) == 3
+    run_all(quality_jobs())
+    for record in study.records.values():
+        record.config["quality"] = "wasserstein"
+    assert quality_jobs() == []
+    assert with_quality == ["wasserstein"] * 3 + ["features"] * 3
+
+
+def test_quality_without_a_final_test(study, quality_jobs, with_quality):
+    jobs = quality_jobs(FinalConfig(steps=0))
+    assert statuses(study.storage, jobs) == [("waiting", 0.0)] * 3
+    lines = run_all(jobs)
+    assert lines[0] == (
+        "final test 1/3, bn s1, best: feature energy distance 0.1, recall 0.1, coverage 0.1 "
+        "(1000 samples, 20 images)"
+    )
+    assert statuses(study.storage, jobs) == [("done", 1.0)] * 3
+    assert study.storage.read("trials/bn-seed1/final/best.json") is None
+    assert quality_jobs(FinalConfig(steps=0)) == []
+    assert final.steps_of([job.test for job in jobs]) == ": quality of their samples"
+
+
+def test_quality_that_cannot_be_measured_costs_no_final_test(
+    study, quality_jobs, with_quality, monkeypatch
+):
+    def fails(*_: object) -> None:
+        raise ConfigError("needs raygan[quality]")
+
+    monkeypatch.setattr("raygan.gan.judge.sample_quality.final_quality", fails)
+    lines: list[str] = []
+    assert final.run(quality_jobs(), final_making.Here(), 1, lines.append) == 3
+    assert lines[0] == "final test 1/3, bn s1, best: failed (needs raygan[quality])"
+    assert final.read(study.storage / "trials" / "bn-seed1", "best") is not None
+    assert [job.test.quality for job in quality_jobs()] == ["features"] * 3
+
+
+def test_trials_of_an_earlier_version_have_no_quality(study, jobs, with_quality):
+    for record in study.records.values():
+        del record.config["quality"]
+    assert {job.test.quality for job in jobs()} == {"none"}
+    run_all(jobs())
+    assert with_quality == []
 
 
 class Played:
@@ -630,6 +759,44 @@ def test_fid_without_the_package_is_refused_before_anything_is_tested(evaluate, 
     monkeypatch.setattr("raygan.gan.judge.fid.find_spec", lambda _: None)
     assert "pip install 'raygan[fid]'" in evaluate("a", "--fid", code=2)
     assert study.storage.files("trials/bn-seed1/final") == []
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_command_measures_the_quality_of_stored_checkpoints(
+    evaluate, study, with_quality, monkeypatch, installed
+):
+    """Of a sweep that was trained without it, as those of earlier versions."""
+    monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: installed)
+    monkeypatch.setattr("raygan.gan.judge.quality.check", lambda kind: None)
+    kind = "features" if installed else "wasserstein"
+    output = evaluate("a", "--quality")
+    first = "feature energy distance 0.1, recall" if installed else "sliced wasserstein 0.1 ("
+    assert f"bn s1, best: {first}" in output
+    assert output.count("samples, 20 images)") == 3
+    assert with_quality == [kind] * 3
+    again = evaluate("a", "--quality", "--steps", "0", "--which", "last")
+    assert again.count("samples, 20 images)") == 2
+    assert len(with_quality) == 3
+    found = make_report(study.storage, study.spec, study.records, None)
+    assert found is not None
+    known = finals.read_qualities(study.storage, study.records.values())
+    assert known["wn-seed1"]["last"]["kind"] == kind
+
+
+def test_command_without_the_option_measures_no_quality(evaluate, study, with_quality):
+    evaluate("a/wn-seed1", "--which", "last")
+    assert with_quality == []
+
+
+def test_damaged_checkpoint_keeps_no_other_from_its_quality(
+    evaluate, study, quality_jobs, with_quality
+):
+    run_all(quality_jobs(quality="none"))
+    assert with_quality == []
+    damage(study, 10, 20)
+    output = evaluate("a", "--quality", code=3)
+    assert "bn s1: no quality of samples (no checkpoint is complete" in output
+    assert output.count("samples, 20 images)") == 1
 
 
 @pytest.mark.parametrize(

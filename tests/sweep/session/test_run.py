@@ -663,6 +663,21 @@ def test_sweep_that_an_earlier_version_began_is_resumed_with_its_early_stopping(
     assert state.stored_spec(Storage(str(tmp_path / "norms"))).stop.rule == "none"
 
 
+def test_sweep_whose_quality_cannot_be_measured_here_does_not_start(sweep, tmp_path, monkeypatch):
+    sweep(lambda study: None, "")  # with what this machine has
+    stored = (tmp_path / "norms" / "sweep.yaml").read_text()
+    assert "quality: features" in stored or "quality: wasserstein" in stored
+    monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: False)
+    monkeypatch.setattr(running, "_start", lambda *_: pytest.fail("it has started"))
+    path = tmp_path / "named.yaml"
+    path.write_text(f"name: named\nstorage: {tmp_path}\ntrain: {{quality: features}}\n")
+    for arguments in ([str(path)], [str(path), "--dry-run"]):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2
+        assert "raygan[quality]" in done.output
+    assert not (tmp_path / "named" / "sweep.yaml").exists()
+
+
 def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr("raygan.sweep.stopping.asha.LEAST_GRACE", 0.1)
     more = "search: {lr: [1e-3, 1e-4]}\nstop: {rule: asha, grace: 1}\n"
