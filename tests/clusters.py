@@ -238,6 +238,7 @@ SMALL = {
         "iterations": 40,
         "evaluate_every": 10,
         "reconstruction_steps": 3,
+        "quality": "none",
     },
     "final": {"steps": 0},
 }

@@ -19,7 +19,8 @@ BUDGET = {"steps": 5, "images": 16, "restarts": 1, "audited": 4}
 
 
 def results(made: Sweep) -> dict[str, dict]:
-    """What each test left, by trial and generator."""
+    """What each test left, by trial and generator; and, by names that end in ``-quality``, the
+    quality of samples."""
     found = (made.storage / made.name / "trials").glob("*/final/*.json")
     return {
         f"{path.parent.parent.name}/{path.stem}": json.loads(path.read_text()) for path in found
@@ -39,6 +40,8 @@ def check_mlflow(made: Sweep, found: dict[str, dict]) -> None:
         if "-seed" in trial:
             for which in ("best", "last"):
                 assert run.data.metrics[f"final/{which}"] == found[f"{trial}/{which}"]["loss"]
+                quality = found[f"{trial}/{which}-quality"]["sliced_wasserstein"]
+                assert run.data.metrics[f"final/{which}_sliced_wasserstein"] == quality
         if trial != made.name:
             assert run.data.metrics["stability/roughness"] >= 0
             assert len(run.data.metrics) + len(run.data.params) < 30
@@ -56,10 +59,18 @@ def check_mlflow(made: Sweep, found: dict[str, dict]) -> None:
 
 
 def test_replicates_are_tested_in_the_end(sweep):
-    made = sweep("final", grid={"norm": ["vanilla", "wn"]}, replicate={"seeds": 2}, final=BUDGET)
+    made = sweep(
+        "final",
+        grid={"norm": ["vanilla", "wn"]},
+        replicate={"seeds": 2},
+        train={"quality": "wasserstein"},
+        final=BUDGET,
+    )
     output = made.run()
     assert strange(files_in(made.storage)) == set()
-    found = results(made)
+    everything = results(made)
+    found = {name: test for name, test in everything.items() if not name.endswith("-quality")}
+    assert set(everything) == {*found, *(f"{name}-quality" for name in found)}
     assert set(found) == {
         f"{norm}-seed{seed}/{which}"
         for norm in ("vanilla", "wn")
@@ -72,7 +83,10 @@ def test_replicates_are_tested_in_the_end(sweep):
     assert re.search(r"Final tests of \d generators, 5 steps per image", output)
     assert not list((made.storage / "final").glob("trials/*/final/*-progress.json"))
 
-    check_mlflow(made, found)
+    for name, test in found.items():
+        quality = everything[f"{name}-quality"]
+        assert (quality["step"], quality["images"]) == (test["step"], 1000)
+    check_mlflow(made, everything)
 
 
 @pytest.mark.soak

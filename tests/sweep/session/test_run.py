@@ -519,8 +519,11 @@ class Runner:
         result = {"loss": 0.5, "images": 1, "steps": 7, "audited": 0,
                   "asked": asdict(test.config), "replaced": ""}  # fmt: skip
         written = json.dumps({**result, "checkpoint": generator.checkpoint}).encode()
+        quality = json.dumps({"kind": test.quality, "checkpoint": generator.checkpoint}).encode()
         for which in generator.which:
             Storage(running.job.folder).write(f"final/{which}.json", written)
+            if test.quality != "none":
+                Storage(running.job.folder).write(f"final/{which}-quality.json", quality)
         if len(self.made) == self._stops:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
