@@ -17,8 +17,8 @@ from tests.conftest import ROOT
 
 COMMANDS = {
     "check": "FILES --path --size",
-    "evaluate": "NAME --audited --device --fid --fid-weights --images --protocol --recipe --restarts"
-    " --steps --storage --which",
+    "evaluate": "NAME --audited --device --fid --fid-weights --images --protocol --quality --recipe"
+    " --restarts --steps --storage --which",
     "init": "NAME --from",
     "report": "NAME --out --storage",
     "results": "NAME --format --out --storage",
