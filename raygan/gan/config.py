@@ -91,8 +91,8 @@ class TrainConfig:
     """RMSProp steps of the running reconstruction test."""
     quality: Quality = "none"
     """Measures of the quality of G's samples: ``features``: feature energy distance, recall and
-    coverage, which need ``raygan[quality]``; ``wasserstein``: sliced Wasserstein distance of the
-    pixels; ``none``: none."""
+    coverage, which need ``raygan[quality]``; ``wasserstein``: sliced Wasserstein distance of
+    patches; ``none``: none."""
     ema: float = 0.0
     """Decay of an exponential moving average of G's weights and running statistics. If it is above
     0, the average is the generator that is evaluated and kept."""

@@ -29,7 +29,7 @@ STATUS_OF: dict[str | None, Status] = {
 PARAMS = ("norm", "architecture", "features", "iterations", "lr", "seed")
 """Fields of the training configuration that are always logged as parameters; the others are logged
 only if they are not the default."""
-NO_PARAMS = ("evaluate_every", "reconstruction_steps")
+NO_PARAMS = ("evaluate_every", "reconstruction_steps", "quality")
 """Fields that are never logged: they say how a trial is measured, not what is trained."""
 DIGEST = "data_digest"
 EXPERIMENT_NOTE = (

@@ -28,7 +28,7 @@ from raygan.errors import DataError
 from raygan.gan import sampling
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import Quality, TrainConfig
-from raygan.gan.judge import quality
+from raygan.gan.judge import quality, weights
 from raygan.gan.nets.layers import frozen
 from raygan.gan.workers import Workers
 
@@ -103,6 +103,7 @@ def final_quality(
         "images": len(samples),
         "real_images": len(real),
         "seed": config.seed,
+        **({"weights_sha256": weights.SHA256} if kind == "features" else {}),
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from raygan.data.images import ImageSet
 from raygan.errors import ConfigError, DataError
 from raygan.gan.config import TrainConfig
-from raygan.gan.judge import quality, sample_quality
+from raygan.gan.judge import quality, sample_quality, weights
 from raygan.gan.pixels import as_float
 from raygan.gan.state import TrainState
 from raygan.gan.train import sample, train
@@ -110,8 +110,13 @@ def test_too_few_held_out_images_are_noted_and_the_run_goes_on(fresh, images, se
     )
 
 
+def lacks_the_extra(kind: str) -> None:
+    if kind == "features":
+        raise ConfigError("pip install 'raygan[quality]'")
+
+
 def test_run_without_the_extra_fails_before_its_first_iteration(fresh, with_final, monkeypatch):
-    monkeypatch.setattr(quality, "is_available", lambda: False)
+    monkeypatch.setattr(quality, "check", lacks_the_extra)
     state = fresh(quality="features")
     with pytest.raises(ConfigError, match=r"raygan\[quality\]"):
         next(iter(train(state.config, with_final, state)))
@@ -145,6 +150,7 @@ def test_final_quality_is_of_1000_samples_that_depend_on_the_seed_alone(fresh, w
     assert found == {
         **dict.fromkeys(quality.MEASURES["features"], float(seen["samples"][0].mean())),
         "kind": "features", "images": 1000, "real_images": 17, "seed": 11,
+        "weights_sha256": weights.SHA256,
     }  # fmt: skip
     torch.rand(3)
     sample_quality.final_quality(state.judged, state.config, with_final, "features")
@@ -165,6 +171,7 @@ def test_final_quality_that_is_no_number_is_none(fresh, with_final, seen):
         next(iter(state.generator.parameters())).fill_(math.nan)
     found = sample_quality.final_quality(state.judged, state.config, with_final, "wasserstein")
     assert found["sliced_wasserstein"] is None
+    assert "weights_sha256" not in found
 
 
 def test_final_quality_of_too_few_images_is_refused(fresh, images, seen):

@@ -666,11 +666,16 @@ def test_sweep_that_an_earlier_version_began_is_resumed_with_its_early_stopping(
     assert state.stored_spec(Storage(str(tmp_path / "norms"))).stop.rule == "none"
 
 
+def lacks_the_extra(kind: str) -> None:
+    if kind == "features":
+        raise ConfigError("pip install 'raygan[quality]'")
+
+
 def test_sweep_whose_quality_cannot_be_measured_here_does_not_start(sweep, tmp_path, monkeypatch):
     sweep(lambda study: None, "")  # with what this machine has
     stored = (tmp_path / "norms" / "sweep.yaml").read_text()
     assert "quality: features" in stored or "quality: wasserstein" in stored
-    monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: False)
+    monkeypatch.setattr("raygan.gan.judge.quality.check", lacks_the_extra)
     monkeypatch.setattr(running, "_start", lambda *_: pytest.fail("it has started"))
     path = tmp_path / "named.yaml"
     path.write_text(f"name: named\nstorage: {tmp_path}\ntrain: {{quality: features}}\n")

@@ -58,8 +58,14 @@ def test_quality_is_the_same_in_all_trials():
             read(f"{{name: a, {section}: {{quality: [none, wasserstein]}}}}")
 
 
+def lacks_the_extra(kind: str) -> None:
+    if kind == "features":
+        raise ConfigError("pip install 'raygan[quality]'")
+
+
 def test_quality_of_features_without_the_extra_is_refused_before_a_sweep_starts(monkeypatch):
     monkeypatch.setattr("raygan.gan.judge.quality.is_available", lambda: False)
+    monkeypatch.setattr("raygan.gan.judge.quality.check", lacks_the_extra)
     with pytest.raises(ConfigError, match=r"raygan\[quality\]"):
         checks.check_quality(read("{name: a, train: {quality: features}}"))
     checks.check_quality(read("{name: a, train: {quality: none}}"))
