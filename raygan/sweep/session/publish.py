@@ -116,9 +116,9 @@ def models_of(sweep: Storage, evidence: Evidence, folder: Path) -> tuple[Model, 
     One is left out if nothing is kept of it, or, with a line in the log, if it cannot be saved.
     """
     made = []
-    for number, (label, record) in enumerate(champions(evidence).items()):
+    for place, (label, record) in enumerate(champions(evidence).items()):
         try:
-            made.append(_model_of(sweep, label, record, folder / f"model-{number}"))
+            made.append(_model_of(sweep, label, record, folder / f"model-{place}"))
         except Exception as error:  # whatever it is, the sweep has its results
             reason = in_short(error)
             logger.warning("the best generator cannot be registered as a model: %s", reason)
