@@ -247,7 +247,7 @@ def test_a_test_of_another_protocol_is_made_again_and_kept_apart(study, jobs):
     kept = gather._of_one_budget(read, cells(study.spec, study.records), study.spec)
     assert set(kept["bn-seed1"]) == {"best", "last"}
     assert kept["wn-seed1"] == {}
-    assert finals.columns(read["wn-seed1"], {})["final_best_protocol"] == "authors"
+    assert finals.columns(read["wn-seed1"], {}, {})["final_best_protocol"] == "authors"
 
 
 @pytest.mark.cluster  # takes seconds
