@@ -227,7 +227,9 @@ def test_results_of_earlier_versions_are_of_the_default_protocol_and_lack_codes(
         without_new_keys(trial, which)
     assert jobs() == []
     assert final.read(trial, "best")["asked"] == asdict(CONFIG)
-    row = finals.columns(finals.read_finals(study.storage, study.records.values())["wn-seed1"], {})
+    row = finals.columns(
+        finals.read_finals(study.storage, study.records.values())["wn-seed1"], {}, {}
+    )
     assert row["final_best"] > 0
     assert row["final_best_protocol"] == "per-image"
     assert [row[f"final_best{ending}"] for ending in finals.CODES] == [None] * 4
