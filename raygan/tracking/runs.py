@@ -276,7 +276,7 @@ def cut(note: str) -> str:
 def model_name(sweep: str, label: str = "") -> str:
     """Name of the champion's generator in the model registry; ``label``: of its data set, if the
     sweep has several."""
-    return f"raygan-{sweep}-{label}" if label else f"raygan-{sweep}"
+    return f"raygan-{sweep}+{label}" if label else f"raygan-{sweep}"  # no name has a +
 
 
 def _dataset(record: TrialRecord) -> dict[str, str]:

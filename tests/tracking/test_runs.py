@@ -406,4 +406,5 @@ def test_a_trial_of_an_earlier_version_has_no_data_set_in_mlflow(client, opened)
 
 def test_each_data_set_has_a_registered_model_of_its_own():
     assert model_name("norms") == "raygan-norms"
-    assert model_name("norms", "cifar10") == "raygan-norms-cifar10"
+    assert model_name("norms", "cifar10") == "raygan-norms+cifar10"
+    assert model_name("norms", "a-b") != model_name("norms-a", "b") != model_name("norms-a-b")
