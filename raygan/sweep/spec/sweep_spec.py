@@ -290,14 +290,14 @@ def load(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
     document = _document(path)
     for override in overrides:
         _override(document, override)
-    try:
-        presets.complete(document.data)
-    except ConfigError as error:
-        raise ConfigError(f"{document.where(('preset',))}: {error}") from error
     files = _recipe_files(document, path.parent)
     recipe.keep_only({file.name: file.digest for file in files})
     recipe.use(files)
     check_names()
+    try:
+        presets.complete(document.data)
+    except ConfigError as error:
+        raise ConfigError(f"{document.where(('preset',))}: {error}") from error
     with recipe.blamed():
         spec = validate(document)
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from raygan import recipe
 from raygan.errors import ConfigError
 from raygan.sweep.spec import plan, presets
 from raygan.sweep.spec.presets import PRESETS
@@ -43,7 +44,7 @@ train: {features: 16}
     assert presets.differences(spec) == [
         "features is 16 (preset: 64)",
         "batch_size is 64 (preset: 32)",
-        "lr varies (preset: 0.0001)",
+        "lr varies (preset: 1e-4)",
     ]
 
 
@@ -72,3 +73,81 @@ def test_an_unknown_preset_is_refused_with_those_there_are(tmp_path):
 def test_another_architecture_is_told(tmp_path):
     spec = loaded(tmp_path, "preset: authors-dcgan\ntrain: {architecture: resnet}\n")
     assert presets.differences(spec) == ["architecture is resnet (preset: dcgan)"]
+
+
+def test_the_recipes_of_each_data_set_count(tmp_path):
+    text = "train: {norm: bn}\ndataset: [{}, {label: b, train: {norm: wn}}]"
+    spec = loaded(tmp_path, f"preset: authors-dcgan\n{text}")
+    config = spec.train_config(dataset="b")
+    assert (config.norm, config.parameters["norm_epsilon"]) == ("wn", 1e-6)
+    assert presets.differences(spec) == []
+
+
+@pytest.mark.parametrize("first", ["", "{label: a, train: {norm: vanilla}}, "])
+def test_a_parameter_that_no_data_set_uses_is_left_out(tmp_path, first):
+    listed = f"[{first}{{label: b, train: {{norm: bn}}}}]"
+    spec = loaded(tmp_path, f"preset: authors-dcgan\ndataset: {listed}")
+    assert spec.train.norm_epsilon is None
+    assert presets.differences(spec) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {architecture: dcgan}",
+        "grid: {architecture: [dcgan]}",
+        "dataset: [{train: {architecture: dcgan}}]",
+        "dataset: [{train: {architecture: dcgan}}, {label: b, train: {architecture: dcgan}}]",
+    ],
+)
+def test_a_parameter_of_another_architecture_is_left_out(tmp_path, text):
+    spec = loaded(tmp_path, f"preset: authors-resnet\n{text}")
+    assert spec.train.blocks is None
+    (told,) = presets.differences(spec)
+    assert told.startswith("architecture ")
+
+
+def test_a_preset_serves_own_norms_that_have_its_parameters(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from raygan.gan.nets.norms.norm import Norm\n\n\n"
+        "class Mine(Norm):\n    'Mine.'\n\n    name = 'mine'\n\n"
+        "    norm_epsilon: float = 0.1\n    'Epsilon.'\n"
+    )
+    document = parse("preset: authors-dcgan\ntrain: {norm: mine}", "a.yaml")
+    recipe.use([recipe.read(tmp_path / "own.py")])
+    try:
+        presets.complete(document.data)
+    finally:
+        recipe.keep_only({})
+    assert document.data["train"]["norm_epsilon"] == 1e-6
+
+
+def test_what_a_data_set_changes_is_told_with_its_label(tmp_path):
+    text = """preset: authors-dcgan
+dataset:
+- {}
+- {label: b, train: {code_size: 8, levels: 1}}
+"""
+    assert presets.differences(loaded(tmp_path, text)) == [
+        "code_size is 8 on the data set b (preset: 128)",
+        "levels is 1 on the data set b (preset: not set)",
+    ]
+    alike = text.replace("{}", "{train: {code_size: 8, levels: 1}}")
+    assert presets.differences(loaded(tmp_path, alike))[0] == "code_size is 8 (preset: 128)"
+    back = f"{text}train: {{code_size: 64}}".replace("code_size: 8", "code_size: 128")
+    assert presets.differences(loaded(tmp_path, back))[0] == (
+        "code_size is 64 on the data set digits (preset: 128)"
+    )
+
+
+def test_keys_that_the_preset_does_not_name_are_told(tmp_path):
+    given = {"r1": 10, "flip": "true", "ema": 0.999, "weight_decay": 0.1, "lr_decay": "linear",
+             "warmup": 50, "levels": 2, "lr_d": 1e-3, "augment": "diffaugment"}  # fmt: skip
+    train = ", ".join(f"{key}: {value}" for key, value in given.items())
+    train += ", seed: 3, iterations: 5000"  # which no preset is about
+    spec = loaded(tmp_path, f"preset: authors-dcgan\ntrain: {{{train}}}")
+    told = presets.differences(spec)
+    assert {words.split()[0] for words in told} == given.keys()
+    assert "flip is true (preset: false)" in told
+    varied = loaded(tmp_path, "preset: authors-dcgan\ngrid: {norm: [bn, wn], ema: [0.0, 0.9]}")
+    assert presets.differences(varied) == ["ema varies (preset: 0)"]
