@@ -144,7 +144,8 @@ class TrialRecord:
     in_chunks: stored.Count = 0
     """So many of the first evaluations lie in files of their own, written while the trial ran."""
     dataset: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$", max_length=100)] = ""
-    """Label of the data set; empty in records of earlier versions: the sweep's only one."""
+    """Label of the data set; empty in files of earlier versions: the sweep's only one, which
+    :func:`load_all` fills in."""
 
     @property
     def step(self) -> int:
@@ -215,15 +216,19 @@ class TrialRecord:
         return saved.in_chunks
 
 
-def load_all(storage: Storage, *, mend: bool = False) -> dict[str, TrialRecord]:
+def load_all(storage: Storage, *, mend: bool = False, only: str = "") -> dict[str, TrialRecord]:
     """All records of a sweep, by id; raises RayganError naming one that is damaged or lost.
 
+    ``only``: the label of the sweep's only data set, for records of earlier versions without one.
     ``mend``: replace a damaged record by its backup. A trial that has neither a record nor a
     checkpoint is left out: the sweep was killed before its record was written.
     """
     with ThreadPoolExecutor(storage.threads, thread_name_prefix="records") as pool:
         found = pool.map(partial(_load, storage, mend), storage.folders(TRIALS))
-        return {record.id: record for record in found if record is not None}
+        known = {record.id: record for record in found if record is not None}
+    for record in known.values():
+        record.dataset = record.dataset or only
+    return known
 
 
 def _load(storage: Storage, mend: bool, name: str) -> TrialRecord | None:

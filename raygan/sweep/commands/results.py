@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, RayganError
 from raygan.folder import HTML
 from raygan.sweep.spec.sweep_spec import load
 
@@ -46,7 +47,7 @@ class Results:
                 "results/quickstart"
             )
         data = stored_sweep.stored_data(sweep, spec)
-        return make_report(sweep, spec, records.load_all(sweep), data)
+        return make_report(sweep, spec, records.load_all(sweep, only=spec.only_label), data)
 
     @property
     def verdict(self) -> str:
@@ -74,10 +75,14 @@ def frame_of(sweep: str) -> pd.DataFrame:
     from raygan.records import load_all
     from raygan.report.tables import results_table
     from raygan.storage import Storage
+    from raygan.sweep.study.stored_sweep import stored_spec
 
     storage = Storage(sweep)
     own_recipes.enter(storage)
-    records = load_all(storage)
+    spec = None
+    with suppress(RayganError):  # the trials can be read without it
+        spec = stored_spec(storage)
+    records = load_all(storage, only="" if spec is None else spec.only_label)
     if not records:
         raise ConfigError(
             f"there is no trial of a sweep in {sweep!r}; give a sweep's own folder, such as "

@@ -131,6 +131,11 @@ class SweepSpec(Section):
             return [str(self.dataset.name)]
         return [str(one.label or one.name) for one in self.listed]
 
+    @property
+    def only_label(self) -> str:
+        """What the only data set is called; empty if there are several."""
+        return "" if len(self.labels) > 1 else self.labels[0]
+
     def label_of(self, values: Mapping[str, Scalar]) -> str:
         """The label of the data set of the cell with these values of the grid's axes."""
         return str(values.get(DATASET, self.labels[0]))

@@ -132,12 +132,11 @@ def stored_records(sweep: Storage, spec: SweepSpec) -> dict[str, TrialRecord]:
     Raises :class:`~raygan.errors.RayganError` for a record that is damaged or that does not belong
     to ``spec``.
     """
-    known, searched = records.load_all(sweep), spec.space().keys()
+    known, searched = records.load_all(sweep, only=spec.only_label), spec.space().keys()
     cells = {cell.name: cell.values for cell in plan.cells(spec)}
     for record in known.values():
         values = cells.get(record.cell, {})
-        only = spec.labels[0] if len(spec.labels) == 1 else ""
-        has = {DATASET: record.dataset or only, **record.config}
+        has = {DATASET: record.dataset, **record.config}
         fits = all(
             has.get(name) == value
             for name, value in {DATASET: spec.label_of(values), **values}.items()

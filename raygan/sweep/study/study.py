@@ -398,11 +398,11 @@ class Study:
         self.cells[record.cell].add(record)
 
     def _restore(self, *, retry_failed: bool) -> None:
-        known = records.load_all(self.storage, mend=True)
+        known = records.load_all(self.storage, mend=True, only=self.spec.only_label)
         for record in sorted(known.values(), key=lambda record: record.index):
             if record.cell not in self.cells:
                 continue
-            if record.dataset not in ("", self.cells[record.cell].dataset):
+            if record.dataset != self.cells[record.cell].dataset:
                 raise RayganError(
                     f"{self.storage.uri}/{trial_folder(record.id)} does not belong to the sweep "
                     f"{self.spec.name!r}: its data set is {record.dataset}; restore it, or delete "

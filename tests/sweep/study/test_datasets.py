@@ -259,7 +259,7 @@ def test_a_record_of_an_earlier_version_belongs_to_a_sweep_with_one_set(sweep):
         for copy in (name, f"{name}.bak"):
             sweep.write(copy, json.dumps(content).encode())
     found = state.stored_records(sweep, read(text))
-    assert {record.dataset for record in found.values()} == {""}
+    assert {record.dataset for record in found.values()} == {"digits"}
     again = Study(read(text), sweep, prepared=Prepared(sets={"digits": SMALL}))
     assert again.complete
     job = job_of(plan.of_record(found["bn-000"]), read(text), sweep, again.prepared)

@@ -105,6 +105,16 @@ def test_keys_without_effect_that_it_accepted_neither_stop_nor_change_it(sweep: 
         resumed(sweep, SWEEP.replace("features: 4", "features: 4, blocks: 3"))
 
 
+def test_its_trials_get_the_label_of_its_only_data_set(sweep: Storage) -> None:
+    spec, _ = resumed(sweep)
+    for known in (stored_sweep.stored_records(sweep, spec), Study(spec, sweep).records):
+        assert {record.dataset for record in known.values()} == {"digits"}
+    assert set(raygan.results(sweep.uri).dataset) == {"digits"}
+    for name in ("sweep.yaml", "sweep.yaml.bak"):
+        sweep.delete(name)
+    assert len(raygan.results(sweep.uri)) == 4
+
+
 def test_its_results_are_read(sweep: Storage) -> None:
     frame = raygan.results(sweep.uri)
     losses = dict(zip(frame.trial, frame.end_loss, strict=True))
