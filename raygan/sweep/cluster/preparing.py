@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,10 +133,26 @@ def prepare_on_cluster(
     """:func:`prepare_images` for each data set of ``spec``, a sweep in ``storage``, over the nodes
     that see it; by label."""
     orders = preparations_of(spec, storage)
-    return {
-        label: _prepared(order, say if len(orders) == 1 else partial(_say_of, say, label))
-        for label, order in orders.items()
-    }
+    prepared = {}
+    for label, order in orders.items():
+        with placed(spec, label):
+            prepared[label] = _prepared(
+                order, say if len(orders) == 1 else partial(_say_of, say, label)
+            )
+    return prepared
+
+
+@contextmanager
+def placed(spec: SweepSpec, label: str) -> Iterator[None]:
+    """Within the block, an error about the data set ``label`` of a list says which one it is."""
+    try:
+        yield
+    except RayganError as error:
+        if not spec.listed:
+            raise
+        place = f"dataset.{spec.labels.index(label)}"
+        text = str(error).replace("`dataset.", f"`{place}.")
+        raise type(error)(f"data set {label} (`{place}`): {text}") from error
 
 
 def _say_of(say: Callable[[str], None], label: str, line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,12 @@ def prepare_command(
                 )
             if "split" in given:
                 given["split"] = list(given["split"])
-            configs, folder = [DatasetConfig.of(name=given.pop("source"), **given)], DATA
+            config = DatasetConfig.of(name=given.pop("source"), **given)
+            configs, folder = [(config, nullcontext())], DATA
         map_ = _map(processes, address)
-        for config in configs:
-            click.echo(_prepare(config, out or folder, map_))
+        for config, place in configs:
+            with place:
+                click.echo(_prepare(config, out or folder, map_))
 
 
 def _prepare(config: DatasetConfig, folder: str, map_: Map) -> str | Path:
@@ -106,13 +108,17 @@ def _prepare(config: DatasetConfig, folder: str, map_: Map) -> str | Path:
     return prepare(config, storage.local(folder), map=map_, progress=pace, say=_note)
 
 
-def _of_sweep(file: Path, overrides: tuple[str, ...]) -> tuple[list[DatasetConfig], str]:
+def _of_sweep(
+    file: Path, overrides: tuple[str, ...]
+) -> tuple[list[tuple[DatasetConfig, AbstractContextManager[None]]], str]:
+    """The data sets of a sweep, each with what adds its place to errors, and their folder."""
     from raygan.storage import Storage
-    from raygan.sweep.cluster.preparing import data_folder
+    from raygan.sweep.cluster.preparing import data_folder, placed
     from raygan.sweep.spec import sweep_spec
 
     spec = sweep_spec.load(file, overrides)
-    return list(spec.datasets().values()), data_folder(Storage(spec.storage))
+    configs = [(config, placed(spec, label)) for label, config in spec.datasets().items()]
+    return configs, data_folder(Storage(spec.storage))
 
 
 def _map(processes: int | None, address: str | None) -> Map:

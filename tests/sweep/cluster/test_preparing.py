@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from raygan.errors import ConfigError
+from raygan.errors import ConfigError, DataError
 from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 from raygan.sweep.cluster.preparing import (
     Preparation,
+    placed,
     plain,
     preparations_of,
     prepare_images,
+    prepare_on_cluster,
 )
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
@@ -55,3 +57,29 @@ def test_what_cannot_be_trained_on_the_images_is_refused_once_they_are_known(
     assert prepare_images(digits).train == 7
     with pytest.raises(ConfigError, match=says):
         prepare_images(replace(digits, configs=(good, {**good, **changed})))
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_an_error_names_the_data_set_of_a_list(monkeypatch, tmp_path, several):
+    def fail(order, _):
+        if order.dataset["name"] == "folder":
+            raise DataError("x: no such file or folder; check `dataset.path`")
+
+    monkeypatch.setattr("raygan.sweep.cluster.preparing._prepared", fail)
+    one = "{name: folder, path: x, label: mine}"
+    listed = f"[{{}}, {one}]" if several else one.replace(", label: mine", "")
+    sweep = spec.validate(parse(f"name: a\ndataset: {listed}", "x"))
+    with pytest.raises(DataError) as caught:
+        prepare_on_cluster(sweep, Storage(str(tmp_path)))
+    assert str(caught.value) == (
+        "data set mine (`dataset.1`): x: no such file or folder; check `dataset.1.path`"
+        if several
+        else "x: no such file or folder; check `dataset.path`"
+    )
+
+
+def test_an_error_about_the_networks_names_the_data_set():
+    sweep = spec.validate(parse("name: a\ndataset: [{label: b}]", "x"))
+    says = r"^data set b \(`dataset.0`\): `levels` \(=6\) is too many"
+    with pytest.raises(ConfigError, match=says), placed(sweep, "b"):
+        raise ConfigError("`levels` (=6) is too many")

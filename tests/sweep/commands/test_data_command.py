@@ -79,6 +79,16 @@ def test_all_data_sets_of_a_sweep_are_prepared_each_once(folder, tmp_path):
     assert len(list((tmp_path / "results" / "data").glob("*/manifest.json"))) == 2
 
 
+def test_an_error_names_the_data_set_of_a_list(tmp_path):
+    file = tmp_path / "a.yaml"
+    missing = "{name: folder, path: nothere, label: mine}"
+    file.write_text(f"name: a\nstorage: {tmp_path}\ndataset: [{missing}]\n")
+    done = run("prepare", file)
+    assert done.exit_code != 0
+    assert "data set mine (`dataset.0`): " in done.stderr
+    assert "check `dataset.0.path`" in done.stderr
+
+
 def test_a_sweep_that_prepares_says_what_is_left_out(folder, tmp_path):
     dataset = {"name": "folder", "path": str(folder), "size": 4}
     preparation = Preparation(dataset=dataset, folder=str(tmp_path / "data"))
