@@ -20,30 +20,41 @@ MOST = 1000
 
 
 def detectable(
-    sd: float, seeds: int, comparisons: int = 1, power: float = POWER, level: float = 0.05
+    sd: float,
+    seeds: int,
+    comparisons: int = 1,
+    power: float = POWER,
+    level: float = 0.05,
+    strata: int = 1,
 ) -> float | None:
     """The difference, in per cent, that is claimed with the probability ``power``.
 
-    ``sd``: standard deviation of ln(loss) between seeds. None for fewer than three seeds.
+    ``sd``: standard deviation of ln(loss) between seeds. ``strata``: over how many the difference
+    is averaged, each with so many seeds. None for fewer than three seeds.
     """
     if seeds < LEAST:
         return None
-    freedom = 2 * seeds - 2
+    freedom = strata * (2 * seeds - 2)
     reach = noncentrality(1 - level / comparisons, freedom, power)
-    return percent(sd * math.sqrt(2 / seeds) * reach)
+    return percent(sd * math.sqrt(2 / (seeds * strata)) * reach)
 
 
 def seeds_needed(
-    sd: float, difference: float, comparisons: int = 1, power: float = POWER, level: float = 0.05
+    sd: float,
+    difference: float,
+    comparisons: int = 1,
+    power: float = POWER,
+    level: float = 0.05,
+    strata: int = 1,
 ) -> int | None:
     """The smallest number of seeds per cell with which ``difference``, in per cent, is claimed with
     the probability ``power``; None if it is more than :data:`MOST`."""
     low, high = LEAST, MOST
-    if (detectable(sd, high, comparisons, power, level) or math.inf) > difference:
+    if (detectable(sd, high, comparisons, power, level, strata) or math.inf) > difference:
         return None
     while low < high:
         middle = (low + high) // 2
-        if (detectable(sd, middle, comparisons, power, level) or math.inf) <= difference:
+        if (detectable(sd, middle, comparisons, power, level, strata) or math.inf) <= difference:
             high = middle
         else:
             low = middle + 1

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from raygan.errors import ConfigError
 from raygan.records import TrialRecord
 from raygan.report.compare import LEAST, geometric_mean
-from raygan.report.family import Values, compare
+from raygan.report.family import Comparison, Values, compare
 from raygan.report.planning import detectable, seeds_needed
 from raygan.report.words import percent, times
 from raygan.shown import shown
+from raygan.sweep.spec import claims
 from raygan.sweep.spec.sweep_spec import SweepSpec
 from raygan.sweep.study import looks
 from raygan.sweep.study.compared import cells
@@ -47,7 +48,8 @@ def say_power(
     most = "at most " if spec.replicate.until and not spec.search.repeats else ""
     unit = "repeat" if spec.search.repeats else "seed"
     seeds = spec.search.repeats or seeds or len(spec.axes().get("seed", []))
-    comparisons = count_comparisons(spec)
+    made = comparisons_of(spec)
+    comparisons = len(made)
     if not seeds or not comparisons:
         return
     where = "--sd"
@@ -55,28 +57,44 @@ def say_power(
         sd, where = _seen(spec, known), "seen in this sweep"
     if sd is None:
         sd, where = USUAL_SD, "assumed; --sd sets it"
-    difference = detectable(sd, seeds, comparisons, level=level)
-    with_seeds = f"with {most}{times(seeds, unit)}"
-    text = (
-        f"{with_seeds}, a difference of {percent(difference)} between two cells would be found in "
-        "80% of sweeps"
-        if difference is not None
-        else f"{with_seeds}, nothing can be claimed; at least {LEAST} are needed"
-    )
-    needed = [(asked, seeds_needed(sd, asked, comparisons, level=level)) for asked in ASKED]
-    takes = [f"{asked:g}% takes {times(n, unit)}" for asked, n in needed if n is not None]
-    tell(f"power:      {text}; {', '.join(takes)}")
+    for number, (strata, between) in enumerate(dict.fromkeys(map(_between, made))):
+        difference = detectable(sd, seeds, comparisons, level=level, strata=strata)
+        with_seeds = f"with {most}{times(seeds, unit)}"
+        text = (
+            f"{with_seeds}, a difference of {percent(difference)} between two {between} would be "
+            "found in 80% of sweeps"
+            if difference is not None
+            else f"{with_seeds}, nothing can be claimed; at least {LEAST} are needed"
+        )
+        needed = [
+            (asked, seeds_needed(sd, asked, comparisons, level=level, strata=strata))
+            for asked in ASKED
+        ]
+        takes = [f"{asked:g}% takes {times(n, unit)}" for asked, n in needed if n is not None]
+        tell(f"{' ' * 12 if number else 'power:      '}{text}; {', '.join(takes)}")
     tell(
         f"            ({times(comparisons, 'comparison')}; spread of the loss between seeds "
         f"{percent(100 * sd)}, {where})"
     )
 
 
-def count_comparisons(spec: SweepSpec) -> int:
-    """How many comparisons the report makes: the declared claims, or else all pairs of cells."""
+def comparisons_of(spec: SweepSpec) -> list[Comparison]:
+    """The comparisons that the report makes: the declared claims, or else all; with no runs."""
     points = {cell.name: cell.values for cell in cells(spec, {})}
     dummies = [Values(name, [0.0] * LEAST) for name in points]
-    return len(spec.claims) or len(compare(points, dummies, 0.05).comparisons)
+    found = compare(points, dummies, 0.05).comparisons
+    if not spec.claims:
+        return list(found)
+    by_pair = {frozenset((c.cell, c.other)): c for c in found}
+    return [by_pair[frozenset((claim.cell, claim.other))] for claim in claims.of_spec(spec)]
+
+
+def _between(comparison: Comparison) -> tuple[int, str]:
+    """Over how many strata the comparison is pooled, and what it compares, in words."""
+    if comparison.strata == 1:
+        return 1, "cells"
+    over = f"{comparison.strata} {comparison.strata_are}"
+    return comparison.strata, f"values of an axis, on average over {over},"
 
 
 def _seen(spec: SweepSpec, known: Iterable[TrialRecord]) -> float | None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from raygan.errors import ConfigError
 from raygan.folder import SPEEDS_FILE
 from raygan.gan.speed import Speed
+from raygan.report.planning import detectable, seeds_needed
 from raygan.storage import Storage
 from raygan.sweep.commands import preview
 from raygan.sweep.commands.sweep import main
@@ -211,6 +212,44 @@ def test_power_is_that_of_the_last_look_or_of_the_repeats(tmp_path, old, new, wo
     lines: list[str] = []
     say_power(spec.validate(parse(text, "x")), [], 0.03, lines.append)
     assert words in lines[0]
+
+
+SETS = "name: a\ndataset: [{label: a}, {label: b}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{SETS}claims: [{{lower: wn, than: bn}}]", [(2, "data sets")]),
+        (f"{SETS}claims: [{{lower: a_wn, than: a_bn}}]", [(1, "")]),
+        (SETS, [(1, ""), (2, "data sets")]),
+        ("name: a\nclaims: [{lower: wn, than: bn}]", [(1, "")]),
+        ("name: a\nreplicate: {seeds: 3}", [(1, "")]),
+    ],
+)
+def test_the_power_of_differences_over_strata_is_told(text, told):
+    text = text if "replicate" in text else f"{text}\nreplicate: {{seeds: 3}}"
+    lines: list[str] = []
+    sweep = spec.validate(parse(f"{text}\ngrid: {{norm: [bn, wn]}}", "x"))
+    say_power(sweep, [], 0.03, lines.append)
+    *firsts, last = lines
+    count = 3 if text.startswith(SETS) and "claims" not in text else 1
+    assert f"({count} comparison" in last
+    for line, (strata, word) in zip(firsts, told, strict=True):
+        difference = detectable(0.03, 3, count, strata=strata)
+        over = f"values of an axis, on average over {strata} {word}," if word else "cells"
+        assert f"a difference of {difference:.1f}% between two {over} would be found" in line
+
+
+def test_the_power_over_architectures_is_told_and_the_average_varies_less():
+    lines: list[str] = []
+    text = SWEEP.replace("grid: {", "claims: [{lower: wn, than: bn}]\ngrid: {architecture: [dcgan, "
+                         "resnet], ")  # fmt: skip
+    say_power(spec.validate(parse(text, "x")), [], 0.03, lines.append)
+    assert "on average over 2 strata, would be found" in lines[0]
+    # twice the runs: the same standard error and nearly the same t
+    assert detectable(0.03, 50, strata=2) == pytest.approx(detectable(0.03, 100), rel=1e-3)
+    assert seeds_needed(0.03, 2.0, strata=2) < seeds_needed(0.03, 2.0)
 
 
 @pytest.mark.parametrize("when", ["opened", "read"])
