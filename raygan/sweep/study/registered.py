@@ -16,12 +16,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter
 
 from raygan import recipe, stored
+from raygan.errors import RayganError
 from raygan.folder import PLAN_FILE
 from raygan.report.claim import Claim, PlanEntry
 from raygan.storage import Storage
 from raygan.sweep.spec import claims
-from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.spec.sweep_spec import SweepSpec, validate
+from raygan.sweep.spec.yaml_loader import Document
 from raygan.sweep.spec.yaml_sections import DeclaredClaim
+from raygan.sweep.study import stored_sweep
 
 NOT_IN_IT = ("storage", "scale", "budget", "tracking")
 """Keys of the YAML that say where and how a sweep runs; they are not part of its plan."""
@@ -50,11 +53,28 @@ class Entry(BaseModel):
 _ENTRIES = TypeAdapter(list[Entry])
 
 
+def _comparable(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` as this version would write it: with the defaults of keys that are younger than
+    it, and in the form that plans of the same meaning share. As it is if it cannot be read."""
+    sweep = {**content["sweep"], "train": {"quality": "none", **content["sweep"].get("train", {})}}
+    try:
+        spec = validate(Document(PLAN_FILE, sweep), known=True)
+    except RayganError:
+        return content
+    return {**content, "sweep": _planned(stored_sweep.comparable(spec))}
+
+
+def _planned(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved YAML that is planned, without its claims."""
+    sweep = {key: value for key, value in resolved.items() if key not in (*NOT_IN_IT, "claims")}
+    del sweep["train"]["checkpoint_every"]  # it says how, too
+    return sweep
+
+
 def content(spec: SweepSpec, images: str, code: str) -> dict[str, Any]:
     """The content of the plan. ``images``: their digest; ``code``: its commit or version."""
-    sweep = {key: value for key, value in spec.resolved().items() if key not in NOT_IN_IT}
-    del sweep["train"]["checkpoint_every"]  # it says how, too
-    return {"sweep": sweep, "claims": sweep.pop("claims"), "images": images, "code": code}
+    whole = spec.resolved()
+    return {"sweep": _planned(whole), "claims": whole["claims"], "images": images, "code": code}
 
 
 def sha256(content: dict[str, Any]) -> str:
@@ -74,7 +94,7 @@ def entries(sweep: Storage, *, mend: bool = False) -> list[Entry]:
 def register(sweep: Storage, spec: SweepSpec, images: str, code: str, trials: int) -> list[Entry]:
     """Store the plan, or an entry if it has changed. ``trials``: how many are planned so far."""
     known, now = entries(sweep, mend=True), content(spec, images, code)
-    if known and known[-1].sha256 == sha256(now):
+    if known and _comparable(_dump(known[-1])["content"]) == _comparable(now):
         return known
     time = datetime.now(UTC).isoformat(timespec="seconds")
     new = {"time": time, "sha256": sha256(now), "trials": trials, "content": now}
@@ -96,7 +116,7 @@ def history(sweep: Storage) -> tuple[PlanEntry, ...]:
     """The plan of ``sweep`` and its changes, in words."""
     described, before = [], None
     for entry in entries(sweep):
-        flat = _flat(_dump(entry)["content"])
+        flat = _flat(_comparable(_dump(entry)["content"]))
         changed = "" if before is None else _difference(before, flat)
         described.append(PlanEntry(entry.time, entry.sha256, changed, entry.trials))
         before = flat

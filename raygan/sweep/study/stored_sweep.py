@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 from functools import partial
+from operator import itemgetter
 from typing import Annotated, Any
 
 import yaml
@@ -176,12 +177,32 @@ def note_synced(sweep: Storage, *, synced: bool) -> None:
         sweep.write(UNSYNCED_FILE, b"{}", durable=True)
 
 
+def comparable(spec: SweepSpec) -> dict[str, Any]:
+    """``spec``, resolved, in the one form that YAMLs of the same meaning share.
+
+    A list of one data set is a mapping, and what it changes stands under ``train``. Several data
+    sets are in the order of their labels. The ``preset`` is left out, since its values are there.
+    """
+    whole = spec.resolved()
+    whole.pop("preset", None)
+    if not spec.listed:
+        return whole
+    whole[DATASET].sort(key=itemgetter("label"))
+    if len(spec.labels) == 1:
+        (only,) = whole[DATASET]
+        whole["train"] |= only.pop("train", {})
+        if only["label"] == only["name"]:
+            del only["label"]
+        whole[DATASET] = only
+    return whole
+
+
 def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[str]:
     """How ``spec`` extends the sweep that was started with ``before``, in words.
 
     Raises :class:`~raygan.errors.ConfigError`, with a diff, if ``spec`` changes anything else.
     """
-    old, new = before.resolved(), spec.resolved()
+    old, new = comparable(before), comparable(spec)
     # with `until`, the claims decide how many seeds are trained
     fixed = ("claims",) if before.replicate.until is not None else ()
     for key in MAY_CHANGE:
@@ -189,10 +210,11 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
             for whole in (old, new):
                 section, _, name = key.rpartition(".")
                 (whole[section] if section else whole).pop(name, None)
-    if not before.listed and not spec.listed and "split" not in old[DATASET]:
+    if spec.only_label and not before.listed and "split" not in old[DATASET]:
         # earlier versions read all splits; the images' digest shows whether the images are the same
         new[DATASET].pop("split", None)
-    growing = [key for key in MAY_GROW if key != DATASET or _may_get_datasets(before)]
+    no_more = _no_more_datasets(before)
+    growing = [key for key in MAY_GROW if key != DATASET or no_more is None]
     grown = [words for key in growing if (words := _grow(key, old, new))]
     if old == new:
         return grown
@@ -209,9 +231,9 @@ def check_unchanged(spec: SweepSpec, before: SweepSpec, sweep: Storage) -> list[
         + "\n".join(diff)
         + "\nrestore the YAML, or start a new sweep with the changed one (--fresh, or --set "
         "name=…); "
-        f"only {', '.join(MAY_GROW)} may be extended, and {', '.join(MAY_CHANGE)} may change"
+        f"only {', '.join(growing)} may be extended, and {', '.join(MAY_CHANGE)} may change"
         + (" (but not claims, since the sweep has `replicate.until`)" if fixed else "")
-        + ("" if _may_get_datasets(before) else "; this sweep cannot get further data sets")
+        + (f"; {no_more}" if no_more and len(spec.labels) > len(before.labels) else "")
     )
 
 
@@ -255,10 +277,19 @@ def _grow(key: str, old: dict[str, Any], new: dict[str, Any]) -> str | None:
     return f"`{key}` from {before} to {now}"
 
 
-def _may_get_datasets(before: SweepSpec) -> bool:
-    """Whether the sweep's cells stay as they are if a data set is added: that of a single data set
-    is no part of their names. With ``until``, earlier looks have decided without the new one."""
-    return len(before.labels) > 1 and before.replicate.until is None
+def _no_more_datasets(before: SweepSpec) -> str | None:
+    """Why no data set can be added to the sweep; None if one can."""
+    if before.only_label:
+        return (
+            "no data set can be added to a sweep that began with one: the names of its cells and "
+            "trials do not say on which data set they are"
+        )
+    if before.replicate.until is not None:
+        return (
+            "no data set can be added to a sweep with `replicate.until`: its number of seeds was "
+            "decided without the new data set"
+        )
+    return None
 
 
 def _has_begun(sweep: Storage) -> bool:

@@ -145,8 +145,6 @@ def test_a_sweep_over_several_sets_is_extended_by_more(begun):
         ("name: a\ndataset: {size: 16}", "name: a\ndataset: [{size: 16}, {label: b}]"),
         ("name: a\ndataset: [{size: 16}]", "name: a\ndataset: [{size: 16}, {label: b}]"),
         (MORE, TWO),
-        (TWO, TWO.replace("- {label: small, size: 16}\n", "").replace(
-            "grid:", "- {label: small, size: 16}\ngrid:")),
         (TWO + "replicate: {seeds: 3, until: 6}", MORE + "replicate: {seeds: 3, until: 6}"),
     ],
 )  # fmt: skip
@@ -155,11 +153,56 @@ def test_other_changes_of_the_sets_are_refused(sweep, before, now):
         state.check_unchanged(read(now), read(before), sweep)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "says"),
+    [
+        ("name: a", "name: a\ndataset: [{}, {label: b}]", "to a sweep that began with one: the"),
+        (TWO + "replicate: {seeds: 3, until: 6}", MORE + "replicate: {seeds: 3, until: 6}",
+         "to a sweep with `replicate.until`: its"),
+    ],
+)  # fmt: skip
+def test_it_is_said_why_a_sweep_can_have_no_further_set(sweep, before, now, says):
+    with pytest.raises(ConfigError) as caught:
+        state.check_unchanged(read(now), read(before), sweep)
+    assert f"no data set can be added {says}" in str(caught.value)
+    assert "grid.seed may be extended" in str(caught.value)
+    other = before.replace("name: a", "name: a\ntrain: {features: 4}").split("train: {iter")[0]
+    with pytest.raises(ConfigError) as caught:
+        state.check_unchanged(read(other), read(before), sweep)
+    assert "data set can be added" not in str(caught.value)
+
+
+ONE = "name: a\ndataset: {size: 16}\ntrain: {levels: 1, features: 8}"
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (ONE, "name: a\ndataset: [{size: 16}]\ntrain: {levels: 1, features: 8}"),
+        (ONE, "name: a\ndataset: [{size: 16, train: {levels: 1}}]\ntrain: {features: 8}"),
+        (ONE, "name: a\ndataset: [{size: 16, train: {features: 8}}]\ntrain: {levels: 1}"),
+        (TWO, TWO.replace("- {label: small, size: 16}\n", "").replace(
+            "grid:", "- {label: small, size: 16}\ngrid:")),
+        ("name: a\npreset: authors-dcgan\ntrain: {lr: 1.0e-4}", "name: a\ntrain: {lr: 1.0e-4}"),
+    ],
+)  # fmt: skip
+def test_a_yaml_of_the_same_meaning_resumes_a_sweep_and_is_the_same_plan(sweep, before, now):
+    for first, second in ((before, now), (now, before)):
+        assert state.check_unchanged(read(second), read(first), sweep) == []
+        known = registered.register(sweep, read(first), "d", "c", 0)
+        assert registered.register(sweep, read(second), "d", "c", 0) == known
+
+
+def test_another_label_of_the_only_set_is_refused(sweep):
+    with pytest.raises(ConfigError, match=r"label: b"):
+        state.check_unchanged(read("name: a\ndataset: [{label: b}]"), read("name: a"), sweep)
+
+
 def test_the_history_of_the_plan_names_the_data_sets(begun):
     registered.register(begun, read(), "d1", "code", 0)
     registered.register(begun, read(MORE), "d2", "code", 4)
     _, changed = registered.history(begun)
-    assert changed.changed == "the data sets, now small, big, huge, `images` from d1 to d2"
+    assert changed.changed == "the data sets, now big, huge, small, `images` from d1 to d2"
 
 
 def test_a_trial_gets_the_images_and_the_resources_of_its_set(sweep):

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from raygan.errors import ConfigError, RayganError
+from raygan.folder import PLAN_FILE
 from raygan.report.claim import Claim
 from raygan.storage import Storage
 from raygan.sweep.spec import claims
@@ -139,3 +142,20 @@ def test_the_digests_of_many_files_of_recipes_fit_into_a_plan(tmp_path) -> None:
     storage = Storage(str(tmp_path / "sweep"))
     registered.register(storage, read("name: a"), "digest", code, 0)
     assert registered.entries(storage)[0].content.code == code
+
+
+def test_defaults_of_a_new_version_are_no_change_of_the_plan(sweep):
+    now = registered.content(read(SWEEP), "d", "c")
+    old = json.loads(json.dumps(now))
+    for section, key in (("train", "initialisation"), ("train", "quality"), ("final", "protocol")):
+        del old["sweep"][section][key]
+    entry = {"time": "2026-01-01T00:00:00Z", "sha256": registered.sha256(old), "trials": 0,
+             "content": old}  # fmt: skip
+    sweep.write(PLAN_FILE, json.dumps([entry]).encode())
+    spec_now = read(f"{SWEEP}train: {{quality: none}}")
+    (first,) = registered.register(sweep, spec_now, "d", "c", 4)
+    assert first.sha256 == entry["sha256"]
+    registered.register(sweep, spec_now, "d", "d", 4)
+    registered.register(sweep, read(f"{SWEEP}train: {{quality: none, ema: 0.9}}"), "d", "d", 4)
+    changes = [one.changed for one in registered.history(sweep)]
+    assert changes == ["", "the code from c to d", "`train.ema` from 0.0 to 0.9"]
