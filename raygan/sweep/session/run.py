@@ -194,12 +194,17 @@ def _prepare(session: Session, known: Prepared | None) -> Prepared:
         before = known.get(label) if known else None
         if before is not None and before.digest != now.digest:
             where = spec.datasets()[label].path or label
-            which = f"the data set {label} ({where})" if len(sets) > 1 else where
+            several = len(sets) > 1  # which no earlier version had
+            which = f"the data set {label} ({where})" if several else where
+            earlier = (
+                ". If an earlier version of raygan began it: that version read all published "
+                "splits, as `dataset.split: all` does now, and did not turn photographs by their "
+                "EXIF orientation"
+            )
             raise ConfigError(
                 f"the images of {which} have changed since the sweep {spec.name!r} began: restore "
-                "them, or start anew beside it (--fresh, or --set name=…). If an earlier version "
-                "of raygan began it: that version read all published splits, as `dataset.split: "
-                "all` does now, and did not turn photographs by their EXIF orientation"
+                "them, or start anew beside it (--fresh, or --set name=…)"
+                + ("" if several else earlier)
             )
     return Prepared(id=known.id if known else uuid.uuid4().hex, sets=sets)
 

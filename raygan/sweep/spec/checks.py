@@ -106,12 +106,27 @@ def check_new(spec: SweepSpec) -> None:
 
 
 def _check_labels(spec: SweepSpec) -> None:
+    folded = [label.casefold() for label in spec.labels]
+    axes = {name: values for name, values in spec.axes().items() if name != DATASET}
     for number, label in enumerate(spec.labels):
         if label in spec.labels[:number]:
             raise ValueError(
                 f"`{DATASET}.{number}`: two data sets are called {shown(label)!r}; give one of "
                 "them another `label`"
             )
+        if folded[number] in folded[:number]:
+            other = spec.labels[folded.index(folded[number])]
+            raise ValueError(
+                f"`{DATASET}.{number}`: the labels {shown(label)!r} and {shown(other)!r} differ "
+                "only in case, and some file systems do not tell such folders apart; give one of "
+                "them another `label`"
+            )
+        for name, values in axes.items() if len(folded) > 1 else ():
+            if label in map(str, values):
+                raise ValueError(
+                    f"`{DATASET}.{number}`: the label {shown(label)!r} is also a value of "
+                    f"`grid.{name}`, and claims name both; give the data set another `label`"
+                )
 
 
 def _check_size(
@@ -293,9 +308,23 @@ def _check_stages(spec: SweepSpec) -> None:
     spec.train_config(seed=spec.train.seed + highest)  # none beyond what is allowed
     if spec.replicate.seeds and "seed" in spec.axes():
         raise ValueError("`replicate` sets its own seeds; remove `grid.seed`, or `replicate`")
-    warmups = [spec.fixed("warmup", label) for label in spec.labels]
-    if spec.warmup and (any(warmups) or "warmup" in spec.axes().keys() | spec.space().keys()):
-        raise ValueError("`warmup` configures the retry; remove `train.warmup`")
+    if spec.warmup and (place := _place_of_warmup(spec)):
+        raise ValueError(
+            f"`{place}` cannot be used with the section `warmup`, which configures the retry; "
+            f"remove `{place}`"
+        )
+
+
+def _place_of_warmup(spec: SweepSpec) -> str | None:
+    """Where the YAML asks for trials that begin with a warm-up; None if it does not."""
+    for section, varied in (("grid", spec.axes()), ("search", spec.space())):
+        if "warmup" in varied:
+            return f"{section}.warmup"
+    for number, label in enumerate(spec.labels):
+        if spec.fixed("warmup", label):
+            own = "warmup" in spec.own_train(label)
+            return f"{DATASET}.{number}.train.warmup" if own else "train.warmup"
+    return None
 
 
 def _check_effect(spec: SweepSpec) -> None:
@@ -310,7 +339,16 @@ def _check_effect(spec: SweepSpec) -> None:
     for section, fixed, switch in _NEEDS:
         keys = (*fixed, *RULES.parameters()) if section == "stop" else fixed
         needed, _, name = switch.partition(".")
-        if name in _written(spec, needed) or (needed == "stop" and spec.space()):
+        written = {*_written(spec, needed)}
+        own = [one.train.model_fields_set for one in spec.listed if section == "train"]
+        for number, given in enumerate(own):
+            for key in sorted(given & {*keys} if name not in written | given else ()):
+                place = f"{DATASET}.{number}.train"
+                raise ValueError(
+                    f"`{place}.{key}` has no effect without `{place}.{name}`; add "
+                    f"`{place}.{name}`, or remove `{place}.{key}`"
+                )
+        if name in written.union(*own) or (needed == "stop" and spec.space()):
             continue  # a search has a rule by default
         for key in _written(spec, section, changed=True):
             if key in keys:
@@ -366,8 +404,6 @@ def _written(spec: SweepSpec, section: str, *, changed: bool = False) -> Iterato
             yield name
     if section == "train":
         yield from (*spec.axes(), *spec.space())
-        for one in spec.listed:
-            yield from one.train.model_fields_set
 
 
 def _check_stop(spec: SweepSpec) -> None:

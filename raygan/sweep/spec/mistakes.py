@@ -76,7 +76,12 @@ def _explain_one(document: Document, problem: Any, keys: Keys) -> str:
 
 
 def message(problem: Any) -> str:
-    return shown(_lower(problem["msg"].removeprefix("Value error, ")))
+    text = shown(_lower(problem["msg"].removeprefix("Value error, ")))
+    if problem["type"] in ("model_type", "model_attributes_type"):  # which names our class
+        return "must be a mapping of keys to values, such as {key: value}"
+    if problem["type"] == "string_type" and isinstance(problem.get("input"), bool | int | float):
+        return f"{text}; if it is text, put it in quotes"
+    return text
 
 
 def _lower(text: str) -> str:
@@ -98,6 +103,8 @@ def _nearest(path: tuple[Any, ...], keys: Keys) -> str:
     ]
     if not very_near and path[-1] in keys.get(f"{section}.*", []):
         return f"; it belongs to an item of a list: make `{section}` a list"
+    if section in ("grid", "search") and path[-1] == "dataset":
+        return f"; for several data sets, make `dataset` at the top level a list, not `{section}`"
     if not (very_near or elsewhere) and path[-1] in keys.get("", []):
         return f"; did you mean the key `{path[-1]}` of the top level?"
     if likely := very_near or elsewhere or near:

@@ -77,6 +77,7 @@ class SweepSpec(Section):
         description="supplies values of training keys that this file does not give: "
         f"{', '.join(f'`{name}`' for name in presets.PRESETS)}, as in the published code of the "
         "paper's authors",
+        json_schema_extra={"enum": [*presets.PRESETS, None]},
     )
     dataset: Dataset = Dataset()
     grid: Grid = Grid()

@@ -237,7 +237,11 @@ def _without_none(section: type[Section], name: str) -> Any:
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     # of a Literal, the arguments are words
     kind = kinds[0] if NoneType in get_args(field.annotation) else field.annotation
-    return kind, Field(None, description=field.description)
+    return kind, Field(
+        None,
+        description=field.description,
+        json_schema_extra=lambda schema: schema.pop("default"),
+    )
 
 
 def _doc(section: type[Section], name: str) -> str:

@@ -135,7 +135,11 @@ def test_a_smoke_test_shrinks_every_data_set():
         ("- {}\n- {label: b, path: x}",
          "4: `dataset.1.path` has no effect without `dataset.1.name`"),
         ("- {}\n- {label: b, train: {warmup_factor: 0.2}}",
-         "`warmup_factor` has no effect without `train.warmup`"),
+         "4: `dataset.1.train.warmup_factor` has no effect without `dataset.1.train.warmup`"),
+        ("- {label: a, train: {warmup: 9}}\n- {label: b, train: {warmup_factor: 0.2}}",
+         "4: `dataset.1.train.warmup_factor` has no effect without `dataset.1.train.warmup`"),
+        ("- {}\n- label: b\ntrain: {warmup_factor: 0.2}",
+         "5: `warmup_factor` has no effect without `train.warmup`"),
         ("- {}\n- {label: b, train: {batch_size: 9}}\nscale: {workers: 2}",
          "4: `dataset.1.train.batch_size` (=9) must be divisible by `scale.workers` (=2)"),
         ("- {}\n- {label: b, train: {norm: bn}}\ngrid: {norm: [bn, wn]}",
@@ -143,10 +147,22 @@ def test_a_smoke_test_shrinks_every_data_set():
         ("- {}\n- {label: b, train: {lr: 0.1}}\nsearch: {lr: [0.1, 0.2]}",
          "4: `dataset.1.train.lr` is also under `grid` or `search`; keep one"),
         ("- {}\n- {label: b, train: {warmup: 3}}\nwarmup: {iterations: 5}",
-         "remove `train.warmup`"),
+         "4: `dataset.1.train.warmup` cannot be used with the section `warmup`"),
+        ("- {}\n- {label: b}\nwarmup: {iterations: 5}\ntrain: {warmup: 3}",
+         "6: `train.warmup` cannot be used with the section `warmup`"),
+        ("- {}\n- {label: b}\nwarmup: {iterations: 5}\ngrid: {warmup: [3, 5]}",
+         "6: `grid.warmup` cannot be used with the section `warmup`"),
+        ("- {}\n- {label: Digits}", "4: `dataset.1`: the labels 'Digits' and 'digits' differ only"),
+        ("- {}\n- {label: wn}\ngrid: {norm: [bn, wn]}",
+         "4: `dataset.1`: the label 'wn' is also a value of `grid.norm`"),
+        ("- {}\n- {label: '64'}\ngrid: {features: [32, 64]}",
+         "4: `dataset.1`: the label '64' is also a value of `grid.features`"),
+        ("- digits", "3: `dataset.0` (='digits'): must be a mapping of keys to values"),
+        ("- {}\n- {label: 1}", "4: `dataset.1.label` (=1): input should be a valid string; if it is "
+         "text, put it in quotes"),
         ("- {}\n- {label: b, train: {iterations: 900}}\ntrain: {lr_decay: cosine}",
          "`lr_decay` has no effect with `evaluate_every` (=1000) and `iterations` (=900)"),
-        ("- 3", "3: `dataset.0` (=3): input should be a valid dictionary"),
+        ("- 3", "3: `dataset.0` (=3): must be a mapping of keys to values"),
         ("[]", "`dataset`: list should have at least 1 item"),
         ("{label: a}", "2: unknown key `dataset.label`; it belongs to an item of a list"),
     ],
@@ -173,9 +189,19 @@ def test_more_data_sets_than_allowed_are_refused():
 
 
 def test_a_grid_of_data_sets_is_sent_to_the_right_place():
-    assert "did you mean the key `dataset` of the top level?" in refused(
-        "name: a\ngrid: {dataset: [a]}"
-    )
+    for section in ("grid", "search"):
+        said = refused(f"name: a\n{section}: {{dataset: [a]}}")
+        assert "make `dataset` at the top level a list, not `" in said
+
+
+def test_a_warmup_in_one_place_serves_a_factor_in_another():
+    read("name: a\ndataset:\n- {train: {warmup: 9}}\n- {label: b}\ntrain: {warmup_factor: 0.2}")
+    read("name: a\ndataset:\n- {train: {warmup_factor: 0.2}}\n- {label: b}\ntrain: {warmup: 9}")
+    read("name: a\ndataset:\n- {train: {warmup_factor: 0.2}}\n- {label: b}\ngrid: {warmup: [3, 4]}")
+
+
+def test_the_label_of_the_only_data_set_is_no_value_of_an_axis():
+    assert read("name: a\ndataset: [{label: wn}]\ngrid: {norm: [bn, wn]}").labels == ["wn"]
 
 
 def test_all_trials_of_all_data_sets_count_to_the_most():

@@ -274,6 +274,10 @@ def test_schema_lists_every_key():
     assert set(schema["properties"]) == set(spec.spec_class().model_fields)
     assert set(schema["$defs"]["Train"]["properties"]) == {*fields(), "checkpoint_every"}
     assert "description" in schema["$defs"]["Train"]["properties"]["norm"]
+    assert schema["properties"]["preset"]["enum"] == ["authors-dcgan", "authors-resnet", None]
+    own = schema["$defs"]["OwnTrain"]["properties"]
+    assert "levels" in own
+    assert not [name for name, field in own.items() if "default" in field]
 
 
 values = st.one_of(
