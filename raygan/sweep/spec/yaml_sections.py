@@ -204,7 +204,8 @@ def recipe_sections() -> dict[str, type[Section]]:
     changes = Field(
         default_factory=own_train,
         description="fields of [`train`](#train) for this data set alone, such as "
-        "`{code_size: 128, iterations: 50000}`: none that `grid` or `search` has, and not `seed`",
+        "`{code_size: 128, iterations: 50000}`: none that `grid` or `search` has, and not `seed`, "
+        "`quality` or `checkpoint_every`",
     )
     return {
         "train": train,
