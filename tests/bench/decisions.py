@@ -196,8 +196,9 @@ def _ended(sweep: SweepSpec, each: int, evaluations: int) -> dict[str, TrialReco
         for cell in plan.cells(sweep):
             params = {"lr": 10 ** draw.uniform(-5, -3)}
             planned = plan.trial(sweep, cell, index, params)
+            config, dataset = planned.config.to_dict(), planned.dataset
             record = TrialRecord(
-                planned.id, cell.name, index, planned.title, params, planned.config.to_dict()
+                planned.id, cell.name, index, planned.title, params, config, dataset=dataset
             )
             stopped = draw.random() < 0.5
             count = evaluations // 2 if stopped else evaluations
