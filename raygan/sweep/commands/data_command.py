@@ -117,7 +117,9 @@ def _of_sweep(
     from raygan.sweep.spec import sweep_spec
 
     spec = sweep_spec.load(file, overrides)
-    configs = [(config, placed(spec, label)) for label, config in spec.datasets().items()]
+    configs: list[tuple[DatasetConfig, AbstractContextManager[None]]] = [
+        (config, placed(spec, label)) for label, config in spec.datasets().items()
+    ]
     return configs, data_folder(Storage(spec.storage))
 
 
