@@ -35,6 +35,8 @@ from raygan.storage import Storage
 Outcome = Literal["ok", "stopped", "collapsed", "untrained", "diverged", "early-failure", "failed"]
 Kind = Literal["search", "replicate"]
 
+DATASET = "dataset"
+"""The axis of the data sets, if a sweep has several."""
 WARMUP_SUFFIX = "-warmup"
 """Ends the id of a trial that is trained with a warm-up, since its setting has failed early."""
 WHOLE: tuple[Outcome, ...] = ("ok", "collapsed", "untrained")

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from raygan.records import WARMUP_SUFFIX, TrialRecord
+from raygan.records import DATASET, WARMUP_SUFFIX, TrialRecord
 from raygan.report.claim import Claim, PlanEntry
 from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
 from raygan.report.finals import FinalResults, positive, protocol
 from raygan.report.ladder import Agreement
 from raygan.report.tables import setting
 
-DATASET = "dataset"
-"""The axis of the data sets, if the sweep has several."""
+
+def dataset_of(values: Mapping[str, Any]) -> str:
+    """Label of the data set of a cell with these ``values``; empty if the sweep has one."""
+    return str(values.get(DATASET, ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class CellResults:
     @property
     def dataset(self) -> str:
         """Label of its data set; empty if the sweep has one."""
-        return str(self.values.get(DATASET, ""))
+        return dataset_of(self.values)
 
     @cached_property
     def runs(self) -> dict[int, TrialRecord]:
@@ -378,12 +380,6 @@ class Evidence:
         mean = geometric_mean(list(self.units(cell).values()))
         assert mean is not None
         return mean
-
-    @property
-    def champion(self) -> TrialRecord | None:
-        """The best run: :meth:`best_run` of the cell with the lowest mean loss; None without a
-        result, and with several data sets, each of which has a champion of its own."""
-        return self.best_run(self.ranked[0]) if self.ranked and not self.several else None
 
     def best_run(self, cell: CellResults) -> TrialRecord:
         """The run with the lowest loss of a cell that has one."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from raygan.records import DATASET
 from raygan.report import stability
 from raygan.report.compare import (
     LEAST,
@@ -27,7 +28,7 @@ from raygan.report.compare import (
     image_variance,
     pooled,
 )
-from raygan.report.evidence import DATASET, CellResults, Evidence
+from raygan.report.evidence import CellResults, Evidence, dataset_of
 from raygan.report.exact import Ranks, stratified_ranks
 from raygan.report.multiple import Choice, choices, holm, shaffer
 
@@ -248,9 +249,9 @@ def _choices(
     """
     within: dict[str, dict[str, dict[str, Values]]] = {}
     over: dict[str, dict[str, Values]] = {}
-    labels = {_dataset(values): None for values in cells.values()}
+    labels = {dataset_of(values): None for values in cells.values()}
     for name, one in best.items():
-        label = _dataset(cells[name])
+        label = dataset_of(cells[name])
         within.setdefault(label, {})[name] = {label: one}
         point = " ".join(str(v) for axis, v in cells[name].items() if axis != DATASET)
         over.setdefault(point, {})[label] = one
@@ -274,10 +275,6 @@ def _choose(group: Mapping[str, Mapping[str, Values]], level: float) -> list[Cho
             ranked[a, b] = [(x.ranked, y.ranked) for x, y in pairs]
             ranked[b, a] = [(y.ranked, x.ranked) for x, y in pairs]
     return choices(against, level, ranked)
-
-
-def _dataset(values: Mapping[str, Any]) -> str:
-    return str(values.get(DATASET, ""))
 
 
 def related(cells: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -317,7 +314,7 @@ def _along(
         for a, b in itertools.combinations(by_value.values(), 2):
             rest = {key: value for key, value in cells[a.name].items() if key != axis}
             words = " ".join(str(value) for value in rest.values())
-            label = _dataset(rest)
+            label = dataset_of(rest)
             found = _pair([(a, b, label)], a.name, b.name, axis)
             within = "" if number == 1 else words
             comparisons.append(found and replace(found, within=within, dataset=label))
@@ -326,7 +323,7 @@ def _along(
     names = list(dict.fromkeys(value for by_value in strata.values() for value in by_value))
     for first, second in itertools.combinations(names, 2):
         pairs = [
-            (by[first], by[second], _dataset(cells[by[first].name]))
+            (by[first], by[second], dataset_of(cells[by[first].name]))
             for by in strata.values()
             if first in by and second in by
         ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from scipy import special
 
+from raygan.records import DATASET
 from raygan.report.compare import (
     LEAST,
     LEVEL,
@@ -23,7 +24,7 @@ from raygan.report.compare import (
     pooled,
     wilson,
 )
-from raygan.report.evidence import DATASET, CellResults, Evidence
+from raygan.report.evidence import CellResults, Evidence, dataset_of
 from raygan.report.exact import failures_p, stratified_ranks
 from raygan.report.family import Comparison, Family, of_losses
 from raygan.report.multiple import holm
@@ -336,7 +337,7 @@ def _matched(
     by_rest: dict[str, dict[str, tuple[Contrast, str]]] = {}
     for rest, one in parts:
         others = repr({name: value for name, value in rest.items() if name != axis})
-        known = one, str(rest.get(DATASET, ""))
+        known = one, dataset_of(rest)
         by_rest.setdefault(others, {})[str(rest.get(axis))] = known
     both = [by for by in by_rest.values() if level in by and base in by]
     if not both:

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from raygan.records import DATASET
 from raygan.report import monitoring
 from raygan.report.cell_figures import FRAME, MOST_ROWS, WIDTH, signed
 from raygan.report.drawing import COLORS, INK, MARKERS, MOST_TICKS, label, legend
-from raygan.report.evidence import DATASET, CellResults, Evidence
+from raygan.report.evidence import CellResults, Evidence
 from raygan.report.monitoring import DISTANCES
 from raygan.report.norm_contrasts import Difference
 from raygan.report.questions import first, fourth, second, varied

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from raygan.records import DATASET
 from raygan.report import declared, monitoring, monitoring_words, norm_words, words
 from raygan.report.claim import Claim
 from raygan.report.compare import LEAST
-from raygan.report.evidence import DATASET, Evidence
+from raygan.report.evidence import Evidence
 from raygan.report.family import Family, of_losses
 from raygan.report.monitoring import DISTANCES
 from raygan.report.norm_contrasts import (

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygan.records import END_LOSS, TrialRecord
+from raygan.records import DATASET, END_LOSS, TrialRecord
 from raygan.report import rates, stability, words
 from raygan.report.assumptions import assumptions
 from raygan.report.comparison_sheets import cells, claims, compared, plans
-from raygan.report.evidence import DATASET, Evidence
+from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.own_metrics import COLLAPSE, own_metrics
 from raygan.report.question_sheets import question_sheets

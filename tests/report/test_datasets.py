@@ -264,8 +264,7 @@ def test_cells_are_ranked_within_their_data_set():
     assert [c.name for c in found.ranked] == order
     assert [c.name for c in found.comparable] == order
     assert [c.name for c in found.ordered] == [*order, "digits_sn"]
-    assert found.champion is None
-    assert {name: part.champion.cell for name, part in found.parts.items()} == {
+    assert {name: part.ranked[0].name for name, part in found.parts.items()} == {
         "faces": "faces_wn", "digits": "digits_wn"
     }  # fmt: skip
 

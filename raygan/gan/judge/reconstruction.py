@@ -124,9 +124,8 @@ class _Search:
             (codes.grad,) = torch.autograd.grad(image, codes, difference)
             optimizer.step()
             if radius is not None:
-                with (
-                    torch.no_grad()
-                ):  # a code within the ball is multiplied by 1: it stays the same
+                # a code within the ball is multiplied by 1: it stays the same
+                with torch.no_grad():
                     codes.mul_(radius / codes.norm(dim=1, keepdim=True).clamp_min_(radius))
 
         self._descend = Recorded(descend, on_gpu=on_gpu, shares=True)

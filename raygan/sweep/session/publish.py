@@ -9,15 +9,14 @@ from pathlib import Path
 
 from raygan import checkpoints
 from raygan.folder import HTML, trial_folder
-from raygan.records import WHOLE, TrialRecord
+from raygan.records import DATASET, WHOLE, TrialRecord
 from raygan.report import stability
-from raygan.report.evidence import CellResults, Evidence
+from raygan.report.evidence import Evidence
 from raygan.report.finals import GENERATORS, QUALITIES, number
 from raygan.report.make import markdown
 from raygan.report.sections import target
 from raygan.report.words import loss
 from raygan.storage import Storage
-from raygan.sweep.spec.yaml_sections import DATASET
 from raygan.tracking.model import ALIAS, Model
 from raygan.tracking.problems import in_short
 from raygan.tracking.runs import cut, model_name
@@ -41,7 +40,7 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     metrics = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
     if evidence is None:
         return metrics
-    mine = [cell for cell in evidence.cells if _label(cell) in ("", record.dataset)]
+    mine = [cell for cell in evidence.cells if cell.dataset in ("", record.dataset)]
     if (aim := target(replace(evidence, cells=mine))) is not None:
         steps = stability.iterations_to(record.curve, aim)
         if steps is not None:
@@ -61,12 +60,8 @@ def champions(evidence: Evidence) -> dict[str, TrialRecord]:
     are not compared. A sweep's only data set has the label ''."""
     best: dict[str, TrialRecord] = {}
     for cell in evidence.ranked:
-        best.setdefault(_label(cell), evidence.best_run(cell))
+        best.setdefault(cell.dataset, evidence.best_run(cell))
     return best
-
-
-def _label(cell: CellResults) -> str:
-    return str(cell.values.get(DATASET, ""))
 
 
 def _qualities(record: TrialRecord, evidence: Evidence) -> dict[str, float]:
@@ -99,7 +94,7 @@ def note(verdict: str, evidence: Evidence, *, has_model: bool) -> str:
         f"{len(evidence.losses(cell))} | {len(cell.failed)} of {len(cell.ended)} |"
         for label in best
         for cell in evidence.ranked
-        if _label(cell) == label
+        if cell.dataset == label
     ]
     table = ["| cell | setting | mean loss | seeds | without result |", "|---|---|---|---|---|"]
     more = f"More: artifact `{HTML}`."

@@ -15,11 +15,12 @@ from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.judge import quality
 from raygan.gan.judge.metrics import METRICS
 from raygan.gan.nets.architectures import check_size
+from raygan.records import DATASET
 from raygan.shown import shown
 from raygan.sweep.spec import claims, scales
 from raygan.sweep.spec.mistakes import message
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
-from raygan.sweep.spec.yaml_sections import DATASET, MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
+from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
 from raygan.sweep.stopping.rules import RULES, first_stop, grace, rule_of
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raygan.records import DATASET
 from raygan.report.claim import Claim
 from raygan.report.family import axes
 from raygan.shown import shown
 from raygan.sweep.spec import plan
-from raygan.sweep.spec.yaml_sections import DATASET, SECOND, margin
+from raygan.sweep.spec.yaml_sections import SECOND, margin
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from raygan import recipe
 from raygan.gan.config import TrainConfig, recipe_tables
+from raygan.records import DATASET
 from raygan.sweep.spec.checks import possible
 from raygan.sweep.spec.space import ends
-from raygan.sweep.spec.yaml_sections import DATASET
 from raygan.sweep.stopping.rules import RULES, rule_of, try_rule
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from raygan.gan.config import TrainConfig, choices
-from raygan.records import WARMUP_SUFFIX, Kind, TrialRecord
+from raygan.records import DATASET, WARMUP_SUFFIX, Kind, TrialRecord
 from raygan.sweep.spec.space import trials_per_cell
-from raygan.sweep.spec.yaml_sections import DATASET, MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
+from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Scalar, Warmup
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec

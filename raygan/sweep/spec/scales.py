@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from raygan.records import DATASET
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.space import ends
-from raygan.sweep.spec.yaml_sections import DATASET, Range, Scalar, Scale, names
+from raygan.sweep.spec.yaml_sections import Range, Scalar, Scale, names
 
 if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec

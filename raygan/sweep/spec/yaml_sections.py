@@ -40,6 +40,7 @@ from raygan.gan.config import (
 from raygan.gan.interval import CHECKPOINT_EVERY, in_seconds, interval
 from raygan.gan.judge.final_config import FinalConfig
 from raygan.recipe import Scalar, Table, attribute_docs
+from raygan.records import DATASET
 from raygan.shown import shown
 from raygan.sweep.spec import yaml_loader
 from raygan.sweep.spec.mistakes import LIST, NUMBER, RANGE, SECTION, message
@@ -49,8 +50,6 @@ MOST_TRIALS = 10_000
 MOST_SEEDS = 1000
 """Of one setting."""
 MOST_DATASETS = 20
-DATASET = "dataset"
-"""Key of the data sets, and name of the grid's axis if there are several."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 

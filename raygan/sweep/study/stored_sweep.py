@@ -23,12 +23,11 @@ from raygan.folder import (
     UNSYNCED_FILE,
     trial_folder,
 )
-from raygan.records import TrialRecord
+from raygan.records import DATASET, TrialRecord
 from raygan.shown import shown
 from raygan.storage import Storage
 from raygan.sweep.spec import plan, yaml_loader
 from raygan.sweep.spec.sweep_spec import SweepSpec, validate
-from raygan.sweep.spec.yaml_sections import DATASET
 from raygan.sweep.study import prepared
 from raygan.sweep.study.prepared import Prepared
 
