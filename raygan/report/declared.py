@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from raygan.records import DATASET
 from raygan.report import words
 from raygan.report.claim import Claim
+from raygan.report.compare import LEAST
 from raygan.report.evidence import Evidence
-from raygan.report.family import Comparison, Family
+from raygan.report.family import Comparison, Family, axes
 from raygan.report.multiple import holm
 
 
@@ -19,7 +22,8 @@ class Result:
 
     claim: Claim
     comparison: Comparison | None
-    """None if either cell has no run with a result."""
+    """None if either cell has no run with a result, or over strata: if fewer than two have one of
+    both."""
     p: float | None
     """Two-sided p: twice the one-sided p. So a claim is tested at 2.5% on its side, like the limit
     of a 95% interval."""
@@ -40,7 +44,7 @@ def results(evidence: Evidence, family: Family) -> list[Result]:
         # a claim that cannot be tested counts in the correction, too
         adjusted = holm([1.0 if p is None else p for p in ps])
         tested += [
-            _result(claim, c, p, a if p is not None else None, evidence.alpha)
+            _result(evidence, claim, c, p, a if p is not None else None)
             for claim, c, p, a in zip(claims, comparisons, ps, adjusted, strict=True)
         ]
     return tested
@@ -50,7 +54,7 @@ def _p(claim: Claim, comparison: Comparison | None) -> float | None:
     if (
         comparison is None
         or not comparison.contrast.testable
-        or len(comparison.ranked) < comparison.strata
+        or comparison.compared < comparison.strata
     ):
         return None
     margin = math.log1p(claim.margin)
@@ -86,17 +90,19 @@ def _p_below(cell: str, comparison: Comparison, log: float) -> float:
 
 
 def _result(
+    evidence: Evidence,
     claim: Claim,
     comparison: Comparison | None,
     p: float | None,
     adjusted: float | None,
-    alpha: float,
 ) -> Result:
     if comparison is None or p is None:
         pooled = comparison is not None and comparison.strata > 1
         strata = f" in each {comparison.stratum}" if comparison and pooled else ""
-        why = f"not tested: it takes 3 runs of each cell that gave a result{strata}"
-        return Result(claim, comparison, p, adjusted, False, why)
+        why = f"it takes {LEAST} runs of each cell that gave a result{strata}"
+        if lacking := _lacking(evidence, claim):
+            why = f"no result of {words.listed(lacking)}"
+        return Result(claim, comparison, p, adjusted, False, f"not tested: {why}")
     interval = comparison.contrast.interval()
     assert interval is not None
     percent, low, high = comparison.contrast.percent, interval.low, interval.high
@@ -111,9 +117,31 @@ def _result(
             f"; {comparison.failed[0]} and {comparison.failed[1]} runs of {comparison.cell} and "
         )
         seen += f"{comparison.other} gave no result"
-    return Result(
-        claim, comparison, p, adjusted, bool(adjusted is not None and adjusted <= alpha), seen
-    )
+    holds = adjusted is not None and adjusted <= evidence.alpha
+    return Result(claim, comparison, p, adjusted, holds, seen)
+
+
+def _lacking(evidence: Evidence, claim: Claim) -> list[str]:
+    """What of a claim over several strata has no result, such as "bn and wn on b"; else empty."""
+    both = (claim.cell, claim.other)
+    strata: dict[str, list[str]] = {}
+    for axis in axes({cell.name: cell.values for cell in evidence.cells}):
+        for cell in evidence.cells:
+            if (value := str(cell.values.get(axis))) in both:
+                rest = {name: other for name, other in cell.values.items() if name != axis}
+                without = strata.setdefault(_place(rest), [])
+                if not evidence.losses(cell):
+                    without.append(value)
+    if len(strata) < 2:
+        return []
+    return [f"{words.listed(names)} {place}" for place, names in strata.items() if names]
+
+
+def _place(values: Mapping[str, Any]) -> str:
+    """A stratum in words: on faces, with features 8."""
+    given = [f"{name} {value}" for name, value in values.items() if name != DATASET]
+    on = [f"on {values[DATASET]}"] if DATASET in values else []
+    return " ".join([*on, *([f"with {words.listed(given)}"] if given else [])])
 
 
 def _turned(percent: float) -> float:
@@ -126,7 +154,11 @@ def sentence(tested: Sequence[Result]) -> str:
     if not declared:
         return ""
     holds = [result.claim.text for result in declared if result.holds]
-    fails = [result.claim.text for result in declared if not result.holds]
+    fails = [
+        result.claim.text + (f" ({result.reason})" if result.p is None else "")
+        for result in declared
+        if not result.holds
+    ]
     parts = []
     if holds:
         parts.append(f"Declared and confirmed: {'; '.join(holds)}.")

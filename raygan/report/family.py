@@ -193,6 +193,11 @@ class Family:
         return [c for c in self.comparisons if c.strata > 1]
 
     @property
+    def lacking(self) -> bool:
+        """Whether any pooled comparison is over fewer strata than there are."""
+        return any(c.compared < c.strata for c in self.pooled)
+
+    @property
     def within(self) -> list[Comparison]:
         """The comparisons of two cells."""
         return [c for c in self.comparisons if c.strata == 1]
@@ -327,10 +332,10 @@ def _along(
             for by in strata.values()
             if first in by and second in by
         ]
-        if len(pairs) > 1:
-            found = _pair(pairs, str(first), str(second), axis)
+        found = _pair(pairs, str(first), str(second), axis)
+        if found is not None and found.compared > 1:  # one alone is that within its stratum
             stratum = "data set" if by_set else "stratum"
-            comparisons.append(found and replace(found, strata=number, stratum=stratum))
+            comparisons.append(replace(found, strata=number, stratum=stratum))
     return [c for c in comparisons if c is not None]
 
 

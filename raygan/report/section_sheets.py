@@ -56,12 +56,14 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         for (cell, other, (failed, n), (others_failed, m), p, adjusted) in failure_rates(evidence)
     ]
     pooled = any(family.pooled for family in families.values())
+    lacking = any(family.lacking for family in families.values())
     columns = [
         Column("measure", _TEXT, "measure", lambda name: MEASURES[name]),
         Column("cell", _TEXT, "cell"),
         Column("against", _TEXT, "against"),
         Column("within", _TEXT),
         Column("strata", _COUNT, "over strata" if pooled else ""),
+        Column("of_strata", _COUNT, "of" if lacking else ""),
         Column("n", _COUNT, "runs"),
         Column("others", _COUNT, "of the other"),
         Column("failed", _COUNT, "failed"),

@@ -198,6 +198,39 @@ def test_a_declared_claim_over_all_strata_is_tested_over_the_data_sets():
     assert result.reason.endswith("of each cell that gave a result in each data set")
 
 
+@pytest.mark.parametrize("lacking", [[], [None] * 5, ["collapsed"] * 5])
+def test_a_claim_over_all_data_sets_is_not_tested_on_one_of_them(lacking):
+    claim = Claim("lower", "wn", "bn")
+    found = two_sets(*two_cells(faces_bn=lacking, faces_wn=lacking), claims=(claim,))
+    (result,) = declared.results(found, of_losses(found))
+    assert (result.holds, result.p) == (False, None)
+    assert result.reason == "not tested: no result of bn and wn on faces"
+    assert (
+        "Declared and not confirmed: wn's loss is lower than bn's (not tested: no result of bn and "
+        "wn on faces)."
+    ) in verdict(found)
+    assert "confirmed: wn" not in verdict(found).replace("not confirmed", "")
+    assert sheets.claims(found).rows[0]["why"] == result.reason
+    of_one = two_sets(*two_cells(faces_bn=lacking), claims=(claim,))
+    (result,) = declared.results(of_one, of_losses(of_one))
+    assert result.reason == "not tested: no result of bn on faces"
+
+
+def test_a_difference_in_one_data_set_is_not_pooled():
+    family = of_losses(two_sets(*two_cells(faces_bn=["collapsed"] * 5, faces_wn=["failed"] * 5)))
+    assert [c.within for c in family.comparisons] == ["digits"]
+    assert family.comparisons[0].claims == 1
+    three = [on("third", norm, ["failed"] * 5) for norm in ("bn", "wn")]
+    found = two_sets(*two_cells(), *three, claims=(Claim("lower", "wn", "bn"),))
+    assert not declared.results(found, of_losses(found))[0].holds
+    rows = {row["cell"]: row for row in sheets.compared(found).rows}
+    assert (rows["wn"]["strata"], rows["wn"]["of_strata"]) == (2, 3)
+    shown = [column.heading for column in sheets.compared(found).shown]
+    assert shown[shown.index("over strata") + 1] == "of"
+    assert "of" not in [column.heading for column in sheets.compared(two_sets()).shown]
+    assert "On average over 2 of 3 data sets" in verdict(found)
+
+
 # what a choice gives up
 
 
