@@ -134,10 +134,16 @@ def _curves(cell: CellResults) -> dict[int, list[tuple[int, float]]]:
     return {seed: r.curve for seed, r in cell.runs.items() if r.outcome == "ok" and r.history}
 
 
+def _too_few(evidence: Evidence) -> str:
+    """Why nothing is compared; ``evidence``: that of one data set, if there are several."""
+    where = "" if evidence.whole is None else " on the same data set"
+    return f"fewer than two cells have a result{where}."
+
+
 def _speed(evidence: Evidence) -> tuple[bool, str]:
     aim = target(evidence)
     if aim is None or len(evidence.ranked) < 2:
-        return False, "fewer than two cells have a result."
+        return False, _too_few(evidence)
     sentences = _speeds(evidence) if evidence.replicated else []
     sentences.append(
         f"The target is a loss of {words.loss(aim)} in the running test, {TARGET - 1:.0%} above "
@@ -189,7 +195,7 @@ def apart(evidence: Evidence) -> int | None:
 
 def _quality(evidence: Evidence) -> tuple[bool, str]:
     if len(evidence.ranked) < 2:
-        return False, "fewer than two cells have a result."
+        return False, _too_few(evidence)
     if not evidence.replicated:
         return False, "there is one run per cell, the best of its search. Set replicate.seeds."
     best = evidence.ranked[0]
@@ -233,7 +239,7 @@ def _stability(evidence: Evidence) -> tuple[bool, str]:
 
 def _stability_over(evidence: Evidence) -> list[str]:
     family = of_worsening(evidence)
-    return _differences(family, [c for c in family.pooled if c.claimed], LAST_OVER_BEST, 2)
+    return _differences(family, family.pooled, LAST_OVER_BEST, 2)
 
 
 FailureRates = tuple[str, str, tuple[int, int], tuple[int, int], float | None, float]

@@ -50,7 +50,7 @@ def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
     if not evidence.several:
         return _choices(family.choices, family), ""
     over = f"On average over {len(evidence.parts)} data sets, choosing"
-    whole = _choices(family.overall, family, over)
+    whole = _choices(family.overall, family, over, is_pooled=True)
     each = [
         _choices(mine, family, f"On {label}, choosing", MOST_OF_SET, is_part=True)
         for label, part in evidence.parts.items()
@@ -68,6 +68,7 @@ def _choices(
     most: int = MOST,
     *,
     is_part: bool = False,
+    is_pooled: bool = False,
 ) -> str:
     """What each choice gives up at most, the least first; empty if that is unknown."""
     known = [(c.cell, c.regret) for c in every if c.regret is not None]
@@ -83,12 +84,14 @@ def _choices(
     shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[:count]]
     if (left := len(rest) - len(shown)) > 0:
         highest = max(regret for _, regret in rest)
-        shown.append(f"the other {left} cells at most {words.percent(highest)}")
+        what = "choices" if is_pooled else "cells"
+        shown.append(f"the other {left} {what} at most {words.percent(highest)}")
     text = f"{start} {first} gives up at most {words.percent(lowest)}"
     if not is_part:
-        which = f"any other cell with {LEAST} or more results" if family.too_few else (
-            "any other cell here")  # fmt: skip
-        text += f" of loss against {which} ({_level(family)})"
+        what = "choice" if is_pooled else "cell"
+        where = " on each data set" if is_pooled else ""
+        which = f"with {LEAST} or more results{where}" if family.too_few else "here"
+        text += f" of loss against any other {what} {which} ({_level(family)})"
     others = f"; choosing {words.listed(shown)}" if shown else ""
     return f"{text}{others}.{f' {no_limit}' if open_ else ''}"
 
@@ -108,9 +111,20 @@ def _lead(evidence: Evidence) -> str:
         if not others:
             return f"{start} a {mean} of {detail}; no other cell has a result to compare with."
         return f"{start} the lowest {mean}, {detail}."
-    lowest = [f"on {label} {part.ranked[0].name} with {_mean(part, part.ranked[0])}"
-              for label, part in evidence.parts.items() if part.ranked]  # fmt: skip
-    return f"Lowest mean loss, by the {evidence.measure}: {'; '.join(lowest)}."
+    several = any(len(part.cells) > 1 for part in evidence.parts.values())
+    means = [
+        f"on {label} {f'{part.ranked[0].name} with ' if several else ''}"
+        f"{_mean(part, part.ranked[0])}"
+        for label, part in evidence.parts.items()
+        if part.ranked
+    ]
+    said = f"mean loss, by the {evidence.measure}: {'; '.join(means)}."
+    if several:
+        return f"Lowest {said}"
+    return (
+        f"M{said[1:]} Nothing is compared: there is one cell on each data set, and losses of "
+        "different data sets cannot be compared."
+    )
 
 
 def _mean(evidence: Evidence, best: CellResults) -> str:

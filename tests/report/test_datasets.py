@@ -30,7 +30,7 @@ from raygan.report.compare import contrast, pooled
 from raygan.report.comparison_sheets import compared_row
 from raygan.report.courses import crossings
 from raygan.report.drawing import SIZE, draw
-from raygan.report.evidence import DataSet
+from raygan.report.evidence import CellResults, DataSet
 from raygan.report.family import Values, compare, of_losses, of_worsening, related
 from raygan.report.make import Report
 from raygan.report.multiple import choices
@@ -265,7 +265,7 @@ def test_on_average_only_what_has_enough_results_on_every_data_set_is_chosen():
     text = verdict(two_sets(*two_cells(), *more))
     assert text.startswith(
         "On average over 2 data sets, choosing wn gives up at most 0.0% of loss against any other "
-        "cell with 3 or more results (95%); choosing bn at most "
+        "choice with 3 or more results on each data set (95%); choosing bn at most "
     )
 
 
@@ -343,12 +343,13 @@ def test_the_verdict_answers_for_all_data_sets_and_then_for_each():
     text = verdict(two_sets())
     assert text.startswith(
         "On average over 2 data sets, choosing wn gives up at most 0.0% of loss against any other "
-        "cell here (95%); choosing bn at most 9.6%. On digits, choosing digits_wn gives up at most "
+        "choice here (95%); choosing bn at most 9.6%. On digits, choosing digits_wn gives up at most "
         "0.0%; choosing digits_bn at most 14.1%. On faces, choosing faces_wn gives up at most "
         "0.0%; choosing faces_bn at most 7.0%. All of these limits hold together (95%). Lowest mean "
         "loss, by the end loss of the running test: on digits digits_wn with 0.01092 (95% CI"
     )
     assert "; on faces faces_wn with 0.12299 (95% CI " in text
+    assert "Nothing is compared" not in text
     assert "On average over 2 data sets, wn's loss is 7.2% lower than bn's (95% CI " in text
     assert "2 more comparisons are in the table of differences." in text
 
@@ -392,8 +393,45 @@ def test_each_part_of_a_section_is_about_one_data_set():
 def test_a_section_that_no_data_set_answers_is_said_once():
     found = two_sets(on("digits", "bn", SMALL_BN[:1]), on("faces", "bn", LARGE_BN[:1]))
     quality = next(section for section in sections(found) if section.key == "quality")
-    assert quality.answer == ("Not answered by this sweep: fewer than two cells have a result.")
+    assert quality.answer == (
+        "Not answered by this sweep: fewer than two cells have a result on the same data set."
+    )
     assert quality.by_set == ()
+
+
+def test_a_sweep_of_data_sets_alone_says_why_nothing_is_compared():
+    cells = [cell(label, ends) for label, ends in (("digits", SMALL_BN), ("faces", LARGE_BN))]
+    found = two_sets(*[CellResults(c.name, {"dataset": c.name}, c.records, c.replicates, c.best)
+                       for c in cells])  # fmt: skip
+    text = verdict(found)
+    assert text.startswith(
+        "Mean loss, by the end loss of the running test: on digits 0.01210 (95% "
+    )
+    assert "; on faces 0.12899 (95% CI " in text
+    assert (
+        "lr=0.0001). Nothing is compared: there is one cell on each data set, and losses "
+        "of different data sets cannot be compared."
+    ) in text
+    for section in sections(found)[:2]:
+        assert section.answer.endswith("fewer than two cells have a result on the same data set.")
+
+
+def test_stability_says_that_nothing_can_be_claimed_over_the_data_sets():
+    found = two_sets(finals=finals({c.name: 1.0 for c in two_cells()}, *two_cells()))
+    stability = next(section for section in sections(found) if section.key == "stability")
+    assert stability.answer.startswith(
+        "On average over 2 data sets, no difference between bn and wn can be claimed: bn's ratio of "
+        "last to best loss is the same"
+    )
+
+
+def test_many_choices_on_average_are_counted_as_choices():
+    more = [on(label, f"n{i}", [loss * (1 + i / 50) for loss in ends]) for i in range(6)
+            for label, ends in (("digits", SMALL_BN), ("faces", LARGE_BN))]  # fmt: skip
+    text = verdict(two_sets(*two_cells(), *more)).partition(" On digits")[0]
+    assert "any other choice here" in text
+    assert re.search(r"the other \d choices at most", text)
+    assert "cell" not in text
 
 
 def test_each_data_set_has_a_target_that_its_cells_reach():
