@@ -16,6 +16,11 @@ from raygan.report.tabular import Column, Sheet
 _PROTOCOL = ("n", "split", "bits", "resizer", "weights_sha256", "torch_fidelity")
 """Keys that must be equal for two FIDs to be comparable."""
 
+AUDIT = ("audited_loss", "restarts_loss")
+CODES = ("code_norm", "outside")
+BALL = ("ball_loss", "ball_free_loss")
+"""Values of a test that stand together: a mean is shown if all tests of its row have them."""
+
 
 def final_test(evidence: Evidence) -> Sheet:
     """The table of final tests, by cell and generator: loss, audit, and FID and KID if computed."""
@@ -56,7 +61,15 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
     fids = _fids(evidence, cell, which)
     if not losses and not fids:
         return None
-    ball = _ball_losses(evidence, cell, which)
+    if not _same_runs(evidence, cell, which, AUDIT):
+        audited, restarts = {}, {}
+    code_norm, outside, within, free = (
+        _mean(_numbers(evidence, cell, which, key))
+        if _same_runs(evidence, cell, which, keys)
+        else None
+        for keys in (CODES, BALL)
+        for key in keys
+    )
     one_protocol = len({_protocol(fid) for fid in fids}) == 1
     return {
         "cell": cell.name,
@@ -66,10 +79,10 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
         "audited_loss": _mean(list(audited.values())),
         "restarts_loss": _mean(list(restarts.values())),
         "gain": gain(audited, restarts),
-        "code_norm": _mean(_numbers(evidence, cell, which, "code_norm")),
-        "outside": _mean(_numbers(evidence, cell, which, "outside")),
-        "ball_loss": _mean([within for within, _ in ball]),
-        "ball_free_loss": _mean([free for _, free in ball]),
+        "code_norm": code_norm,
+        "outside": outside,
+        "ball_loss": within,
+        "ball_free_loss": free,
         "fid": _mean([fid["fid"] for fid in fids]) if one_protocol else None,
         "kid": _mean([fid["kid"] for fid in fids if number(fid, "kid") is not None])
         if one_protocol
@@ -92,11 +105,20 @@ def _numbers(evidence: Evidence, cell: CellResults, which: str, key: str) -> lis
     return [value for value in values if value is not None]
 
 
-def _ball_losses(evidence: Evidence, cell: CellResults, which: str) -> list[tuple[float, float]]:
-    """By test that has both: the loss with codes kept within the ball, and with free ones."""
-    both = ((number(test, "ball_loss"), number(test, "ball_free_loss"))
-            for test in _tests(evidence, cell, which))  # fmt: skip
-    return [(within, free) for within, free in both if within is not None and free is not None]
+def _same_runs(evidence: Evidence, cell: CellResults, which: str, keys: tuple[str, ...]) -> bool:
+    """Whether all tests of the row have these values, so that its means are over the same runs."""
+    tests = _tests(evidence, cell, which)
+    return all(number(test, key) is not None for test in tests for key in keys)
+
+
+def _left_out(evidence: Evidence) -> bool:
+    """Whether a value is not shown, since some runs of its row lack it."""
+    return any(
+        not _same_runs(evidence, cell, which, (key,)) and _numbers(evidence, cell, which, key)
+        for cell in evidence.cells
+        for which in GENERATORS
+        for key in (*AUDIT, *CODES, *BALL)
+    )
 
 
 def _fids(evidence: Evidence, cell: CellResults, which: str) -> list[dict[str, Any]]:
@@ -159,6 +181,9 @@ def _note(evidence: Evidence) -> str:
         which = "protocols or data sets" if evidence.several else "protocols"
         parts.append(f"FID, KID: {'; '.join(protocols)}. Values of different {which} cannot be "
                      "compared.")  # fmt: skip
+    if _left_out(evidence):
+        parts.append("A value that some of a row's runs lack, as tests of earlier versions do, is "
+                     "not shown.")  # fmt: skip
     if replaced := _replaced(evidence):
         parts.append(f"Tested instead of damaged checkpoints: {words.listed(replaced)}.")
     parts.append(f"The losses of each image are in {losses_files('TRIAL')}.")

@@ -92,19 +92,44 @@ def test_lengths_of_codes_and_losses_within_the_ball_are_shown_if_they_were_meas
     assert not any("ball" in column.heading or "|z|" in column.heading for column in old.shown)
     assert "99%" not in old.note
     assert "protocol" not in old.note
-    for number, record in enumerate(found.cells[0].replicates[:2]):
+    for number, record in enumerate(found.cells[0].replicates):
         found.finals[record.id]["best"] |= {
             "code_norm": 0.9 + number, "outside": 0.0, "ball_images": 200,
             "ball_loss": 0.02, "ball_free_loss": 0.01, "asked": {"protocol": "authors"},
         }  # fmt: skip
-    found.finals[found.cells[0].replicates[2].id]["best"]["ball_loss"] = 0.5  # nothing beside it
     sheet = final_test(found)
     row = sheet.rows[2]
-    assert row["code_norm"] == pytest.approx(1.4)
+    assert row["code_norm"] == pytest.approx(2.9)
     assert (row["outside"], row["ball_loss"], row["ball_free_loss"]) == (0, 0.02, 0.01)
     assert sheet.rows[3]["code_norm"] is None
     assert "within the ball: loss of the first 200 images" in sheet.note
     assert "the authors' protocol" in sheet.note
+    assert "lack" not in sheet.note
+
+
+@pytest.mark.parametrize(
+    ("lacking", "together"),
+    [
+        ("code_norm", ("code_norm", "outside")),
+        ("ball_free_loss", ("ball_loss", "ball_free_loss")),
+        ("restarts_loss", ("audited_loss", "restarts_loss", "gain")),
+    ],
+)
+def test_a_mean_is_over_all_runs_of_its_row_or_not_shown(lacking, together):
+    found = audited(bn=0.8, wn=0.98)
+    known = {"code_norm": 0.9, "outside": 0.1, "ball_loss": 0.02, "ball_free_loss": 0.01}
+    for both in found.finals.values():
+        both["best"] |= known
+    whole = final_test(found).rows[2]
+    found.finals[found.cells[0].replicates[0].id]["best"].pop(lacking)  # of an earlier version
+    sheet = final_test(found)
+    row = sheet.rows[2]
+    assert row["seeds"] == 5
+    assert all(whole[key] is not None for key in together)
+    assert row == {**whole, **dict.fromkeys(together)}
+    assert "A value that some of a row's runs lack, as tests of earlier versions do, is not" in (
+        sheet.note
+    )
 
 
 def test_fid_stands_with_its_protocol(tmp_path):
