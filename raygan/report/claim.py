@@ -42,3 +42,5 @@ class PlanEntry:
     """What has changed since the previous entry, in words; empty for the first entry."""
     trials: int = 0
     """Number of trials that were planned by then."""
+    sets: tuple[str, ...] = ()
+    """Labels of the data sets; empty if the sweep has one."""

@@ -223,6 +223,7 @@ def compared_row(comparison: Comparison) -> dict[str, Any]:
 
 def claims(evidence: Evidence) -> Sheet:
     """The table of declared claims."""
+    found = results(evidence, of_losses(evidence))
     rows = [
         {
             "claim": result.claim.text,
@@ -231,8 +232,9 @@ def claims(evidence: Evidence) -> Sheet:
             "p": result.p,
             "adjusted_p": result.adjusted,
             "why": result.reason,
+            "added": ", ".join(result.added) or None,
         }
-        for result in results(evidence, of_losses(evidence))
+        for result in found
     ]
     columns = [
         Column("claim", _TEXT, "claim"),
@@ -241,6 +243,7 @@ def claims(evidence: Evidence) -> Sheet:
         Column("p", _NUMBER, "p", words.three_digits),
         Column("adjusted_p", _NUMBER, "adjusted p", words.three_digits),
         Column("why", _TEXT, "what was seen"),
+        Column("added", _TEXT, "data sets added later" if any(r.added for r in found) else ""),
     ]
     reading = (
         "One row per claim of the sweep's YAML. Confirmed: its adjusted p is at most "
@@ -251,6 +254,11 @@ def claims(evidence: Evidence) -> Sheet:
         "were declared before the first trial; later ones are corrected by themselves and are "
         "exploratory."
     )
+    if any(result.added for result in found):
+        note += (
+            " Data sets added later: after the first trial, when results may have been known; the "
+            "claim was declared over the others alone."
+        )
     return Sheet("claims", "Declared claims", columns, rows, reading, note)
 
 

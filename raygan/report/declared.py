@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raygan.records import DATASET
@@ -32,6 +32,17 @@ class Result:
     holds: bool
     reason: str
     """Why the claim holds or not, in words."""
+    added: tuple[str, ...] = ()
+    """Data sets that it is about, too, but that were added after the first trial."""
+
+    @property
+    def text(self) -> str:
+        """The claim, and in brackets why it was not tested, and what was added to it."""
+        said = [self.reason] if self.p is None else []
+        if self.added:
+            said.append(f"declared before {words.listed(self.added)} was added")
+        remark = f" ({'; '.join(said)})" if said else ""
+        return f"{self.claim.text}{remark}"
 
 
 def results(evidence: Evidence, family: Family) -> list[Result]:
@@ -47,7 +58,20 @@ def results(evidence: Evidence, family: Family) -> list[Result]:
             _result(evidence, claim, c, p, a if p is not None else None)
             for claim, c, p, a in zip(claims, comparisons, ps, adjusted, strict=True)
         ]
-    return tested
+    names = {cell.name for cell in evidence.cells}
+    added = _added(evidence)
+    return [
+        replace(one, added=added) if one.claim.declared and one.claim.cell not in names else one
+        for one in tested
+    ]
+
+
+def _added(evidence: Evidence) -> tuple[str, ...]:
+    """The data sets that were added after the first trial."""
+    before = [entry.sets for entry in evidence.plans if not entry.trials]
+    if not before:
+        return ()
+    return tuple(label for label in evidence.plans[-1].sets if label not in before[-1])
 
 
 def _p(claim: Claim, comparison: Comparison | None) -> float | None:
@@ -153,12 +177,8 @@ def sentence(tested: Sequence[Result]) -> str:
     declared = [result for result in tested if result.claim.declared]
     if not declared:
         return ""
-    holds = [result.claim.text for result in declared if result.holds]
-    fails = [
-        result.claim.text + (f" ({result.reason})" if result.p is None else "")
-        for result in declared
-        if not result.holds
-    ]
+    holds = [result.text for result in declared if result.holds]
+    fails = [result.text for result in declared if not result.holds]
     parts = []
     if holds:
         parts.append(f"Declared and confirmed: {'; '.join(holds)}.")

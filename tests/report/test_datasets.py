@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.csv
@@ -25,7 +26,7 @@ from raygan.report import (
     sheets,
 )
 from raygan.report.audit import audit, by_restarts
-from raygan.report.claim import Claim
+from raygan.report.claim import Claim, PlanEntry
 from raygan.report.compare import contrast, pooled
 from raygan.report.comparison_sheets import compared_row
 from raygan.report.courses import crossings
@@ -214,6 +215,28 @@ def test_a_claim_over_all_data_sets_is_not_tested_on_one_of_them(lacking):
     of_one = two_sets(*two_cells(faces_bn=lacking), claims=(claim,))
     (result,) = declared.results(of_one, of_losses(of_one))
     assert result.reason == "not tested: no result of bn on faces"
+
+
+def test_a_claim_that_a_later_data_set_was_added_to_is_marked():
+    claims = [Claim("lower", "wn", "bn"), Claim("lower", "digits_wn", "digits_bn"),
+              Claim("not_worse", "wn", "bn", 0.05, declared=False)]  # fmt: skip
+    first, changed, grown = (
+        PlanEntry("", "", trials=trials, sets=sets)
+        for trials, sets in ((0, ("digits",)), (0, ("digits", "moons")), (9, tuple(SETS)))
+    )
+    found = two_sets(claims=claims, plans=(first, changed, grown))
+    sheet = sheets.claims(found)
+    assert [row["added"] for row in sheet.rows] == ["faces", None, None]
+    assert "data sets added later" in [column.heading for column in sheet.shown]
+    assert "when results may have been known" in sheet.note
+    assert (
+        "Declared and confirmed: wn's loss is lower than bn's (declared before faces was added); "
+        "digits_wn's loss is lower than digits_bn's."
+    ) in verdict(found)
+    for plans in ((), (grown,), (replace(first, sets=tuple(SETS)), grown)):
+        same = sheets.claims(two_sets(claims=claims, plans=plans))
+        assert [row["added"] for row in same.rows] == [None] * 3
+        assert "added later" not in same.note
 
 
 def test_a_difference_in_one_data_set_is_not_pooled():

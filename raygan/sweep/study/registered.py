@@ -118,7 +118,9 @@ def history(sweep: Storage) -> tuple[PlanEntry, ...]:
     for entry in entries(sweep):
         flat = _flat(_comparable(_dump(entry)["content"]))
         changed = "" if before is None else _difference(before, flat)
-        described.append(PlanEntry(entry.time, entry.sha256, changed, entry.trials))
+        sets = flat.get("sweep.dataset") or []  # a mapping if there is one
+        labels = tuple(str(one.get("label")) for one in sets)
+        described.append(PlanEntry(entry.time, entry.sha256, changed, entry.trials, labels))
         before = flat
     return tuple(described)
 

@@ -104,6 +104,17 @@ def test_changes_of_the_plan_are_written_down_with_what_has_changed(sweep):
     assert grown.changed == "`replicate.seeds` from 5 to 8, the code from cccccccccccc to " + (
         "d" * 12)  # fmt: skip
     assert (dropped.changed, dropped.trials) == ("the claims", 21)
+    assert first.sets == ()
+
+
+def test_the_plan_has_the_data_sets_of_its_time(sweep):
+    two = SWEEP + "dataset: [{name: digits}, {label: small, size: 16}]\n"
+    registered.register(sweep, read(two), "d", "c", 0)
+    more = two.replace("[{", "[{label: big, size: 64}, {")
+    registered.register(sweep, read(more), "e", "c", 6)
+    assert [entry.sets for entry in registered.history(sweep)] == [
+        ("digits", "small"), ("big", "digits", "small")
+    ]  # fmt: skip
 
 
 def test_claims_of_later_are_exploratory_and_declared_ones_stay(sweep):
