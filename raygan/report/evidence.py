@@ -204,6 +204,9 @@ class Evidence:
     """grid, random or tpe; empty if it is not known."""
     finals: FinalResults = field(default_factory=dict)
     """Results of the final test."""
+    other_tests: Mapping[str, str] = field(default_factory=dict)
+    """By trial with a final test that is not in ``finals``, since its settings are not those of the
+    others: how they differ, in words."""
     fids: FinalResults = field(default_factory=dict)
     """FID and KID, if they were computed."""
     qualities: FinalResults = field(default_factory=dict)

@@ -184,6 +184,10 @@ def _note(evidence: Evidence) -> str:
     if _left_out(evidence):
         parts.append("A value that some of a row's runs lack, as tests of earlier versions do, is "
                      "not shown.")  # fmt: skip
+    titles = {record.id: record.title for record in evidence.records}
+    if others := [f"{titles.get(trial, trial)} ({how})"
+                  for trial, how in evidence.other_tests.items()]:  # fmt: skip
+        parts.append(f"Left out, since their settings are others: {words.listed(others)}.")
     if replaced := _replaced(evidence):
         parts.append(f"Tested instead of damaged checkpoints: {words.listed(replaced)}.")
     parts.append(f"The losses of each image are in {losses_files('TRIAL')}.")

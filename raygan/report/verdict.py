@@ -213,8 +213,22 @@ def _useless(evidence: Evidence, label: str) -> str:
     )
 
 
+def _without_final_test(evidence: Evidence) -> str:
+    """Why the final test is not counted, if runs have taken different ones; else empty."""
+    runs = [r.id for cell in evidence.cells for r in cell.runs.values() if r.outcome == "ok"]
+    others = [evidence.other_tests[run] for run in runs if run in evidence.other_tests]
+    if evidence.by_final_test or not others:
+        return ""
+    return (
+        f"The final test does not count: {len(others)} of {words.times(len(runs), 'run')} took it "
+        f"with other settings ({words.listed(list(dict.fromkeys(others)), 'or')}). To give all "
+        f"runs the sweep's, run `raygan evaluate {evidence.name}`."
+    )
+
+
 def _caveats(evidence: Evidence) -> list[str]:
-    sentences = [_useless(part, label) for label, part in evidence.parts.items()]
+    sentences = [_without_final_test(evidence)]
+    sentences += [_useless(part, label) for label, part in evidence.parts.items()]
     searched = [c.name for c in evidence.ranked if evidence.replicated and not c.replicates]
     if searched:
         sentences.append(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from raygan.report.finals import read_fids, read_image_losses
 from raygan.report.sections import sections
 from raygan.report.verdict import verdict
 from raygan.storage import Storage
+from raygan.sweep.study import gather
 from tests.report.builders import cell, evidence, final, finals
 
 BN = [0.0120, 0.0124, 0.0118, 0.0122, 0.0121]
@@ -130,6 +132,33 @@ def test_a_mean_is_over_all_runs_of_its_row_or_not_shown(lacking, together):
     assert "A value that some of a row's runs lack, as tests of earlier versions do, is not" in (
         sheet.note
     )
+
+
+def test_a_test_with_other_settings_is_left_out_and_named():
+    found = audited(bn=0.8, wn=0.98)
+    record = found.cells[0].replicates[0]
+    assert "The final test does not count" not in verdict(found)
+    assert "Left out" not in final_test(found).note
+    del found.finals[record.id]
+    other = replace(found, other_tests={record.id: "protocol: authors"})
+    assert (
+        "The final test does not count: 1 of 10 runs took it with other settings (protocol: "
+        "authors). To give all runs the sweep's, run `raygan evaluate made-up`."
+    ) in verdict(other)
+    assert f"Left out, since their settings are others: {record.title} (protocol: authors)." in (
+        final_test(other).note
+    )
+    assert final_test(other).rows[2]["seeds"] == 4
+
+
+def test_what_differs_in_the_settings_of_a_test_is_named():
+    budget = {"steps": 5, "images": 4, "protocol": "per-image"}
+    tests = [budget, {**budget, "protocol": "authors", "images": None}, {}]
+    read = {str(i): {"best": final(0.1) | {"asked": asked}} for i, asked in enumerate(tests)}
+    assert gather._other_tests(read, budget) == {
+        "1": "images: all, protocol: authors", "2": "not recorded"
+    }  # fmt: skip
+    assert gather._other_tests({"2": read["2"]}, {}) == {}  # all are of an earlier version
 
 
 def test_fid_stands_with_its_protocol(tmp_path):

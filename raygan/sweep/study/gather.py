@@ -41,7 +41,8 @@ def make_report(
     """
     summary = stored_sweep.summary(sweep)
     compared = cells(spec, known)
-    finals = _of_one_budget(read_finals(sweep, known.values()), compared, spec)
+    tests = read_finals(sweep, known.values())
+    finals = _of_one_budget(tests, compared, spec)
     evidence = Evidence(
         name=spec.name,
         cells=compared,
@@ -52,6 +53,7 @@ def make_report(
         spent=summary.get("spent", {}),
         yaml=stored_sweep.dump(spec),
         finals=finals,
+        other_tests=_other_tests(tests, _budget(tests, compared, spec) or {}),
         images=_image_losses(sweep, spec, finals),
         resplit=spec.replicate.resplit,
         alpha=looks.reached(spec, known)[1],
@@ -73,18 +75,34 @@ def _image_losses(sweep: Storage, spec: SweepSpec, finals: FinalResults) -> dict
 def _of_one_budget(
     finals: FinalResults, compared: list[CellResults], spec: SweepSpec
 ) -> FinalResults:
-    """Those of ``finals`` that were made with one budget, so that they can be compared.
-
-    It is the budget that the tests of all best generators share, or else that of the sweep.
-    """
-    runs = [run.id for cell in compared for run in cell.runs.values()]
-    asked = [finals[run]["best"].get("asked") for run in runs if "best" in finals.get(run, {})]
-    shared = bool(asked) and all(budget == asked[0] for budget in asked)
-    budget = asked[0] if shared else asdict(spec.final_config())
+    """Those of ``finals`` that were made with one budget, so that they can be compared."""
+    budget = _budget(finals, compared, spec)
     return {
         trial: {which: test for which, test in tests.items() if test.get("asked") == budget}
         for trial, tests in finals.items()
     }
+
+
+def _budget(
+    finals: FinalResults, compared: list[CellResults], spec: SweepSpec
+) -> dict[str, Any] | None:
+    """The budget that the tests of all best generators share, or else that of the sweep."""
+    runs = [run.id for cell in compared for run in cell.runs.values()]
+    asked = [finals[run]["best"].get("asked") for run in runs if "best" in finals.get(run, {})]
+    shared = bool(asked) and all(budget == asked[0] for budget in asked)
+    return asked[0] if shared else asdict(spec.final_config())
+
+
+def _other_tests(finals: FinalResults, budget: dict[str, Any]) -> dict[str, str]:
+    """By trial with a test of another budget, how it differs, in words."""
+    found = {}
+    for trial, tests in finals.items():
+        for asked in (test.get("asked") or {} for test in tests.values()):
+            if asked != budget:
+                differ = [f"{key}: {'all' if asked.get(key) is None else asked[key]}"
+                          for key in budget if asked and asked.get(key) != budget[key]]  # fmt: skip
+                found[trial] = ", ".join(differ) or "not recorded"
+    return found
 
 
 def check_of_rule(spec: SweepSpec, known: Mapping[str, TrialRecord]) -> Agreement | None:

@@ -262,6 +262,7 @@ def test_report_compares_tests_of_one_budget(evaluate, study, jobs):
     assert "final test's loss" in measure()
     evaluate("a/wn-seed1", "--steps", "1")
     assert "end loss of the running test" in measure()
+    assert "1 of 2 runs took it with other settings (steps: 1)" in measure()
     evaluate("a/bn-seed1", "--steps", "1")
     assert "final test's loss" in measure()
 
