@@ -69,8 +69,10 @@ class Difference:
     within: str = ""
     strata: int = 1
     """Number of strata that it is the mean of."""
+    of: int = 1
+    """Number of strata that it is about: more than ``strata``, if some have no result of both."""
     whole: bool = True
-    """Whether it is over all strata of the sweep."""
+    """Whether it is about all strata of the sweep."""
     heterogeneity: float | None = None
     """p of equal differences in all strata."""
     contrast: Contrast | None = None
@@ -141,7 +143,8 @@ def differences(
             )
             if one is not None:
                 one = replace(one, first=first, second=second, alpha=evidence.alpha)
-                found.append(replace(one, dataset=dataset, within=within, whole=whole))
+                one = replace(one, dataset=dataset, within=within, whole=whole)
+                found.append(replace(one, of=len(group)))
     return found
 
 

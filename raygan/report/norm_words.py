@@ -28,8 +28,12 @@ def answer(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> str:
 
 def over(found: Sequence[Difference]) -> str:
     """The beginning of a sentence: over how many strata the differences are."""
-    most = max((one.strata for one in found), default=1)
-    return f"On average over {most} strata, " if most > 1 else ""
+    of = max((one.of for one in found), default=1)
+    if of < 2:
+        return ""
+    counts = {one.strata for one in found}
+    part = "" if counts == {of} else f"{max(counts)} of " if len(counts) == 1 else "up to "
+    return f"On average over {part}{of} strata, "
 
 
 def balance(first: str, second: str, found: Sequence[Difference]) -> str:
@@ -59,8 +63,10 @@ def _named(one: Difference) -> str:
 
 
 def shown(one: Difference) -> str:
-    """A difference with its 95% interval: −12.1% [−15.0%, −9.1%]."""
-    return signed(one.value, one.interval, points=one.measure.points)
+    """A difference with its 95% interval: −12.1% [−15.0%, −9.1%]; and over how many strata it is,
+    if not over all."""
+    part = f" over {one.strata} of {one.of} strata" if one.strata < one.of else ""
+    return f"{signed(one.value, one.interval, points=one.measure.points)}{part}"
 
 
 def signed(value: float, interval: Interval | None, *, points: bool = False) -> str:

@@ -40,7 +40,7 @@ def question_sheets(evidence: Evidence) -> list[Sheet]:
 
 
 def _differences(key: str, title: str, found: Sequence[Difference]) -> Sheet:
-    several = any(one.strata > 1 for one in found)
+    several, lacking = any(one.of > 1 for one in found), any(one.strata < one.of for one in found)
     columns = [
         Column("cell", _TEXT, "norm"),
         Column("against", _TEXT, "against"),
@@ -49,8 +49,9 @@ def _differences(key: str, title: str, found: Sequence[Difference]) -> Sheet:
         Column("measure_words", _TEXT, "measure"),
         Column("dataset", _TEXT, "data set"),
         Column("within", _TEXT, "within"),
-        Column("whole", _BOOL, "over all strata" if several else "", words.yes_no),
+        Column("whole", _BOOL, "of all strata" if several else "", words.yes_no),
         Column("strata", _COUNT, "strata" if several else ""),
+        Column("of_strata", _COUNT, "of" if lacking else ""),
         Column("n", _COUNT, "runs"),
         Column("others", _COUNT, "of the other"),
         Column("failed", _COUNT, "failed"),
@@ -92,6 +93,7 @@ def _row(one: Difference) -> dict[str, Any]:
         "within": one.within or None,
         "whole": one.whole,
         "strata": one.strata,
+        "of_strata": one.of,
         "n": one.n,
         "others": one.others,
         "failed": one.failed[0],
@@ -150,6 +152,7 @@ def _paper(evidence: Evidence) -> Sheet:
             "dataset": one.dataset or None,
             "within": one.within or None,
             "strata": one.strata,
+            "of_strata": one.of,
             "here": one.value,
             **_ends(one.interval),
             "contains": one.interval.low <= theirs.percent <= one.interval.high
@@ -169,7 +172,8 @@ def _paper(evidence: Evidence) -> Sheet:
         Column("paper_words", _TEXT, "paper"),
         Column("dataset", _TEXT, "data set"),
         Column("within", _TEXT, "within"),
-        Column("strata", _COUNT, "strata" if any(one.strata > 1 for one in ours) else ""),
+        Column("strata", _COUNT, "strata" if any(one.of > 1 for one in ours) else ""),
+        Column("of_strata", _COUNT, "of" if any(one.strata < one.of for one in ours) else ""),
         Column("here", _NUMBER, "here", words.signed),
         Column("low", _NUMBER, "CI from", words.signed),
         Column("high", _NUMBER, "to", words.signed),

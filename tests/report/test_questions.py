@@ -65,6 +65,32 @@ def test_rq1_says_that_the_difference_is_not_the_same_everywhere():
     assert "is not the same in all strata: see the table." in answer
 
 
+def test_an_answer_says_over_how_many_of_the_strata_it_is():
+    lost = [measured_cell({"dataset": "b", "norm": norm}, []) for norm in ("vanilla", "bn", "wn")]
+    found = measured(*norms(dataset="a"), *lost)
+    said = answers(found)
+    assert said["rq1"].answer.startswith("On average over 1 of 2 strata, bn is better than vanilla")
+    for key, words in (("rq1", "loss of the best generator (−9.1% ["), ("rq2", "best generator (−1"),
+                       ("rq4", "the loss of wn is lower than that of bn (−1")):  # fmt: skip
+        assert words in said[key].answer
+        assert "] over 1 of 2 strata" in said[key].answer
+    assert said["rq4"].answer.startswith("On average over 1 of 2 strata, ")
+    by_key = tables(found)
+    for key in ("rq1_differences", "rq2_differences", "rq4_differences"):
+        row = next(row for row in by_key[key].rows if row["whole"] and row["measure"] == "loss")
+        assert (row["strata"], row["of_strata"]) == (1, 2)
+        headings = [column.heading for column in by_key[key].shown]
+        assert headings[headings.index("strata") + 1] == "of"
+    failed = [measured_cell({"dataset": "b", "norm": norm}, ["failed"] * 5)
+              for norm in ("vanilla", "bn")]  # fmt: skip
+    # the shares of failed runs are over both
+    answer = answers(measured(*norms(dataset="a"), *failed))["rq1"].answer
+    assert answer.startswith("On average over up to 2 strata, no difference between bn and vanilla")
+    both = measured(*norms(dataset="a"), *norms(dataset="b"))
+    assert "of 2 strata" not in answers(both)["rq1"].answer
+    assert "of" not in [column.heading for column in tables(both)["rq1_differences"].shown]
+
+
 def test_what_is_missing_is_said_with_the_yaml_that_brings_it():
     few = evidence(cell("vanilla", ENDS[:2]), cell("bn", ENDS[:2]))
     missing = " ".join(answers(few)["rq1"].missing)
