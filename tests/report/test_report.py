@@ -129,7 +129,7 @@ def test_each_data_set_has_a_champion_in_mlflow(tmp_path, monkeypatch):
     assert found == {"small": best["small_wn"], "big": best["big_bn"]}
     note = publish.note("no verdict", evidence, has_model=True)
     for label in found:
-        assert f'best generator of {label}: `mlflow.pytorch.load_model("models:/raygan-a-{label}@' in (
+        assert f'best generator of {label}: `mlflow.pytorch.load_model("models:/raygan-a+{label}@' in (
             note)  # fmt: skip
     rows = [line.split(" | ")[0] for line in note.splitlines() if line.startswith("| ")][1:]
     assert sorted(rows[:2]) == ["| big\\_bn", "| big\\_wn"]
