@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAPER = "Xiang & Li 2017, arXiv 1704.03971"
-AUTHORS_CODE = "README of the authors' code, github.com/stormraiser/GAN-weight-norm"
+AUTHORS_CODE = "README of the authors' code (github.com/stormraiser/GAN-weight-norm)"
 
 
 @dataclass(frozen=True)
