@@ -49,6 +49,10 @@ class Stratum:
         return _rest(self.first)
 
 
+_NO_SPREAD = 1e-12
+"""Standard error of a difference up to which the runs do not differ but for rounding."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """The first norm against the second, by one measure."""
@@ -59,8 +63,10 @@ class Difference:
     value: float
     """In per cent, or in percentage points."""
     interval: Interval | None
-    """At the level :data:`raygan.report.compare.LEVEL`; None with too few runs."""
+    """At the level :data:`raygan.report.compare.LEVEL`; None with too few runs, and without any
+    spread between runs."""
     p: float | None
+    """Two-sided; without any spread, that of the ranks."""
     n: int
     """Runs of the first norm: those with a result, or for failures those that ended."""
     others: int
@@ -81,6 +87,11 @@ class Difference:
     adjusted: float | None = None
     """p, adjusted by Holm as :func:`adjusted` says."""
     alpha: float = 0.05
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough runs to say something."""
+        return self.interval is not None or self.p is not None
 
     @property
     def claimed(self) -> bool:
@@ -193,7 +204,12 @@ def _values(
         strata=len(group),
         alpha=evidence.alpha,
     )
-    interval = joined.interval()
+    interval, p = joined.interval(), comparison.p
+    if interval is not None and joined.error <= _NO_SPREAD and comparison.ranks is not None:
+        # all runs of each cell have the same value, such as a coverage of 0: no spread is known,
+        # and Welch's test would claim any difference
+        interval = None
+        p = min(1.0, 2 * min(comparison.ranks.p_lower, comparison.ranks.p_higher))
     if interval is not None:
         reach = float(special.stdtrit(joined.freedom, (1 + LEVEL) / 2)) * joined.error
         interval = Interval(measure.shown(joined.log - reach), measure.shown(joined.log + reach))
@@ -203,7 +219,7 @@ def _values(
         second="",
         value=measure.shown(joined.log),
         interval=interval,
-        p=comparison.p,
+        p=p,
         n=comparison.n,
         others=comparison.others,
         failed=comparison.failed,

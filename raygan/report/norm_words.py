@@ -38,7 +38,7 @@ def over(found: Sequence[Difference]) -> str:
 
 def balance(first: str, second: str, found: Sequence[Difference]) -> str:
     """By which measures the first norm is better or worse; the others by their number."""
-    tested = [one for one in found if one.interval is not None]
+    tested = [one for one in found if one.known]
     if not tested:
         return f"{first} cannot be told from {second}: it takes {LEAST} runs with a result of each."
     better = [one for one in tested if one.claimed and one.better]
@@ -74,7 +74,7 @@ def signed(value: float, interval: Interval | None, *, points: bool = False) -> 
 
     def text(number: float) -> str:
         if points:
-            return f"{number:+.0f}".replace("-", "−")
+            return f"{number:+.1f}".replace("-", "−")
         return words.percent(number, signed=True)
 
     unit = " points" if points else ""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from raygan.records import DATASET
-from raygan.report import monitoring
+from raygan.report import monitoring, words
 from raygan.report.cell_figures import FRAME, MOST_ROWS, WIDTH, signed
 from raygan.report.drawing import COLORS, INK, MARKERS, MOST_TICKS, label, legend
 from raygan.report.evidence import CellResults, Evidence
@@ -23,6 +23,8 @@ Plot = Callable[[Figure, Evidence, list[CellResults]], bool]
 _BETTER, _WORSE = COLORS[2], COLORS[1]
 _LEAST_REACH = 5.0
 """Per cent that the axis of a forest plot shows at least on the side of the values."""
+_MOST_REACH = 100.0
+"""Per cent that the axis of a forest plot shows at most on a side; larger values are written."""
 _MOST_SETS = 3
 """Most data sets of which runs are drawn."""
 
@@ -142,9 +144,10 @@ def _draw(figure: Figure, rows: Sequence[_Row], columns: Sequence[str]) -> bool:
 
 
 def _reach(shown: Sequence[Difference]) -> tuple[float, float]:
-    """Ends of an axis that shows 0, all values and, as far as they are not too wide, intervals."""
+    """Ends of an axis that shows 0 and, as far as they are not too far away, values and
+    intervals."""
     values = [one.value for one in shown]
-    most = 2 * max(_LEAST_REACH, *map(abs, values))
+    most = min(_MOST_REACH, 2 * max(_LEAST_REACH, *map(abs, values)))
     ends = [end for one in shown if one.interval for end in (one.interval.low, one.interval.high)]
     kept = [max(-most, min(most, value)) for value in (*values, *ends)]
     return min(0.0, *kept), max(0.0, *kept)
@@ -155,6 +158,15 @@ def _mark(
 ) -> None:
     color = (_BETTER if one.better else _WORSE) if one.claimed else INK
     alpha = 0.7 if light else 1.0
+    if not low <= one.value <= high:
+        at, marker, side = (low, "<", "left") if one.value < low else (high, ">", "right")
+        axis.plot([at], [number], marker, color=color, ms=5, alpha=alpha,
+                  mfc=color if one.claimed else "none")  # fmt: skip
+        text = f"  {words.percent(one.value, signed=True)}  "
+        axis.text(at, number, text, color=color, alpha=alpha,
+                  fontsize="x-small", va="center",
+                  ha="left" if side == "left" else "right")  # fmt: skip
+        return
     if one.interval is not None:
         ends = [max(one.interval.low, low), min(one.interval.high, high)]
         axis.plot(ends, [number, number], color=color, lw=1 if light else 1.6, alpha=alpha)

@@ -161,7 +161,7 @@ def _fourth(evidence: Evidence) -> Question:
         return _question("rq4", missing=(f"{_ONE_NETWORK}, or several data sets",))
     found = fourth(evidence)
     main = [one for one in found if one.whole]
-    parts = [norm_words.against(one) for one in main if one.interval is not None]
+    parts = [norm_words.against(one) for one in main if one.known]
     answer = f"Not answered: fewer than {LEAST} runs of each cell gave a result."
     if parts:
         text = f"{norm_words.over(main)}the loss of wn is {words.listed(parts)}."
@@ -303,7 +303,7 @@ def _paper(main: Sequence[Difference]) -> tuple[str, ...]:
 
 
 def _few(evidence: Evidence, main: Sequence[Difference]) -> tuple[str, ...]:
-    if main and evidence.replicated and all(one.interval is not None for one in main):
+    if main and evidence.replicated and all(one.known for one in main):
         return ()
     return (f"at least {LEAST} runs of each cell with a result: `replicate: {{seeds: 5}}`",)
 

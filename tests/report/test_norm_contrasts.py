@@ -220,3 +220,19 @@ def test_repeats_of_the_search_are_the_units():
     known = by_key(of(measured(*cells)))
     assert {key: one.n for key, one in known.items()} == dict.fromkeys(known, 4)
     assert known["recall"].value == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("runs", "least"), [(3, 0.1), (5, 2 / 252)])
+def test_without_any_spread_the_ranks_decide_and_there_is_no_interval(runs, least):
+    cells = [
+        at({"norm": norm}, [0.01 + 1e-4 * n for n in range(runs)]) for norm in ("bn", "vanilla")
+    ]
+    found = measured(*cells)
+    first = {run.id for run in cells[0].runs.values()}
+    for id, both in found.qualities.items():
+        for known in both.values():
+            known["coverage"] = 0.01 if id in first else 0.0
+    one = by_key(of(found))["coverage"]
+    assert one.p == pytest.approx(least)
+    assert one.value == pytest.approx(1.0)
+    assert (one.interval, one.known) == (None, True)
