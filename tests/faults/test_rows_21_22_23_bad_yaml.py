@@ -114,7 +114,7 @@ WRONG = [
     ("train: {features: eight}", "bad.yaml:2: `train.features` (='eight'): input should be a valid integer"),
     ("train:\n  lr: fast", "bad.yaml:3: `train.lr` (='fast'): input should be a valid number"),
     ("grid:\n  norm: bn", "bad.yaml:3: `grid.norm` (='bn'): input should be a valid list"),
-    ("train: [1]", "bad.yaml:2: `train`: input should be"),
+    ("train: [1]", "bad.yaml:2: `train`: must be a mapping of keys to values"),
     ("budget: {trials: true}", "bad.yaml:2: `budget.trials` (=True): input should be a valid integer"),
     ("stop: {rule: ahsa}", "bad.yaml:2: `stop.rule` (='ahsa'): input should be 'asha', 'median'"),
 ]  # fmt: skip
