@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -28,12 +28,12 @@ DISTANCES = {
 """By name, the second measures, the first one that was measured being used."""
 LEAST_WITHIN, LEAST_GIVEN = 5, 12
 """Least evaluations of a run for a correlation within it, and for one given the iteration."""
-MOST_DEGREE = 6
-"""Highest degree of the polynomial of the root of the iteration that is removed."""
 DRAWS = 500
 """Draws of the cluster bootstrap."""
 _MOST_RHO = 0.999
 """A stronger correlation counts as this one, since Fisher's z of 1 is infinite."""
+_NOTHING = 1e-12
+"""A smaller range of logarithms is rounding."""
 
 _Array = npt.NDArray[np.float64]
 
@@ -57,7 +57,9 @@ class Correlation:
     n: int
     rho: float
     interval: Interval | None
-    """None below three runs."""
+    """None below three runs or cells."""
+    unit: str = "run"
+    """The word for what is counted: run or cell."""
 
 
 @dataclass(frozen=True)
@@ -146,28 +148,54 @@ def spearman(first: Sequence[float] | _Array, second: Sequence[float] | _Array) 
     return _pearson(stats.rankdata(first), stats.rankdata(second))
 
 
-def given_iteration(course: Course) -> float | None:
-    """The rank correlation of loss and measure that is left once the iteration is known.
+def given_iteration(found: Sequence[Course]) -> list[float | None]:
+    """By run, the rank correlation of loss and measure that is left once the iteration is known.
 
-    The logarithms of both are regressed on a polynomial of the root of the iteration, since curves
-    bend most at their start, and Spearman's ρ of the residuals is taken. The degree is a third of
-    the number of evaluations, at most :data:`MOST_DEGREE`: a straight line would leave the common
-    curve of the two, which is no news of the run. 0 if nothing is left of either. None below
-    :data:`LEAST_GIVEN` evaluations. A measure that is not above 0 everywhere is used as it is.
+    What the other runs of its cell have on average at the same iteration is taken from the
+    logarithms of both, and Spearman's ρ of the rest is computed. So nothing is assumed of the
+    curve: all runs of a cell may fall in steps, or collapse at the same iteration. 0 if nothing is
+    left of either. None unless, at :data:`LEAST_GIVEN` of its evaluations, :data:`LEAST` runs of
+    the cell have both. A measure that is not above 0 everywhere is used as it is.
     """
-    n = len(course.steps)
-    if n < LEAST_GIVEN:
+    cells: dict[str, list[Course]] = {}
+    for course in found:
+        cells.setdefault(course.cell, []).append(course)
+    return [_given_others(course, cells[course.cell]) for course in found]
+
+
+def _given_others(course: Course, cell: Sequence[Course]) -> float | None:
+    rests = []
+    for values in ("losses", "distances"):
+        every = [dict(zip(one.steps, getattr(one, values), strict=True)) for one in cell]
+        own = dict(zip(course.steps, getattr(course, values), strict=True))
+        above = all(value > 0 for one in every for value in one.values())
+        rest = []
+        for step, value in own.items():
+            there = [one[step] for one in every if step in one]
+            if len(there) >= LEAST:
+                logs = np.log([value, *there]) if above else np.asarray([value, *there])
+                # less the mean of the others, its own value taken out of the sum
+                rest.append(float(logs[0] - (logs[1:].sum() - logs[0]) / (len(there) - 1)))
+        rests.append(np.asarray(rest))
+    if len(rests[0]) < LEAST_GIVEN:
         return None
-    at = np.sqrt(np.asarray(course.steps, dtype=float))
-    at = 2 * (at - at[0]) / np.ptp(at) - 1
-    basis = np.polynomial.legendre.legvander(at, min(MOST_DEGREE, n // 3))
-    parts = []
-    for values in (course.losses, course.distances):
-        logs = np.log(values) if min(values) > 0 else np.asarray(values)
-        fit, *_ = np.linalg.lstsq(basis, logs, rcond=None)
-        rest = logs - basis @ fit
-        parts.append(rest if np.abs(rest).max() > 1e-9 * np.ptp(logs) else np.zeros(n))
-    return spearman(*parts) or 0.0
+    if any(np.ptp(rest) <= _NOTHING for rest in rests):
+        return 0.0
+    return spearman(*rests) or 0.0
+
+
+def over_cells(found: Sequence[Course], rhos: Sequence[float | None]) -> Correlation | None:
+    """The mean over cells of the mean of their runs, by Fisher's z; None if none is known.
+
+    What is left of a run depends on the other runs of its cell, so that cells are counted.
+    """
+    cells: dict[str, list[float]] = {}
+    for course, rho in zip(found, rhos, strict=True):
+        if rho is not None:
+            cells.setdefault(course.cell, []).append(rho)
+    means = [over_runs(mine) for mine in cells.values()]
+    known = over_runs([mean.rho for mean in means if mean is not None])
+    return None if known is None else replace(known, unit="cell")
 
 
 def over_runs(rhos: Sequence[float | None]) -> Correlation | None:

@@ -34,7 +34,7 @@ def within(
         return [*sentences, "Whether this is more than the progress of training is not known."]
     rho = f"mean ρ = {_rho(given)}"
     if given.interval is None:
-        sentences.append(f"Given the iteration, {rho}: with so few runs, nothing can be claimed.")
+        sentences.append(f"Given the iteration, {rho}: with so few cells, nothing can be claimed.")
     elif given.interval.low > 0:
         sentences.append(f"Given the iteration, {rho}: the loss monitors this measure.")
     elif together:
@@ -55,7 +55,7 @@ def _rho(one: monitoring.Correlation) -> str:
     if one.interval is not None:
         low, high = (words.two_digits(end) for end in (one.interval.low, one.interval.high))
         text += f", 95% CI {low} to {high}"
-    return f"{text}, {words.times(one.n, 'run')}"
+    return f"{text}, {words.times(one.n, one.unit)}"
 
 
 def ordered(found: Mapping[str, monitoring.Order], what: str) -> list[str]:

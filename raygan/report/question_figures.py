@@ -240,13 +240,16 @@ def _runs(
 def _rhos(axis: Axes, courses: Sequence[monitoring.Course]) -> None:
     rows = {
         "in a run": [monitoring.spearman(c.losses, c.distances) for c in courses],
-        "given the\niteration": [monitoring.given_iteration(c) for c in courses],
+        "given the\niteration": monitoring.given_iteration(courses),
     }
-    for number, rhos in enumerate(rows.values()):
+    means = [
+        monitoring.over_runs(rows["in a run"]),
+        monitoring.over_cells(courses, rows["given the\niteration"]),
+    ]
+    for number, (rhos, mean) in enumerate(zip(rows.values(), means, strict=True)):
         known = [rho for rho in rhos if rho is not None and math.isfinite(rho)]
         shifts = [number + 0.22 * (((7 * i) % 10) / 10 - 0.45) for i in range(len(known))]
         axis.plot(known, shifts, "o", color=INK, ms=4, mew=0, alpha=0.35)
-        mean = monitoring.over_runs(rhos)
         if mean is None:
             continue
         axis.plot([mean.rho], [number + 0.3], "|", color=INK, ms=11, mew=2)

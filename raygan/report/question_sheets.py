@@ -242,9 +242,9 @@ def _within(evidence: Evidence, name: str) -> Sheet:
     )
     note = (
         f"Second measure: {DISTANCES[name]}, at each evaluation. ρ: Spearman's, mean over the runs "
-        f"by Fisher's z, with 95% CI over runs. Given the iteration: what is left after a "
-        "polynomial of the iteration's root (degree up to "
-        f"{monitoring.MOST_DEGREE}) was removed from the logarithms of both. Use: change "
+        f"by Fisher's z, with 95% CI over runs. Given the iteration: what is left after the mean "
+        "of the other runs of the cell at the same iteration was taken from the logarithms of "
+        "both; mean over the cells, with 95% CI over cells. Use: change "
         "of the second measure if the evaluation with the lowest loss is chosen in place of the "
         "last. Got worse again: the second measure, smoothed, ends above its best by more than 95% "
         "of flat curves with its noise do; told: the loss does, too; false alarms: the loss does "
@@ -255,7 +255,7 @@ def _within(evidence: Evidence, name: str) -> Sheet:
 
 def _within_row(courses: Sequence[monitoring.Course]) -> dict[str, Any]:
     within = monitoring.over_runs([monitoring.spearman(c.losses, c.distances) for c in courses])
-    given = monitoring.over_runs([monitoring.given_iteration(c) for c in courses])
+    given = monitoring.over_cells(courses, monitoring.given_iteration(courses))
     use, alarms = monitoring.use(courses), monitoring.alarms(courses)
     row: dict[str, Any] = {"runs": len(courses)}
     if within:

@@ -192,13 +192,13 @@ def _third(evidence: Evidence) -> Question:
         return _question("rq3", missing=("a second measure: `train: {quality: features}`",))
     courses, what = monitoring.courses(evidence, name), DISTANCES[name]
     within = monitoring.over_runs([monitoring.spearman(c.losses, c.distances) for c in courses])
-    given = monitoring.over_runs([monitoring.given_iteration(c) for c in courses])
+    given = monitoring.over_cells(courses, monitoring.given_iteration(courses))
     orders = monitoring_words.orders(evidence, name)
     lacks = []
     if within is None or within.interval is None or given is None or given.interval is None:
         lacks.append(
-            f"{LEAST} runs with {monitoring.LEAST_GIVEN} evaluations or more: `replicate: "
-            "{seeds: 5}` and a smaller `train.evaluate_every`"
+            f"{LEAST} cells with {LEAST} runs each of {monitoring.LEAST_GIVEN} evaluations or "
+            "more: `replicate: {seeds: 5}` and a smaller `train.evaluate_every`"
         )
     if name == "sliced_wasserstein":
         lacks.append(

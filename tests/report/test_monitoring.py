@@ -1,6 +1,7 @@
 """The statistics of loss and second measure, by hand, by scipy, and on runs of known truth."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,43 +57,63 @@ def test_correlations_of_runs_are_averaged_by_fishers_z():
     assert monitoring.over_runs([1.0, 1.0, 1.0]).rho < 1  # z would be infinite
 
 
-def test_given_the_iteration_is_the_rank_correlation_of_residuals():
-    losses, distances = np.random.default_rng(0).uniform(1, 2, size=(2, 20))
-    at = np.sqrt(np.arange(1, 21))
-    rest = [
-        np.log(values) - np.polyval(np.polyfit(at, np.log(values), 6), at)
-        for values in (losses, distances)
-    ]
-    assert monitoring.given_iteration(course(list(losses), list(distances))) == pytest.approx(
-        stats.spearmanr(*rest)[0]
-    )
+def test_given_the_iteration_is_the_rank_correlation_of_what_the_other_runs_do_not_have():
+    draws = np.random.default_rng(0).uniform(1, 2, size=(3, 2, 20))
+    runs = [course(list(losses), list(distances)) for losses, distances in draws]
+    logs = np.log(draws)
+    for number, rho in enumerate(monitoring.given_iteration(runs)):
+        rest = logs[number] - np.delete(logs, number, axis=0).mean(axis=0)
+        assert rho == pytest.approx(stats.spearmanr(*rest)[0])
+
+
+def test_runs_are_compared_where_three_of_their_cell_have_an_evaluation():
+    draws = np.random.default_rng(0).uniform(1, 2, size=(3, 2, 20))
+    runs = [course(list(losses), list(distances)) for losses, distances in draws]
+    assert monitoring.given_iteration(runs[:2]) == [None, None]
+    short = replace(runs[2], steps=runs[2].steps[:11], losses=runs[2].losses[:11],
+                    distances=runs[2].distances[:11])  # fmt: skip
+    assert monitoring.given_iteration([*runs[:2], short]) == [None] * 3
+    others = [replace(run, cell="wn") for run in runs]
+    both = monitoring.given_iteration([*runs, *others])
+    assert both[:3] == both[3:] == monitoring.given_iteration(runs)
 
 
 def test_nothing_is_left_of_a_loss_that_the_iteration_determines():
     falls = [math.exp(-math.sqrt(step)) for step in range(1, 21)]
-    noisy = list(np.random.default_rng(0).normal(size=20))  # not above 0
-    assert monitoring.given_iteration(course(falls, noisy)) == 0
-    assert monitoring.given_iteration(course([1.0] * 20, noisy)) == 0
-    assert monitoring.given_iteration(course(falls[:11], noisy[:11])) is None  # too few
+    noisy = np.random.default_rng(0).normal(size=(3, 20))  # not above 0
+    runs = [course(falls, list(values)) for values in noisy]
+    assert monitoring.given_iteration(runs) == [0, 0, 0]
 
 
-@pytest.mark.parametrize("curve", [falling, rising_again])
-@pytest.mark.parametrize("evaluations", [20, 60])
-def test_runs_driven_by_the_iteration_alone_leave_no_correlation(curve, evaluations):
+CURVES = {
+    "falls": falling,
+    "rises again": rising_again,
+    "step": lambda at: np.where(at < 0.5, 1.0, 0.5),
+    "collapses": lambda at: np.where(at < 0.6, np.exp(-2 * at), 1.0),
+    "waves": lambda at: 1 + 0.3 * np.sin(20 * at),
+}
+
+
+@pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
+def test_runs_driven_by_the_iteration_alone_leave_no_correlation(curve):
     generator = np.random.default_rng(1)
-    runs = [driven(generator, evaluations, 0.0, curve) for _ in range(60)]
+    runs = [
+        replace(driven(generator, 20, 0.0, curve), cell=f"cell {n // 4}") for n in range(60)
+    ]  # fmt: skip
     within = monitoring.over_runs([monitoring.spearman(c.losses, c.distances) for c in runs])
-    given = monitoring.over_runs([monitoring.given_iteration(c) for c in runs])
+    given = monitoring.over_cells(runs, monitoring.given_iteration(runs))
     assert within.interval.low > 0.3
     assert given.interval.low < 0 < given.interval.high
     assert abs(given.rho) < 0.1
+    assert (given.n, given.unit) == (15, "cell")
 
 
 def test_noise_that_both_share_is_seen_given_the_iteration():
     generator = np.random.default_rng(2)
-    runs = [driven(generator, 20, 0.1, falling) for _ in range(8)]
-    given = monitoring.over_runs([monitoring.given_iteration(c) for c in runs])
+    runs = [replace(driven(generator, 20, 0.1, falling), cell=f"cell {n % 3}") for n in range(12)]
+    given = monitoring.over_cells(runs, monitoring.given_iteration(runs))
     assert given.interval.low > 0.3
+    assert monitoring.over_cells(runs[:2], [0.5, None]).interval is None
 
 
 def test_use_is_the_measure_at_the_lowest_loss_against_the_last():

@@ -189,8 +189,10 @@ def test_rq3_says_monitors_where_more_than_the_iteration_is_shared():
 def test_rq3_with_few_runs_or_evaluations_says_what_it_takes():
     found = measured(measured_cell({"norm": "bn"}, ENDS[:2]))
     question = answers(found)["rq3"]
-    assert "with so few runs, nothing can be claimed" in question.answer
-    assert question.missing[0].startswith("3 runs with 12 evaluations or more: `replicate:")
+    assert "Whether this is more than the progress of training is not known." in question.answer
+    assert question.missing[0].startswith(
+        "3 cells with 3 runs each of 12 evaluations or more: `replicate:"
+    )
     short = measured(measured_cell({"norm": "bn"}, ENDS, evaluations=8))
     assert "Whether this is more than the progress of training is not known." in (
         answers(short)["rq3"].answer
