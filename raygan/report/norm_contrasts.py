@@ -85,7 +85,7 @@ class Difference:
     """The difference of the means of the values; None for failures."""
     comparison: Comparison | None = None
     adjusted: float | None = None
-    """p, adjusted by Holm as :func:`adjusted` says."""
+    """p, adjusted as :func:`adjusted` says."""
     alpha: float = 0.05
 
     @property
@@ -160,13 +160,44 @@ def differences(
 
 
 def adjusted(found: Sequence[Difference]) -> list[Difference]:
-    """p adjusted by Holm: those over all strata are one family, all others are another."""
+    """p adjusted by Holm, where it is not adjusted yet.
+
+    The loss is the primary measure: its p is adjusted as in the verdict, so that no answer claims
+    what the verdict does not. Failed runs are a family of their own, and so are the other measures;
+    of each, those over all strata, and all others.
+    """
     after = list(found)
     for whole in (True, False):
-        tested = [i for i, one in enumerate(found) if one.whole is whole and one.p is not None]
-        for i, p in zip(tested, holm([found[i].p or 0.0 for i in tested]), strict=True):
-            after[i] = replace(found[i], adjusted=p)
+        for failures in (True, False):
+            tested = [
+                i
+                for i, one in enumerate(found)
+                if one.whole is whole
+                and (one.measure.values is None) is failures
+                and one.p is not None
+                and one.adjusted is None
+            ]
+            for i, p in zip(tested, holm([found[i].p or 0.0 for i in tested]), strict=True):
+                after[i] = replace(found[i], adjusted=p)
     return after
+
+
+def _primary(group: Sequence[Stratum], losses: Family) -> float | None:
+    """p of the difference of the loss, as the verdict has adjusted it; None if it has not."""
+    if len(group) == 1:
+        one = losses.of(group[0].first.name, group[0].second.name)
+    else:
+        pair = {str(group[0].first.values[NORM]), str(group[0].second.values[NORM])}
+        strata = len(group)
+        one = next(
+            (
+                c
+                for c in losses.pooled
+                if c.axis == NORM and {c.cell, c.other} == pair and c.strata == strata
+            ),
+            None,
+        )
+    return None if one is None else one.adjusted
 
 
 def _values(
@@ -227,6 +258,7 @@ def _values(
         heterogeneity=heterogeneity_p(parts),
         contrast=joined,
         comparison=comparison,
+        adjusted=_primary(group, losses) if measure.key == "loss" else None,
     )
 
 

@@ -23,7 +23,17 @@ def answer(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> str:
         elif text.startswith("no "):
             text = f"N{text[1:]}"
         sentences.append(text)
-    return " ".join(filter(None, [*sentences, unequal(main)]))
+    return " ".join(filter(None, [*sentences, lacking(main), unequal(main)]))
+
+
+def lacking(main: Sequence[Difference]) -> str:
+    """That the loss is not known in all strata, for runs that gave none; empty if it is."""
+    return " ".join(
+        f"The losses of {one.first} and {one.second} can be compared in {one.strata} of {one.of} "
+        "strata only."
+        for one in main
+        if one.measure.key == "loss" and one.strata < one.of
+    )
 
 
 def over(found: Sequence[Difference]) -> str:
@@ -119,12 +129,16 @@ def unequal(main: Sequence[Difference]) -> str:
 
 def reading(found: Sequence[Difference]) -> tuple[str, ...]:
     """How to read the differences of an answer, and how they are corrected."""
-    count = sum(one.whole and one.p is not None for one in found)
-    if not count:
+    others = sum(
+        one.whole and one.p is not None and one.measure.values is not None
+        and one.measure.key != "loss" for one in found
+    )  # fmt: skip
+    if not any(one.p is not None for one in found):
         return ()
-    corrected = (
-        f" The {count} differences of this answer are corrected together (Holm); those of single "
-        "strata and data sets, in the table, among themselves. The verdict corrects the losses "
-        "alone, so that it may claim more of them."
-    )
-    return (f"In square brackets: 95% CI.{corrected if count > 1 else ''}",)
+    corrected = " The loss is corrected as in the verdict, failed runs by themselves."
+    if others > 1:
+        corrected += (
+            f" The {others} differences of other measures are corrected together (Holm); those of "
+            "single strata and data sets, in the table, among themselves."
+        )
+    return (f"In square brackets: 95% CI.{corrected}",)

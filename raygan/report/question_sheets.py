@@ -74,8 +74,9 @@ def _differences(key: str, title: str, found: Sequence[Difference]) -> Sheet:
         "In per cent; failed runs, recall and coverage in percentage points. CI: 95%, Welch's; of "
         "failed runs Newcombe's. p: the larger of Welch's and, where runs failed, that of the "
         "ranks with these as the worst; of failed runs Boschloo's exact test, over strata the "
-        "exact conditional one. Adjusted: by Holm, over all rows of the answer together; rows of "
-        "single strata and data sets among themselves. p of equal: that the difference is the same "
+        "exact conditional one. Adjusted: the loss as in the verdict; failed runs, and all other "
+        "measures together, by Holm; rows of single strata and data sets among themselves. p of "
+        "equal: that the difference is the same "
         "in all strata. Last / best: loss of the last generator against that of the best one, "
         "final test."
     )
@@ -343,7 +344,8 @@ def _ball(evidence: Evidence) -> Sheet:
     )
     note = (
         "Final test of the best generator, means over runs (losses: geometric), both losses of the "
-        "same images. |z| / √d: length of the code found, near 1 for codes of the prior."
+        "same images. |z| / √d: length of the code found, near 1 for codes of a "
+        "normal prior and 0.58 for those of a uniform one."
     )
     return Sheet("rq3_ball", "RQ3: where the codes lie", columns, rows, reading, note)
 

@@ -127,7 +127,7 @@ def _first(evidence: Evidence) -> Question:
     return _question(
         "rq1",
         norm_words.answer([("bn", "vanilla")], main),
-        notes=norm_words.reading(found),
+        notes=(_lost(evidence, ("bn", "vanilla")), *norm_words.reading(found)),
         missing=(*_few(evidence, main), *_one_set(evidence), *_unmeasured(evidence)),
         sheets=("rq1_differences",),
     )
@@ -143,7 +143,12 @@ def _second(evidence: Evidence) -> Question:
     return _question(
         "rq2",
         f"{norm_words.answer(known, main)} {_claims(evidence, main)}".strip(),
-        notes=(_phases(evidence), *_paper(main), *norm_words.reading(found)),
+        notes=(
+            _phases(evidence),
+            _lost(evidence, ("wn", "bn", "vanilla")),
+            *_paper(main),
+            *norm_words.reading(found),
+        ),
         missing=(
             *([_cells(lacks)] if lacks else []),
             *_few(evidence, main),
@@ -165,15 +170,43 @@ def _fourth(evidence: Evidence) -> Question:
     answer = f"Not answered: fewer than {LEAST} runs of each cell gave a result."
     if parts:
         text = f"{norm_words.over(main)}the loss of wn is {words.listed(parts)}."
-        answer = f"{text[0].upper()}{text[1:]} {_changes(evidence, axes)}".strip()
+        where = [_where(found), norm_words.lacking(main), _changes(evidence, axes)]
+        answer = " ".join(filter(None, [f"{text[0].upper()}{text[1:]}", *where]))
     lacks = [] if set(axes) & set(DEPTH) else [f"one architecture only: {_ONE_NETWORK}"]
     return _question(
         "rq4",
         answer,
-        notes=norm_words.reading(found),
+        notes=(_lost(evidence, ("wn", "bn", "vanilla")), *norm_words.reading(found)),
         missing=(*lacks, *_one_set(evidence), *_few(evidence, main)),
         sheets=("rq4_differences", "rq4_interactions"),
     )
+
+
+def _where(found: Sequence[Difference]) -> str:
+    """In which strata wn's loss is lower or higher for certain; empty if in none."""
+    parts = []
+    for other in dict.fromkeys(one.second for one in found):
+        certain = [one for one in found if one.second == other and not one.whole and one.claimed]
+        for word, is_lower in (("lower", True), ("higher", False)):
+            places = [
+                " ".join(filter(None, [one.dataset, one.within]))
+                for one in certain
+                if (one.value < 0) is is_lower
+            ]
+            if places:
+                parts.append(f"{word} than that of {other} on {words.listed(places)}")
+    return f"For certain it is {words.listed(parts)}." if parts else ""
+
+
+def _lost(evidence: Evidence, chosen: Sequence[str]) -> str:
+    """How many runs of each norm gave no result, and where."""
+    parts = []
+    for norm in (norm for norm in chosen if norm in norms(evidence)):
+        cells = [cell for cell in evidence.cells if str(cell.values.get(NORM)) == norm]
+        lost = [f"{cell.name} {cell.lost} of {cell.tried}" for cell in cells if cell.lost]
+        total = f"{norm} {sum(c.lost for c in cells)} of {sum(c.tried for c in cells)}"
+        parts.append(f"{total} ({words.listed(lost)})" if lost and len(cells) > 1 else total)
+    return f"Runs of the verdict without a result: {words.listed(parts)}."
 
 
 def _changes(evidence: Evidence, axes: Sequence[str]) -> str:
@@ -229,7 +262,14 @@ def _claims(evidence: Evidence, main: Sequence[Difference]) -> str:
         if any({result.claim.cell, result.claim.other} in names for names in named)
     ]
     sentences = [declared.sentence(tested)]
-    if not any(result.claim.kind == "not_worse" for result in tested):
+    ours = _names(evidence, "wn", "vanilla")
+    firsts = {"wn", *(s.first.name for s in strata(evidence, "wn", "vanilla"))}
+    if not any(
+        one.claim.kind == "not_worse"
+        and {one.claim.cell, one.claim.other} in ours
+        and one.claim.cell in firsts
+        for one in tested
+    ):
         sentences.append(_not_worse(evidence, main))
     return " ".join(filter(None, sentences))
 

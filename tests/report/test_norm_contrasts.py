@@ -172,14 +172,33 @@ def test_a_cell_without_its_partner_is_in_no_stratum():
     assert {s.dataset for s in strata(measured(*cells), "bn", "vanilla")} == {"cifar10"}
 
 
+def is_secondary(one):
+    return one.measure.key not in ("failed", "loss")
+
+
+def test_the_loss_is_adjusted_as_in_the_verdict():
+    known = measured(*grid(bn=(1.17, 1.18, 1.16, 1.19)))
+    family = of_losses(known)
+    found = [one for one in adjusted(of(known)) if one.measure.key == "loss"]
+    whole = next(one for one in found if one.whole)
+    pooled = next(c for c in family.pooled if {c.cell, c.other} == {"bn", "vanilla"})
+    assert (whole.adjusted, whole.claimed) == (pooled.adjusted, pooled.claimed)
+    for stratum in strata(known, "bn", "vanilla"):
+        verdict = family.of(stratum.first.name, stratum.second.name)
+        (one,) = [d for d in found if (d.dataset, d.within) == (stratum.dataset, stratum.within)
+                  and not d.whole]  # fmt: skip
+        assert (one.adjusted, one.claimed) == (verdict.adjusted, verdict.claimed)
+
+
 def test_p_over_all_strata_and_those_of_strata_are_corrected_apart():
     found = of(measured(*grid(bn=(1.17, 1.18, 1.16, 1.19))))
     after = adjusted(found)
     for whole in (True, False):
-        tested = [one for one in found if one.whole is whole and one.p is not None]
-        expected = holm([one.p for one in tested])
-        known = [one.adjusted for one in after if one.whole is whole and one.p is not None]
-        assert known == pytest.approx(expected)
+        for mine in (lambda one: one.measure.key == "failed", is_secondary):
+            places = [i for i, one in enumerate(found) if one.whole is whole and mine(one)]
+            places = [i for i in places if found[i].p is not None]
+            expected = holm([found[i].p for i in places])
+            assert [after[i].adjusted for i in places] == pytest.approx(expected)
     assert any(one.adjusted > one.p for one in after if one.adjusted is not None)
 
 

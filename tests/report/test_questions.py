@@ -365,3 +365,40 @@ def test_half_a_sweep_is_answered_too():
         known["rq2"].answer
     )
     assert question_sheets(found)
+
+
+def test_failures_on_one_network_are_said_and_claimed():
+    def of(norm, architecture, ends):
+        return measured_cell({"norm": norm, "architecture": architecture}, ends)
+
+    found = measured(
+        of("wn", "dcgan", ENDS),
+        of("wn", "resnet", ["early-failure"] * 5),
+        of("bn", "dcgan", [1.001 * end for end in ENDS]),
+        of("bn", "resnet", [1.002 * end for end in ENDS]),
+    )
+    known = answers(found)
+    assert "wn is worse than bn by share of failed runs" in known["rq2"].answer
+    for key in ("rq2", "rq4"):
+        assert "of wn and bn can be compared in 1 of 2 strata only" in known[key].answer
+        assert "wn 5 of 10 (wn_resnet 5 of 5) and bn 0 of 10" in " ".join(known[key].notes)
+
+
+def test_rq4_says_where_wn_is_better_and_where_worse():
+    cells = [
+        measured_cell({"norm": norm, "architecture": architecture}, [factor * end for end in ENDS])
+        for norm, architecture, factor in (
+            ("wn", "dcgan", 0.5), ("wn", "resnet", 2.0), ("bn", "dcgan", 1.0), ("bn", "resnet", 1.0)
+        )
+    ]  # fmt: skip
+    answer = answers(measured(*cells))["rq4"].answer
+    assert "lower than that of bn on dcgan and higher than that of bn on resnet" in answer
+
+
+def test_a_claim_about_bn_does_not_replace_the_test_against_vanilla():
+    claim = Claim("not_worse", "wn", "bn", 0.05)
+    assert (
+        "at most 5% above vanilla's" in answers(measured(*norms(), claims=(claim,)))["rq2"].answer
+    )
+    claim = Claim("not_worse", "wn", "vanilla", 0.05)
+    assert "at most 5% above" not in answers(measured(*norms(), claims=(claim,)))["rq2"].answer
