@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raygan.folder import HTML, MARKDOWN, REPORT_FOLDER, report_file
 from raygan.report import picture_rows, words
@@ -32,6 +32,8 @@ from raygan.version import __version__
 EARLIER = ("losses.png", "drawup.png")
 """Figures of earlier versions: what they say does not fit the report of today."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_CODE = re.compile(r"`([^`\n]+)`")
+"""What is YAML or a command in a text of the report."""
 _MOST_TEXT = 200_000
 """Characters of one text: a YAML of the largest size, resolved, fits."""
 
@@ -86,13 +88,15 @@ class Report:
         """One file that needs no other: figures and pictures are in it, and no script."""
         environment = _environment(_clean)
         # drawn here; matplotlib escapes the names in it
-        environment.filters |= {"svg": Markup, "uri": _uri}
+        environment.filters |= {"svg": Markup, "uri": _uri, "code": _html_code}
         return environment.get_template("report.html.j2").render(self._content())
 
     def markdown(self) -> str:
         """The same in Markdown, for the files of the report's folder beside it."""
         environment = _environment(markdown)
-        environment.filters |= {"raw": Markup, "link": _link, "block": _block}
+        environment.filters |= {
+            "raw": Markup, "link": _link, "block": _block, "code": _markdown_code,
+        }  # fmt: skip
         return environment.get_template("report.md.j2").render(
             self._content(), folder=REPORT_FOLDER
         )
@@ -208,6 +212,18 @@ def markdown(value: object) -> Markup:
         return value
     text = shown(" ".join(str(value).split()), _MOST_TEXT)
     return Markup(_SPECIAL.sub(r"\\\1", text))  # noqa: S704 - escaped
+
+
+def _html_code(text: str) -> Markup:
+    """Text in which what stands between backticks is code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(_clean(text)))))  # noqa: S704 - escaped
+
+
+def _markdown_code(text: str) -> Markup:
+    line = shown(" ".join(text.split()), _MOST_TEXT)
+    parts = _CODE.split(line)  # text and code in turns
+    marked = [f"`{part}`" if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(parts)]
+    return Markup("".join(marked))  # noqa: S704 - escaped
 
 
 def _block(text: str) -> Markup:

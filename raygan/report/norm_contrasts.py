@@ -86,7 +86,18 @@ class Difference:
     comparison: Comparison | None = None
     adjusted: float | None = None
     """p, adjusted as :func:`adjusted` says."""
+    tests: int = 1
+    """Number of tests for which ``adjusted`` is corrected."""
     alpha: float = 0.05
+
+    @property
+    def detectable(self) -> float | None:
+        """The size of a difference that would be claimed in 80% of such sweeps, in per cent or
+        percentage points; None for failures, with too few runs, and without any spread."""
+        if self.contrast is None or self.interval is None:
+            return None
+        found = self.contrast.detectable(1 - self.alpha / max(1, self.tests))
+        return None if found is None else self.measure.shown(math.log1p(found / 100))
 
     @property
     def known(self) -> bool:
@@ -178,26 +189,23 @@ def adjusted(found: Sequence[Difference]) -> list[Difference]:
                 and one.adjusted is None
             ]
             for i, p in zip(tested, holm([found[i].p or 0.0 for i in tested]), strict=True):
-                after[i] = replace(found[i], adjusted=p)
+                after[i] = replace(found[i], adjusted=p, tests=len(tested))
     return after
 
 
-def _primary(group: Sequence[Stratum], losses: Family) -> float | None:
-    """p of the difference of the loss, as the verdict has adjusted it; None if it has not."""
+def _primary(group: Sequence[Stratum], losses: Family) -> Comparison | None:
+    """The difference of the loss in the verdict; None if it is not there."""
     if len(group) == 1:
-        one = losses.of(group[0].first.name, group[0].second.name)
-    else:
-        pair = {str(group[0].first.values[NORM]), str(group[0].second.values[NORM])}
-        strata = len(group)
-        one = next(
-            (
-                c
-                for c in losses.pooled
-                if c.axis == NORM and {c.cell, c.other} == pair and c.strata == strata
-            ),
-            None,
-        )
-    return None if one is None else one.adjusted
+        return losses.of(group[0].first.name, group[0].second.name)
+    pair = {str(group[0].first.values[NORM]), str(group[0].second.values[NORM])}
+    return next(
+        (
+            c
+            for c in losses.pooled
+            if c.axis == NORM and {c.cell, c.other} == pair and c.strata == len(group)
+        ),
+        None,
+    )
 
 
 def _values(
@@ -244,6 +252,7 @@ def _values(
     if interval is not None:
         reach = float(special.stdtrit(joined.freedom, (1 + LEVEL) / 2)) * joined.error
         interval = Interval(measure.shown(joined.log - reach), measure.shown(joined.log + reach))
+    primary = _primary(group, losses) if measure.key == "loss" else None
     return Difference(
         measure=measure,
         first="",
@@ -258,7 +267,8 @@ def _values(
         heterogeneity=heterogeneity_p(parts),
         contrast=joined,
         comparison=comparison,
-        adjusted=_primary(group, losses) if measure.key == "loss" else None,
+        adjusted=None if primary is None else primary.adjusted,
+        tests=1 if primary is None else primary.claims,
     )
 
 

@@ -12,7 +12,8 @@ from raygan.report.finals import number, positive
 from raygan.report.monitoring import DISTANCES
 from raygan.report.own_metrics import COLLAPSE
 
-_LOSS, _STABILITY, _SAMPLES = "Reconstruction loss", "Stability", "Samples"
+_LOSS, _STABILITY, SAMPLES = "Reconstruction loss", "Stability", "Samples"
+"""The groups of measures."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ def measures(evidence: Evidence) -> list[Measure]:
         Measure("last", _LOSS, "last generator", "loss of the last generator", _last_losses),
         Measure("worsening", _STABILITY, "last / best", "last against best loss", worsening),
         Measure("failed", _STABILITY, "failed runs", "share of failed runs", points=True),
-        *(Measure(key, _SAMPLES, what, what, _quality(key)) for key, what in DISTANCES.items()),
-        *(Measure(key, _SAMPLES, key, key, _quality(key), higher=True, points=True)
+        *(Measure(key, SAMPLES, what, what, _quality(key)) for key, what in DISTANCES.items()),
+        *(Measure(key, SAMPLES, key, key, _quality(key), higher=True, points=True)
           for key in ("recall", "coverage")),
-        Measure("variety", _SAMPLES, "variety at the end", "variety at the end", _variety,
+        Measure("variety", SAMPLES, "variety at the end", "variety at the end", _variety,
                 higher=True),
     ]  # fmt: skip
 

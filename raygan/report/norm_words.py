@@ -8,22 +8,23 @@ from raygan.report import words
 from raygan.report.compare import LEAST, Interval
 from raygan.report.multiple import holm
 from raygan.report.norm_contrasts import Difference, Interaction
+from raygan.report.norm_measures import SAMPLES
 
 
 def answer(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> str:
-    """A sentence on each pair of norms, and on where their difference is not the same.
+    """By pair of norms a sentence on each group of measures but those of samples.
 
     ``main``: the differences over all strata.
     """
-    sentences: list[str] = []
-    for pair in pairs:
-        text = balance(*pair, [d for d in main if (d.first, d.second) == pair])
-        if not sentences and (start := over(main)):
-            text = f"{start}{text}"
-        elif text.startswith("no "):
-            text = f"N{text[1:]}"
-        sentences.append(text)
-    return " ".join(filter(None, [*sentences, lacking(main), unequal(main)]))
+    sentences = [t for pair in pairs for is_samples, t in _by_group(pair, main) if not is_samples]
+    return " ".join([*sentences, lacking(main)]).strip()
+
+
+def details(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> tuple[str, ...]:
+    """By pair of norms a sentence on the samples, and one on where the difference is not the same
+    in all strata."""
+    others = [text for pair in pairs for is_samples, text in _by_group(pair, main) if is_samples]
+    return tuple(filter(None, [*others, unequal(main)]))
 
 
 def lacking(main: Sequence[Difference]) -> str:
@@ -37,55 +38,85 @@ def lacking(main: Sequence[Difference]) -> str:
 
 
 def over(found: Sequence[Difference]) -> str:
-    """The beginning of a sentence: over how many strata the differences are."""
+    """Over how many strata the differences are; empty for one stratum, and if not all of them are
+    over as many."""
     of = max((one.of for one in found), default=1)
-    if of < 2:
-        return ""
     counts = {one.strata for one in found}
-    part = "" if counts == {of} else f"{max(counts)} of " if len(counts) == 1 else "up to "
-    return f"On average over {part}{of} strata, "
+    if of < 2 or len(counts) != 1:
+        return ""
+    part = "" if counts == {of} else f"{max(counts)} of "
+    return f"on average over {part}{of} strata"
 
 
-def balance(first: str, second: str, found: Sequence[Difference]) -> str:
-    """By which measures the first norm is better or worse; the others by their number."""
-    tested = [one for one in found if one.known]
+def _by_group(pair: tuple[str, str], main: Sequence[Difference]) -> list[tuple[bool, str]]:
+    """By group of measures, whether they are of samples, and a sentence on where the first norm is
+    better or worse, and by which measures no difference can be claimed."""
+    first, second = pair
+    tested = [one for one in main if one.known and (one.first, one.second) == pair]
     if not tested:
-        return f"{first} cannot be told from {second}: it takes {LEAST} runs with a result of each."
+        lacks = f"it takes {LEAST} runs with a result of each"
+        return [(False, f"{first} cannot be told from {second}: {lacks}.")]
+    groups: dict[str, list[Difference]] = {}
+    for one in tested:
+        groups.setdefault(one.measure.group, []).append(one)
+    sentences = []
+    for name, mine in groups.items():
+        where = over(mine)
+        heading = f"{name}, {where}" if where else name
+        text = f"{heading}: {_balance(first, second, mine, told=not where)}."
+        sentences.append((name == SAMPLES, text))
+    return sentences
+
+
+def _balance(first: str, second: str, tested: Sequence[Difference], *, told: bool) -> str:
+    """``told``: whether to say over how many strata each difference is."""
     better = [one for one in tested if one.claimed and one.better]
     worse = [one for one in tested if one.claimed and not one.better]
     parts = [
-        f"is {word} than {second} by {words.listed([_named(one) for one in mine])}"
+        f"is {word} than {second} by {words.listed([_named(one, told) for one in mine])}"
         for word, mine in (("better", better), ("worse", worse))
         if mine
     ]
-    left = len(tested) - len(better) - len(worse)
+    left = [one for one in tested if not one.claimed]
+    unclear = words.listed([_unclear(one) for one in left], "or")
     if not parts:
-        by = f"any of {left} measures" if left > 1 else tested[0].measure.words
-        return f"no difference between {first} and {second} can be claimed, by {by}."
-    rest = (
-        f"; by {words.times(left, 'other measure')}, no difference can be claimed" if left else ""
-    )
-    return f"{first} {' and '.join(parts)}{rest}."
+        return f"no difference between {first} and {second} can be claimed by {unclear}"
+    rest = f"; no difference can be claimed by {unclear}" if left else ""
+    return f"{first} {' and '.join(parts)}{rest}"
 
 
-def _named(one: Difference) -> str:
-    return f"{one.measure.words} ({shown(one)})"
+def _unclear(one: Difference) -> str:
+    size = detectable(one)
+    return f"{one.measure.words} (detectable: {size})" if size else one.measure.words
 
 
-def shown(one: Difference) -> str:
+def detectable(one: Difference) -> str:
+    """The difference that would be claimed in 80% of such sweeps; empty if it is not known."""
+    size = one.detectable
+    return "" if size is None else signed(size, None, points=one.measure.points, sign=False)
+
+
+def _named(one: Difference, told: bool) -> str:
+    return f"{one.measure.words} ({shown(one, told=told)})"
+
+
+def shown(one: Difference, *, told: bool = True) -> str:
     """A difference with its 95% interval: −12.1% [−15.0%, −9.1%]; and over how many strata it is,
-    if not over all."""
-    part = f" over {one.strata} of {one.of} strata" if one.strata < one.of else ""
+    if not over all and ``told``."""
+    part = f" over {one.strata} of {one.of} strata" if told and one.strata < one.of else ""
     return f"{signed(one.value, one.interval, points=one.measure.points)}{part}"
 
 
-def signed(value: float, interval: Interval | None, *, points: bool = False) -> str:
+def signed(
+    value: float, interval: Interval | None, *, points: bool = False, sign: bool = True
+) -> str:
     """A difference in per cent or percentage points, with its interval if it is known."""
 
     def text(number: float) -> str:
         if points:
-            return f"{number:+.1f}".replace("-", "−")
-        return words.percent(number, signed=True)
+            digits = f"{number:{'+' if sign else ''}.1f}".replace("-", "−")
+            return "0.0" if digits[1:] == "0.0" else digits
+        return words.percent(number, signed=sign)
 
     unit = " points" if points else ""
     if interval is None:
@@ -98,7 +129,11 @@ def against(one: Difference) -> str:
     how = "lower" if one.value < 0 else "higher"
     if one.claimed:
         return f"{how} than that of {one.second} ({shown(one)})"
-    return f"not certainly different from that of {one.second} ({shown(one)})"
+    size = detectable(one)
+    return (
+        f"not certainly different from that of {one.second} "
+        f"({shown(one)}{f'; detectable: {size}' if size else ''})"
+    )
 
 
 def dependence(one: Interaction) -> str:
@@ -141,4 +176,10 @@ def reading(found: Sequence[Difference]) -> tuple[str, ...]:
             f" The {others} differences of other measures are corrected together (Holm); those of "
             "single strata and data sets, in the table, among themselves."
         )
-    return (f"In square brackets: 95% CI.{corrected}",)
+    size = ""
+    if any(one.whole and not one.claimed and one.detectable is not None for one in found):
+        size = (
+            " Detectable: with so many runs and this spread, a difference of that size would be "
+            "claimed in 80% of such sweeps."
+        )
+    return (f"In square brackets: 95% CI.{size}{corrected}",)

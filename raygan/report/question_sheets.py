@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygan.report import monitoring, words
+from raygan.report import monitoring, norm_words, words
 from raygan.report.compare import Interval
 from raygan.report.evidence import Evidence
 from raygan.report.monitoring import DISTANCES
@@ -39,48 +39,63 @@ def question_sheets(evidence: Evidence) -> list[Sheet]:
     return [sheet for sheet in every if sheet.rows]
 
 
-def _differences(key: str, title: str, found: Sequence[Difference]) -> Sheet:
+def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bool = True) -> Sheet:
+    """``brief``: within data sets and strata, people see the loss only, and single
+    strata only in a sweep of one data set."""
     several, lacking = any(one.of > 1 for one in found), any(one.strata < one.of for one in found)
+    firsts, seconds = {one.first for one in found}, {one.second for one in found}
+    first = next(iter(firsts)) if len(firsts) == 1 else "the first"
+    second = next(iter(seconds)) if len(seconds) == 1 else "the other"
+    failed = any(sum(one.failed) for one in found)
     columns = [
-        Column("cell", _TEXT, "norm"),
-        Column("against", _TEXT, "against"),
+        Column("cell", _TEXT, "" if len(firsts) == 1 else "norm"),
+        Column("against", _TEXT, "" if len(seconds) == 1 else "against"),
         Column("measure", _TEXT),
         Column("group", _TEXT, "measure of"),
         Column("measure_words", _TEXT, "measure"),
-        Column("dataset", _TEXT, "data set"),
-        Column("within", _TEXT, "within"),
-        Column("whole", _BOOL, "of all strata" if several else "", words.yes_no),
-        Column("strata", _COUNT, "strata" if several else ""),
+        Column("where", _TEXT, "where" if several else ""),
+        Column("dataset", _TEXT),
+        Column("within", _TEXT),
+        Column("whole", _BOOL),
+        Column("strata", _COUNT, "strata" if lacking else ""),
         Column("of_strata", _COUNT, "of" if lacking else ""),
-        Column("n", _COUNT, "runs"),
-        Column("others", _COUNT, "of the other"),
-        Column("failed", _COUNT, "failed"),
-        Column("others_failed", _COUNT, "of the other"),
-        Column("difference", _NUMBER, "difference", words.signed),
+        Column("n", _COUNT, f"runs of {first}"),
+        Column("others", _COUNT, f"of {second}"),
+        Column("failed", _COUNT, f"failed of {first}" if failed else ""),
+        Column("others_failed", _COUNT, f"of {second}" if failed else ""),
+        Column("difference_words", _TEXT, "difference [95% CI]"),
+        Column("difference", _NUMBER),
         Column("unit", _TEXT),
-        Column("low", _NUMBER, "CI from", words.signed),
-        Column("high", _NUMBER, "to", words.signed),
-        Column("p", _NUMBER, "p", words.three_digits),
+        Column("low", _NUMBER),
+        Column("high", _NUMBER),
+        Column("p", _NUMBER),
         Column("adjusted_p", _NUMBER, "adjusted p", words.three_digits),
         Column("equal_p", _NUMBER, "p of equal", words.three_digits),
+        Column("detectable", _NUMBER),
+        Column("detectable_words", _TEXT, "detectable"),
         Column("better_is", _TEXT, "better is"),
         Column("claimed", _BOOL, "can be claimed", words.yes_no),
     ]
+    hidden = [
+        brief and not one.whole and (one.measure.key != "loss" or bool(one.dataset and one.within))
+        for one in found
+    ]
     reading = (
-        "One row per measure, first over all strata. The difference is that of the first norm "
-        "against the other; “better is” says which direction is better."
+        f"One row per measure{', first over all strata' if several else ''}. The difference is "
+        f"that of {first} against {second}; “better is” says which direction is better."
     )
     note = (
-        "In per cent; failed runs, recall and coverage in percentage points. CI: 95%, Welch's; of "
-        "failed runs Newcombe's. p: the larger of Welch's and, where runs failed, that of the "
-        "ranks with these as the worst; of failed runs Boschloo's exact test, over strata the "
-        "exact conditional one. Adjusted: the loss as in the verdict; failed runs, and all other "
-        "measures together, by Holm; rows of single strata and data sets among themselves. p of "
-        "equal: that the difference is the same "
-        "in all strata. Last / best: loss of the last generator against that of the best one, "
-        "final test."
+        "Points: percentage points. CI: Welch's; of failed runs Newcombe's. p: the larger of "
+        "Welch's and, where runs failed, that of the ranks with these as the worst; of failed runs "
+        "Boschloo's exact test, over strata the exact conditional one. Adjusted: the loss as in "
+        "the verdict; failed runs, and all other measures together, by Holm; rows of single strata "
+        "and data sets among themselves. p of equal: that the difference is the same in all "
+        "strata. Detectable: the difference that would be claimed in 80% of such sweeps. "
+        "Last / best: loss of the last generator against that of the best one, final test."
     )
-    return Sheet(key, title, columns, [_row(one) for one in found], reading, note)
+    if any(hidden):
+        note += " The CSV of this table has the rows of single data sets and strata, too."
+    return Sheet(key, title, columns, [_row(one) for one in found], reading, note, hidden)
 
 
 def _row(one: Difference) -> dict[str, Any]:
@@ -90,6 +105,7 @@ def _row(one: Difference) -> dict[str, Any]:
         "measure": one.measure.key,
         "group": one.measure.group,
         "measure_words": one.measure.title,
+        "where": _where(one),
         "dataset": one.dataset or None,
         "within": one.within or None,
         "whole": one.whole,
@@ -99,15 +115,24 @@ def _row(one: Difference) -> dict[str, Any]:
         "others": one.others,
         "failed": one.failed[0],
         "others_failed": one.failed[1],
+        "difference_words": norm_words.signed(one.value, one.interval, points=one.measure.points),
         "difference": one.value,
         "unit": "percentage points" if one.measure.points else "%",
         **_ends(one.interval),
         "p": one.p,
         "adjusted_p": one.adjusted,
         "equal_p": one.heterogeneity,
+        "detectable": one.detectable,
+        "detectable_words": norm_words.detectable(one) or None,
         "better_is": "higher" if one.measure.higher else "lower",
         "claimed": one.claimed,
     }
+
+
+def _where(one: Difference) -> str:
+    if one.whole:
+        return "all strata"
+    return " ".join(filter(None, [one.dataset, one.within])) or "the only stratum"
 
 
 def _ends(interval: Interval | None) -> dict[str, float | None]:
@@ -178,9 +203,9 @@ def _paper(evidence: Evidence) -> Sheet:
         Column("here", _NUMBER, "here", words.signed),
         Column("low", _NUMBER, "CI from", words.signed),
         Column("high", _NUMBER, "to", words.signed),
-        Column("contains", _BOOL, "CI has the paper's", words.yes_no),
-        Column("protocol", _TEXT, "final test's protocol"),
-        Column("source", _TEXT),
+        Column("contains", _BOOL, "the paper's is in the CI", words.yes_no),
+        Column("protocol", _TEXT, "protocol here"),
+        Column("source", _TEXT, "source"),
     ]
     reading = (
         "One row per number of the paper: final reconstruction loss of the first norm against the "
@@ -358,7 +383,7 @@ def _change(ball: monitoring.Ball) -> float | None:
 
 def _fourth(evidence: Evidence) -> list[Sheet]:
     title = "RQ4: WN against the others in each stratum"
-    differences = _differences("rq4_differences", title, fourth(evidence))
+    differences = _differences("rq4_differences", title, fourth(evidence), brief=False)
     rows = [
         {
             "cell": one.first,

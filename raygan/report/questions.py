@@ -46,7 +46,9 @@ class Question:
     title: str
     text: str
     answer: str
-    """One to three sentences; empty if the sweep does not ask the question."""
+    """A few sentences; empty if the sweep does not ask the question."""
+    details: tuple[str, ...] = ()
+    """What the answer says beyond its first measures."""
     notes: tuple[str, ...] = ()
     """What to know beside the answer."""
     missing: tuple[str, ...] = ()
@@ -127,6 +129,7 @@ def _first(evidence: Evidence) -> Question:
     return _question(
         "rq1",
         norm_words.answer([("bn", "vanilla")], main),
+        details=norm_words.details([("bn", "vanilla")], main),
         notes=(_lost(evidence, ("bn", "vanilla")), *norm_words.reading(found)),
         missing=(*_few(evidence, main), *_one_set(evidence), *_unmeasured(evidence)),
         sheets=("rq1_differences",),
@@ -143,6 +146,7 @@ def _second(evidence: Evidence) -> Question:
     return _question(
         "rq2",
         f"{norm_words.answer(known, main)} {_claims(evidence, main)}".strip(),
+        details=norm_words.details(known, main),
         notes=(
             _phases(evidence),
             _lost(evidence, ("wn", "bn", "vanilla")),
@@ -169,9 +173,10 @@ def _fourth(evidence: Evidence) -> Question:
     parts = [norm_words.against(one) for one in main if one.known]
     answer = f"Not answered: fewer than {LEAST} runs of each cell gave a result."
     if parts:
-        text = f"{norm_words.over(main)}the loss of wn is {words.listed(parts)}."
-        where = [_where(found), norm_words.lacking(main), _changes(evidence, axes)]
-        answer = " ".join(filter(None, [f"{text[0].upper()}{text[1:]}", *where]))
+        where = norm_words.over([one for one in main if one.known])
+        text = f"{f'{where}, ' if where else ''}the loss of wn is {words.listed(parts)}."
+        more = [_where(found), norm_words.lacking(main), _changes(evidence, axes)]
+        answer = " ".join(filter(None, [f"{text[0].upper()}{text[1:]}", *more]))
     lacks = [] if set(axes) & set(DEPTH) else [f"one architecture only: {_ONE_NETWORK}"]
     return _question(
         "rq4",

@@ -51,6 +51,14 @@ class Sheet:
     """How to read it, in one line: what a row is, and which way is better."""
     note: str = ""
     """What the columns mean."""
+    only_in_files: Sequence[bool] = ()
+    """By row, whether people do not see it; empty: they see all rows."""
+
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """The rows that people see."""
+        hidden = self.only_in_files or [False] * len(self.rows)
+        return [row for row, is_hidden in zip(self.rows, hidden, strict=True) if not is_hidden]
 
     @property
     def shown(self) -> list[Column]:
@@ -58,13 +66,13 @@ class Sheet:
         return [
             column
             for column in self.columns
-            if column.heading and any(row.get(column.name) is not None for row in self.rows)
+            if column.heading and any(row.get(column.name) is not None for row in self.seen)
         ]
 
     @property
     def texts(self) -> list[list[str]]:
         """The shown columns' values row by row; empty text where there is none."""
-        return [[_text(column, row.get(column.name)) for column in self.shown] for row in self.rows]
+        return [[_text(column, row.get(column.name)) for column in self.shown] for row in self.seen]
 
     def arrow(self) -> pa.Table:
         """All columns, with their types, however many rows there are."""

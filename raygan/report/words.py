@@ -27,7 +27,9 @@ def percent(value: float, *, signed: bool = False) -> str:
     """9.8%; above 900%, 12-fold."""
     if abs(value) > 900:
         return f"{value / 100:,.0f}-fold"
-    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 0.1 or value == 0 else 2
+    if abs(value) < _NOTHING:
+        return "0.0%"
+    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 0.1 else 2
     return f"{value:{'+' if signed else ''}.{digits}f}%".replace("-", "−")
 
 

@@ -122,7 +122,7 @@ def test_report_and_all_its_files_are_written(storage, report):
 
 def test_both_documents_have_the_same_words(report):
     plain = report.markdown().replace("\\", "")
-    page = report.html().replace("&#39;", "'")
+    page = report.html().replace("&#39;", "'").replace("<code>", "`").replace("</code>", "`")
     parts = report.lead, report.verdict.removeprefix(report.lead).strip()
     asked = [question.answer for question in report.questions if question.answer]
     assert len(asked) == 2
@@ -130,6 +130,9 @@ def test_both_documents_have_the_same_words(report):
                   *(section.answer for section in report.sections)):  # fmt: skip
         assert words in plain
         assert words in page
+    # YAML is code in both
+    assert "<code>train: {quality: features}</code>" in report.html()
+    assert "`train: {quality: features}`" in report.markdown()
 
 
 def test_the_papers_questions_come_after_the_verdict_and_before_the_sections(report):

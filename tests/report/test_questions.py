@@ -10,9 +10,10 @@ from raygan.report import question_figures
 from raygan.report.claim import Claim
 from raygan.report.drawing import draw
 from raygan.report.evidence import CellResults
+from raygan.report.family import of_losses
 from raygan.report.make import Report
 from raygan.report.question_sheets import question_sheets
-from raygan.report.questions import failures, not_asked, questions
+from raygan.report.questions import failures, first, not_asked, questions
 from raygan.report.sections import sections
 from raygan.storage import Storage
 from tests.report.builders import cell, evidence, searched_cell
@@ -47,33 +48,58 @@ def test_the_questions_are_the_papers_and_the_other_sections_keep_their_names():
 
 def test_rq1_names_what_is_better_with_its_interval():
     answer = answers(measured(*norms()))["rq1"].answer
-    assert answer.startswith("bn is better than vanilla by loss over the whole run (−8.4% [")
+    start = "Reconstruction loss: bn is better than vanilla by loss over the whole run (−8.4% ["
+    assert answer.startswith(start)
     assert "loss of the best generator (−9.1% [−1" in answer
-    assert "; by 5 other measures, no difference can be claimed." in answer
+    assert (
+        "Stability: no difference between bn and vanilla can be claimed by last against" in answer
+    )
+
+
+def test_samples_are_a_group_of_their_own():
+    (text,) = answers(measured(*norms()))["rq1"].details
+    assert text.startswith("Samples: bn is better than vanilla by feature energy distance (−9.1% [")
+    assert "; no difference can be claimed by recall, coverage or variety" in text
 
 
 def test_rq1_claims_nothing_where_nothing_differs():
-    assert answers(measured(*norms(bn=1.1)))["rq1"].answer == (
-        "No difference between bn and vanilla can be claimed, by any of 9 measures."
-    )
+    question = answers(measured(*norms(bn=1.1)))["rq1"]
+    assert question.answer.count("no difference between bn and vanilla can be claimed by ") == 2
+    assert " is better" not in question.answer
+
+
+def test_what_cannot_be_claimed_has_the_difference_that_would_be():
+    found = measured(*norms(bn=1.1))
+    question = answers(found)["rq1"]
+    one = next(one for one in first(found) if one.measure.key == "loss")
+    verdict = of_losses(found).of("bn", "vanilla")
+    assert one.detectable == pytest.approx(verdict.detectable)
+    assert f"best generator (detectable: {one.detectable:.1f}%)" in question.answer
+    assert "Detectable: with so many runs and this spread, a" in question.notes[1]
+    other = next(one for one in first(found) if one.measure.key == "last")
+    tests = sum(d.p is not None and d.measure.key not in ("loss", "failed") for d in first(found))
+    assert other.detectable == pytest.approx(other.contrast.detectable(1 - 0.05 / tests))
+    row = next(r for r in tables(found)["rq1_differences"].rows if r["measure"] == "loss")
+    assert row["detectable_words"] == f"{one.detectable:.1f}%"
 
 
 def test_rq1_says_that_the_difference_is_not_the_same_everywhere():
     found = measured(*norms(bn=0.9, architecture="dcgan"), *norms(bn=1.4, architecture="resnet"))
-    answer = answers(found)["rq1"].answer
-    assert answer.startswith("On average over 2 strata, ")
-    assert "is not the same in all strata: see the table." in answer
+    question = answers(found)["rq1"]
+    assert question.answer.startswith("Reconstruction loss, on average over 2 strata: ")
+    assert "is not the same in all strata: see the table." in question.details[-1]
 
 
 def test_an_answer_says_over_how_many_of_the_strata_it_is():
     lost = [measured_cell({"dataset": "b", "norm": norm}, []) for norm in ("vanilla", "bn", "wn")]
     found = measured(*norms(dataset="a"), *lost)
     said = answers(found)
-    assert said["rq1"].answer.startswith("On average over 1 of 2 strata, bn is better than vanilla")
+    start = "Reconstruction loss, on average over 1 of 2 strata: bn is better than vanilla"
+    assert said["rq1"].answer.startswith(start)
     for key, words in (("rq1", "loss of the best generator (−9.1% ["), ("rq2", "best generator (−1"),
                        ("rq4", "the loss of wn is lower than that of bn (−1")):  # fmt: skip
         assert words in said[key].answer
-        assert "] over 1 of 2 strata" in said[key].answer
+    assert "] over 1 of 2 strata" in said["rq4"].answer
     assert said["rq4"].answer.startswith("On average over 1 of 2 strata, ")
     by_key = tables(found)
     for key in ("rq1_differences", "rq2_differences", "rq4_differences"):
@@ -85,10 +111,27 @@ def test_an_answer_says_over_how_many_of_the_strata_it_is():
               for norm in ("vanilla", "bn")]  # fmt: skip
     # the shares of failed runs are over both
     answer = answers(measured(*norms(dataset="a"), *failed))["rq1"].answer
-    assert answer.startswith("On average over up to 2 strata, no difference between bn and vanilla")
+    assert "Stability: no difference between bn and vanilla can be claimed by last" in answer
     both = measured(*norms(dataset="a"), *norms(dataset="b"))
     assert "of 2 strata" not in answers(both)["rq1"].answer
     assert "of" not in [column.heading for column in tables(both)["rq1_differences"].shown]
+
+
+def test_people_see_all_strata_of_the_loss_and_the_files_of_all_measures():
+    found = measured(*norms(dataset="a"), *norms(dataset="b"))
+    sheet = tables(found)["rq1_differences"]
+    seen = {(row["measure"], row["where"]) for row in sheet.seen}
+    assert {where for measure, where in seen if measure == "loss"} == {"all strata", "a", "b"}
+    assert {where for measure, where in seen if measure != "loss"} == {"all strata"}
+    assert ("last", "a") in {(row["measure"], row["where"]) for row in sheet.rows}
+    assert sheet.arrow().num_rows == len(sheet.rows) > len(sheet.seen) == len(sheet.texts)
+    assert "The CSV of this table has" in sheet.note
+
+
+def test_differences_stand_with_their_unit():
+    rows = {r["measure"]: r for r in tables(measured(*norms()))["rq1_differences"].rows}
+    assert rows["recall"]["difference_words"].startswith("0.0 points")
+    assert rows["loss"]["difference_words"].startswith("−9.1% [")
 
 
 def test_what_is_missing_is_said_with_the_yaml_that_brings_it():
@@ -120,7 +163,7 @@ def test_a_missing_norm_is_named():
     assert known["rq1"].answer == ""
     assert known["rq1"].missing == ("cells with vanilla: `grid: {norm: [vanilla, bn, wn]}`",)
     assert "cells with vanilla: `grid: {norm: [vanilla, bn, wn]}`" in known["rq2"].missing
-    assert known["rq2"].answer.startswith("wn is better than bn by loss of the best generator")
+    assert "wn is better than bn by loss of the best generator" in known["rq2"].answer
     assert answers(measured(*norms()))["rq2"].missing == ()
 
 
@@ -163,7 +206,7 @@ def test_the_papers_numbers_stand_beside_ours_with_their_caveats():
     assert rows["vanilla"]["contains"] is True
     assert rows["bn"]["contains"] is False
     assert "was incorrect" in sheet.note
-    assert "final.protocol: authors" in sheet.note
+    assert "final.protocol in the YAML" in sheet.note
     assert "−10.5% against vanilla (here −10.0% [" in " ".join(answers(found)["rq2"].notes)
     for both in found.finals.values():
         both["best"]["asked"] = {"steps": 2000, "protocol": "authors"}
