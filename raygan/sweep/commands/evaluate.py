@@ -83,7 +83,7 @@ from raygan.sweep.study.prepared import PreparedSet
     "--quality",
     is_flag=True,
     help="Also measure the quality of samples: feature energy distance, recall and coverage with "
-    "raygan[quality], else the sliced Wasserstein distance.",
+    "raygan[quality], else the sliced Wasserstein distance. `--steps 0`: nothing else.",
 )
 def evaluate(
     name: str,

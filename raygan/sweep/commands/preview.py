@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated
@@ -35,6 +36,9 @@ MOST_YAML = 200_000
 """Most characters of the resolved YAML that are shown; no YAML that raygan reads has more."""
 CALIBRATION_SECONDS = 5.0
 """Seconds for which each cell is trained to measure its speed."""
+FEATURES_SECONDS = 2.0
+"""Seconds that the features of one evaluation's samples take on a CPU core
+(``tests/bench/quality.py``)."""
 
 
 class _Speed(BaseModel):
@@ -128,6 +132,7 @@ def show_plan(
         tell(f"on {where}: {why_not}")
     _say_cost(spec, works, at_once or 1, tell)
     _say_final_tests(spec, works, tell)
+    _say_quality(spec, cells, tell)
     say_power(spec, known, spread, tell)
     if offline:
         command = f"raygan sync {spec.name}" if sweep is None else command_of("sync", sweep)
@@ -136,6 +141,23 @@ def show_plan(
         tell(f"{away}: what is stored there is not taken into account")
     console.print()
     say(console, stored_sweep.dump(spec).rstrip("\n"), most=MOST_YAML)
+
+
+def _say_quality(spec: SweepSpec, cells: Sequence[plan.Cell], tell: Callable[[str], None]) -> None:
+    """How often the quality of samples is measured, and what that costs."""
+    kind = spec.quality()
+    if kind == "none":
+        return
+    configs = [spec.train_config(**cell.values) for cell in cells]
+    trials = plan.trials_per_cell(spec) + plan.replicates_per_cell(spec)
+    count = trials * sum(math.ceil(one.iterations / one.evaluate_every) for one in configs)
+    text = f"sample quality: {kind}, at most {count:,} evaluations"
+    if kind == "features":
+        text += (
+            f", about {FEATURES_SECONDS:g} s each on a CPU core; `train: {{quality: wasserstein}}` "
+            "takes a fifth of that"
+        )
+    tell(text)
 
 
 def _datasets(spec: SweepSpec) -> list[str]:

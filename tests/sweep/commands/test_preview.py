@@ -85,6 +85,21 @@ def test_plan_counts_what_will_run(shown):
     assert "name: norms" in output
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("none", None),
+        ("wasserstein", "sample quality: wasserstein, at most 216 evaluations\n"),
+        ("features", "sample quality: features, at most 216 evaluations, about 2 s each on a CPU"),
+    ],
+)
+def test_what_the_quality_of_samples_costs_is_told(shown, sweep, monkeypatch, kind, told):
+    monkeypatch.setattr(spec.SweepSpec, "quality", lambda _: kind)
+    monkeypatch.setattr(preview.checks, "check_quality", lambda _: None)
+    output = shown()
+    assert (told is None and "sample quality" not in output) or told in output
+
+
 def test_measured_rates_give_time_and_money(shown, sweep):
     rates = {cell: asdict(Speed(100.0, 2.0)) for cell in ("bn", "wn")}
     Storage(f"{sweep.storage}/norms").write("rates.json", json.dumps(rates).encode())
