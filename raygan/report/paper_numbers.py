@@ -33,6 +33,6 @@ CAVEATS = (
     "slows it down; by default, ours minimises the sum. At 160 pixels, theirs ends about 6% higher "
     "for BN and WN and 12% higher for vanilla. The protocol “authors” is theirs: final.protocol in "
     "the YAML.",
-    "The paper's numbers are of DCGANs of full width on CelebA, LSUN and CIFAR-10; a study of other "
-    "images or smaller networks cannot confirm or contradict them.",
+    "The paper's numbers are of DCGANs of full width on CelebA, LSUN and CIFAR-10. A study of "
+    "other images or smaller networks cannot confirm or contradict them.",
 )

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
 from raygan import records
@@ -110,6 +111,7 @@ def test_budget_is_kept_and_the_same_command_goes_on_once_it_is_raised(sweep):
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
+@pytest.mark.soak
 def test_stopped_trial_gives_way_while_another_ray_runs_on_this_machine(cluster, sweep):
     """Without an address, raygan starts a Ray of its own beside the cluster's."""
     made = sweep(

@@ -116,6 +116,7 @@ def test_interrupt(endless, reference):
     assert "Interrupted; the same command resumes the sweep." in said
 
 
+@pytest.mark.soak
 def test_terminate(endless):
     stopped_at = newest_checkpoints(endless)
     with going_on(endless), endless.running() as process:

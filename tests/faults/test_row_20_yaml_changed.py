@@ -33,6 +33,7 @@ def test_change_is_refused_with_the_difference_and_both_ways_on(changed):
     assert written(changed.storage / changed.name / "trials") == before
 
 
+@pytest.mark.soak
 def test_fresh_starts_the_changed_sweep_beside_it(changed):
     before = written(changed.storage / changed.name)
     beside = changed.storage / f"{changed.name}-2"

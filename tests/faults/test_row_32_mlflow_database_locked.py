@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.clusters import LONGER, logged_steps, mlflow_runs, wait_until
 
 TRIAL = "bn-000"
@@ -31,6 +33,7 @@ def test_locked_database_is_named_and_nothing_is_started(sweep):
     assert not (file.parent / "data").exists()
 
 
+@pytest.mark.soak
 def test_a_lock_that_comes_later_is_said_and_nothing_is_lost(sweep):
     made = sweep("locked-later", grid={"norm": ["bn"]}, train=LONGER)
 
