@@ -1,4 +1,4 @@
-"""The sections of the report: speed, quality, stability, and robustness to the learning rate.
+"""The sections of the report: speed, final loss, stability, and robustness to the learning rate.
 
 Each section answers its question in words, or says what the sweep lacks for an answer.
 """
@@ -60,7 +60,7 @@ def sections(evidence: Evidence) -> list[Section]:
     """All sections, in the order of the report."""
     return [
         _ask("speed", "Speed", "Which trains fastest?", "curves", _speed, _speed_over, evidence),
-        _ask("quality", "Quality", "Which ends with the lowest loss?", "budget", _quality,
+        _ask("quality", "Final loss", "Which ends with the lowest?", "budget", _quality,
              _quality_over, evidence),
         _ask("stability", "Stability", "Which gets worse again or fails?", "worsening", _stability,
              _stability_over, evidence),

@@ -39,11 +39,11 @@ def tables(found):
     return {sheet.key: sheet for sheet in question_sheets(found)}
 
 
-def test_the_questions_are_the_papers_and_the_other_sections_keep_their_names():
+def test_the_questions_are_the_papers_and_the_other_sections_have_plain_names():
     found = measured(*norms())
     assert [q.title for q in questions(found)] == ["RQ1", "RQ2", "RQ3", "RQ4"]
     names = [section.title for section in sections(found)]
-    assert names == ["Speed", "Quality", "Stability", "Learning rate"]
+    assert names == ["Speed", "Final loss", "Stability", "Learning rate"]
 
 
 def test_rq1_names_what_is_better_with_its_interval():
