@@ -199,7 +199,7 @@ def test_quality_of_samples_that_cannot_be_is_none(sweep, changed):
 
 
 def test_names_of_the_measures_of_quality_are_those_of_the_judge():
-    assert tuple(name for names in MEASURES.values() for name in names) == finals.QUALITIES
+    assert tuple(name for names in MEASURES.values() for name in names) == tuple(finals.QUALITIES)
 
 
 def test_whole_files_are_read(sweep):

@@ -41,8 +41,13 @@ CODES = {"_code_norm": "code_norm", "_outside": "outside", "_ball": "ball_loss",
 the same images with codes kept within the ball and with free ones. Tests that earlier versions made
 lack them."""
 
-QUALITIES = ("feature_energy_distance", "recall", "coverage", "sliced_wasserstein")
-"""Measures of the quality of samples (:mod:`raygan.gan.judge.quality`)."""
+QUALITIES = {
+    "feature_energy_distance": "feature energy distance",
+    "recall": "recall",
+    "coverage": "coverage",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+}
+"""Measures of the quality of samples (:mod:`raygan.gan.judge.quality`), as people read them."""
 
 FEW_IMAGES = 1000
 """Final images below which their choice adds to the uncertainty of a difference; with 2,000, it

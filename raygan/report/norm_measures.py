@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from raygan.report import qualities
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.family import log_areas, worsening
-from raygan.report.finals import number, positive
+from raygan.report.finals import GENERATORS, QUALITIES, positive
 from raygan.report.monitoring import DISTANCES
 from raygan.report.own_metrics import COLLAPSE
 
@@ -28,16 +29,20 @@ class Measure:
     words: str
     """Its name in a sentence."""
     values: Callable[[Evidence, CellResults], Mapping[int, float]] | None = None
-    """By run or repeat: the logarithm, or the share if ``points``. None: the share of failed
-    runs."""
+    """By run or repeat: the logarithm, the share if ``points``, or the value divided by a mean if
+    ``relative``. None: the share of failed runs."""
     higher: bool = False
     """Whether higher is better."""
     points: bool = False
     """Whether differences are in percentage points, instead of per cent."""
+    relative: bool = False
+    """Whether differences are in per cent of a mean over all runs, instead of one value in per cent
+    of the other."""
 
     def shown(self, difference: float) -> float:
         """A difference of two means of :attr:`values`, in per cent or percentage points."""
-        return 100 * (difference if self.points else math.expm1(min(difference, 50.0)))
+        plain = self.points or self.relative
+        return 100 * (difference if plain else math.expm1(min(difference, 50.0)))
 
 
 def loss(evidence: Evidence) -> Measure:
@@ -57,9 +62,8 @@ def measures(evidence: Evidence) -> list[Measure]:
         Measure("last", _LOSS, "last generator", "loss of the last generator", _last_losses),
         Measure("worsening", _STABILITY, "last / best", "last against best loss", worsening),
         Measure("failed", _STABILITY, "failed runs", "share of failed runs", points=True),
-        *(Measure(key, SAMPLES, what, what, _quality(key)) for key, what in DISTANCES.items()),
-        *(Measure(key, SAMPLES, key, key, _quality(key), higher=True, points=True)
-          for key in ("recall", "coverage")),
+        *(_distance(evidence, name, which) for name in DISTANCES for which in GENERATORS),
+        *(_share(evidence, name) for name in qualities.SHARES),
         Measure("variety", SAMPLES, "variety at the end", "variety at the end", _variety,
                 higher=True),
     ]  # fmt: skip
@@ -82,21 +86,37 @@ def _variety(_: Evidence, cell: CellResults) -> dict[int, float]:
     return _logs(cell, {seed: value for seed, value in values.items() if value is not None})
 
 
-def _quality(key: str) -> Callable[[Evidence, CellResults], dict[int, float]]:
-    def values(evidence: Evidence, cell: CellResults) -> dict[int, float]:
-        found = {
-            seed: number(evidence.qualities.get(record.id, {}).get("best", {}), key)
-            for seed, record in cell.runs.items()
-            if record.outcome == "ok"
-        }
-        known = {seed: value for seed, value in found.items() if value is not None}
-        if key in DISTANCES:
-            return _logs(cell, {seed: value for seed, value in known.items() if value > 0})
-        # the mean of each repeat of the search: cell.units takes logarithms, and a share may be 0
-        shares = cell.units({seed: math.exp(value) for seed, value in known.items()})
-        return {unit: math.log(value) for unit, value in shares.items()}
+def _distance(evidence: Evidence, name: str, which: str) -> Measure:
+    """The distance ``name`` of the samples of the ``which`` generators.
 
-    return values
+    A distance of 0 or below has no logarithm. If any run has one, differences are those of the
+    values as they are, in per cent of the mean over all runs of the data set; where this mean is
+    not above 0, there is none. :func:`raygan.report.qualities.quality_notes` says so.
+    """
+    key = name if which == "best" else f"{name}_{which}"
+    title = QUALITIES[name] if which == "best" else f"{QUALITIES[name]}, {which} generator"
+    words = QUALITIES[name] if which == "best" else f"{QUALITIES[name]} of the {which} generator"
+    found = qualities.comparable(evidence, name, which)
+    if not qualities.at_zero(evidence, name):
+        return Measure(key, SAMPLES, title, words, lambda _, cell: _logs(cell, found[cell.name]))
+    means = qualities.means(evidence, name, which)
+    title, words = f"{title}, in % of its mean", f"{words} in % of its mean"
+
+    def values(_: Evidence, cell: CellResults) -> dict[int, float]:
+        mine = found[cell.name] if cell.dataset in means else {}
+        return {
+            unit: value / means[cell.dataset] for unit, value in qualities.units(cell, mine).items()
+        }
+
+    return Measure(key, SAMPLES, title, words, values, relative=True)
+
+
+def _share(evidence: Evidence, name: str) -> Measure:
+    """The share ``name`` of the samples of the best generators."""
+    found = qualities.comparable(evidence, name, "best")
+    return Measure(name, SAMPLES, QUALITIES[name], QUALITIES[name],
+                   lambda _, cell: qualities.units(cell, found[cell.name]),
+                   higher=True, points=True)  # fmt: skip
 
 
 def _logs(cell: CellResults, values: Mapping[int, float]) -> dict[int, float]:

@@ -15,6 +15,7 @@ from raygan.report.comparison_sheets import cells, claims, compared, plans
 from raygan.report.evidence import Evidence
 from raygan.report.final_sheet import final_test
 from raygan.report.own_metrics import COLLAPSE, own_metrics
+from raygan.report.quality_sheet import final_quality
 from raygan.report.question_sheets import question_sheets
 from raygan.report.recipe_sheet import recipes
 from raygan.report.section_sheets import budget, crossings, failures, other_comparisons
@@ -41,6 +42,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
         cells(evidence),
         compared(evidence),
         final_test(evidence),
+        final_quality(evidence),
         other_comparisons(evidence),
         crossings(evidence),
         failures(evidence),

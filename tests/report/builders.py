@@ -94,6 +94,26 @@ def finals(restarts: Mapping[str, float], *cells: CellResults) -> dict:
     }
 
 
+def quality(distance: float, **more) -> dict:
+    """The sample quality of a generator, by features, at this feature energy distance."""
+    return {
+        "feature_energy_distance": distance, "recall": 0.4, "coverage": 0.5, "kind": "features",
+        "images": 1000, "real_images": 800, "weights_sha256": "ab", **more,
+    }  # fmt: skip
+
+
+def qualities(*cells: CellResults) -> dict:
+    """Sample qualities of all runs that ended ok: a distance of 20 and 30 times the end loss."""
+    return {
+        run.id: {
+            which: quality(factor * run.end_loss) for which, factor in (("best", 20), ("last", 30))
+        }
+        for cell in cells
+        for run in cell.runs.values()
+        if run.outcome == "ok"
+    }
+
+
 def evidence(
     *cells: CellResults, finished: bool = True, baseline: float | None = None, data=None, **more
 ) -> Evidence:

@@ -22,7 +22,7 @@ from raygan.report.ladder import Agreement
 from raygan.report.make import Report
 from raygan.report.questions import not_asked
 from raygan.storage import Storage
-from tests.report.builders import STEPS, cell, evidence, finals, searched_cell, trial
+from tests.report.builders import STEPS, cell, evidence, finals, qualities, searched_cell, trial
 from tests.report.chromium import PROGRAM, Chromium
 
 EXTREMES = [f"{which}-{how}" for which in ("best", "last") for how in ("hardest", "easiest")]
@@ -49,6 +49,7 @@ def made_up():
         *cells,
         baseline=0.05,
         finals=finals({"vanilla": 0.96, "bn": 0.8, "wn": 0.98}, *cells),
+        qualities=qualities(*cells),
         data={"images": EVIL},
         yaml=f"name: made-up\nnote: {EVIL}\n",
         search_method="random",

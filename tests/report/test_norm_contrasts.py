@@ -79,9 +79,10 @@ def test_a_share_differs_in_points_and_higher_is_better():
     cells = [at({"norm": "bn"}, BN), at({"norm": "vanilla"}, VANILLA)]
     found = measured(*cells)
     for number, record in enumerate(cells[0].replicates):
-        found.qualities[record.id]["best"] = {"recall": 0.5 + number / 100}
+        found.qualities[record.id]["best"] = {"recall": 0.5 + number / 100, "images": 1000}
     for number, record in enumerate(cells[1].replicates):
-        found.qualities[record.id]["best"] = {"recall": number / 100}  # 0 has no logarithm
+        # 0 has no logarithm
+        found.qualities[record.id]["best"] = {"recall": number / 100, "images": 1000}
     one = by_key(of(found))["recall"]
     assert one.value == pytest.approx(50)
     assert one.better
@@ -93,7 +94,7 @@ def test_runs_without_a_result_are_the_worst_also_where_higher_is_better():
              at({"norm": "vanilla"}, VANILLA)]  # fmt: skip
     found = measured(*cells)
     for number, record in enumerate(cells[0].replicates[:4]):
-        found.qualities[record.id]["best"] = {"coverage": 0.9 + number / 1000}
+        found.qualities[record.id]["best"] = {"coverage": 0.9 + number / 1000, "images": 1000}
     one = by_key(of(found))["coverage"]
     assert one.better
     assert one.p > 0.05 > one.contrast.p  # survivors differ, all runs do not
