@@ -28,6 +28,7 @@ from raygan.report.norm_contrasts import (
 )
 from raygan.report.norm_measures import loss, measures
 from raygan.report.paper_numbers import NUMBERS
+from raygan.report.qualities import quality_gaps, quality_notes
 
 MARGIN = 0.05
 """Margin of the loss for “equal or higher quality” if no claim declares one."""
@@ -130,7 +131,11 @@ def _first(evidence: Evidence) -> Question:
         "rq1",
         norm_words.answer([("bn", "vanilla")], main),
         details=norm_words.details([("bn", "vanilla")], main),
-        notes=(_lost(evidence, ("bn", "vanilla")), *norm_words.reading(found)),
+        notes=(
+            _lost(evidence, ("bn", "vanilla")),
+            *quality_notes(evidence),
+            *norm_words.reading(found),
+        ),
         missing=(*_few(evidence, main), *_one_set(evidence), *_unmeasured(evidence)),
         sheets=("rq1_differences",),
     )
@@ -151,6 +156,7 @@ def _second(evidence: Evidence) -> Question:
             _phases(evidence),
             _lost(evidence, ("wn", "bn", "vanilla")),
             *_paper(main),
+            *quality_notes(evidence),
             *norm_words.reading(found),
         ),
         missing=(
@@ -368,7 +374,7 @@ def _unmeasured(evidence: Evidence) -> tuple[str, ...]:
         lacks.append("a final test of every run: `final: {steps: 2000}`")
     if not evidence.qualities:
         lacks.append("sample quality: `train: {quality: features}`")
-    return tuple(lacks)
+    return (*lacks, *quality_gaps(evidence))
 
 
 def _lacking(evidence: Evidence) -> str:

@@ -145,6 +145,19 @@ def test_what_is_missing_is_said_with_the_yaml_that_brings_it():
     assert answers(sets)["rq1"].missing == ()
 
 
+def test_samples_that_were_not_measured_alike_are_named():
+    cells = norms(dataset="a")
+    found = measured(*cells)
+    record = cells[0].replicates[0]
+    found.qualities[record.id]["best"]["images"] = 7
+    for one in cells[1].replicates:
+        found.qualities[one.id]["best"]["feature_energy_distance"] = -0.001
+    known = answers(found)
+    for key in ("rq1", "rq2"):
+        assert "since they are of 7 samples against" in " ".join(known[key].missing)
+        assert "is 0 or below, as its noise allows" in " ".join(known[key].notes)
+
+
 def test_a_sweep_without_norms_and_without_a_second_measure_has_one_line():
     found = evidence(searched_cell("mine", {1e-4: 0.01, 1e-3: 0.02}))
     assert not [q for q in questions(found) if q.answer]
