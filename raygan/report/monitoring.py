@@ -71,6 +71,8 @@ class Use:
     percent: float
     interval: Interval | None
     """None below three runs."""
+    left_out: int = 0
+    """The other runs: their measure is 0 or less at one of both evaluations."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Alarms:
     """The other runs."""
     false: int
     """Those of them in which the loss got worse again."""
+    left_out: int = 0
+    """Runs with enough evaluations whose measure is 0 or less at one of them."""
 
 
 @dataclass(frozen=True)
@@ -229,25 +233,28 @@ def use(found: Sequence[Course]) -> Use | None:
     mean, interval = _mean(gains)
     if interval is not None:
         interval = Interval(*(100 * math.expm1(end) for end in (interval.low, interval.high)))
-    return Use(len(gains), 100 * math.expm1(mean), interval)
+    return Use(len(gains), 100 * math.expm1(mean), interval, len(found) - len(gains))
 
 
 def alarms(found: Sequence[Course]) -> Alarms | None:
-    """The alarms of the runs with enough evaluations; None without any.
+    """The alarms of the runs with enough evaluations whose measure is above 0; None without any
+    run with enough.
 
     A curve gets worse again if it ends above its best, both smoothed, by more than 95% of flat
     curves with its noise do (:func:`raygan.report.stability.flat_worsening`).
     """
+    enough = [course for course in found if len(course.steps) >= stability.ENOUGH]
+    if not enough:
+        return None
     pairs = [
         (_worsens(course.steps, course.distances), _worsens(course.steps, course.losses))
-        for course in found
-        if len(course.steps) >= stability.ENOUGH and min(course.distances) > 0
+        for course in enough
+        if min(course.distances) > 0
     ]
-    if not pairs:
-        return None
     worse = [told for is_worse, told in pairs if is_worse]
     steady = [told for is_worse, told in pairs if not is_worse]
-    return Alarms(len(worse), sum(worse), len(steady), sum(steady))
+    left_out = len(enough) - len(pairs)
+    return Alarms(len(worse), sum(worse), len(steady), sum(steady), left_out)
 
 
 def _worsens(steps: Sequence[int], values: Sequence[float]) -> bool:

@@ -84,30 +84,47 @@ def ordered(found: Mapping[str, monitoring.Order], what: str) -> list[str]:
 
 
 def use(courses: Sequence[monitoring.Course], what: str) -> list[str]:
+    """What choosing an evaluation by the loss does; empty without runs."""
+    if not courses:
+        return []
+    start = "Choosing the evaluation with the lowest loss, instead of the last one, changes the "
     found = monitoring.use(courses)
     if found is None:
-        return []
-    text = (
-        "Choosing the evaluation with the lowest loss, instead of the last one, changes the "
-        f"{what} by {words.signed(found.percent)}, {words.times(found.n, 'run')}"
-    )
+        return [f"{start}{what} by an unknown amount{_left_out(len(courses), what)}."]
+    text = f"{start}{what} by {words.signed(found.percent)}, {words.times(found.n, 'run')}"
     if found.interval is None:
-        return [f"{text}: too few for a claim."]
-    low, high = (words.signed(end) for end in (found.interval.low, found.interval.high))
-    text += f", 95% CI {low} to {high}"
-    if not found.interval.leaves_out_0:
-        return [f"{text}: that this choice helps or harms cannot be claimed."]
-    return [f"{text}: this choice {'helps' if found.percent < 0 else 'harms'}."]
+        text += ": too few for a claim"
+    else:
+        low, high = (words.signed(end) for end in (found.interval.low, found.interval.high))
+        text += f", 95% CI {low} to {high}"
+        if not found.interval.leaves_out_0:
+            text += ": that this choice helps or harms cannot be claimed"
+        else:
+            text += f": this choice {'helps' if found.percent < 0 else 'harms'}"
+    return [f"{text}{_left_out(found.left_out, what)}."]
 
 
 def alarms(courses: Sequence[monitoring.Course], what: str) -> list[str]:
+    """Whether the loss tells that the second measure got worse again; empty without runs that have
+    enough evaluations."""
     found = monitoring.alarms(courses)
     if found is None:
         return []
+    left_out = _left_out(found.left_out, what)
+    if not found.worse + found.steady:
+        return [f"Whether the {what} got worse again is not known{left_out}."]
     text = f"The {what} got worse again in {found.worse} of {found.worse + found.steady} runs"
     if found.worse:
         text += f", in {found.told} of which the loss rose again, too"
-    return [f"{text}. Of the {found.steady} others, the loss rose again in {found.false}."]
+    return [
+        f"{text}. Of the {found.steady} others, the loss rose again in {found.false}{left_out}."
+    ]
+
+
+def _left_out(n: int, what: str) -> str:
+    """; 2 runs whose distance is not above 0 are left out."""
+    verb = "is" if n == 1 else "are"
+    return f"; {words.times(n, 'run')} whose {what} is not above 0 {verb} left out" if n else ""
 
 
 def ball(evidence: Evidence) -> list[str]:

@@ -261,6 +261,7 @@ def _within(evidence: Evidence, name: str) -> Sheet:
         Column("told", _COUNT, "told by the loss"),
         Column("steady", _COUNT, "others"),
         Column("false", _COUNT, "false alarms"),
+        Column("left_out", _COUNT, "left out"),
     ]
     reading = (
         "One row per cell, the first over all. A ρ given the iteration that is surely above 0, and "
@@ -274,7 +275,8 @@ def _within(evidence: Evidence, name: str) -> Sheet:
         "of the second measure if the evaluation with the lowest loss is chosen in place of the "
         "last. Got worse again: the second measure, smoothed, ends above its best by more than 95% "
         "of flat curves with its noise do; told: the loss does, too; false alarms: the loss does "
-        "in the other runs. These intervals are not corrected for their number."
+        "in the other runs; left out: runs in which the second measure is not always above 0. "
+        "These intervals are not corrected for their number."
     )
     return Sheet("rq3_within", "RQ3: loss and sample quality in runs", columns, rows, reading, note)
 

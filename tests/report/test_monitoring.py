@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from raygan.records import LOSS
-from raygan.report import monitoring
+from raygan.report import monitoring, monitoring_words
 from raygan.report.monitoring import Course
 from tests.report.builders import evidence
 from tests.report.measured import DISTANCE, measured, measured_cell
@@ -167,6 +167,28 @@ def test_order_of_cells_is_compared_by_kendalls_tau():
     assert found.tau == pytest.approx(stats.kendalltau(*zip(*means.values(), strict=True))[0])
     assert not found.same
     assert monitoring.ordered({"a": (1.0, 1.0)}) is None
+
+
+def test_runs_whose_measure_is_not_above_0_are_counted_where_they_are_left_out():
+    wave = 1 + 0.02 * np.array([(-1) ** i for i in range(20)])
+    falls = list(np.linspace(2, 1, 20) * wave)
+    good, short = course(falls, falls), course(falls[:5], [*falls[:4], 0.0])
+    below = course(falls, [*falls[:19], -0.1])
+    between = course(falls, [*falls[:9], 0.0, *falls[10:]])
+    runs = [good, good, good, short, below, between]
+    assert (monitoring.use(runs).n, monitoring.use(runs).left_out) == (4, 2)
+    assert monitoring.alarms(runs).left_out == 2
+    (use,) = monitoring_words.use(runs, "distance")
+    (alarms,) = monitoring_words.alarms(runs, "distance")
+    for text in (use, alarms):
+        assert text.endswith("; 2 runs whose distance is not above 0 are left out.")
+    (use,) = monitoring_words.use([below], "distance")
+    (alarms,) = monitoring_words.alarms([below], "distance")
+    for text in (use, alarms):
+        assert text.endswith("; 1 run whose distance is not above 0 is left out.")
+    for words in (monitoring_words.use, monitoring_words.alarms):
+        assert "left out" not in words([good] * 3, "distance")[0]
+        assert words([], "distance") == []
 
 
 def test_the_first_known_measure_is_used_and_older_sweeps_have_none():
