@@ -367,14 +367,17 @@ def ordered(means: dict[str, tuple[float, float]]) -> Order | None:
 
 @dataclass(frozen=True)
 class Ball:
-    """Where the codes found in the final test lie, of one cell (mean over its runs)."""
+    """Where the codes found in the final test lie, of one cell.
+
+    Each value is a mean over its runs that ended ok, None unless it is known of all of them.
+    """
 
     cell: str
     dataset: str
     loss: float | None
     """Geometric mean of the loss with free codes, of the images of ``ball_loss``."""
     ball_loss: float | None
-    """The same with codes kept within the prior's ball. None if it is not known of all runs."""
+    """The same with codes kept within the prior's ball."""
     code_norm: float | None
     """Mean of |z| / √d."""
     outside: float | None
@@ -390,20 +393,25 @@ def balls(evidence: Evidence) -> list[Ball]:
         # the ball's loss may be of fewer images than the final test's: then that of these is known
         free = [positive(t, "ball_free_loss") or positive(t, "loss") for t in tests]
         within = [positive(test, "ball_loss") for test in tests]
-        norms = [n for test in tests if (n := positive(test, "code_norm")) is not None]
-        shares = [n for test in tests if (n := number(test, "outside")) is not None]
-        if any(within) or norms or shares:
-            means = (_geometric(free), _geometric(within), _plain(norms), _plain(shares))
-            found.append(Ball(cell.name, cell.dataset, *means))
+        norms = [positive(test, "code_norm") for test in tests]
+        shares = [number(test, "outside") for test in tests]
+        means = (_geometric(within), _plain(norms), _plain(shares))
+        if any(mean is not None for mean in means):
+            found.append(Ball(cell.name, cell.dataset, _geometric(free), *means))
     return found
 
 
 def _geometric(values: Sequence[float | None]) -> float | None:
-    """The mean, if all values are known."""
-    known = [value for value in values if value is not None]
-    mean = geometric_mean(known) if len(known) == len(values) else None
+    mean = geometric_mean(_all(values))
     return None if mean is None else mean.value
 
 
-def _plain(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+def _plain(values: Sequence[float | None]) -> float | None:
+    known = _all(values)
+    return math.fsum(known) / len(known) if known else None
+
+
+def _all(values: Sequence[float | None]) -> list[float]:
+    """The values if all are known, else none."""
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []

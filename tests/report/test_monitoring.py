@@ -239,6 +239,11 @@ def test_codes_are_averaged_over_the_runs_of_a_cell():
         found.finals[record.id]["best"]["ball_free_loss"] = 0.01
     assert monitoring.balls(found)[0].loss == pytest.approx(0.01)
     # known of one run only, so not comparable with the loss of both
-    found.finals[cells.replicates[0].id]["best"]["ball_loss"] = None
-    assert monitoring.balls(found)[0].ball_loss is None
+    for key in ("ball_loss", "outside"):
+        found.finals[cells.replicates[0].id]["best"][key] = None
+    (ball,) = monitoring.balls(found)
+    assert (ball.ball_loss, ball.outside) == (None, None)
+    assert ball.code_norm == pytest.approx(1.1)
+    del found.finals[cells.replicates[0].id]["best"]["code_norm"]
+    assert monitoring.balls(found) == []
     assert monitoring.balls(evidence(cells)) == []
