@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,8 @@ _MOST_RHO = 0.999
 """A stronger correlation counts as this one, since Fisher's z of 1 is infinite."""
 _NOTHING = 1e-12
 """A smaller range of logarithms is rounding."""
+_ROUNDING = 1e-9
+"""Values whose relative difference is not above this rank as ties."""
 
 _Array = npt.NDArray[np.float64]
 
@@ -105,19 +106,36 @@ class Between:
     """By a cluster bootstrap over cells and the runs in them; None below three cells."""
 
 
+Groups = tuple[tuple[str, ...], ...]
+"""Cells in their order, the best first; those whose means are tied stand in one group."""
+
+
 @dataclass(frozen=True)
 class Order:
-    """The order of the cells of a data set by two measures, the best first."""
+    """The order of the cells of a data set by two measures: that of their observed means."""
 
-    by_loss: tuple[str, ...]
-    by_other: tuple[str, ...]
-    tau: float
-    """Kendall's τ: 1 if both orders are the same, −1 if one is the reverse of the other."""
+    by_loss: Groups
+    by_other: Groups
+    tau: float | None
+    """Kendall's τ-b: 1 if both orders are the same, −1 if one is the reverse of the other. It is
+    Kendall's τ without ties; None if all cells are tied by a measure."""
+    interval: Interval | None = None
+    """That of ``tau``, by a bootstrap over the runs in each cell; None without runs or ``tau``."""
+
+    @property
+    def n(self) -> int:
+        """Number of cells."""
+        return sum(map(len, self.by_loss))
 
     @property
     def same(self) -> bool:
-        """Whether both orders are the same."""
+        """Whether both orders are the same, ties included."""
         return self.by_loss == self.by_other
+
+    @property
+    def tied(self) -> bool:
+        """Whether any cells are tied."""
+        return min(len(self.by_loss), len(self.by_other)) < self.n
 
 
 def distance(evidence: Evidence) -> str | None:
@@ -264,7 +282,8 @@ def _worsens(steps: Sequence[int], values: Sequence[float]) -> bool:
 
 
 Ends = dict[str, list[tuple[float, float]]]
-"""By cell of one data set, ln(loss) and the second measure of each run at its end."""
+"""By cell of one data set, ln(loss) and the second measure of each run at its end; empty for a cell
+of which no run is known."""
 
 
 def ends(evidence: Evidence, name: str, dataset: str) -> Ends:
@@ -278,10 +297,10 @@ def ends(evidence: Evidence, name: str, dataset: str) -> Ends:
     tested = [_tested(evidence, cell.runs[seed], name) for cell, seed, _ in runs]
     if None in tested:
         tested = [_last(cell.runs[seed], name) for cell, seed, _ in runs]
-    found: Ends = {}
+    found: Ends = {cell.name: [] for cell in cells}
     for (cell, _, loss), value in zip(runs, tested, strict=True):
         if value is not None:
-            found.setdefault(cell.name, []).append((math.log(loss), value))
+            found[cell.name].append((math.log(loss), value))
     return found
 
 
@@ -295,7 +314,7 @@ def _last(record: TrialRecord, name: str) -> float | None:
 
 def between(found: Ends) -> list[Between]:
     """The three correlations of the ends of the runs of one data set, those that are known."""
-    cells = [np.asarray(runs, dtype=float) for runs in found.values()]
+    cells = [np.asarray(runs, dtype=float) for runs in found.values() if runs]
     sizes = {
         "runs": sum(map(len, cells)),
         "within": sum(len(runs) for runs in cells if len(runs) > 1),
@@ -317,18 +336,50 @@ def between(found: Ends) -> list[Between]:
 def _redrawn(cells: Sequence[_Array], generator: np.random.Generator) -> list[_Array]:
     """Cells drawn with replacement, and in each its runs."""
     chosen = generator.integers(len(cells), size=len(cells))
-    return [cells[i][generator.integers(len(cells[i]), size=len(cells[i]))] for i in chosen]
+    return _runs_redrawn([cells[i] for i in chosen], generator)
+
+
+def _runs_redrawn(cells: Sequence[_Array], generator: np.random.Generator) -> list[_Array]:
+    """The same cells, and in each its runs drawn with replacement."""
+    return [rows[generator.integers(len(rows), size=len(rows))] for rows in cells]
 
 
 def _three(cells: Sequence[_Array]) -> tuple[float, float, float]:
     """The correlations over all runs, within cells, and between means of cells; NaN if unknown."""
-    runs: _Array = np.concatenate(cells) if cells else np.empty((0, 2))
-    several = [rows - rows.mean(axis=0) for rows in cells if len(rows) > 1]
-    within: _Array = np.concatenate(several) if several else np.empty((0, 2))
-    means: _Array = np.array([rows.mean(axis=0) for rows in cells]) if cells else runs
-    rhos = (spearman(rows[:, 0], rows[:, 1]) for rows in (runs, within, means))
+    several = [rows for rows in cells if len(rows) > 1]
+    rests = _joined([rows - rows.mean(axis=0) for rows in several])
+    sizes = np.abs(_joined(several))
+    sizes[:, 0] = 1  # a difference of ln(loss) is relative to the loss already
+    pairs = (
+        _joined(cells).T,
+        [_levels(rest, size) for rest, size in zip(rests.T, sizes.T, strict=True)],
+        _mean_levels(cells),
+    )
+    rhos = (spearman(*pair) for pair in pairs)
     first, second, third = (math.nan if rho is None else rho for rho in rhos)
     return first, second, third
+
+
+def _joined(parts: Sequence[_Array]) -> _Array:
+    return np.concatenate(parts) if parts else np.empty((0, 2))
+
+
+def _levels(values: _Array, sizes: _Array) -> _Array:
+    """Whole numbers from 0 that rank as ``values``.
+
+    Neighbours that differ by at most :data:`_ROUNDING` of their ``sizes`` have the same number.
+    """
+    ascending = np.argsort(values)
+    steps = np.diff(values[ascending], prepend=values[ascending][:1])
+    levels = np.empty(len(values))
+    levels[ascending] = np.cumsum(steps > _ROUNDING * sizes[ascending])
+    return levels
+
+
+def _mean_levels(cells: Sequence[_Array]) -> list[_Array]:
+    """The levels of the cells by their mean loss (geometric) and by the mean second measure."""
+    means = _joined([rows.mean(axis=0, keepdims=True) for rows in cells])
+    return [_levels(mean, np.abs(mean)) for mean in (np.exp(means[:, 0]), means[:, 1])]
 
 
 def _quantiles(drawn: _Array) -> Interval | None:
@@ -347,22 +398,49 @@ def _pearson(first: _Array, second: _Array) -> float | None:
 
 
 def order(found: Ends) -> Order | None:
-    """The order of the cells by their mean loss and by the mean of the second measure."""
-    means = {cell: np.asarray(runs, dtype=float).mean(axis=0) for cell, runs in found.items()}
-    return ordered({cell: (float(m[0]), float(m[1])) for cell, m in means.items()})
+    """The order of the cells by their mean loss (geometric) and by the mean second measure.
+
+    None below two cells, and if a cell has fewer than :data:`LEAST` runs. For the interval of τ,
+    the runs in each cell are drawn again, but not the cells: the order is that of these cells.
+    """
+    if any(len(runs) < LEAST for runs in found.values()):
+        return None
+    cells = [np.asarray(runs, dtype=float) for runs in found.values()]
+    seen = _order(list(found), *_mean_levels(cells))
+    if seen is None or seen.tau is None:
+        return seen
+    generator = np.random.default_rng(0)
+    drawn = [kendall(*_mean_levels(_runs_redrawn(cells, generator))) for _ in range(DRAWS)]
+    return replace(seen, interval=_quantiles(np.array(drawn, dtype=float)))  # None becomes NaN
 
 
 def ordered(means: dict[str, tuple[float, float]]) -> Order | None:
     """The order of cells by two measures, the lower the better; None below two cells."""
-    if len(means) < 2:
+    columns = np.array(list(means.values()), dtype=float).reshape(-1, 2).T
+    return _order(list(means), *(_levels(column, np.abs(column)) for column in columns))
+
+
+def _order(cells: Sequence[str], by_loss: _Array, by_other: _Array) -> Order | None:
+    if len(cells) < 2:
         return None
-    agree = [
-        math.copysign(1, (a[0] - b[0]) * (a[1] - b[1])) if a[0] != b[0] and a[1] != b[1] else 0
-        for a, b in combinations(means.values(), 2)
-    ]
-    by_loss = tuple(sorted(means, key=lambda cell: means[cell][0]))
-    by_other = tuple(sorted(means, key=lambda cell: means[cell][1]))
-    return Order(by_loss, by_other, sum(agree) / len(agree))
+    first, second = (_grouped(cells, levels) for levels in (by_loss, by_other))
+    return Order(first, second, kendall(by_loss, by_other))
+
+
+def _grouped(cells: Sequence[str], levels: _Array) -> Groups:
+    return tuple(
+        tuple(cell for cell, own in zip(cells, levels, strict=True) if own == level)
+        for level in np.unique(levels)
+    )
+
+
+def kendall(first: _Array, second: _Array) -> float | None:
+    """Kendall's τ-b; None if either is constant.
+
+    It is the correlation of the signs of the differences between all pairs (Daniels 1944).
+    """
+    signs = (np.sign(np.subtract.outer(values, values)).ravel() for values in (first, second))
+    return _pearson(*signs)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from raygan.report import monitoring, words
+from raygan.report.compare import LEAST
 from raygan.report.evidence import Evidence
 
 _MOST_SETS, _MOST_CELLS = 3, 4
@@ -60,27 +61,61 @@ def _rho(one: monitoring.Correlation) -> str:
 
 def ordered(found: Mapping[str, monitoring.Order], what: str) -> list[str]:
     """Whether the loss and the second measure order the cells of a data set alike."""
-    sentences = []
-    for label, order in list(found.items())[:_MOST_SETS]:
-        on = f"On {label}, the" if label else "The"
-        tau = f"Kendall's τ = {words.two_digits(order.tau)}, {len(order.by_loss)} cells"
-        few = len(order.by_loss) <= _MOST_CELLS
-        if order.same:
-            which = f": {words.listed(order.by_loss)}, the best first" if few else ""
-            sentences.append(
-                f"{on} mean loss and the mean {what} order the cells alike{which} ({tau})."
-            )
-        elif few:
-            sentences.append(
-                f"{on} mean loss orders the cells {words.listed(order.by_loss)}, the best first; "
-                f"the mean {what} orders them {words.listed(order.by_other)} ({tau})."
-            )
-        else:
-            sentences.append(
-                f"{on} mean loss and the mean {what} do not order the cells alike ({tau}): "
-                f"{order.by_loss[0]} has the best loss, {order.by_other[0]} the best {what}."
-            )
-    return sentences
+    return [_ordered(label, order, what) for label, order in list(found.items())[:_MOST_SETS]]
+
+
+def _ordered(label: str, order: monitoring.Order, what: str) -> str:
+    on = f"On {label}, the" if label else "The"
+    measures = (("loss", order.by_loss), (what, order.by_other))
+    if order.tau is None:
+        same = words.listed([f"mean {one}" for one, groups in measures if len(groups) == 1])
+        return (
+            f"{on} orders of the cells by loss and by {what} cannot be compared: all {order.n} "
+            f"cells have the same {same}."
+        )
+    tau = _tau(order.tau, order)
+    if order.n > _MOST_CELLS:
+        do = "order" if order.same else "do not order"
+        best = "; ".join(f"by {one}, {_best(groups)}" for one, groups in measures)
+        return f"{on} observed means of loss and {what} {do} the cells alike ({tau}): {best}."
+    if order.same:
+        return (
+            f"{on} observed means of loss and {what} order the cells alike: "
+            f"{_ranked(order.by_loss)}, the best first ({tau})."
+        )
+    return (
+        f"{on} observed mean loss orders the cells {_ranked(order.by_loss)}, the best first; the "
+        f"observed mean {what} orders them {_ranked(order.by_other)} ({tau})."
+    )
+
+
+def _tau(tau: float, order: monitoring.Order) -> str:
+    text = f"Kendall's {'τ-b' if order.tied else 'τ'} = {words.two_digits(tau)}, {order.n} cells"
+    if order.interval is None:
+        return f"{text}; its interval is not known"
+    low, high = (words.two_digits(end) for end in (order.interval.low, order.interval.high))
+    leaves_out = "leaves out" if order.interval.leaves_out_0 else "does not leave out"
+    return f"{text}; the 95% CI, {low} to {high}, {leaves_out} 0"
+
+
+def _ranked(groups: monitoring.Groups) -> str:
+    """a, b and c; with a tie: a, then b and c alike."""
+    items = [_alike(group) for group in groups]
+    if all(len(group) == 1 for group in groups):
+        return words.listed(items)
+    more = ["others"] if len(items) > words.MOST else []
+    return ", then ".join([*items[: words.MOST], *more])
+
+
+def _best(groups: monitoring.Groups) -> str:
+    """a is the best; with ties: a and b are the best, and c and d alike."""
+    ties = [_alike(group) for group in groups[1:] if len(group) > 1]
+    verb = "is" if len(groups[0]) == 1 else "are"
+    return words.listed([f"{words.listed(groups[0])} {verb} the best", *ties])
+
+
+def _alike(group: Sequence[str]) -> str:
+    return group[0] if len(group) == 1 else f"{words.listed(group)} alike"
 
 
 def use(courses: Sequence[monitoring.Course], what: str) -> list[str]:
@@ -128,26 +163,30 @@ def _left_out(n: int, what: str) -> str:
 
 
 def ball(evidence: Evidence) -> list[str]:
+    """Whether the order of the cells holds with codes within the ball, for the data sets of whose
+    cells each has :data:`LEAST` runs and both losses."""
     sentences = []
-    balls = monitoring.balls(evidence)
-    for label in dict.fromkeys(ball.dataset for ball in balls):
+    balls = {ball.cell: ball for ball in monitoring.balls(evidence)}
+    for label in dict.fromkeys(cell.dataset for cell in evidence.cells):
+        cells = [cell for cell in evidence.cells if cell.dataset == label]
         means = {
-            ball.cell: (ball.loss, ball.ball_loss)
-            for ball in balls
-            if ball.dataset == label and ball.loss is not None and ball.ball_loss is not None
+            cell.name: (ball.loss, ball.ball_loss)
+            for cell in cells
+            if (ball := balls.get(cell.name))
+            and ball.loss is not None
+            and ball.ball_loss is not None
         }
-        order = monitoring.ordered(means)
+        enough = all(c.name in means and len(evidence.losses(c)) >= LEAST for c in cells)
+        order = monitoring.ordered(means) if enough else None
         if order is None:
             continue
-        on = f"on {label}, " if label else ""
+        start = "With codes kept within the prior's ball, "
+        start += f"on {label}, the order of the cells" if label else "the order of the cells"
         if order.same:
-            sentences.append(
-                f"With codes kept within the prior's ball, {on}the order of the cells by loss "
-                "holds."
-            )
+            sentences.append(f"{start} by their observed mean losses is the same as without.")
         else:
             sentences.append(
-                f"With codes kept within the prior's ball, {on}the order of the cells is "
-                f"{words.listed(order.by_other)}; without, it is {words.listed(order.by_loss)}."
+                f"{start} by their observed mean losses is {_ranked(order.by_other)}; without, it "
+                f"is {_ranked(order.by_loss)}."
             )
     return sentences

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from raygan.report import monitoring, norm_words, words
-from raygan.report.compare import Interval
+from raygan.report.compare import LEAST, Interval
 from raygan.report.evidence import Evidence
 from raygan.report.monitoring import DISTANCES
 from raygan.report.norm_contrasts import Difference
@@ -320,10 +320,11 @@ def _between(evidence: Evidence, name: str) -> Sheet:
                 {
                     "dataset": label or None,
                     "kind": "order",
-                    "n": len(order.by_loss),
+                    "n": order.n,
                     "value": order.tau,
-                    "by_loss": ", ".join(order.by_loss),
-                    "by_other": ", ".join(order.by_other),
+                    **_ends(order.interval),
+                    "by_loss": ", ".join(map(" = ".join, order.by_loss)),
+                    "by_other": ", ".join(map(" = ".join, order.by_other)),
                 }
             )
     kinds = {**_KINDS, "order": "order of the cells (Kendall's τ)"}
@@ -344,8 +345,9 @@ def _between(evidence: Evidence, name: str) -> Sheet:
     note = (
         f"Loss: {evidence.measure}. Second measure: {DISTANCES[name]} of the best generator at the "
         "end, or else at the last evaluation. Runs within a data set only. CI: 95%, from "
-        f"{monitoring.DRAWS} draws of cells and of the runs in them, with a fixed seed; with few "
-        "cells, it is rough."
+        f"{monitoring.DRAWS} draws of cells and of the runs in them (for the order, of the runs "
+        "alone), with a fixed seed; with few cells or runs, it is rough. The order is that of the "
+        f"observed means, if every cell has {LEAST} runs; = stands between tied cells (τ-b)."
     )
     title = "RQ3: loss and sample quality between runs and cells"
     return Sheet("rq3_between", title, columns, rows, reading, note)

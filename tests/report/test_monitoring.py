@@ -162,11 +162,116 @@ def test_two_cells_have_no_interval_and_no_correlation_of_means():
 def test_order_of_cells_is_compared_by_kendalls_tau():
     means = {"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (3.0, 3.0), "d": (4.0, 4.0)}
     found = monitoring.ordered(means)
-    assert found.by_loss == ("a", "b", "c", "d")
-    assert found.by_other == ("b", "a", "c", "d")
+    assert found.by_loss == (("a",), ("b",), ("c",), ("d",))
+    assert found.by_other == (("b",), ("a",), ("c",), ("d",))
     assert found.tau == pytest.approx(stats.kendalltau(*zip(*means.values(), strict=True))[0])
     assert not found.same
     assert monitoring.ordered({"a": (1.0, 1.0)}) is None
+    assert monitoring.ordered({}) is None
+
+
+def test_kendalls_tau_is_scipys_with_ties_and_none_of_a_constant():
+    first, second = np.array([3.0, 1, 2, 2, 5]), np.array([2.0, 1, 4, 4, 3])
+    found = monitoring.kendall(first, second)
+    assert found == pytest.approx(stats.kendalltau(first, second).statistic)
+    assert monitoring.kendall(first, np.ones(5)) is None
+
+
+def spread(means, runs=3, spread=0.1):
+    """By cell, ends whose mean loss and mean measure are ``means``, ``spread`` apart."""
+    off = spread * (np.arange(runs) - (runs - 1) / 2)
+    return {
+        cell: [(math.log(loss) + x, other + y) for x, y in zip(off, np.roll(off, 1), strict=True)]
+        for cell, (loss, other) in means.items()
+    }
+
+
+def test_the_interval_of_tau_is_by_runs_drawn_again_in_the_same_cells():
+    far = {"a": (1.0, 1.0), "b": (10.0, 2.0), "c": (100.0, 3.0)}
+    found = monitoring.order(spread(far))
+    assert (found.tau, found.interval.low, found.interval.high) == pytest.approx((1, 1, 1))
+    near = {cell: (1 + loss / 1e3, other / 1e3) for cell, (loss, other) in far.items()}
+    unsure = monitoring.order(spread(near))
+    assert unsure.tau == pytest.approx(1)
+    assert unsure.interval.low < 0 < unsure.interval.high
+    assert monitoring.order(spread(near)) == unsure  # a fixed seed
+
+
+def test_no_order_unless_every_cell_has_three_runs():
+    ends = spread({"a": (1.0, 1.0), "b": (10.0, 2.0)})
+    assert monitoring.order(ends).n == 2
+    assert monitoring.order({**ends, "b": ends["b"][:2]}) is None
+    assert monitoring.order({**ends, "c": []}) is None
+    cells = [
+        measured_cell({"norm": "bn"}, [0.01, 0.011, 0.012]),
+        measured_cell({"norm": "wn"}, ["diverged"]),
+    ]
+    ends = monitoring.ends(measured(*cells), "feature_energy_distance", "")
+    assert {cell: len(runs) for cell, runs in ends.items()} == {"bn": 3, "wn": 0}
+    assert monitoring.between(ends)[0].n == 3
+
+
+def test_means_that_differ_by_rounding_only_are_tied():
+    assert 0.1 + 0.2 != 0.3
+    found = monitoring.ordered({"a": (0.1 + 0.2, 1.0), "b": (0.3, 2.0), "c": (0.4, 2 + 1e-12)})
+    assert found.by_loss == (("a", "b"), ("c",))
+    assert found.by_other == (("a",), ("b", "c"))
+    assert monitoring.ordered({"a": (0.3, 1.0), "b": (0.3000001, 2.0)}).tau == 1
+    values = [0.1, 0.2, 0.3]
+    ends = {
+        cell: [(math.log(one), other) for one in mine]
+        for cell, mine, other in (("a", values, 3.0), ("b", values[::-1], 1.0), ("c", [1.0] * 3, 2.0))
+    }  # fmt: skip
+    assert monitoring.order(ends).by_loss == (("a", "b"), ("c",))
+    means = {one.kind: one for one in monitoring.between(ends)}["cells"]
+    assert means.rho == pytest.approx(stats.spearmanr([1, 1, 2], [3, 1, 2])[0])
+
+
+def test_rests_within_cells_that_differ_by_rounding_only_are_tied():
+    x, y = [0.0, 0.1, 0.4], [0.3, 0.1, 0.2]
+    first = list(zip(x, y, strict=True))
+    near = {"a": [(a + 0.7, b + 0.7) for a, b in first], "b": first}
+    found = {one.kind: one for one in monitoring.between(near)}["within"]
+    assert found.rho == pytest.approx(stats.spearmanr(2 * x, 2 * y)[0])
+
+
+def told(order, label=""):
+    (sentence,) = monitoring_words.ordered({label: order}, "distance")
+    return sentence
+
+
+def test_an_order_is_told_of_the_observed_means_with_its_interval():
+    far = {"a": (1.0, 1.0), "b": (10.0, 2.0), "c": (100.0, 3.0)}
+    assert told(monitoring.order(spread(far)), "mine") == (
+        "On mine, the observed means of loss and distance order the cells alike: a, b and c, the "
+        "best first (Kendall's τ = 1.00, 3 cells; the 95% CI, 1.00 to 1.00, leaves out 0)."
+    )
+    near = {cell: (1 + loss / 1e3, other / 1e3) for cell, (loss, other) in far.items()}
+    text = told(monitoring.order(spread(near)))
+    assert text.startswith(
+        "The observed means of loss and distance order the cells alike: a, b and"
+    )
+    assert text.endswith(" does not leave out 0).")
+
+
+def test_ties_are_named():
+    tied = {"a": (1.0, 1.0), "b": (10.0, 2.0), "c": (10.0, 3.0)}
+    found = monitoring.order(spread(tied))
+    assert found.tau == pytest.approx(stats.kendalltau([1, 10, 10], [1, 2, 3]).statistic)
+    text = told(found)
+    assert text.startswith(
+        "The observed mean loss orders the cells a, then b and c alike, the best first; the observed "
+        "mean distance orders them a, b and c (Kendall's τ-b = 0.82, 3 cells; "
+    )
+    many = {**tied, "d": (0.1, 4.0), "e": (0.01, 5.0)}
+    text = told(monitoring.order(spread(many)))
+    assert "do not order the cells alike (Kendall's τ-b = " in text
+    assert text.endswith("): by loss, e is the best and b and c alike; by distance, a is the best.")
+    constant = {cell: (1.0, other) for cell, (_, other) in tied.items()}
+    assert told(monitoring.order(spread(constant))) == (
+        "The orders of the cells by loss and by distance cannot be compared: all 3 cells have the "
+        "same mean loss."
+    )
 
 
 def test_runs_whose_measure_is_not_above_0_are_counted_where_they_are_left_out():

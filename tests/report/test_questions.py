@@ -263,13 +263,34 @@ def test_rq3_compares_the_order_of_cells_also_within_the_ball():
         found.finals[record.id]["best"]["ball_loss"] = 0.05
     question = answers(found)["rq3"]
     assert (
-        "The mean loss orders the cells wn, bn and vanilla, the best first; the mean feature energy "
-        "distance orders them bn, vanilla and wn (Kendall's τ = −0.33, 3 cells)."
+        "The observed mean loss orders the cells wn, bn and vanilla, the best first; the observed "
+        "mean feature energy distance orders them bn, vanilla and wn (Kendall's τ = −0.33, 3 cells; "
+        "the 95% CI, −0.33 to −0.33, leaves out 0)."
     ) in question.answer
     assert (
-        "With codes kept within the prior's ball, the order of the cells is bn, vanilla and wn; "
-        "without, it is wn, bn and vanilla."
+        "With codes kept within the prior's ball, the order of the cells by their observed mean "
+        "losses is bn, vanilla and wn; without, it is wn, bn and vanilla."
     ) in question.notes
+    (row,) = [row for row in tables(found)["rq3_between"].rows if row["kind"] == "order"]
+    assert (row["n"], row["low"], row["high"]) == (3, *[pytest.approx(-1 / 3)] * 2)
+    assert (row["by_loss"], row["by_other"]) == ("wn, bn, vanilla", "bn, vanilla, wn")
+
+
+def test_rq3_tells_no_order_if_a_cell_has_fewer_than_three_runs():
+    few = measured_cell({"norm": "wn"}, [*ENDS[:2], "diverged"])
+    question = answers(measured(*norms()[:2], few))["rq3"]
+    lost = answers(measured(*norms()[:2], measured_cell({"norm": "wn"}, ["diverged"] * 3)))["rq3"]
+    for one in (question, lost):
+        assert "order" not in " ".join([one.answer, *one.notes])
+    enough = answers(measured(*norms()))["rq3"]
+    assert "order the cells alike: wn, bn and vanilla, the best first (Kend" in enough.answer
+    assert "is the same as without." in enough.notes[-1]
+
+
+def test_rq3_tells_no_order_within_the_ball_if_it_is_not_known_of_all_cells():
+    found = measured(*norms())
+    found.finals[found.cells[2].replicates[0].id]["best"]["ball_loss"] = None
+    assert "ball" not in " ".join(answers(found)["rq3"].notes)
     assert tables(found)["rq3_ball"].rows[2]["outside"] == pytest.approx(0.4)
 
 
