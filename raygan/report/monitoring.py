@@ -19,6 +19,7 @@ from raygan.report import stability
 from raygan.report.compare import LEAST, LEVEL, Interval, geometric_mean
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import number, positive
+from raygan.report.qualities import comparable
 
 DISTANCES = {
     "feature_energy_distance": "feature energy distance",
@@ -289,12 +290,13 @@ of which no run is known."""
 def ends(evidence: Evidence, name: str, dataset: str) -> Ends:
     """The loss of the verdict and the second measure of the runs that ended ok.
 
-    The measure is that of the best generator at the end, if it is known for all of these runs;
-    else that of the last evaluation.
+    The measure is that of the best generator at the end, if it was measured alike for all of these
+    runs; else that of the last evaluation.
     """
     cells = [c for c in evidence.cells if c.dataset == dataset]
     runs = [(cell, seed, loss) for cell in cells for seed, loss in evidence.losses(cell).items()]
-    tested = [_tested(evidence, cell.runs[seed], name) for cell, seed, _ in runs]
+    known = comparable(evidence, name, "best")
+    tested = [known[cell.name].get(seed) for cell, seed, _ in runs]
     if None in tested:
         tested = [_last(cell.runs[seed], name) for cell, seed, _ in runs]
     found: Ends = {cell.name: [] for cell in cells}
@@ -302,10 +304,6 @@ def ends(evidence: Evidence, name: str, dataset: str) -> Ends:
         if value is not None:
             found[cell.name].append((math.log(loss), value))
     return found
-
-
-def _tested(evidence: Evidence, record: TrialRecord, name: str) -> float | None:
-    return number(evidence.qualities.get(record.id, {}).get("best", {}), name)
 
 
 def _last(record: TrialRecord, name: str) -> float | None:

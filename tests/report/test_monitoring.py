@@ -332,6 +332,16 @@ def test_ends_take_the_final_quality_of_all_runs_or_of_none():
     assert monitoring.ends(found, name, "")["bn"][0][1] == first.history[-1][DISTANCE]
 
 
+def test_qualities_that_were_not_measured_alike_give_way_to_the_last_evaluation():
+    cells = [measured_cell({"norm": norm}, [0.01, 0.011, 0.012]) for norm in ("bn", "wn")]
+    found = measured(*cells)
+    first = cells[0].replicates[0]
+    found.qualities[first.id]["best"]["images"] = 7
+    for cell in cells:
+        ends = monitoring.ends(found, "feature_energy_distance", "")[cell.name]
+        assert [end[1] for end in ends] == [r.history[-1][DISTANCE] for r in cell.replicates]
+
+
 def test_codes_are_averaged_over_the_runs_of_a_cell():
     cells = measured_cell({"norm": "bn"}, [0.01, 0.0121, "diverged"])
     found = measured(cells)
