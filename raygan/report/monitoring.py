@@ -19,7 +19,7 @@ from raygan.report import stability
 from raygan.report.compare import LEAST, LEVEL, Interval, geometric_mean
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import number, positive
-from raygan.report.qualities import comparable
+from raygan.report.qualities import comparable, units
 
 DISTANCES = {
     "feature_energy_distance": "feature energy distance",
@@ -283,27 +283,55 @@ def _worsens(steps: Sequence[int], values: Sequence[float]) -> bool:
 
 
 Ends = dict[str, list[tuple[float, float]]]
-"""By cell of one data set, ln(loss) and the second measure of each run at its end; empty for a cell
-of which no run is known."""
+"""By cell of one data set, ln(loss) and the second measure of each run at its end or, if the search
+was repeated, their means in each repeat; empty for a cell of which no run is known. Of the second
+measure, it is the logarithm if all are above 0."""
 
 
 def ends(evidence: Evidence, name: str, dataset: str) -> Ends:
     """The loss of the verdict and the second measure of the runs that ended ok.
 
-    The measure is that of the best generator at the end, if it was measured alike for all of these
-    runs; else that of the last evaluation.
+    The measure is that of the best generator at the end, or that of the last evaluation
+    (:func:`of_final_tests`).
     """
     cells = [c for c in evidence.cells if c.dataset == dataset]
-    runs = [(cell, seed, loss) for cell in cells for seed, loss in evidence.losses(cell).items()]
-    known = comparable(evidence, name, "best")
-    tested = [known[cell.name].get(seed) for cell, seed, _ in runs]
-    if None in tested:
-        tested = [_last(cell.runs[seed], name) for cell, seed, _ in runs]
-    found: Ends = {cell.name: [] for cell in cells}
-    for (cell, _, loss), value in zip(runs, tested, strict=True):
-        if value is not None:
-            found[cell.name].append((math.log(loss), value))
+    tested = _tested(evidence, name, cells)
+    values = tested or {
+        c.name: {
+            seed: value
+            for seed in evidence.losses(c)
+            if (value := _last(c.runs[seed], name)) is not None
+        }
+        for c in cells
+    }
+    above = all(value > 0 for mine in values.values() for value in mine.values())
+    found: Ends = {}
+    for cell in cells:
+        losses, mine = evidence.units(cell), values[cell.name]
+        if above:
+            others = {unit: math.log(value) for unit, value in cell.units(mine).items()}
+        else:
+            others = units(cell, mine)
+        found[cell.name] = [
+            (math.log(loss), others[unit]) for unit, loss in losses.items() if unit in others
+        ]
     return found
+
+
+def of_final_tests(evidence: Evidence, name: str, dataset: str) -> bool:
+    """Whether the second measure was measured alike at the end of all runs of a data set."""
+    return bool(_tested(evidence, name, [c for c in evidence.cells if c.dataset == dataset]))
+
+
+def _tested(
+    evidence: Evidence, name: str, cells: Sequence[CellResults]
+) -> dict[str, dict[int, float]]:
+    """By cell and seed, the measure of the best generator at the end; empty if it was not measured
+    alike for all runs with a loss."""
+    known = comparable(evidence, name, "best")
+    if any(seed not in known[c.name] for c in cells for seed in evidence.losses(c)):
+        return {}
+    return {c.name: {s: known[c.name][s] for s in evidence.losses(c)} for c in cells}
 
 
 def _last(record: TrialRecord, name: str) -> float | None:
@@ -377,7 +405,7 @@ def _levels(values: _Array, sizes: _Array) -> _Array:
 def _mean_levels(cells: Sequence[_Array]) -> list[_Array]:
     """The levels of the cells by their mean loss (geometric) and by the mean second measure."""
     means = _joined([rows.mean(axis=0, keepdims=True) for rows in cells])
-    return [_levels(mean, np.abs(mean)) for mean in (np.exp(means[:, 0]), means[:, 1])]
+    return [_levels(mean, np.maximum(1, np.abs(mean))) for mean in means.T]
 
 
 def _quantiles(drawn: _Array) -> Interval | None:

@@ -19,6 +19,20 @@ def orders(evidence: Evidence, name: str) -> dict[str, monitoring.Order]:
     return {label: order for label, order in found.items() if order is not None}
 
 
+def taken(evidence: Evidence, name: str, what: str) -> list[str]:
+    """A sentence on the data sets of which the second measure between runs is that of the last
+    evaluation; empty if there is none."""
+    labels = dict.fromkeys(cell.dataset for cell in evidence.cells)
+    lacking = [label for label in labels if not monitoring.of_final_tests(evidence, name, label)]
+    if not lacking:
+        return []
+    on = f"On {words.listed(lacking)}, the" if any(lacking) else "The"
+    return [
+        f"{on} {what} between runs is that of the last evaluation, since it was not measured alike "
+        "at the end of all runs."
+    ]
+
+
 def within(
     within: monitoring.Correlation | None, given: monitoring.Correlation | None, what: str
 ) -> list[str]:
@@ -28,6 +42,10 @@ def within(
     start = f"Within a run, the loss and the {what} "
     if together:
         start += "fall and rise together"
+    elif within.interval is None:
+        start += "have a correlation of which nothing can be claimed from so few runs"
+    elif within.interval.high < 0:
+        start += "move in opposite directions"
     else:
         start += "have a correlation that cannot be told from 0"
     sentences = [f"{start} (mean ρ = {_rho(within)})."]
@@ -92,10 +110,9 @@ def _ordered(label: str, order: monitoring.Order, what: str) -> str:
 def _tau(tau: float, order: monitoring.Order) -> str:
     text = f"Kendall's {'τ-b' if order.tied else 'τ'} = {words.two_digits(tau)}, {order.n} cells"
     if order.interval is None:
-        return f"{text}; its interval is not known"
+        return text
     low, high = (words.two_digits(end) for end in (order.interval.low, order.interval.high))
-    leaves_out = "leaves out" if order.interval.leaves_out_0 else "does not leave out"
-    return f"{text}; the 95% CI, {low} to {high}, {leaves_out} 0"
+    return f"{text}; {low} to {high} if the runs are drawn again"
 
 
 def _ranked(groups: monitoring.Groups) -> str:
@@ -149,11 +166,11 @@ def alarms(courses: Sequence[monitoring.Course], what: str) -> list[str]:
     if not found.worse + found.steady:
         return [f"Whether the {what} got worse again is not known{left_out}."]
     text = f"The {what} got worse again in {found.worse} of {found.worse + found.steady} runs"
-    if found.worse:
-        text += f", in {found.told} of which the loss rose again, too"
-    return [
-        f"{text}. Of the {found.steady} others, the loss rose again in {found.false}{left_out}."
-    ]
+    parts = [f"{found.told} of these"] if found.worse else []
+    if found.steady:
+        others = f" of the {found.steady} others" if found.worse else ""
+        parts.append(f"{found.false}{others}")
+    return [f"{text}, the loss in {words.listed(parts)}{left_out}."]
 
 
 def _left_out(n: int, what: str) -> str:
@@ -176,7 +193,7 @@ def ball(evidence: Evidence) -> list[str]:
             and ball.loss is not None
             and ball.ball_loss is not None
         }
-        enough = all(c.name in means and len(evidence.losses(c)) >= LEAST for c in cells)
+        enough = all(c.name in means and len(evidence.units(c)) >= LEAST for c in cells)
         order = monitoring.ordered(means) if enough else None
         if order is None:
             continue

@@ -7,7 +7,7 @@ of the first norm against the second, by the tests of :mod:`raygan.report.family
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +26,17 @@ from raygan.report.compare import (
 )
 from raygan.report.evidence import CellResults, Evidence, dataset_of
 from raygan.report.exact import failures_p, stratified_ranks
-from raygan.report.family import Comparison, Family, of_losses
+from raygan.report.family import Comparison, Family, of_losses, of_speed, of_worsening
 from raygan.report.multiple import holm
 from raygan.report.norm_measures import Measure, loss
 
 NORM = "norm"
+FAMILIES: dict[str, Callable[[Evidence], Family]] = {
+    "loss": of_losses,
+    "log_area": of_speed,
+    "worsening": of_worsening,
+}
+"""By measure, the comparisons in the verdict and its sections."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +95,27 @@ class Difference:
     tests: int = 1
     """Number of tests for which ``adjusted`` is corrected."""
     alpha: float = 0.05
+    unit: str = "run"
+    """The word for what is counted: run, or repeat of the search."""
 
     @property
     def detectable(self) -> float | None:
         """The size of a difference that would be claimed in 80% of such sweeps, in per cent or
-        percentage points; None for failures, with too few runs, and without any spread."""
-        if self.contrast is None or self.interval is None:
+        percentage points; None for failures, with too few runs, without any spread, and if runs
+        gave no result, since then the ranks decide, too."""
+        if self.contrast is None or self.interval is None or max(self.failed) > 0:
             return None
         found = self.contrast.detectable(1 - self.alpha / max(1, self.tests))
         return None if found is None else self.measure.shown(math.log1p(found / 100))
+
+    @property
+    def failures_forbid(self) -> bool:
+        """Whether the runs with a result differ, but the ranks with the failed runs do not."""
+        welch = None if self.contrast is None else self.contrast.p
+        return (
+            not self.claimed and welch is not None and self.p is not None and welch < self.p
+            and welch * self.tests <= self.alpha
+        )  # fmt: skip
 
     @property
     def known(self) -> bool:
@@ -149,7 +167,6 @@ def differences(
     every = strata(evidence, first, second)
     labels = list(dict.fromkeys(stratum.dataset for stratum in every))
     found = []
-    losses = of_losses(evidence)
     for measure in chosen:
         groups = [(every, "", "", True)] if every else []
         if len(every) > 1:
@@ -161,10 +178,11 @@ def differences(
             one = (
                 _failures(measure, group)
                 if measure.values is None
-                else _values(evidence, measure, group, losses)
+                else _values(evidence, measure, group)
             )
             if one is not None:
                 one = replace(one, first=first, second=second, alpha=evidence.alpha)
+                one = replace(one, unit=group[0].first.unit)
                 one = replace(one, dataset=dataset, within=within, whole=whole)
                 found.append(replace(one, of=len(group)))
     return found
@@ -173,30 +191,43 @@ def differences(
 def adjusted(found: Sequence[Difference]) -> list[Difference]:
     """p adjusted by Holm, where it is not adjusted yet.
 
-    The loss is the primary measure: its p is adjusted as in the verdict, so that no answer claims
-    what the verdict does not. Failed runs are a family of their own, and so are the other measures;
-    of each, those over all strata, and all others.
+    The loss, the loss over the whole run, and last against best loss are adjusted as in the verdict
+    and its sections, so that no answer claims what these do not. What these do not test, the means
+    within a data set, is a family of its own by measure. Failed runs are a family of their own, and
+    so are the other measures; of each, those over all strata, and all others.
     """
     after = list(found)
     for whole in (True, False):
-        for failures in (True, False):
-            tested = [
-                i
-                for i, one in enumerate(found)
-                if one.whole is whole
-                and (one.measure.values is None) is failures
-                and one.p is not None
-                and one.adjusted is None
-            ]
+        kinds: dict[str, list[int]] = {}
+        for i, one in enumerate(found):
+            if one.whole is whole and one.p is not None and one.adjusted is None:
+                kinds.setdefault(_kind(one.measure), []).append(i)
+        for tested in kinds.values():
             for i, p in zip(tested, holm([found[i].p or 0.0 for i in tested]), strict=True):
                 after[i] = replace(found[i], adjusted=p, tests=len(tested))
     return after
 
 
-def _primary(group: Sequence[Stratum], losses: Family) -> Comparison | None:
-    """The difference of the loss in the verdict; None if it is not there."""
-    if len(group) == 1:
-        return losses.of(group[0].first.name, group[0].second.name)
+def _kind(measure: Measure) -> str:
+    """The family in which a measure is tested, if it is in none yet."""
+    if measure.values is None or measure.key in FAMILIES:
+        return measure.key
+    return ""
+
+
+def _primary(
+    evidence: Evidence, measure: Measure, group: Sequence[Stratum], compared: Sequence[Stratum]
+) -> Comparison | None:
+    """The same difference in the verdict or its sections; None if it is not there.
+
+    ``compared``: the strata of ``group`` in which both have a result; of a single one, it is the
+    difference there.
+    """
+    if measure.key not in FAMILIES:
+        return None
+    losses = FAMILIES[measure.key](evidence)
+    if len(compared) == 1:
+        return losses.of(compared[0].first.name, compared[0].second.name)
     pair = {str(group[0].first.values[NORM]), str(group[0].second.values[NORM])}
     return next(
         (
@@ -208,13 +239,11 @@ def _primary(group: Sequence[Stratum], losses: Family) -> Comparison | None:
     )
 
 
-def _values(
-    evidence: Evidence, measure: Measure, group: Sequence[Stratum], losses: Family
-) -> Difference | None:
-    """``losses``: the comparisons on which the verdict rests."""
+def _values(evidence: Evidence, measure: Measure, group: Sequence[Stratum]) -> Difference | None:
     assert measure.values is not None
+    losses = of_losses(evidence)
     sign = -1 if measure.higher else 1
-    parts, labels, ranked = [], [], []
+    parts, compared, ranked = [], [], []
     for stratum in group:
         a, b = (
             list(measure.values(evidence, cell).values())
@@ -223,7 +252,7 @@ def _values(
         part = _contrast(measure, stratum, a, b, losses)
         if part is not None:
             parts.append(part)
-            labels.append(stratum.dataset)
+            compared.append(stratum)
         first, second = (
             [*(sign * value for value in values), *[math.inf] * cell.lost]
             for values, cell in ((a, stratum.first), (b, stratum.second))
@@ -232,7 +261,9 @@ def _values(
             ranked.append((first, second))
     if not parts:
         return None
-    joined = parts[0] if len(parts) == 1 else pooled(parts, labels)
+    joined = (
+        parts[0] if len(parts) == 1 else pooled(parts, [stratum.dataset for stratum in compared])
+    )
     comparison = Comparison(
         cell=str(group[0].first.values[NORM]),
         other=str(group[0].second.values[NORM]),
@@ -252,7 +283,7 @@ def _values(
     if interval is not None:
         reach = float(special.stdtrit(joined.freedom, (1 + LEVEL) / 2)) * joined.error
         interval = Interval(measure.shown(joined.log - reach), measure.shown(joined.log + reach))
-    primary = _primary(group, losses) if measure.key == "loss" else None
+    primary = _primary(evidence, measure, group, compared)
     return Difference(
         measure=measure,
         first="",
@@ -374,10 +405,9 @@ def interactions(
     the strata that are alike in all other axes. So it is a ratio of ratios of losses.
     """
     found = []
-    losses = of_losses(evidence)
     for first, second in pairs:
         every = strata(evidence, first, second)
-        by_stratum = [(s.rest, _values(evidence, loss(evidence), [s], losses)) for s in every]
+        by_stratum = [(s.rest, _values(evidence, loss(evidence), [s])) for s in every]
         parts = [(rest, one.contrast) for rest, one in by_stratum if one and one.contrast]
         for axis in axes:
             levels = list(dict.fromkeys(str(rest[axis]) for rest, _ in parts if axis in rest))

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from raygan.report import words
 from raygan.report.compare import LEAST, Interval
 from raygan.report.multiple import holm
-from raygan.report.norm_contrasts import Difference, Interaction
+from raygan.report.norm_contrasts import FAMILIES, Difference, Interaction
 from raygan.report.norm_measures import SAMPLES
+
+_RANKS = "with failed runs as the worst, the ranks do not differ"
 
 
 def answer(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> str:
@@ -52,14 +54,18 @@ def _by_group(pair: tuple[str, str], main: Sequence[Difference]) -> list[tuple[b
     """By group of measures, whether they are of samples, and a sentence on where the first norm is
     better or worse, and by which measures no difference can be claimed."""
     first, second = pair
-    tested = [one for one in main if one.known and (one.first, one.second) == pair]
+    both = [one for one in main if (one.first, one.second) == pair]
+    tested = [one for one in both if one.known]
+    unit = both[0].unit if both else "run"
+    lacks = f"it takes {LEAST} {unit}s with a result of each"
     if not tested:
-        lacks = f"it takes {LEAST} runs with a result of each"
         return [(False, f"{first} cannot be told from {second}: {lacks}.")]
     groups: dict[str, list[Difference]] = {}
     for one in tested:
         groups.setdefault(one.measure.group, []).append(one)
     sentences = []
+    if not any(one.measure.key == "loss" for one in tested):
+        sentences.append((False, f"The losses of {first} and {second} are not compared: {lacks}."))
     for name, mine in groups.items():
         where = over(mine)
         heading = f"{name}, {where}" if where else name
@@ -78,15 +84,19 @@ def _balance(first: str, second: str, tested: Sequence[Difference], *, told: boo
         if mine
     ]
     left = [one for one in tested if not one.claimed]
-    unclear = words.listed([_unclear(one) for one in left], "or")
+    unclear = words.listed([_unclear(one, told) for one in left], "or")
     if not parts:
         return f"no difference between {first} and {second} can be claimed by {unclear}"
     rest = f"; no difference can be claimed by {unclear}" if left else ""
     return f"{first} {' and '.join(parts)}{rest}"
 
 
-def _unclear(one: Difference) -> str:
+def _unclear(one: Difference, told: bool) -> str:
     size = detectable(one)
+    if one.failures_forbid:
+        return (
+            f"{one.measure.words} ({shown(one, told=told)} over the runs with a result; {_RANKS})"
+        )
     return f"{one.measure.words} (detectable: {size})" if size else one.measure.words
 
 
@@ -124,16 +134,15 @@ def signed(
     return f"{text(value)}{unit} [{text(interval.low)}, {text(interval.high)}]"
 
 
-def against(one: Difference) -> str:
-    """How the loss of the first norm compares with that of the second."""
+def against(one: Difference, *, told: bool) -> str:
+    """How the loss of the first norm compares with that of the second. ``told``: whether to say
+    over how many strata."""
     how = "lower" if one.value < 0 else "higher"
     if one.claimed:
-        return f"{how} than that of {one.second} ({shown(one)})"
+        return f"{how} than that of {one.second} ({shown(one, told=told)})"
     size = detectable(one)
-    return (
-        f"not certainly different from that of {one.second} "
-        f"({shown(one)}{f'; detectable: {size}' if size else ''})"
-    )
+    more = f"; {_RANKS}" if one.failures_forbid else f"; detectable: {size}" if size else ""
+    return f"not certainly different from that of {one.second} ({shown(one, told=told)}{more})"
 
 
 def dependence(one: Interaction) -> str:
@@ -159,23 +168,33 @@ def unequal(main: Sequence[Difference]) -> str:
     for one in differ:
         by_pair.setdefault(f"{one.first} and {one.second}", []).append(one.measure.words)
     listed = [f"between {pair} in {words.listed(names)}" for pair, names in by_pair.items()]
-    return f"The difference {words.listed(listed)} is not the same in all strata: see the table."
+    return (
+        f"The difference {words.listed(listed)} is not the same in all strata: see the figure, and "
+        "the CSV of the table."
+    )
 
 
 def reading(found: Sequence[Difference]) -> tuple[str, ...]:
     """How to read the differences of an answer, and how they are corrected."""
-    others = sum(
-        one.whole and one.p is not None and one.measure.values is not None
-        and one.measure.key != "loss" for one in found
-    )  # fmt: skip
-    if not any(one.p is not None for one in found):
+    tested = [one for one in found if one.p is not None]
+    if not tested:
         return ()
-    corrected = " The loss is corrected as in the verdict, failed runs by themselves."
+    whole = [one for one in tested if one.whole]
+    primary = [one.measure.words for one in whole if one.measure.key in FAMILIES]
+    failures = any(one.measure.values is None for one in whole)
+    parts = []
+    if names := list(dict.fromkeys(primary)):
+        verb, sections = ("are", " and its sections") if len(names) > 1 else ("is", "")
+        parts.append(f"{words.listed(names)} {verb} corrected as in the verdict{sections}")
+    others = len(whole) - len(primary) - sum(one.measure.values is None for one in whole)
+    if failures:
+        parts.append("failed runs by themselves")
     if others > 1:
-        corrected += (
-            f" The {others} differences of other measures are corrected together (Holm); those of "
-            "single strata and data sets, in the table, among themselves."
-        )
+        parts.append(f"the {others} differences of other measures together (Holm)")
+    if any(not one.whole for one in tested):
+        parts.append("those of single strata and data sets among themselves")
+    text = words.listed(parts)
+    corrected = f" {text[0].upper()}{text[1:]}." if text else ""
     size = ""
     if any(one.whole and not one.claimed and one.detectable is not None for one in found):
         size = (

@@ -6,12 +6,16 @@ So within a data set, only values that were measured in the same way are compare
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from scipy import special
+
 from raygan.report import words
+from raygan.report.compare import LEVEL
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import GENERATORS, QUALITIES, number
 
@@ -89,13 +93,31 @@ def at_zero(evidence: Evidence, name: str) -> list[str]:
 
 
 def means(evidence: Evidence, name: str, which: str) -> dict[str, float]:
-    """By data set, the mean of the compared values over all runs, where it is above 0."""
+    """By data set, the mean of the compared values over all runs, where its 95% interval is above
+    0: a mean that is itself noise would set how much the data set counts. The interval is from the
+    spread within the cells."""
     found = comparable(evidence, name, which)
-    by_set: dict[str, list[float]] = {}
+    by_set: dict[str, list[list[float]]] = {}
     for cell in evidence.cells:
-        by_set.setdefault(cell.dataset, []).extend(found[cell.name].values())
-    known = {label: statistics.fmean(values) for label, values in by_set.items() if values}
-    return {label: mean for label, mean in known.items() if mean > 0}
+        by_set.setdefault(cell.dataset, []).append(list(found[cell.name].values()))
+    return {
+        label: mean
+        for label, cells in by_set.items()
+        if (mean := statistics.fmean([v for values in cells for v in values] or [0.0])) > 0
+        and mean > _reach(cells)
+    }
+
+
+def _reach(cells: Sequence[Sequence[float]]) -> float:
+    """Half the width of the 95% interval of the mean over all runs, by Student's t; infinite if no
+    cell has two runs."""
+    several = [values for values in cells if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if not freedom:
+        return math.inf
+    spread = sum(statistics.variance(values) * (len(values) - 1) for values in several) / freedom
+    error = math.sqrt(spread / sum(map(len, cells)))
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2) * error)
 
 
 def quality_notes(evidence: Evidence) -> list[str]:
@@ -120,7 +142,8 @@ def quality_notes(evidence: Evidence) -> list[str]:
         ]
         if lacking:
             notes.append(
-                f"Where this mean is 0 or below ({words.listed(lacking)}), it is not compared."
+                f"It is not compared where the 95% CI of this mean is not above 0: "
+                f"{words.listed(lacking)}."
             )
     return notes
 
@@ -157,11 +180,14 @@ def _gaps(evidence: Evidence, label: str, kind: tuple[str, ...], *, lacking: boo
                 by_reason.setdefault(reason, {}).setdefault(record.id, []).append(which)
     where = f" on {label}" if label else ""
     what = words.listed([QUALITIES[name] for name in kind])
-    return [
-        f"{what} of {len(named)} of {words.times(len(runs), 'run')}{where}, {why}: "
-        f"{words.listed(_titles(evidence, named, tested))}{f'; {cure}' if cure else ''}"
-        for (why, cure), named in by_reason.items()
-    ]
+    gaps = []
+    for (why, cure), named in by_reason.items():
+        start = f"{what} of {len(named)} of {words.times(len(runs), 'run')}{where}, {why}"
+        which = words.listed(_titles(evidence, named, tested))
+        # what is between backticks is shown as code
+        text = f"{start}: {which}".replace("`", "'")
+        gaps.append(f"{text}; {cure}" if cure else text)
+    return gaps
 
 
 def _reason(

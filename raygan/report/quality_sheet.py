@@ -123,5 +123,5 @@ def _note(evidence: Evidence, plain: set[str]) -> str:
         *quality_notes(evidence),
     ]
     if gaps := quality_gaps(evidence):
-        parts.append(f"Lacking: {'. '.join(gaps)}.")
+        parts.append(f"Lacking: {'. '.join(gaps)}.".replace("`", ""))
     return " ".join(parts)

@@ -88,10 +88,12 @@ def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bo
         "Points: percentage points. CI: Welch's; of failed runs Newcombe's. p: the larger of "
         "Welch's and, where runs failed, that of the ranks with these as the worst; of failed runs "
         "Boschloo's exact test, over strata the exact conditional one. Adjusted: the loss as in "
-        "the verdict; failed runs, and all other measures together, by Holm; rows of single strata "
-        "and data sets among themselves. p of equal: that the difference is the same in all "
-        "strata. Detectable: the difference that would be claimed in 80% of such sweeps. "
-        "Last / best: loss of the last generator against that of the best one, final test."
+        "the verdict, speed and last / best as in their sections; failed runs, and all other "
+        "measures together, by Holm; rows of single strata and data sets among themselves. p of "
+        "equal: that the difference is the same in all strata. Detectable: the difference that "
+        "would be claimed in 80% of such sweeps. Last / best: loss of the last generator against "
+        "that of the best one, final test. Samples are those of the best generator where the last "
+        "one is not named."
     )
     if any(hidden):
         note += " The CSV of this table has the rows of single data sets and strata, too."
@@ -271,11 +273,12 @@ def _within(evidence: Evidence, name: str) -> Sheet:
         f"Second measure: {DISTANCES[name]}, at each evaluation. ρ: Spearman's, mean over the runs "
         f"by Fisher's z, with 95% CI over runs. Given the iteration: what is left after the mean "
         "of the other runs of the cell at the same iteration was taken from the logarithms of "
-        "both; mean over the cells, with 95% CI over cells. Use: change "
-        "of the second measure if the evaluation with the lowest loss is chosen in place of the "
-        "last. Got worse again: the second measure, smoothed, ends above its best by more than 95% "
-        "of flat curves with its noise do; told: the loss does, too; false alarms: the loss does "
-        "in the other runs; left out: runs in which the second measure is not always above 0. "
+        "both (or from the values, where some are not above 0); mean over the cells, with 95% CI "
+        "over cells. Use: change of the second measure if the evaluation with the lowest loss is "
+        "chosen in place of the last. Got worse again: the second measure, smoothed, ends above "
+        "its best by more than 95% of flat curves with its noise do; told: the loss does, too; "
+        "false alarms: the loss does in the other runs; left out: runs in which the second measure "
+        "is not always above 0. "
         "These intervals are not corrected for their number."
     )
     return Sheet("rq3_within", "RQ3: loss and sample quality in runs", columns, rows, reading, note)
@@ -345,8 +348,9 @@ def _between(evidence: Evidence, name: str) -> Sheet:
     note = (
         f"Loss: {evidence.measure}. Second measure: {DISTANCES[name]} of the best generator at the "
         "end, or else at the last evaluation. Runs within a data set only. CI: 95%, from "
-        f"{monitoring.DRAWS} draws of cells and of the runs in them (for the order, of the runs "
-        "alone), with a fixed seed; with few cells or runs, it is rough. The order is that of the "
+        f"{monitoring.DRAWS} draws of cells and of the runs in them, with a fixed seed; with few "
+        "cells, it is rough. For the order, the runs alone are drawn again: where they hardly "
+        "differ, the range is too narrow for a claim. The order is that of the "
         f"observed means, if every cell has {LEAST} runs; = stands between tied cells (τ-b)."
     )
     title = "RQ3: loss and sample quality between runs and cells"

@@ -176,10 +176,10 @@ def _fourth(evidence: Evidence) -> Question:
         return _question("rq4", missing=(f"{_ONE_NETWORK}, or several data sets",))
     found = fourth(evidence)
     main = [one for one in found if one.whole]
-    parts = [norm_words.against(one) for one in main if one.known]
+    where = norm_words.over([one for one in main if one.known])
+    parts = [norm_words.against(one, told=not where) for one in main if one.known]
     answer = f"Not answered: fewer than {LEAST} runs of each cell gave a result."
     if parts:
-        where = norm_words.over([one for one in main if one.known])
         text = f"{f'{where}, ' if where else ''}the loss of wn is {words.listed(parts)}."
         more = [_where(found), norm_words.lacking(main), _changes(evidence, axes)]
         answer = " ".join(filter(None, [f"{text[0].upper()}{text[1:]}", *more]))
@@ -197,7 +197,10 @@ def _where(found: Sequence[Difference]) -> str:
     """In which strata wn's loss is lower or higher for certain; empty if in none."""
     parts = []
     for other in dict.fromkeys(one.second for one in found):
-        certain = [one for one in found if one.second == other and not one.whole and one.claimed]
+        certain = [
+            one for one in found
+            if one.second == other and one.of == 1 and not one.whole and one.claimed
+        ]  # fmt: skip
         for word, is_lower in (("lower", True), ("higher", False)):
             places = [
                 " ".join(filter(None, [one.dataset, one.within]))
@@ -217,7 +220,8 @@ def _lost(evidence: Evidence, chosen: Sequence[str]) -> str:
         lost = [f"{cell.name} {cell.lost} of {cell.tried}" for cell in cells if cell.lost]
         total = f"{norm} {sum(c.lost for c in cells)} of {sum(c.tried for c in cells)}"
         parts.append(f"{total} ({words.listed(lost)})" if lost and len(cells) > 1 else total)
-    return f"Runs of the verdict without a result: {words.listed(parts)}."
+    unit = evidence.cells[0].unit.capitalize()
+    return f"{unit}s of the verdict without a result: {words.listed(parts)}."
 
 
 def _changes(evidence: Evidence, axes: Sequence[str]) -> str:
@@ -255,6 +259,7 @@ def _third(evidence: Evidence) -> Question:
             [*monitoring_words.within(within, given, what), *monitoring_words.ordered(orders, what)]
         ),
         notes=(
+            *monitoring_words.taken(evidence, name, what),
             *monitoring_words.use(courses, what),
             *monitoring_words.alarms(courses, what),
             *monitoring_words.ball(evidence),
@@ -354,9 +359,13 @@ def _paper(main: Sequence[Difference]) -> tuple[str, ...]:
 
 
 def _few(evidence: Evidence, main: Sequence[Difference]) -> tuple[str, ...]:
-    if main and evidence.replicated and all(one.known for one in main):
+    losses = [one for one in main if one.measure.key == "loss"]
+    if losses and evidence.replicated and all(one.known for one in losses):
         return ()
-    return (f"at least {LEAST} runs of each cell with a result: `replicate: {{seeds: 5}}`",)
+    most = max((cell.tried for cell in evidence.cells), default=0)
+    needed = f"at least {LEAST} {evidence.cells[0].unit}s of each cell with a result"
+    how = "`replicate: {seeds: 5}`" if most < 5 else f"more `replicate.seeds` than {most}"
+    return (f"{needed}: {how}",)
 
 
 def _one_set(evidence: Evidence) -> tuple[str, ...]:

@@ -24,13 +24,13 @@ def loss(value: float) -> str:
 
 
 def percent(value: float, *, signed: bool = False) -> str:
-    """9.8%; above 900%, 12-fold."""
-    if abs(value) > 900:
-        return f"{value / 100:,.0f}-fold"
+    """9.8%; above a million per cent, 3e+07%."""
+    if abs(value) > 1e6:
+        return f"{value:{'+' if signed else ''}.0e}%".replace("-", "−")
     if abs(value) < _NOTHING:
         return "0.0%"
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 0.1 else 2
-    return f"{value:{'+' if signed else ''}.{digits}f}%".replace("-", "−")
+    return f"{value:{'+' if signed else ''},.{digits}f}%".replace("-", "−")
 
 
 def share(count: int, n: int, interval: Interval | None) -> str:

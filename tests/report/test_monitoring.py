@@ -244,14 +244,14 @@ def test_an_order_is_told_of_the_observed_means_with_its_interval():
     far = {"a": (1.0, 1.0), "b": (10.0, 2.0), "c": (100.0, 3.0)}
     assert told(monitoring.order(spread(far)), "mine") == (
         "On mine, the observed means of loss and distance order the cells alike: a, b and c, the "
-        "best first (Kendall's τ = 1.00, 3 cells; the 95% CI, 1.00 to 1.00, leaves out 0)."
+        "best first (Kendall's τ = 1.00, 3 cells; 1.00 to 1.00 if the runs are drawn again)."
     )
     near = {cell: (1 + loss / 1e3, other / 1e3) for cell, (loss, other) in far.items()}
     text = told(monitoring.order(spread(near)))
     assert text.startswith(
         "The observed means of loss and distance order the cells alike: a, b and"
     )
-    assert text.endswith(" does not leave out 0).")
+    assert text.endswith("; −1.00 to 1.00 if the runs are drawn again).")
 
 
 def test_ties_are_named():
@@ -327,9 +327,11 @@ def test_ends_take_the_final_quality_of_all_runs_or_of_none():
     name = "feature_energy_distance"
     first = cells[0].replicates[0]
     assert monitoring.ends(found, name, "")["bn"][0] == (
-        pytest.approx(math.log(0.9 * 0.01)), pytest.approx(20 * first.curve[-1][1]))  # fmt: skip
+        pytest.approx(math.log(0.9 * 0.01)),
+        pytest.approx(math.log(20 * first.curve[-1][1])))  # fmt: skip
     del found.qualities[cells[1].replicates[0].id]
-    assert monitoring.ends(found, name, "")["bn"][0][1] == first.history[-1][DISTANCE]
+    last = math.log(first.history[-1][DISTANCE])
+    assert monitoring.ends(found, name, "")["bn"][0][1] == pytest.approx(last)
 
 
 def test_qualities_that_were_not_measured_alike_give_way_to_the_last_evaluation():
@@ -339,7 +341,23 @@ def test_qualities_that_were_not_measured_alike_give_way_to_the_last_evaluation(
     found.qualities[first.id]["best"]["images"] = 7
     for cell in cells:
         ends = monitoring.ends(found, "feature_energy_distance", "")[cell.name]
-        assert [end[1] for end in ends] == [r.history[-1][DISTANCE] for r in cell.replicates]
+        last = [math.log(record.history[-1][DISTANCE]) for record in cell.replicates]
+        assert [end[1] for end in ends] == pytest.approx(last)
+    (text,) = monitoring_words.taken(found, "feature_energy_distance", "distance")
+    assert text.startswith("The distance between runs is that of the last evaluation")
+    assert monitoring_words.taken(measured(*cells), "feature_energy_distance", "distance") == []
+
+
+def test_repeats_of_a_search_are_what_is_counted():
+    cells = [measured_cell({"norm": norm}, [0.01, 0.012, 0.014, 0.016]) for norm in ("bn", "wn")]
+    repeats = {r.id: number // 2 for cell in cells for number, r in enumerate(cell.replicates)}
+    found = measured(*(replace(cell, repeats=repeats) for cell in cells))
+    ends = monitoring.ends(found, "feature_energy_distance", "")["bn"]
+    single = monitoring.ends(measured(*cells), "feature_energy_distance", "")["bn"]
+    for repeat in range(2):
+        both = single[2 * repeat : 2 * repeat + 2]
+        assert ends[repeat] == pytest.approx(np.mean(both, axis=0))
+    assert monitoring.order(monitoring.ends(found, "feature_energy_distance", "")) is None
 
 
 def test_codes_are_averaged_over_the_runs_of_a_cell():

@@ -174,7 +174,7 @@ def test_a_cell_without_its_partner_is_in_no_stratum():
 
 
 def is_secondary(one):
-    return one.measure.key not in ("failed", "loss")
+    return one.measure.key not in ("failed", "loss", "log_area", "worsening")
 
 
 def test_the_loss_is_adjusted_as_in_the_verdict():

@@ -40,7 +40,7 @@ def test_a_difference_is_named_with_its_interval_and_runs():
 
 
 def test_a_claim_that_stands_after_the_stronger_ones_is_made():
-    # final losses of docs/cifar10-rates: after a correction for three at once, wn would not be
+    # final losses of an early study on CIFAR-10: after a correction for three at once, wn would not be
     # claimed to be lower than vanilla
     found = evidence(
         cell("bn", [0.009327, 0.009572, 0.009526, 0.009628]),
