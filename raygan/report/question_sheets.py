@@ -17,6 +17,7 @@ from raygan.report.questions import dependences, failures, first, fourth, second
 from raygan.report.tabular import Column, Sheet
 
 _TEXT, _NUMBER, _COUNT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+_IN_CSV = " The CSV of this table has the rows of single data sets and strata, too."
 _KINDS = {
     "runs": "over all runs",
     "within": "of runs within their cells",
@@ -96,7 +97,7 @@ def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bo
         "one is not named."
     )
     if any(hidden):
-        note += " The CSV of this table has the rows of single data sets and strata, too."
+        note += _IN_CSV
     return Sheet(key, title, columns, [_row(one) for one in found], reading, note, hidden)
 
 
@@ -213,8 +214,10 @@ def _paper(evidence: Evidence) -> Sheet:
         "One row per number of the paper: final reconstruction loss of the first norm against the "
         "other, the paper's and ours. Lower is better."
     )
-    note = f"Source: {PAPER}. {' '.join(CAVEATS)}"
-    return Sheet("paper_numbers", "The paper's numbers beside ours", columns, rows, reading, note)
+    hidden = [bool(row["dataset"] and row["within"]) for row in rows]
+    note = f"Source: {PAPER}. {' '.join(CAVEATS)}{_IN_CSV if any(hidden) else ''}"
+    title = "The paper's numbers beside ours"
+    return Sheet("paper_numbers", title, columns, rows, reading, note, hidden)
 
 
 def _protocol(evidence: Evidence) -> str | None:

@@ -127,6 +127,11 @@ def test_people_see_all_strata_of_the_loss_and_the_files_of_all_measures():
     assert ("last", "a") in {(row["measure"], row["where"]) for row in sheet.rows}
     assert sheet.arrow().num_rows == len(sheet.rows) > len(sheet.seen) == len(sheet.texts)
     assert "The CSV of this table has" in sheet.note
+    cells = [c for size in ("dcgan", "resnet") for label in ("a", "b")
+             for c in norms(dataset=label, architecture=size)]  # fmt: skip
+    paper = tables(measured(*cells))["paper_numbers"]
+    assert len(paper.rows) == 2 * (1 + 2 + 4)
+    assert [row["dataset"] for row in paper.seen] == 2 * [None, "a", "b"]
 
 
 def test_differences_stand_with_their_unit():
