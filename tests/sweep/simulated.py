@@ -20,8 +20,8 @@ There are three families of curves:
               the first half of its iterations with probability 1 / (1 + 10^((0.3 − x) / 0.1))
 
 What is measured is L(i) · exp(s a + e bᵢ) with standard normal a, drawn once per trial (what its
-seed does), and bᵢ, drawn for each evaluation; s is the norm's spread between seeds, as in
-docs/cifar10-rates, and e = 0.035 · (1 + roughening · l).
+seed does), and bᵢ, drawn for each evaluation; s is the norm's spread between seeds, as in an
+early study on CIFAR-10, and e = 0.035 · (1 + roughening · l).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from raygan.errors import ConfigError, RayganError
 from raygan.sweep.spec.sweep_spec import NAME, load, spec_class
 
 SCHEMA_FILE = "raygan.schema.json"
-SHIPPED = ("quickstart", "cifar10", "cifar10-rates", "paper-small", "full")
+SHIPPED = ("quickstart", "cifar10", "paper-small", "full")
 
 
 def shipped(name: str) -> str:
