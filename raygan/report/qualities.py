@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from scipy import special
 
+from raygan.folder import final_quality
 from raygan.report import words
 from raygan.report.compare import LEVEL
 from raygan.report.evidence import CellResults, Evidence
@@ -208,7 +209,7 @@ def _reason(
             why = "measured with other weights than those of the others, and so left out"
         else:
             why = f"left out, since they are of {_numbers(mine)} and the others of {_numbers(how)}"
-        return why, f"delete their `final/*-quality.json`, then {measure}"
+        return why, f"delete their `{final_quality('*')}`, then {measure}"
     return None
 
 
