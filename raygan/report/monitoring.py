@@ -18,13 +18,10 @@ from raygan.records import LOSS, STEP, TrialRecord
 from raygan.report import stability
 from raygan.report.compare import LEAST, LEVEL, Interval, geometric_mean
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.finals import number, positive
-from raygan.report.qualities import comparable, units
+from raygan.report.finals import QUALITIES, number, positive
+from raygan.report.qualities import SHARES, comparable, units
 
-DISTANCES = {
-    "feature_energy_distance": "feature energy distance",
-    "sliced_wasserstein": "sliced Wasserstein distance",
-}
+DISTANCES = {name: title for name, title in QUALITIES.items() if name not in SHARES}
 """By name, the second measures, the first one that was measured being used."""
 LEAST_WITHIN, LEAST_GIVEN = 5, 12
 """Least evaluations of a run for a correlation within it, and for one given the iteration."""

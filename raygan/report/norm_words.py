@@ -124,8 +124,8 @@ def signed(
 
     def text(number: float) -> str:
         if points:
-            digits = f"{number:{'+' if sign else ''}.1f}".replace("-", "−")
-            return "0.0" if digits[1:] == "0.0" else digits
+            plus = "+" if sign and round(number, 1) else ""
+            return f"{number:{plus}z.1f}".replace("-", "−")
         return words.percent(number, signed=sign)
 
     unit = " points" if points else ""
@@ -181,12 +181,12 @@ def reading(found: Sequence[Difference]) -> tuple[str, ...]:
         return ()
     whole = [one for one in tested if one.whole]
     primary = [one.measure.words for one in whole if one.measure.key in FAMILIES]
-    failures = any(one.measure.values is None for one in whole)
+    failures = sum(one.measure.values is None for one in whole)
     parts = []
     if names := list(dict.fromkeys(primary)):
         verb, sections = ("are", " and its sections") if len(names) > 1 else ("is", "")
         parts.append(f"{words.listed(names)} {verb} corrected as in the verdict{sections}")
-    others = len(whole) - len(primary) - sum(one.measure.values is None for one in whole)
+    others = len(whole) - len(primary) - failures
     if failures:
         parts.append("failed runs by themselves")
     if others > 1:

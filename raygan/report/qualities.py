@@ -143,7 +143,7 @@ def quality_notes(evidence: Evidence) -> list[str]:
         ]
         if lacking:
             notes.append(
-                f"It is not compared where the 95% CI of this mean is not above 0: "
+                "It is not compared where the 95% CI of this mean is not above 0: "
                 f"{words.listed(lacking)}."
             )
     return notes

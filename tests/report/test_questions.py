@@ -1,6 +1,7 @@
 """The answers to the paper's four questions, in words, tables and figures."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from raygan.report.drawing import draw
 from raygan.report.evidence import CellResults
 from raygan.report.family import of_losses, of_speed
 from raygan.report.make import Report
+from raygan.report.norm_words import signed
 from raygan.report.question_sheets import question_sheets
 from raygan.report.questions import failures, first, fourth, not_asked, questions, second
 from raygan.report.sections import sections
@@ -132,6 +134,15 @@ def test_people_see_all_strata_of_the_loss_and_the_files_of_all_measures():
     paper = tables(measured(*cells))["paper_numbers"]
     assert len(paper.rows) == 2 * (1 + 2 + 4)
     assert [row["dataset"] for row in paper.seen] == 2 * [None, "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("points", "sign", "text"),
+    [(10.0, False, "10.0 points"), (10.0, True, "+10.0 points"), (-20.0, True, "−20.0 points"),
+     (0.0, True, "0.0 points"), (-0.04, True, "0.0 points"), (0.04, True, "0.0 points")],
+)  # fmt: skip
+def test_points_have_a_sign_unless_they_are_0(points, sign, text):
+    assert signed(points, None, points=True, sign=sign) == text
 
 
 def test_differences_stand_with_their_unit():
@@ -447,6 +458,25 @@ def test_where_failed_runs_forbid_a_claim_no_difference_is_said_to_be_detectable
     assert "by loss of the best generator (−5" in answer
     assert "over the runs with a result; with failed runs as the worst, the ranks do not" in answer
     assert "best generator (detectable" not in answer
+
+
+def test_with_a_failed_run_no_size_is_said_to_be_detectable():
+    # the ranks decide, too, and Welch's test alone would promise too much
+    lost = measured_cell({"norm": "wn"}, [*ENDS[:4], "diverged"])
+    found = measured(*norms()[:2], lost)
+    row = next(r for r in tables(found)["rq2_differences"].rows
+               if (r["measure"], r["against"]) == ("loss", "bn"))  # fmt: skip
+    assert (row["claimed"], row["detectable"], row["detectable_words"]) == (False, None, None)
+
+
+def test_repeats_are_named_where_they_are_what_is_counted():
+    cells = norms()
+    repeats = {r.id: number // 3 for cell in cells for number, r in enumerate(cell.replicates)}
+    found = measured(*(replace(cell, repeats=repeats) for cell in cells))
+    question = answers(found)["rq1"]
+    assert "it takes 3 repeats with a result of each" in question.answer
+    assert question.notes[0].startswith("Repeats of the verdict without a result: bn 0 of 2")
+    assert question.missing[0].startswith("at least 3 repeats of each cell with a result")
 
 
 def test_losses_that_are_not_compared_are_said_to_be_so():
