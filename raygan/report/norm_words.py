@@ -184,8 +184,8 @@ def reading(found: Sequence[Difference]) -> tuple[str, ...]:
     failures = sum(one.measure.values is None for one in whole)
     parts = []
     if names := list(dict.fromkeys(primary)):
-        verb, sections = ("are", " and its sections") if len(names) > 1 else ("is", "")
-        parts.append(f"{words.listed(names)} {verb} corrected as in the verdict{sections}")
+        sections = " and its sections" if len(names) > 1 else ""
+        parts.append(f"{words.listed(names)} as in the verdict{sections}")
     others = len(whole) - len(primary) - failures
     if failures:
         parts.append("failed runs by themselves")
@@ -193,8 +193,7 @@ def reading(found: Sequence[Difference]) -> tuple[str, ...]:
         parts.append(f"the {others} differences of other measures together (Holm)")
     if any(not one.whole for one in tested):
         parts.append("those of single strata and data sets among themselves")
-    text = words.listed(parts)
-    corrected = f" {text[0].upper()}{text[1:]}." if text else ""
+    corrected = f" How p is corrected: {'; '.join(parts)}." if parts else ""
     size = ""
     if any(one.whole and not one.claimed and one.detectable is not None for one in found):
         size = (

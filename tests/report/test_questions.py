@@ -136,6 +136,19 @@ def test_people_see_all_strata_of_the_loss_and_the_files_of_all_measures():
     assert [row["dataset"] for row in paper.seen] == 2 * [None, "a", "b"]
 
 
+def test_a_note_says_how_p_is_corrected():
+    lost = measured_cell({"norm": "bn"}, [*ENDS[:4], "diverged"])
+    vanilla, bn, _ = norms()
+    primary = (
+        "How p is corrected: loss over the whole run, loss of the best generator and last against "
+        "best loss as in the verdict and its sections; "
+    )
+    together = "6 differences of other measures together (Holm)."
+    assert answers(measured(vanilla, bn))["rq1"].notes[1].endswith(f"{primary}the {together}")
+    note = answers(measured(vanilla, lost))["rq1"].notes[1]
+    assert note.endswith(f"{primary}failed runs by themselves; the {together}")
+
+
 @pytest.mark.parametrize(
     ("points", "sign", "text"),
     [(10.0, False, "10.0 points"), (10.0, True, "+10.0 points"), (-20.0, True, "−20.0 points"),
