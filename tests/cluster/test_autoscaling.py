@@ -146,6 +146,7 @@ def test_store_in_a_file_is_refused_where_nodes_are_to_come(growing, tmp_path):
     assert "the cluster may get other nodes, but MLflow's store sqlite:///" in output
 
 
+@pytest.mark.soak
 def test_what_no_node_can_hold_ends_with_an_error(growing, server, tmp_path):
     made = make_sweep(
         "toolarge",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from raygan.data.manifest import read_manifest
 
 OWN = """
@@ -42,6 +44,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.soak
 def test_tasks_enter_the_file_of_a_users_own_source(cluster, tmp_path):
     (tmp_path / "raw").write_bytes(bytes(range(70)) * 64)
 

@@ -53,6 +53,7 @@ def test_nothing_of_a_ray_that_was_started_tells_a_key_or_is_open(home):
     assert {path.stat().st_mode & 0o777 for path in pictures} == {0o666 & ~umask()}
 
 
+@pytest.mark.soak
 def test_files_of_a_ray_that_was_started_are_removed(home):
     token = home / ".ray" / "auth_token"
     token.parent.mkdir()

@@ -82,6 +82,7 @@ def test_best_settings_are_replicated_and_more_seeds_extend_the_sweep(sweep):
         assert [cell, setting, "2", f"{mean:.5f}"] in [row[:4] for row in rows]
 
 
+@pytest.mark.soak
 def test_budget_is_kept_and_the_same_command_goes_on_once_it_is_raised(sweep):
     made = sweep(
         "budget",

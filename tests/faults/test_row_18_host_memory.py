@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.clusters import mlflow_runs
 
 HUNGRY = "features=1000000-000"
 """One layer of it takes a hundred terabytes."""
 
 
+@pytest.mark.soak
 def test_trial_fails_once_with_the_reason_and_the_others_go_on(sweep):
     made = sweep(
         "memory", grid={"features": [1_000_000, 4]}, train={"norm": "vanilla", "features": None}

@@ -32,6 +32,7 @@ def _fill(filler: Path) -> None:
             file.write(bytes(2**16))
 
 
+@pytest.mark.soak
 def test_trials_wait_and_end_well(reference, sweep, disk, tmp_path):
     made = sweep(
         "disk-full",
