@@ -6,7 +6,8 @@ import contextlib
 import errno
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 from raygan.addresses import is_address
@@ -21,6 +22,7 @@ SHORTEST_PATIENCE, LONGEST_PATIENCE = 1.0, 30.0
 """Seconds between two attempts to reach storage that is full or away."""
 GIVEN_UP = 24 * 3600.0
 """Seconds after which such storage is given up."""
+_attempts: ContextVar[int | None] = ContextVar("attempts", default=None)
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
 
 
@@ -30,7 +32,8 @@ def retrying(action: Callable[[], T], path: str = "") -> T:
     What asking again would not change is raised at once: a missing file, a full disk, any error
     of a local path.
     """
-    for attempt in range(ATTEMPTS):
+    attempts = _attempts.get() or ATTEMPTS
+    for attempt in range(attempts):
         try:
             return action()
         except (OSError, DataError) as error:
@@ -38,12 +41,23 @@ def retrying(action: Callable[[], T], path: str = "") -> T:
             again = isinstance(cause, OSError) and not isinstance(
                 cause, FileNotFoundError | PermissionError | IsADirectoryError
             )
-            if not again or not is_address(path) or attempt == ATTEMPTS - 1:
+            if not again or not is_address(path) or attempt == attempts - 1:
                 raise
             if isinstance(cause, OSError) and cause.errno in _FINAL:
                 raise
         time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
     raise AssertionError
+
+
+@contextlib.contextmanager
+def once() -> Iterator[None]:
+    """In this block, and in this thread, :func:`retrying` makes a single attempt: for what is
+    left out if the storage does not answer."""
+    token = _attempts.set(1)
+    try:
+        yield
+    finally:
+        _attempts.reset(token)
 
 
 def patiently(

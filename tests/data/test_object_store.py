@@ -122,3 +122,6 @@ def test_only_the_errors_of_a_store_are_retried(monkeypatch):
     assert tries(FileNotFoundError(), "s3://a/b") == 1
     assert tries(OSError(28, "No space left on device"), "s3://a/b") == 1
     assert tries(ValueError(), "s3://a/b") == 1
+    with retries.once():
+        assert tries(OSError("503"), "s3://a/b") == 1
+    assert tries(OSError("503"), "s3://a/b") == retries.ATTEMPTS

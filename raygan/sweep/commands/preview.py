@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 
-from raygan import own_recipes, records, stored
+from raygan import own_recipes, records, retries, stored
 from raygan.addresses import first_line, is_address
 from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
@@ -263,8 +263,9 @@ def _work(spec: SweepSpec, cell: plan.Cell, speed: Speed | None) -> Work:
 def _folder(spec: SweepSpec) -> tuple[Storage | None, str | None]:
     """The sweep's folder; None, and why, if its storage is elsewhere and not reached from here."""
     try:
-        sweep = Storage(spec.storage) / spec.name
-        sweep.read(SPEC_FILE, 1)
+        with retries.once():
+            sweep = Storage(spec.storage) / spec.name
+            sweep.read(SPEC_FILE, 1)
         return sweep, None
     except (ConfigError, OSError) as error:
         cause = error.__cause__ if isinstance(error, ConfigError) else error

@@ -270,7 +270,7 @@ def spec_class() -> type[SweepSpec]:
 
 @lru_cache(maxsize=8)
 def _spec_class(_: int) -> type[SweepSpec]:
-    made = recipe_sections()
+    made = dict(recipe_sections())
     several = made.pop(f"{DATASET}.*")
     sections: dict[str, Any] = {name: (section, section()) for name, section in made.items()}
     sections[DATASET] = (

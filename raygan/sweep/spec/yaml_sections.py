@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
+from functools import lru_cache
 from types import NoneType
 from typing import (
     TYPE_CHECKING,
@@ -39,7 +40,7 @@ from raygan.gan.config import (
 )
 from raygan.gan.interval import CHECKPOINT_EVERY, in_seconds, interval
 from raygan.gan.judge.final_config import FinalConfig
-from raygan.recipe import Scalar, Table, attribute_docs
+from raygan.recipe import Scalar, Table, attribute_docs, revision
 from raygan.records import DATASET
 from raygan.shown import shown
 from raygan.sweep.spec import yaml_loader
@@ -183,11 +184,16 @@ _LIST_OR_RANGE: Any = Annotated[
 ]
 
 
-def recipe_sections() -> dict[str, type[Section]]:
+def recipe_sections() -> Mapping[str, type[Section]]:
     """The sections that recipes add to, with all recipes that are in the tables.
 
     ``dataset``: the only data set; ``dataset.*``: one of several.
     """
+    return _recipe_sections(revision())
+
+
+@lru_cache(maxsize=8)
+def _recipe_sections(_: int) -> Mapping[str, type[Section]]:
     tables = recipe_tables()
     named = {
         name: _named(table, Train.model_fields[name].default, _doc(Train, name))

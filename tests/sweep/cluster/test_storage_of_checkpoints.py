@@ -40,16 +40,20 @@ def full(given: Job) -> Iterator[str]:
 
 @contextmanager
 def away(given: Job) -> Iterator[str]:
-    """The trial's folder is gone, and nothing can be made in its place."""
+    """The trial's folder is gone, and nothing can be made in its place.
+
+    The folder is a link, which a file replaces: in between, no thread can make a new folder.
+    """
     folder = Path(given.folder)
-    aside = folder.with_name("aside")
-    folder.rename(aside)
-    folder.write_text("")
+    home = folder.readlink()
+    file, link = folder.with_name("file"), folder.with_name("link")
+    file.write_text("")
+    file.replace(folder)
     try:
-        yield str(aside)
+        yield str(home)
     finally:
-        folder.unlink()
-        aside.rename(folder)
+        link.symlink_to(home)
+        link.replace(folder)
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, given: Job, fault: Fault | None) -> list[float]:
@@ -95,6 +99,8 @@ def longer(tmp_path: Path, folder: str) -> Job:
 @pytest.mark.parametrize("fault", [full, away])
 def test_training_continues_and_all_is_written_later(tmp_path, monkeypatch, capfd, fault):
     expected = trained(monkeypatch, longer(tmp_path, str(tmp_path / "whole")), None)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "trial").symlink_to(tmp_path / "home")
     given = longer(tmp_path, str(tmp_path / "trial"))
     assert trained(monkeypatch, given, fault) == expected
     home = Storage(given.folder)
