@@ -14,19 +14,19 @@ _RANKS = "with failed runs as the worst, the ranks do not differ"
 
 
 def answer(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> str:
-    """By pair of norms a sentence on each group of measures but those of samples.
+    """By pair of norms a sentence on the loss and the stability.
 
     ``main``: the differences over all strata.
     """
-    sentences = [t for pair in pairs for is_samples, t in _by_group(pair, main) if not is_samples]
+    sentences = [text for pair in pairs for text in _plain(pair, main)]
     return " ".join([*sentences, lacking(main)]).strip()
 
 
 def details(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> tuple[str, ...]:
     """By pair of norms a sentence on the samples, and one on where the difference is not the same
     in all strata."""
-    others = [text for pair in pairs for is_samples, text in _by_group(pair, main) if is_samples]
-    return tuple(filter(None, [*others, unequal(main)]))
+    measured = [tested for pair in pairs if (tested := _of(pair, main, samples=True))]
+    return tuple(filter(None, [*(f"{SAMPLES}: {_told(t)}" for t in measured), unequal(main)]))
 
 
 def lacking(main: Sequence[Difference]) -> str:
@@ -50,28 +50,44 @@ def over(found: Sequence[Difference]) -> str:
     return f"on average over {part}{of} strata"
 
 
-def _by_group(pair: tuple[str, str], main: Sequence[Difference]) -> list[tuple[bool, str]]:
-    """By group of measures, whether they are of samples, and a sentence on where the first norm is
-    better or worse, and by which measures no difference can be claimed."""
+def _of(
+    pair: tuple[str, str], main: Sequence[Difference], *, samples: bool = False
+) -> list[Difference]:
+    """The known differences of two norms, by measures of samples or by the others."""
+    return [
+        one
+        for one in main
+        if (one.first, one.second) == pair
+        and one.known
+        and (one.measure.group == SAMPLES) is samples
+    ]
+
+
+def _plain(pair: tuple[str, str], main: Sequence[Difference]) -> list[str]:
+    """What is known of two norms without their samples."""
     first, second = pair
-    both = [one for one in main if (one.first, one.second) == pair]
-    tested = [one for one in both if one.known]
-    unit = both[0].unit if both else "run"
+    unit = next((one.unit for one in main if (one.first, one.second) == pair), "run")
     lacks = f"it takes {LEAST} {unit}s with a result of each"
-    if not tested:
-        return [(False, f"{first} cannot be told from {second}: {lacks}.")]
-    groups: dict[str, list[Difference]] = {}
-    for one in tested:
-        groups.setdefault(one.measure.group, []).append(one)
+    tested = _of(pair, main)
+    if not tested and not _of(pair, main, samples=True):
+        return [f"{first} cannot be told from {second}: {lacks}."]
     sentences = []
     if not any(one.measure.key == "loss" for one in tested):
-        sentences.append((False, f"The losses of {first} and {second} are not compared: {lacks}."))
-    for name, mine in groups.items():
-        where = over(mine)
-        heading = f"{name}, {where}" if where else name
-        text = f"{heading}: {_balance(first, second, mine, told=not where)}."
-        sentences.append((name == SAMPLES, text))
+        sentences.append(f"The losses of {first} and {second} are not compared: {lacks}.")
+    if tested:
+        text = _told(tested)
+        is_name = text.startswith(first)  # of a norm: it stays as it is in the YAML
+        sentences.append(text if is_name else f"{text[0].upper()}{text[1:]}")
     return sentences
+
+
+def _told(tested: Sequence[Difference]) -> str:
+    """A sentence on where the first norm is better or worse, and by which measures no difference
+    can be claimed."""
+    first, second = tested[0].first, tested[0].second
+    place = over(tested)
+    text = _balance(first, second, tested, told=not place)
+    return f"{place}, {text}." if place else f"{text}."
 
 
 def _balance(first: str, second: str, tested: Sequence[Difference], *, told: bool) -> str:
