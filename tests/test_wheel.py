@@ -50,7 +50,8 @@ def test_a_sweep_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) -> N
     command = [sys.executable, str(installed / "bin" / "raygan")]
     assert (installed / "raygan" / "py.typed").is_file()
     _run([*command, "init", "mine"], tmp_path, **path)
-    _run([*command, "sweep", "mine.yaml", "--smoke-test"], tmp_path, **path)
+    small = ["--smoke-test", "--set", "grid.norm=[bn]", "--set", "replicate.seeds=0"]
+    _run([*command, "sweep", "mine.yaml", *small], tmp_path, **path)
     frame = raygan.results(str(tmp_path / "results" / "mine-smoke"))
     assert set(frame.outcome) == {"ok"}
     made = {path.name for path in tmp_path.iterdir()}
