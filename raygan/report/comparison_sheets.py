@@ -24,7 +24,7 @@ OVER_SETS = " A row without a data set is over all of them."
 
 
 def cells(evidence: Evidence) -> Sheet:
-    """The table of cells: mean loss and its interval, what a choice gives up, failures."""
+    """The table of cells: mean loss and its interval, limit above the others, failures."""
     aims = [
         f"{words.loss(aim)} ({label})" if evidence.several else words.loss(aim)
         for label, part in evidence.parts.items()
@@ -46,11 +46,11 @@ def cells(evidence: Evidence) -> Sheet:
     note = (
         f"Mean loss: geometric mean over the runs that gave a result, {evidence.measure}. CI: 95%, "
         "Student's t on ln(loss). "
-        f"{over(evidence)} sd: of ln(loss), about the spread as a share of the loss. Gives up at "
-        f"most: by how much the cell's mean loss lies above {lowest}, at most; all of these "
-        "limits hold together with 95%. Failed, collapsed: share of the runs that gave no result, "
-        "or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator against "
-        "that of the best one in the final test (geometric mean). Roughness: mean change of the "
+        f"{over(evidence)} sd: of ln(loss), about the spread as a share of the loss. Above "
+        f"others at most: by how much the cell's mean loss lies above {lowest}; all of these "
+        "limits hold together with 95%. No result, collapsed: share of the runs that gave no "
+        "result, or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator "
+        "against that of the best one in the final test (geometric mean). Roughness: mean change of the "
         "log loss between evaluations. Mean log loss: over all iterations. Both: running test, "
         "median. Same rate again: share of draws of the noise in which the search would choose a "
         "learning rate within 0.2 decades of the chosen one."
@@ -64,9 +64,9 @@ def cells(evidence: Evidence) -> Sheet:
         Column("low", _NUMBER, "CI from", words.loss),
         Column("high", _NUMBER, "to", words.loss),
         Column("sd_log", _NUMBER, "sd", words.as_percent),
-        Column("regret", _NUMBER, "gives up at most", words.percent),
+        Column("regret", _NUMBER, "above others at most", words.percent),
         Column("out", _BOOL),
-        Column("failed_words", _TEXT, "failed"),
+        Column("failed_words", _TEXT, "no result"),
         Column("failed", _COUNT),
         Column("ended", _COUNT),
         Column("failed_low", _NUMBER),

@@ -133,8 +133,8 @@ def _result(
     if comparison.cell != claim.cell:
         percent, low, high = (_turned(value) for value in (percent, high, low))
     seen = (
-        f"{claim.cell}'s loss is {words.percent(percent, signed=True)} from {claim.other}'s, 95% "
-        f"CI {words.percent(low, signed=True)} to {words.percent(high, signed=True)}"
+        f"{claim.cell}'s loss is {words.gap(percent)} than {claim.other}'s, 95% CI from "
+        f"{words.gap(low)} to {words.gap(high)}"
     )
     if sum(comparison.failed):
         seen += (

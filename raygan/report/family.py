@@ -166,11 +166,11 @@ class Family:
     correction: str = ""
     """The name of the correction of p; empty for a single comparison."""
     choices: list[Choice] = field(default_factory=list)
-    """By cell, what its choice gives up at most against the cells of its data set. All of these
+    """By cell, how far its loss may be above those of its data set. All of these
     limits hold together at the level 1 − ``alpha``, and so do those of ``overall``."""
     overall: list[Choice] = field(default_factory=list)
-    """What the choice of the values of the other axes gives up at most, on average over all data
-    sets; empty with one data set."""
+    """By choice of the values of the other axes, the same on average over all data sets; empty
+    with one data set."""
     alpha: float = 0.05
     too_few: tuple[str, ...] = ()
     """Cells with too few results for a claim."""
@@ -248,7 +248,7 @@ def compare(cells: Mapping[str, Mapping[str, Any]], values: Sequence[Values], al
 def _choices(
     cells: Mapping[str, Mapping[str, Any]], best: Mapping[str, Values], alpha: float
 ) -> tuple[list[Choice], list[Choice]]:
-    """What choices give up: within each data set, and on average over all of them.
+    """How far choices may be above the others: on each data set, and on average over all of them.
 
     Each of these groups has an equal share of ``alpha``, so that all limits hold together.
     """

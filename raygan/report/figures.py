@@ -27,7 +27,7 @@ def drawings(evidence: Evidence) -> list[Drawing]:
     where = " of each data set" if evidence.several else ""
     tail = f" The {len(COLORS)} best of {most} cells{where}." if most > len(COLORS) else ""
     parts: list[tuple[str, str, str, Plot, tuple[float, float]]] = [
-        ("cells", "Loss by cell", "Further left is better. Line: geometric mean and 95% CI "
+        ("cells", "Loss by cell", "Lower (left) is better. Line: geometric mean and 95% CI "
          f"(from {LEAST} runs on); dots: runs; ×: runs without a result; bracket: a difference "
          "that can be claimed.", _by_set(cell_figures.losses),
          _stacked(cell_figures.losses_size, evidence)),
@@ -38,12 +38,13 @@ def drawings(evidence: Evidence) -> list[Drawing]:
         *question_figures.parts(evidence),
         ("curves", "Loss of the running test over the iterations", "Lower is better. Thick: "
          "geometric mean; band: 95% CI at all evaluations together; thin: runs, × where one ends "
-         f"without a result; ◆ crossing, ◇ uncertain one.{tail}", _by_set(course_figures.curves),
+         f"without a result; ◆ crossing, ◇ one that cannot be claimed.{tail}",
+         _by_set(course_figures.curves),
          _stacked(lambda _: SIZE, evidence)),
         ("budget", "Loss that a search finds", "Lower is better. Mean of the lowest end loss of so "
          f"many trials, had the search stopped there; no line where all may fail.{tail}",
          _by_set(course_figures.budget), _stacked(lambda _: SIZE, evidence)),
-        ("worsening", "Loss of the last generator against the best", "Further left is better; "
+        ("worsening", "Loss of the last generator against the best", "Lower (left) is better; "
          "right of 0 the loss has risen again. Final test; dots: runs; line: mean and 95% CI (from "
          f"{LEAST} runs on).", _by_set(cell_figures.worsened),
          _stacked(lambda part: cell_figures.rows_size(len(part.cells)), evidence)),

@@ -54,15 +54,15 @@ class Report:
 
     @property
     def lead(self) -> str:
-        """The start of the verdict, as far as it says what each choice gives up."""
+        """The start of the verdict that says how far each choice may be above the others."""
         said = choices(self.evidence, of_losses(self.evidence))
         sentence = next(filter(None, said), "")
         return sentence if self.verdict.startswith(sentence) else ""
 
     @property
     def paragraphs(self) -> list[str]:
-        """The verdict after :attr:`lead`; what choices give up on each of several data sets stands
-        by itself."""
+        """The verdict after :attr:`lead`; the limits on each of several data sets stand by
+        themselves."""
         rest = self.verdict.removeprefix(self.lead).strip()
         by_set = choices(self.evidence, of_losses(self.evidence))[1]
         if by_set and rest.startswith(by_set):

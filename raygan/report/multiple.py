@@ -1,4 +1,4 @@
-"""Several claims together: corrections of p, and what the choice of a cell gives up."""
+"""Several claims together: corrections of p, and how far a cell may be above the best."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ def _equal_pairs(cells: int) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the choice of one cell gives up at most (multiple comparisons with the best, Hsu
-    1984)."""
+    """How far a cell may be above the best (multiple comparisons with the best, Hsu 1984)."""
 
     cell: str
     regret: float | None
@@ -70,7 +69,7 @@ class Choice:
     sweep hold together at the level of :func:`choices`. None if too many runs gave no result for a
     limit."""
     out: bool
-    """Whether it is certainly not the best cell, at the same level: another mean is lower."""
+    """Whether it is not the best cell, at the same level: another mean is lower."""
 
 
 def choices(
@@ -78,7 +77,7 @@ def choices(
     level: float,
     ranked: Mapping[tuple[str, str], Strata] = MappingProxyType({}),
 ) -> list[Choice]:
-    """What the choice of each cell gives up at most, the smallest limit first.
+    """How far each cell is above the best at most, the smallest limit first.
 
     ``contrasts``: by the names of each ordered pair of the k cells. Let d_cj be the difference of
     the means of ln(loss) of c and j, and t = t_{1 − (1 − level) / (k − 1)}. Then c is above j by at

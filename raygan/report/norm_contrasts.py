@@ -392,7 +392,7 @@ class Interaction:
 
     @property
     def claimed(self) -> bool:
-        """Whether the difference depends on the axis for certain."""
+        """Whether it can be claimed that the difference depends on the axis."""
         return self.adjusted is not None and self.adjusted <= self.alpha
 
 

@@ -10,7 +10,7 @@ from raygan.report.multiple import holm
 from raygan.report.norm_contrasts import FAMILIES, Difference, Interaction
 from raygan.report.norm_measures import SAMPLES
 
-_RANKS = "with failed runs as the worst, the ranks do not differ"
+_RANKS = "with runs without a result as the worst, the ranks do not differ"
 
 
 def answer(pairs: Sequence[tuple[str, str]], main: Sequence[Difference]) -> str:
@@ -150,15 +150,33 @@ def signed(
     return f"{text(value)}{unit} [{text(interval.low)}, {text(interval.high)}]"
 
 
-def against(one: Difference, *, told: bool) -> str:
-    """How the loss of the first norm compares with that of the second. ``told``: whether to say
-    over how many strata."""
-    how = "lower" if one.value < 0 else "higher"
-    if one.claimed:
-        return f"{how} than that of {one.second} ({shown(one, told=told)})"
+def losses(known: Sequence[Difference]) -> str:
+    """A sentence on how the loss of the first norm compares with that of each other."""
+    place = over(known)
+    first = known[0].first
+    claimed = [
+        f"{'lower' if one.value < 0 else 'higher'} than that of {one.second} "
+        f"({shown(one, told=not place)})"
+        for one in known
+        if one.claimed
+    ]
+    unclear = words.listed(
+        [f"{one.second} ({_unclaimed(one, told=not place)})" for one in known if not one.claimed],
+        "or",
+    )
+    text = f"the loss of {first} is {words.listed(claimed)}"
+    if not claimed:
+        text = f"no difference between the loss of {first} and that of {unclear} can be claimed"
+    elif unclear:
+        text += f"; no difference from that of {unclear} can be claimed"
+    text = f"{place}, {text}" if place else text
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _unclaimed(one: Difference, *, told: bool) -> str:
     size = detectable(one)
     more = f"; {_RANKS}" if one.failures_forbid else f"; detectable: {size}" if size else ""
-    return f"not certainly different from that of {one.second} ({shown(one, told=told)}{more})"
+    return f"{shown(one, told=told)}{more}"
 
 
 def dependence(one: Interaction) -> str:
@@ -204,7 +222,7 @@ def reading(found: Sequence[Difference]) -> tuple[str, ...]:
         parts.append(f"{words.listed(names)} as in the verdict{sections}")
     others = len(whole) - len(primary) - failures
     if failures:
-        parts.append("failed runs by themselves")
+        parts.append("shares of runs without a result by themselves")
     if others > 1:
         parts.append(f"the {others} differences of other measures together (Holm)")
     if any(not one.whole for one in tested):

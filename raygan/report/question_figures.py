@@ -50,7 +50,7 @@ def parts(evidence: Evidence) -> list[tuple[str, str, str, Plot, tuple[float, fl
         ("rq2", "RQ2: WN against the others", reading, *_forest(second(evidence), _measures)),
         ("rq3", "RQ3: the loss and a second measure", "Left: each line is a run, its end marked; "
          "down and left is better. Right: correlations in each run; given the iteration, those "
-         "surely above 0 are better. Line: mean, 95% CI.", _monitoring, (WIDTH, 3.6)),
+         "whose interval is above 0 are better. Line: mean, 95% CI.", _monitoring, (WIDTH, 3.6)),
         ("rq4", "RQ4: WN's loss against the others, by stratum", reading,
          *_forest(fourth(evidence) if varied(evidence) else [], _strata)),
     ]  # fmt: skip
@@ -138,7 +138,7 @@ def _draw(figure: Figure, rows: Sequence[_Row], columns: Sequence[str]) -> bool:
         text.set_alpha(0.75 if row.light else 1)
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     if any(one.measure.points for one in every):
-        note = "failed runs, recall and coverage: percentage points; all others: per cent"
+        note = "runs without a result, recall and coverage: percentage points; all others: per cent"
         figure.supxlabel(note, fontsize="small")
     return True
 

@@ -62,7 +62,7 @@ def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bo
         Column("of_strata", _COUNT, "of" if lacking else ""),
         Column("n", _COUNT, f"runs of {first}"),
         Column("others", _COUNT, f"of {second}"),
-        Column("failed", _COUNT, f"failed of {first}" if failed else ""),
+        Column("failed", _COUNT, f"no result of {first}" if failed else ""),
         Column("others_failed", _COUNT, f"of {second}" if failed else ""),
         Column("difference_words", _TEXT, "difference [95% CI]"),
         Column("difference", _NUMBER),
@@ -86,12 +86,12 @@ def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bo
         f"that of {first} against {second}; “better is” says which direction is better."
     )
     note = (
-        "Points: percentage points. CI: Welch's; of failed runs Newcombe's. p: the larger of "
-        "Welch's and, where runs failed, that of the ranks with these as the worst; of failed runs "
-        "Boschloo's exact test, over strata the exact conditional one. Adjusted: the loss as in "
-        "the verdict, speed and last / best as in their sections; failed runs, and all other "
-        "measures together, by Holm; rows of single strata and data sets among themselves. p of "
-        "equal: that the difference is the same in all strata. Detectable: the difference that "
+        "Points: percentage points. CI: Welch's; of runs without a result Newcombe's. p: the "
+        "larger of Welch's and, where runs gave no result, that of the ranks with these as the "
+        "worst; of their shares Boschloo's exact test, over strata the exact conditional one. "
+        "Adjusted: the loss as in the verdict, speed and last / best as in their sections; shares "
+        "of runs without a result, and all other measures together, by Holm; rows of single strata "
+        "and data sets among themselves. p of equal: that the difference is the same in all strata. Detectable: the difference that "
         "would be claimed in 80% of such sweeps. Last / best: loss of the last generator against "
         "that of the best one, final test. Samples are those of the best generator where the last "
         "one is not named."
@@ -269,8 +269,8 @@ def _within(evidence: Evidence, name: str) -> Sheet:
         Column("left_out", _COUNT, "left out"),
     ]
     reading = (
-        "One row per cell, the first over all. A ρ given the iteration that is surely above 0, and "
-        "a use below 0, are better: the loss monitors the second measure."
+        "One row per cell, the first over all. A ρ given the iteration whose interval is above 0, "
+        "and a use below 0, are better: the loss monitors the second measure."
     )
     note = (
         f"Second measure: {DISTANCES[name]}, at each evaluation. ρ: Spearman's, mean over the runs "

@@ -176,13 +176,11 @@ def _fourth(evidence: Evidence) -> Question:
         return _question("rq4", missing=(f"{_ONE_NETWORK}, or several data sets",))
     found = fourth(evidence)
     main = [one for one in found if one.whole]
-    where = norm_words.over([one for one in main if one.known])
-    parts = [norm_words.against(one, told=not where) for one in main if one.known]
+    known = [one for one in main if one.known]
     answer = f"Not answered: fewer than {LEAST} runs of each cell gave a result."
-    if parts:
-        text = f"{f'{where}, ' if where else ''}the loss of wn is {words.listed(parts)}."
+    if known:
         more = [_where(found), norm_words.lacking(main), _changes(evidence, axes)]
-        answer = " ".join(filter(None, [f"{text[0].upper()}{text[1:]}", *more]))
+        answer = " ".join(filter(None, [norm_words.losses(known), *more]))
     lacks = [] if set(axes) & set(DEPTH) else [f"one architecture only: {_ONE_NETWORK}"]
     return _question(
         "rq4",
@@ -194,22 +192,22 @@ def _fourth(evidence: Evidence) -> Question:
 
 
 def _where(found: Sequence[Difference]) -> str:
-    """In which strata wn's loss is lower or higher for certain; empty if in none."""
+    """In which strata wn's loss can be claimed to be lower or higher; empty if in none."""
     parts = []
     for other in dict.fromkeys(one.second for one in found):
-        certain = [
+        claimed = [
             one for one in found
             if one.second == other and one.of == 1 and not one.whole and one.claimed
         ]  # fmt: skip
         for word, is_lower in (("lower", True), ("higher", False)):
             places = [
                 " ".join(filter(None, [one.dataset, one.within]))
-                for one in certain
+                for one in claimed
                 if (one.value < 0) is is_lower
             ]
             if places:
                 parts.append(f"{word} than that of {other} on {words.listed(places)}")
-    return f"For certain it is {words.listed(parts)}." if parts else ""
+    return f"It can be claimed to be {words.listed(parts)}." if parts else ""
 
 
 def _lost(evidence: Evidence, chosen: Sequence[str]) -> str:
@@ -227,9 +225,9 @@ def _lost(evidence: Evidence, chosen: Sequence[str]) -> str:
 def _changes(evidence: Evidence, axes: Sequence[str]) -> str:
     """Whether the difference depends on the network or on the data."""
     found = [one for one in dependences(evidence) if one.contrast.interval() is not None]
-    certain = [norm_words.dependence(one) for one in found if one.claimed]
-    if certain:
-        return f"This depends on where: {words.listed(certain)}."
+    claimed = [norm_words.dependence(one) for one in found if one.claimed]
+    if claimed:
+        return f"This depends on where: {words.listed(claimed)}."
     on = words.listed(["the data set" if axis == DATASET else axis for axis in axes], "or")
     return f"That this depends on {on} cannot be claimed." if found else ""
 

@@ -21,7 +21,7 @@ MEASURES = {
     "log_area": "loss over the whole run",
     "worsening": "last / best",
     "restarts_loss": "loss with restarts",
-    "failed": "share of failed runs",
+    "failed": "share of runs without a result",
 }
 """By name, the measures that are compared besides the loss, as people read them."""
 PHASES = ("early-failure", "diverged", "collapsed", "untrained", "failed")
@@ -66,7 +66,7 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         Column("of_strata", _COUNT, "of" if lacking else ""),
         Column("n", _COUNT, "runs"),
         Column("others", _COUNT, "of the other"),
-        Column("failed", _COUNT, "failed"),
+        Column("failed", _COUNT, "no result"),
         Column("others_failed", _COUNT, "of the other"),
         Column("percent", _NUMBER, "difference", words.signed),
         Column("low", _NUMBER, "CI from", words.signed),
@@ -83,9 +83,9 @@ def other_comparisons(evidence: Evidence) -> Sheet:
     note = (
         "Loss over the whole run: geometric mean over the iterations, running test. Last / best: "
         "loss of the last generator against that of the best one in the final test. Loss with "
-        "restarts: of the audited images, from random codes, too. Share of failed runs: of those "
-        "that ended; p by Boschloo's exact test. p is adjusted for the comparisons of one measure; "
-        "all else as in the table of differences."
+        "restarts: of the audited images, from random codes, too. Share of runs without a result: "
+        "of those that ended; p by Boschloo's exact test. p is adjusted for the comparisons of one "
+        "measure; all else as in the table of differences."
     )
     title = "Differences in speed, stability and failures"
     return Sheet("other_comparisons", title, columns, rows, reading, note)
@@ -112,18 +112,19 @@ def crossings(evidence: Evidence) -> Sheet:
         Column("iteration", _NUMBER, "iteration", words.whole),
         Column("loss", _NUMBER, "loss there", words.loss),
         Column("times", _COUNT, "crossings in all"),
-        Column("before", _COUNT, "other surely lower until", words.whole),
-        Column("after", _COUNT, "surely lower from", words.whole),
-        Column("certain", _BOOL, "certain", words.yes_no),
+        Column("before", _COUNT, "other lower until", words.whole),
+        Column("after", _COUNT, "lower from", words.whole),
+        Column("certain", _BOOL, "can be claimed", words.yes_no),
     ]
     reading = (
         "One row per pair of cells: the iteration at which their mean curves cross for the last "
         "time. The first cell is better after it."
     )
     note = (
-        "Geometric mean over the runs that have not failed, running test. Surely: by Welch's 95% "
-        "intervals of the difference that hold at all evaluations of all pairs together "
-        "(Bonferroni), and only where no run failed. A crossing without both may be chance."
+        "Geometric mean over the runs with a result, running test. Lower until, from: by Welch's "
+        "95% intervals of the difference that hold at all evaluations of all pairs together "
+        "(Bonferroni), and only where every run gave a result. A crossing without both may be "
+        "chance."
     )
     return Sheet("crossings", "Where curves cross", columns, rows, reading, note)
 

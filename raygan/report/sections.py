@@ -280,7 +280,7 @@ def _failures(evidence: Evidence, cells: list[CellResults]) -> list[str]:
         every = "Every run with its warm-up" if before else "Every run"
         return [*before, f"{every} gave a result: {words.none_of(n)} failed in the cell with the "
                 "fewest runs."]  # fmt: skip
-    what = "repeats without a result" if any(c.repeats for c in cells) else "failed runs"
+    what = "repeats without a result" if any(c.repeats for c in cells) else "runs without a result"
     if differ := differing_failures(evidence):
         pairs = [f"{a} and {b} (p = {p:.2g})" for a, b, p in differ]
         sentences.append(f"The shares of {what} differ between {words.listed(pairs)}.")

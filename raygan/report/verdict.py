@@ -20,7 +20,7 @@ the table."""
 
 
 def verdict(evidence: Evidence) -> str:
-    """One paragraph: what the choice of a cell gives up, which cells differ, and what is open."""
+    """How far the loss of each cell may be above the others, which differ, and what is open."""
     return shown(" ".join(_sentences(evidence)), MOST_MESSAGE)
 
 
@@ -45,14 +45,14 @@ def _sentences(evidence: Evidence) -> list[str]:
 
 
 def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
-    """What each choice gives up: the answer of the whole sweep, and that of each of several data
-    sets. Either is empty if it is unknown."""
+    """How far the mean loss of each choice may be above the others: in the whole sweep, and on each
+    of several data sets. Either is empty if it is unknown."""
     if not evidence.several:
         return _choices(family.choices, family), ""
-    over = f"On average over {len(evidence.parts)} data sets, choosing"
+    over = f"On average over {len(evidence.parts)} data sets, the mean loss of"
     whole = _choices(family.overall, family, over, is_pooled=True)
     each = [
-        _choices(mine, family, f"On {label}, choosing", MOST_OF_SET, is_part=True)
+        _choices(mine, family, f"On {label}, the mean loss of", MOST_OF_SET, is_part=True)
         for label, part in evidence.parts.items()
         if (mine := family.among({cell.name for cell in part.cells}).choices)
     ]
@@ -64,35 +64,35 @@ def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
 def _choices(
     every: Sequence[Choice],
     family: Family,
-    start: str = "Choosing",
+    start: str = "The mean loss of",
     most: int = MOST,
     *,
     is_part: bool = False,
     is_pooled: bool = False,
 ) -> str:
-    """What each choice gives up at most, the least first; empty if that is unknown."""
+    """How far the mean loss of each choice is above the others at most, the lowest limit first;
+    empty if that is unknown."""
     known = [(c.cell, c.regret) for c in every if c.regret is not None]
     open_ = [c.cell for c in every if c.regret is None]
-    no_limit = (
-        f"How much choosing {words.listed(open_, 'or')} gives up cannot be said: too many runs "
-        "gave no result."
-    )
+    no_limit = f"For {words.listed(open_, 'or')}, there is no limit: too many runs gave no result."
     if not known:
         return no_limit if open_ else ""
     (first, lowest), *rest = known
     count = most if len(rest) == most else most - 1  # one more is named, not counted
-    shown = [f"{cell} at most {words.percent(regret)}" for cell, regret in rest[:count]]
+    shown = [f"of {cell} at most {words.percent(regret)}" for cell, regret in rest[:count]]
     if (left := len(rest) - len(shown)) > 0:
         highest = max(regret for _, regret in rest)
         what = "choices" if is_pooled else "cells"
-        shown.append(f"the other {left} {what} at most {words.percent(highest)}")
-    text = f"{start} {first} gives up at most {words.percent(lowest)}"
+        shown.append(f"of the other {left} {what} at most {words.percent(highest)}")
+    limit = f"at most {words.percent(lowest)}" if lowest > 0 else "not"
+    what = "choice" if is_pooled else "cell"
+    text = f"{start} {first} is {limit} above that of any other {what}"
     if not is_part:
-        what = "choice" if is_pooled else "cell"
         where = " on each data set" if is_pooled else ""
         which = f"with {LEAST} or more results{where}" if family.too_few else "here"
-        text += f" of loss against any other {what} {which} ({_level(family)})"
-    others = f"; choosing {words.listed(shown)}" if shown else ""
+        text += f" {which} ({_level(family)})"
+    more = "" if lowest > 0 else " above"
+    others = f"; that {words.listed(shown)}{more}" if shown else ""
     return f"{text}{others}.{f' {no_limit}' if open_ else ''}"
 
 

@@ -87,7 +87,7 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
 
     If no difference can be claimed, they say so, and why.
     """
-    gap, interval = _gap(comparison.contrast.percent), comparison.contrast.interval()
+    size, interval = gap(comparison.contrast.percent), comparison.contrast.interval()
     n, where = runs(comparison.n, comparison.others, comparison.unit), ""
     if comparison.strata > 1:
         part = "" if comparison.compared == comparison.strata else f"{comparison.compared} of "
@@ -95,13 +95,13 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
     if interval is None:
         return (
             f"No difference between {comparison.cell} and {comparison.other} can be claimed: "
-            f"{comparison.cell}'s {what} is {gap}, but this cannot be told from chance with {n}; "
+            f"{comparison.cell}'s {what} is {size}, but this cannot be told from chance with {n}; "
             f"at least {LEAST} are needed{f' in each {comparison.stratum}' if where else ''}."
         )
     if comparison.claimed:
         near, far = sorted((abs(interval.low), abs(interval.high)))
         span = f"95% CI {_span(near, far)}, {n}"
-        return f"{where}{comparison.cell}'s {what} is {gap} than {comparison.other}'s ({span})."
+        return f"{where}{comparison.cell}'s {what} is {size} than {comparison.other}'s ({span})."
     start = f"{where}no difference between {comparison.cell} and {comparison.other} can be claimed"
     start = start[0].upper() + start[1:]
     if comparison.failures_forbid:
@@ -116,11 +116,11 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
             if count
         ]
         return (
-            f"{start}: {comparison.cell}'s {what} is {gap} over the runs that gave a result, but "
+            f"{start}: {comparison.cell}'s {what} is {size} over the runs that gave a result, but "
             f"{listed(failed)} gave none, and with these as the worst the ranks do not differ."
         )
-    low, high = _gap(interval.low), _gap(interval.high)
-    text = f"{start}: {comparison.cell}'s {what} is {gap}, 95% CI from {low} to {high}, {n}"
+    low, high = gap(interval.low), gap(interval.high)
+    text = f"{start}: {comparison.cell}'s {what} is {size}, 95% CI from {low} to {high}, {n}"
     if interval.leaves_out_0 and comparison.claims > 1:
         text += f"; that is not enough after {correction} for {comparison.claims} comparisons"
     if interval.leaves_out_0 and comparison.alpha < 1 - LEVEL - 1e-9:
@@ -179,7 +179,7 @@ def _span(low: float, high: float) -> str:
     return f"{first.removesuffix('%') if both else first}–{last}"
 
 
-def _gap(value: float) -> str:
+def gap(value: float) -> str:
     if abs(value) < _NOTHING:
         return "the same"
     return f"{percent(abs(value))} {'lower' if value < 0 else 'higher'}"

@@ -54,7 +54,7 @@ def test_rq1_names_what_is_better_with_its_interval():
     assert answer.startswith(start)
     assert "loss of the best generator (−9.1% [−1" in answer
     assert answer.endswith("; no difference can be claimed by last against best loss or share of "
-                           "failed runs.")  # fmt: skip
+                           "runs without a result.")  # fmt: skip
 
 
 def test_samples_are_a_group_of_their_own():
@@ -115,7 +115,7 @@ def test_an_answer_says_over_how_many_of_the_strata_it_is():
     # the shares of failed runs are over both
     answer = answers(measured(*norms(dataset="a"), *failed))["rq1"].answer
     assert "by loss over the whole run (−9.3% [−11.0%, −7.6%] over 1 of 2 strata), loss" in answer
-    assert "; no difference can be claimed by last against best loss or share of failed" in answer
+    assert "; no difference can be claimed by last against best loss or share of runs" in answer
     both = measured(*norms(dataset="a"), *norms(dataset="b"))
     assert "of 2 strata" not in answers(both)["rq1"].answer
     assert "of" not in [column.heading for column in tables(both)["rq1_differences"].shown]
@@ -147,7 +147,7 @@ def test_a_note_says_how_p_is_corrected():
     together = "6 differences of other measures together (Holm)."
     assert answers(measured(vanilla, bn))["rq1"].notes[1].endswith(f"{primary}the {together}")
     note = answers(measured(vanilla, lost))["rq1"].notes[1]
-    assert note.endswith(f"{primary}failed runs by themselves; the {together}")
+    assert note.endswith(f"{primary}shares of runs without a result by themselves; the {together}")
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_where_failed_runs_forbid_a_claim_no_difference_is_said_to_be_detectable
     lost = measured_cell({"norm": "wn"}, [0.0050, 0.0051, 0.0049, "diverged", "diverged"])
     answer = answers(measured(*norms()[:2], lost))["rq2"].answer
     assert "by loss of the best generator (−5" in answer
-    assert "over the runs with a result; with failed runs as the worst, the ranks do not" in answer
+    assert "over the runs with a result; with runs without a result as the worst, the" in answer
     assert "best generator (detectable" not in answer
 
 
@@ -563,7 +563,7 @@ def test_failures_on_one_network_are_said_and_claimed():
         of("bn", "resnet", [1.002 * end for end in ENDS]),
     )
     known = answers(found)
-    assert "wn is worse than bn by share of failed runs" in known["rq2"].answer
+    assert "wn is worse than bn by share of runs without a result" in known["rq2"].answer
     for key in ("rq2", "rq4"):
         assert "of wn and bn can be compared in 1 of 2 strata only" in known[key].answer
         assert "wn 5 of 10 (wn_resnet 5 of 5) and bn 0 of 10" in " ".join(known[key].notes)
