@@ -50,10 +50,10 @@ def cells(evidence: Evidence) -> Sheet:
         f"others at most: by how much the cell's mean loss lies above {lowest}; all of these "
         "limits hold together with 95%. No result, collapsed: share of the runs that gave no "
         "result, or that collapsed, with Wilson's 95% CI. Last / best: loss of the last generator "
-        "against that of the best one in the final test (geometric mean). Roughness: mean change of the "
-        "log loss between evaluations. Mean log loss: over all iterations. Both: running test, "
-        "median. Same rate again: share of draws of the noise in which the search would choose a "
-        "learning rate within 0.2 decades of the chosen one."
+        "against that of the best one in the final test (geometric mean). Roughness: mean change "
+        "of the log loss between evaluations. Mean log loss: over all iterations. Both: running "
+        "test, median. Same rate again: share of draws of the noise in which the search would "
+        "choose a learning rate within 0.2 decades of the chosen one."
         f"{goal}"
     )
     columns = [

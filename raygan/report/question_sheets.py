@@ -91,10 +91,10 @@ def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bo
         "worst; of their shares Boschloo's exact test, over strata the exact conditional one. "
         "Adjusted: the loss as in the verdict, speed and last / best as in their sections; shares "
         "of runs without a result, and all other measures together, by Holm; rows of single strata "
-        "and data sets among themselves. p of equal: that the difference is the same in all strata. Detectable: the difference that "
-        "would be claimed in 80% of such sweeps. Last / best: loss of the last generator against "
-        "that of the best one, final test. Samples are those of the best generator where the last "
-        "one is not named."
+        "and data sets among themselves. p of equal: that the difference is the same in all "
+        "strata. Detectable: the difference that would be claimed in 80% of such sweeps. Last / "
+        "best: loss of the last generator against that of the best one, final test. Samples are "
+        "those of the best generator where the last one is not named."
     )
     if any(hidden):
         note += _IN_CSV
