@@ -253,6 +253,8 @@ class Tracker:
         self.closed.set()
 
     def _close(self, status: Status, ending: Ending | None) -> bool:
+        if self._runs is None or not self._runs.parent:  # it could not be opened
+            return False
         if not self._copying.close(CLOSE_SECONDS, extended=ending is not None):
             return False
         deadline = time.monotonic() + CLOSE_SECONDS

@@ -178,7 +178,9 @@ def test_a_file_that_is_locked_at_the_end_is_named_before_mlflow_waits_for_it(
     file = tmp_path / "mlflow.db"
     made(file)
     tracker = Tracker(f"sqlite:///{file}", "experiment", "sweep", Storage(str(tmp_path)) / "sweep")
-    tracker._runs = SimpleNamespace(close=lambda *_: pytest.fail("MLflow waits for a minute"))
+    tracker._runs = SimpleNamespace(
+        parent="p", close=lambda *_: pytest.fail("MLflow waits for a minute")
+    )
     with closing(locked(file)):
         assert not tracker.close("FINISHED")
     assert "is locked by another process" in tracker.last_error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raygan.addresses import is_address
-from raygan.errors import RayganError
+from raygan.errors import RayganError, ResourceError
 from raygan.folder import DATA
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import own_files
@@ -174,6 +174,11 @@ def _prepared(preparation: Preparation, say: Callable[[str], None]) -> PreparedS
         if isinstance(error.cause, RayganError):
             raise error.cause from None
         raise
+    except ray.exceptions.RayError as error:  # its process was killed, perhaps for its memory
+        raise ResourceError(
+            f"the images could not be prepared: {ray_quirks.cause_of(error)}; the same command "
+            "tries again"
+        ) from error
     assert not isinstance(said, str)
     return said
 

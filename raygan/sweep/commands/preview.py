@@ -22,7 +22,7 @@ from raygan.gan.speed import Speed
 from raygan.records import TrialRecord
 from raygan.report.words import listed
 from raygan.shown import duration, say, text_cell
-from raygan.storage import Storage
+from raygan.storage import Storage, usable
 from raygan.sweep.session.terminal import command_of, text_table
 from raygan.sweep.spec import checks, plan, presets, scales
 from raygan.sweep.spec.space import search_method
@@ -366,7 +366,8 @@ def _calibrate(spec: SweepSpec, sweep: Storage, address: str | None) -> int:
     finally:
         tune.disconnect()
     content = {cell: asdict(speed) for cell, speed in speeds.items()}
-    sweep.write(SPEEDS_FILE, json.dumps(content, indent=1).encode())
+    with usable(sweep):
+        sweep.write(SPEEDS_FILE, json.dumps(content, indent=1).encode())
     return at_once
 
 

@@ -20,6 +20,7 @@ from raygan.folder import (
     RECORD_FILE,
     REPORT_FOLDER,
     RESULTS,
+    SPEC_FILE,
     SUMMARY,
     UNSYNCED_FILE,
     report_file,
@@ -94,31 +95,49 @@ def cluster_lost(session: Session) -> None:
     """Save what is known when the cluster's head node is lost: this process is about to end."""
     if session.signals.at_once is not None:
         session.signals.at_once(FLUSH_SECONDS)
-    before = stored_sweep.summary(session.sweep)
-    content = {**before, "exit_code": EXIT_LOST, "finished": False}
-    session.sweep.write(SUMMARY, json.dumps(content, indent=1).encode())
+    if SPEC_FILE in session.sweep.files():  # else the sweep has not begun
+        before = stored_sweep.summary(session.sweep)
+        content = {**before, "exit_code": EXIT_LOST, "finished": False}
+        session.sweep.write(SUMMARY, json.dumps(content, indent=1).encode())
     session.lock.__exit__(None, None, None)
 
 
-def finish(session: Session, study: Study, tracker: Tracker | None, prepared: Prepared) -> int:
-    """Write and show what there is; returns the exit code."""
+def finish(
+    session: Session,
+    study: Study,
+    tracker: Tracker | None,
+    prepared: Prepared,
+    untested: int = 0,
+) -> int:
+    """Write and show what there is; returns the exit code. ``untested``: number of final tests that
+    could not be made."""
     signals = session.signals
-    signals.wait()
+    signals.conclude()
     study.close()
     # Tune also returns on a SIGUSR1 that is not ours: some schedulers of clusters send it
     stopped = signals.first is not None or not (study.complete or study.exhausted)
     code = signals.exit_code if stopped else _exit_code(study)
+    no_verdict = code == EXIT_FAILED
+    if untested and code == EXIT_OK:  # without them, the verdict would rest on the running test
+        code = EXIT_FAILED
     if stopped:  # time is short: MLflow first, and no picture
         copied = close_interrupted(study, tracker)
     elif tracker is not None:
         tell_interrupted(study, tracker)
     report = None
     try:
-        report = _write(study, prepared, code, run_tags(prepared.digest), pictures=not stopped)
+        report = _write(
+            study,
+            prepared,
+            code,
+            run_tags(prepared.digest),
+            pictures=not stopped,
+            is_tested=not untested,
+        )
     except OSError as error:
         session.warn(f"The tables cannot be written ({error}); {session.again} writes them.")
     _show(session, study, prepared)
-    if code == EXIT_FAILED:
+    if no_verdict:
         _explain_failures(session, study)
     if not stopped:
         copied = tracker is not None and _close(study, tracker, code, report)
@@ -126,6 +145,9 @@ def finish(session: Session, study: Study, tracker: Tracker | None, prepared: Pr
     _say_where(session, study, tracker)
     if tracker is not None and not copied:
         _say_behind(session, tracker)
+    if untested and not stopped:
+        session.warn(f"{untested} final tests could not be made: there is no verdict; "
+                     f"{session.again} makes them.")  # fmt: skip
     _say_what_is_left(session, study, code)
     return code
 
@@ -260,7 +282,13 @@ def _say_what_is_left(session: Session, study: Study, code: int) -> None:
 
 
 def _write(
-    study: Study, prepared: Prepared, code: int, versions: dict[str, str], *, pictures: bool
+    study: Study,
+    prepared: Prepared,
+    code: int,
+    versions: dict[str, str],
+    *,
+    pictures: bool,
+    is_tested: bool = True,
 ) -> Report | None:
     best = {name: study.best(name) for name in study.cells}
     records = list(study.records.values())
@@ -268,7 +296,7 @@ def _write(
     summary = {
         "sweep": study.spec.name,
         "exit_code": code,
-        "finished": study.complete and code not in (EXIT_SIGINT, EXIT_SIGTERM),
+        "finished": study.complete and is_tested and code not in (EXIT_SIGINT, EXIT_SIGTERM),
         "data": prepared.to_plain(),
         stored_sweep.VERSIONS: versions,
         "outcomes": outcomes(study),

@@ -61,7 +61,8 @@ def run(spec: SweepSpec, console: Console, options: Options) -> int:
     with StopSignals() as signals:
         storage = _open_storage(spec)
         if options.fresh:
-            spec = stored_sweep.beside(spec, storage)
+            with usable(storage):
+                spec = stored_sweep.beside(spec, storage)
         sweep = storage / spec.name
         try:
             with Lock(sweep, stop=signals.stop, lost=leave) as lock:
@@ -132,13 +133,13 @@ def _run(session: Session) -> int:
     if tracker is None:
         with usable(sweep):
             stored_sweep.note_synced(sweep, synced=False)
-    else:
-        hashes = [entry.sha256 for entry in plans]
-        digests = data_tags(prepared.digests)
-        tracker.open(prepared.id, stored_sweep.dump(spec), tags | digests, hashes)
-        Behind(tracker, session.console).start()
-    session.signals.at_once = partial(close_interrupted, study, tracker)
     try:
+        if tracker is not None:
+            hashes = [entry.sha256 for entry in plans]
+            every = tags | data_tags(prepared.digests)
+            tracker.open(prepared.id, stored_sweep.dump(spec), every, hashes)
+            Behind(tracker, session.console).start()
+        session.signals.at_once = partial(close_interrupted, study, tracker)
         if tracker is not None:
             catch_up(study, tracker)
             study.listeners.append(partial(_copy, study, tracker))
@@ -150,9 +151,9 @@ def _run(session: Session) -> int:
                 jobs = partial(job_of, spec=spec, sweep=sweep, prepared=prepared)
                 tune.run(study, jobs, at_once, asking)
             study.flush()
-        _test(session, study, prepared, at_once)
+        untested = _test(session, study, prepared, at_once)
         tune.need_head_no_more()
-        return finish(session, study, tracker, prepared)
+        return finish(session, study, tracker, prepared, untested)
     except BaseException as error:
         if isinstance(error, Exception):  # perhaps it comes from a lost cluster
             tune.wait_for_head()
@@ -226,14 +227,14 @@ def _untested(study: Study) -> list[final_tests.PlannedTest]:
     return final_tests.due(study.storage, final_tests.tested(study), study.spec.final_config())
 
 
-def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> None:
-    """Make the final tests that are due, as Ray tasks; one that cannot be made is still due."""
+def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> int:
+    """Make the final tests that are due, as Ray tasks; returns how many could not be made."""
     spec, sweep = session.spec, session.sweep
     try:
         tests = _untested(study)
     except OSError as error:
-        session.say(f"The final tests cannot be prepared ({error}); {session.again} makes them.")
-        return
+        session.say(f"The final tests cannot be prepared ({error})")
+        return len(final_tests.tested(study))
     if tests:
         session.say(f"Final tests of {len(tests)} generators{final_tests.steps_of(tests)}")
     jobs = [
@@ -243,7 +244,7 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
     ]
     records = list(study.records.values())
     with FinalProgress(spec, sweep, records, tests, session.console):
-        failed = final_tests.run(
+        return final_tests.run(
             jobs,
             Tasks(make_test),
             # each on one worker's resources; Ray lets those wait that do not fit
@@ -251,8 +252,6 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> N
             session.say,
             lambda: session.signals.first is not None,
         )
-    if failed:
-        session.say(f"{failed} final tests could not be made; {session.again} tries again")
 
 
 def _journal(sweep: Storage, ledger: Ledger) -> JournalStorage | None:

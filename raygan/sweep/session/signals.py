@@ -23,9 +23,9 @@ class StopSignals:
     """SIGINT and SIGTERM end the sweep in order.
 
     First, the workers write a last checkpoint. Then Tune, on SIGUSR1, flushes its state and
-    returns. Outside of Tune, on a second signal, and if Ray does not answer for :data:`PATIENCE`,
-    the process ends at once. What a sweep knows is written as soon as it knows it, and
-    :attr:`at_once` waits for what is not written yet.
+    returns. Outside of Tune, after :meth:`conclude`, on a second signal, and if Ray does not
+    answer for :data:`PATIENCE`, the process ends at once. What a sweep knows is written as soon
+    as it knows it, and :attr:`at_once` waits for what is not written yet.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StopSignals:
         self.at_once: Callable[..., object] | None = None
         """Called on a thread of its own: after the last checkpoints, or where time is short, at the
         same time. Tune takes seconds to end its trials."""
-        self._asked = False
+        self._asked, self._concluding = False, False
         self._thread: threading.Thread | None = None
         self._told, self._ended = threading.Event(), threading.Event()
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class StopSignals:
         again, self.first = self.first is not None, self.first or number
         if again:
             self.again.set()
-        if again or not self._is_in_tune():
+        if again or self._concluding or not self._is_in_tune():
             raise SystemExit(self.exit_code)
         self._thread = threading.Thread(target=self._in_order, name="stop", daemon=True)
         self._thread.start()
@@ -108,6 +108,12 @@ class StopSignals:
             with self._lock:  # after the end, the signal would kill
                 if not self._ended.is_set() and self._is_in_tune():
                     os.kill(os.getpid(), signal.SIGUSR1)
+
+    def conclude(self) -> None:
+        """Let a signal end the process at once from now on, and :meth:`wait`: nothing trains any
+        more, and Tune's handler of SIGUSR1 stays."""
+        self._concluding = True
+        self.wait()
 
     def wait(self) -> None:
         """Until what was to be done at once is done."""

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import ray
 
-from raygan.errors import ConfigError, DataError
+from raygan.errors import ConfigError, DataError, ResourceError
 from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 from raygan.sweep.cluster.preparing import (
@@ -76,6 +78,22 @@ def test_an_error_names_the_data_set_of_a_list(monkeypatch, tmp_path, several):
         if several
         else "x: no such file or folder; check `dataset.path`"
     )
+
+
+def test_a_process_that_was_killed_is_one_line(monkeypatch, tmp_path):
+    def killed(_):
+        raise ray.exceptions.OutOfMemoryError(
+            "Task was killed due to the node running low on memory"
+        )
+
+    task = SimpleNamespace(remote=lambda _: iter([None]))
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: task)
+    monkeypatch.setattr(ray, "get", killed)
+    sweep = spec.validate(parse("name: a", "x"))
+    with pytest.raises(
+        ResourceError, match="could not be prepared: Task was killed due to the node"
+    ):
+        prepare_on_cluster(sweep, Storage(str(tmp_path)))
 
 
 def test_an_error_about_the_networks_names_the_data_set():

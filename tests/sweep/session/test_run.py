@@ -23,6 +23,7 @@ from raygan import __version__
 from raygan.cli import main as cli
 from raygan.errors import ConfigError, LockedError, RayganError, TrackingError
 from raygan.records import LOSS
+from raygan.report import tables
 from raygan.storage import Storage
 from raygan.sweep.commands.sweep import main
 from raygan.sweep.session import run as running
@@ -504,8 +505,8 @@ class Runner:
 
     made: ClassVar[list[str]] = []
 
-    def __init__(self, stops: int | None = None) -> None:
-        self._stops = stops
+    def __init__(self, stops: int | None = None, *, fails: bool = False) -> None:
+        self._stops, self._fails = stops, fails
 
     def start(self, job, final_job):
         return final_job
@@ -515,6 +516,8 @@ class Runner:
 
     def result(self, running):
         test, generator = running.test, running.test.generator
+        if self._fails:
+            raise OSError("connection refused")
         self.made.append(generator.title)
         result = {"loss": 0.5, "images": 1, "steps": 7, "audited": 0,
                   "asked": asdict(test.config), "replaced": ""}  # fmt: skip
@@ -536,8 +539,8 @@ class Runner:
 def tester(monkeypatch):
     monkeypatch.setattr(Runner, "made", [])
 
-    def make(stops: int | None = None) -> None:
-        monkeypatch.setattr(running, "Tasks", lambda _: Runner(stops))
+    def make(stops: int | None = None, *, fails: bool = False) -> None:
+        monkeypatch.setattr(running, "Tasks", lambda _: Runner(stops, fails=fails))
 
     make()
     return make
@@ -596,6 +599,60 @@ def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep, te
     assert (code, Runner.made) == (0, ["bn s1", "wn s1"])
     assert "final test 1/1, wn s1" in output
     assert statuses()["norms"] == "FINISHED"
+
+
+def test_without_its_final_tests_a_sweep_has_no_verdict_and_goes_on_with_them(
+    sweep, tester, statuses, tmp_path
+):
+    def result() -> tuple[int, bool]:
+        content = json.loads((tmp_path / "norms" / "result.json").read_text())
+        return content["exit_code"], content["finished"]
+
+    tester(fails=True)
+    code, output = sweep(train_and_save, REPLICATES)
+    assert (code, result()) == (3, (3, False))
+    assert "2 final tests could not be made: there is no verdict; the same command" in output
+    assert "Too many trials" not in output
+    assert statuses()["norms"] == "FAILED"
+    tester()
+    code, _ = sweep(lambda study: pytest.fail("no trial is left to run"), REPLICATES)
+    assert (code, result()) == (0, (0, True))
+    assert statuses()["norms"] == "FINISHED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_the_tables_are_written_ends_at_once_and_is_made_up_for(
+    sweep, statuses, monkeypatch, number
+):
+    write = tables.write
+
+    def interrupted(*arguments) -> None:
+        write(*arguments)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)  # Tune's handler stays
+    try:
+        with monkeypatch.context() as once:
+            once.setattr("raygan.report.tables.write", interrupted)
+            with pytest.raises(SystemExit) as ended:
+                sweep(train_all)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended.value.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert statuses()["norms"] == "KILLED"
+    code, _ = sweep(lambda study: pytest.fail("nothing is left to run"))
+    assert code == 0
+    assert statuses()["norms"] == "FINISHED"
+
+
+def test_no_run_stays_running_if_the_opening_of_mlflow_is_interrupted(sweep, statuses, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr(MlflowClient, "log_text", interrupted)
+    with pytest.raises(SystemExit):
+        sweep(train_all)
+    assert statuses() == {"norms": "FAILED"}
 
 
 def test_no_final_test_where_the_budget_has_ended_the_sweep(sweep, tester):
