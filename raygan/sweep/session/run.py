@@ -54,7 +54,7 @@ from raygan.tracking.mlflow_tracker import Tracker
 def run(spec: SweepSpec, console: Console, options: Options) -> int:
     """Run ``spec``, or go on with it; returns the exit code.
 
-    0: all done; 3: too many trials failed; 4: the budget is reached; 130, 143: interrupted.
+    0: all done; 3: no verdict; 4: the budget is reached; 130, 143: interrupted.
     Raises :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial. If the
     cluster's head node is lost, the process ends with code 5.
     """
