@@ -142,6 +142,13 @@ class DatasetConfig:
                 f"`dataset.max_corrupt` (={self.max_corrupt}) must be between 0 and 1"
             )
 
+    def held_out(self, count: int | None) -> tuple[int, int]:
+        """How many of ``count`` images the running and the final test hold out; at most, if the
+        count is not known (None)."""
+        most = FINAL if count is None else count // 8
+        running = min(RUNNING, most) if self.running is None else self.running
+        return running, min(FINAL, most) if self.final is None else self.final
+
     def sides(self) -> tuple[int | None, int | None]:
         """Sides of the centre crop and of the images, with the source's defaults; None: no crop,
         and the side of the crop."""

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from raygan import local_files, storage
 from raygan.addresses import is_address
 from raygan.data import making
-from raygan.data.dataset import FINAL, RUNNING, DatasetConfig
+from raygan.data.dataset import DatasetConfig
 from raygan.data.decode import DECODING, UnusableError
 from raygan.data.decoders import in_turn
 from raygan.data.making import Made, ShardWork, make
@@ -230,8 +230,7 @@ def _manifest(
 
 def _sizes(config: DatasetConfig, count: int) -> tuple[int, int]:
     """How many of ``count`` images the running and the final test hold out."""
-    running = config.running if config.running is not None else min(RUNNING, count // 8)
-    final = config.final if config.final is not None else min(FINAL, count // 8)
+    running, final = config.held_out(count)
     train, of = count - running - final, config.path or config.name
     if min(running, final) < 1:
         raise DataError(

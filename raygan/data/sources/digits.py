@@ -24,6 +24,7 @@ class Digits(DataSource):
     name = "digits"
     needs_path = False
     channels = 1
+    known_count = _COUNT
 
     def sides(self, crop: int | None, size: int | None) -> tuple[int | None, int | None]:  # noqa: ARG002
         return None, size or _SIDE

@@ -81,6 +81,8 @@ class DataSource(Recipe):
     """3: colour; 1: grey."""
     default_crop: ClassVar[int | None] = None
     """Side of the centre crop if `dataset.crop` is not given; None: no crop."""
+    known_count: ClassVar[int | None] = None
+    """How many images there are, if that is known before they are looked for."""
 
     def count(self, path: str) -> int:  # noqa: ARG002
         """How many images lie at ``path``; raises :class:`~raygan.errors.DataError`."""

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from raygan import own_recipes, records, retries, stored
 from raygan.addresses import first_line, is_address
-from raygan.data.dataset import FINAL, RUNNING
 from raygan.errors import ConfigError, RayganError, ResourceError
 from raygan.folder import SPEC_FILE, SPEEDS_FILE
 from raygan.gan.speed import Speed
@@ -229,10 +228,10 @@ def _final_sizes(spec: SweepSpec, label: str) -> tuple[int, float]:
     """At most how many images a final test on the data set ``label`` has, and as how many
     evaluations it takes."""
     final, dataset = spec.final_config(), spec.datasets()[label]
-    images = min(final.images or FINAL, dataset.final or FINAL)
+    running, held_out = dataset.held_out(dataset.source.known_count)
+    images = min(final.images or held_out, held_out)
     searches = images + (final.restarts + 1) * min(final.audited, images)
-    running = (dataset.running or RUNNING) * spec.fixed("reconstruction_steps", label)
-    return images, searches * final.steps / running
+    return images, searches * final.steps / (running * spec.fixed("reconstruction_steps", label))
 
 
 def _hours(cost: Cost) -> str:
