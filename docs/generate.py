@@ -113,6 +113,12 @@ def _table(title: str, fields: dict[str, Any], required: set[str] = frozenset())
 def _values(field: dict[str, Any]) -> str:
     if options := field.get("anyOf") or field.get("oneOf"):
         kept = [option for option in options if option.get("type") != "null"]
+        types = {option.get("type") for option in kept}
+        if types == {"boolean", "integer", "number", "string"}:
+            return "a cell's name, or a value of an axis"
+        if {"integer", "number"} <= types:  # a whole number is a number
+            kept = [option for option in kept if option.get("type") != "integer"]
+            kept.sort(key=lambda option: option.get("type") == "string")
         return " or ".join(dict.fromkeys(_values(option) for option in kept))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])

@@ -13,19 +13,19 @@ PER_IMAGE: SearchProtocol = "per-image"
 
 @dataclass(frozen=True, kw_only=True)
 class FinalConfig:
-    """Search steps and images of the final test."""
+    """Steps and images of the final test."""
 
     steps: int = 2_000
-    """RMSProp steps per search; 0: no final test."""
+    """RMSProp steps per image; 0: no final test."""
     images: int | None = None
     """Number of the final held-out images that are reconstructed; by default all."""
     restarts: int = 3
-    """Searches from random codes for each audited image, besides the one from z = 0."""
+    """Code searches from random codes for each audited image, besides the one from z = 0."""
     audited: int = 200
-    """Number of audited images, which are searched from random codes, too, and once more from z = 0
+    """Number of audited images, which are tested from random codes, too, and once more from z = 0
     with codes kept within the prior's ball."""
     protocol: SearchProtocol = PER_IMAGE
-    """Whose gradient a search follows: `per-image`: that of each image's own squared error;
+    """Whose gradient a code search follows: `per-image`: that of each image's own squared error;
     `authors`: that of the mean over 32 images and their pixels, as in the authors' code, for
     numbers that stand beside the paper's."""
 

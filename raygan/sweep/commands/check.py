@@ -1,4 +1,4 @@
-"""``raygan check``: hold a file of recipes to the contract of their kinds."""
+"""``raygan check``: whether the recipes in a file meet the requirements of their kinds."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _PARTNERS = {"norm": "architecture", "architecture": "norm"}
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--size", type=click.IntRange(2, 512), default=32, show_default=True,
-    help="Side of the images that networks are tried on, in pixels.",
+    help="Side of the test images, in pixels.",
 )  # fmt: skip
 @click.option("--path", help="Where a data source finds images; without it, none are read.")
 def check(files: tuple[Path, ...], size: int, path: str | None) -> None:
-    """Hold the recipes in FILES to the contract of their kinds.
+    """Check that the recipes in FILES meet the requirements of their kinds.
 
     Networks are tiny and run on the CPU; it takes a minute or two. Norms, architectures, losses,
     optimizers and augmentations: shapes, gradients, save and load, two workers equal to one, no
-    host–device synchronisation. Exit code 2: a recipe breaks the contract.
+    host–device synchronisation. Exit code 2: a recipe does not meet them.
     """
     try:
         recipe.use([recipe.read(file) for file in files])
@@ -48,7 +48,7 @@ def check(files: tuple[Path, ...], size: int, path: str | None) -> None:
     except RayganError as error:
         click.secho(f"error: {shown(error, 2000, lines=True)}", fg="red", err=True)
         sys.exit(2)
-    click.echo("All recipes keep to their contract.")
+    click.echo("All recipes meet the requirements.")
 
 
 def _check(made: type[recipe.Recipe], size: int, path: str | None) -> None:

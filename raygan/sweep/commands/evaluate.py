@@ -45,14 +45,18 @@ from raygan.sweep.study.prepared import PreparedSet
     show_default=True,
     help="Where the sweep is stored; not needed if NAME is its YAML file.",
 )
-@click.option("--steps", type=int, help="RMSProp steps per search; by default the sweep's.")
+@click.option("--steps", type=int, help="RMSProp steps per image; by default the sweep's.")
 @click.option("--images", type=int, help="How many of the final images; by default the sweep's.")
-@click.option("--restarts", type=int, help="Searches from random codes for each audited image.")
-@click.option("--audited", type=int, help="How many images are searched from random codes, too.")
+@click.option(
+    "--restarts", type=int, help="Code searches from random codes for each audited image."
+)
+@click.option(
+    "--audited", type=int, help="How many images are audited: tested from random codes, too."
+)
 @click.option(
     "--protocol",
     type=click.Choice(get_args(SearchProtocol)),
-    help="Whose gradient a search follows (`final.protocol`); by default the sweep's.",
+    help="Whose gradient a code search follows (`final.protocol`); by default the sweep's.",
 )
 @click.option(
     "--which", type=click.Choice(final_tests.GENERATORS), help="Which generator; by default both."

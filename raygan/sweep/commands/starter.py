@@ -37,7 +37,7 @@ def shipped(name: str) -> str:
     help="Example sweep to start from.",
 )
 def init(name: str, source: str) -> None:
-    """Write NAME.yaml, a commented sweep to edit, into the current folder."""
+    """Write NAME.yaml, a commented sweep, and raygan.schema.json into the current folder."""
     try:
         path = write(name.removesuffix(".yaml"), source, Path())
     except RayganError as error:
@@ -45,7 +45,8 @@ def init(name: str, source: str) -> None:
         sys.exit(2)
     click.echo(
         f"Written: {path} and {SCHEMA_FILE} (for editors).\n\n"
-        f"Next:  raygan sweep {path} --dry-run     # shows the plan and the estimated cost\n"
+        f"Next:  raygan sweep {path} --dry-run     # shows the plan; --calibrate estimates time and"
+        " cost\n"
         f"       raygan sweep {path} --smoke-test  # runs a small version, about a minute\n"
         f"       raygan sweep {path}"
     )

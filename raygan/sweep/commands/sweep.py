@@ -21,7 +21,10 @@ _ADDRESS_HELP = "Ray cluster: auto or host:port; by default $RAY_ADDRESS, else t
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help=_SET_HELP)
 @click.option(
-    "--dry-run", is_flag=True, help="Print plan, estimate and resolved YAML; start nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Print the plan (with an estimate once --calibrate has run) and the resolved YAML; start "
+    "nothing.",
 )
 @click.option(
     "--calibrate", is_flag=True, help="As --dry-run, but measure each cell for some seconds."
@@ -60,9 +63,9 @@ def main(
 ) -> None:
     """Run the sweep that FILE describes, or resume it.
 
-    Exit codes: 0 done, 2 wrong configuration (nothing was started), 3 too many trials failed,
-    4 budget reached, 5 cluster lost (the same command on a new cluster resumes), 130/143
-    interrupted (the same command resumes).
+    Exit codes: 0 done, 2 wrong configuration (nothing was started), 3 no verdict (more than half of
+    the trials failed, or a cell has no result), 4 budget reached, 5 cluster lost (the same command
+    on a new cluster resumes), 130/143 interrupted (the same command resumes).
     """
     if schema:
         click.echo(json.dumps(spec_class().model_json_schema(), indent=1))

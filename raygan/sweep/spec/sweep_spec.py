@@ -84,14 +84,16 @@ class SweepSpec(Section):
     search: Search = Search()
     stop: Stop = Stop()
     warmup: Warmup | None = Field(
-        None, description="retry of a trial that fails in its first iterations; by default none"
+        None,
+        description="retry of a trial that fails in its first iterations, not the same as "
+        "`train.warmup`; by default none",
     )
     replicate: Replicate = Replicate()
     claims: list[DeclaredClaim] = Field(
         [],
         max_length=100,
-        description="claims that are declared before the first trial: these alone are tested, "
-        "other differences are exploratory",
+        description="claims that are declared before the first trial: they are tested together "
+        "(Holm), and all other differences are exploratory",
     )
     final: Final = Final()
     train: Train = Train()

@@ -274,11 +274,15 @@ def _own_parameters(table: Table[Any]) -> dict[str, Any]:
     for name, owners in table.parameters().items():
         kind = next(iter(owners.values())).type
         docs = "; ".join(
-            f"`{table.key}: {owner}`: {p.doc.rstrip('.')} (default {p.default})"
+            f"`{table.key}: {owner}`: {p.doc.rstrip('.')} (default {_yaml_word(p.default)})"
             for owner, p in owners.items()
         )
         made[name] = (kind | None, Field(None, description=docs))
     return made
+
+
+def _yaml_word(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Stop(Section):
@@ -334,8 +338,9 @@ class Replicate(Section):
 
 
 class Warmup(Section):
-    """How a trial that fails in its first iterations is retried, once. If a replicate fails so, all
-    seeds of its setting are trained with the warm-up: they are trained alike."""
+    """How a trial that fails in its first iterations is retried, once; not the same as
+    `train.warmup`. If a replicate fails so, all seeds of its setting are trained with the warm-up:
+    they are trained alike."""
 
     iterations: int = Field(
         100, ge=1, description="iterations of the retry at the lower learning rate"

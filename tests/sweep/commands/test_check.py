@@ -148,7 +148,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_file_that_keeps_the_contract(check, text: str, lines: list[str]) -> None:
     done = check(text)
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines() == [*lines, "All recipes keep to their contract."]
+    assert done.output.splitlines() == [*lines, "All recipes meet the requirements."]
 
 
 @pytest.mark.parametrize(
