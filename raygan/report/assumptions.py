@@ -134,8 +134,8 @@ def _images(evidence: Evidence) -> Check:
     included = "add" if evidence.counts_images else "do not add"
     return Check(
         "the loss is measured on images that chose nothing",
-        f"Final test{size}, on held-out images that nothing else uses. These images {included} to "
-        "the width of the intervals.",
+        f"Final test{size}, on held-out images that were not used for training or for any choice. "
+        f"These images {included} to the width of the intervals.",
         True,
         float(max(counts)) if counts else None,
     )

@@ -65,7 +65,9 @@ def _audit(evidence: Evidence) -> tuple[bool, str]:
     if order[0] is not best:
         comparison = again_compared.of(order[0].name, best.name)
         if comparison is not None:
-            sentences.append(words.difference(comparison, "loss with restarts"))
+            sentences.append(
+                words.difference(comparison, "loss with restarts", again_compared.correction)
+            )
     lost = []
     for claimed in of_losses(evidence).within:
         again = again_compared.of(claimed.cell, claimed.other)
@@ -102,7 +104,7 @@ def _gain_words(evidence: Evidence, cell: CellResults) -> str:
 
 
 def gain(audited: dict[int, float], restarts: dict[int, float]) -> float | None:
-    """By how many per cent restarts lower the mean loss of the audited images."""
+    """By how many per cent restarts lower the loss of the audited images (geometric mean)."""
     if not audited or audited.keys() != restarts.keys():
         return None
-    return 100 * (1 - statistics.fmean(restarts.values()) / statistics.fmean(audited.values()))
+    return 100 * (1 - statistics.geometric_mean(restarts[seed] / audited[seed] for seed in audited))

@@ -40,7 +40,7 @@ def cells(evidence: Evidence) -> Sheet:
     first = "the one with the lowest mean loss"
     reading = (
         f"One row per cell, {f'of each data set {first}' if evidence.several else first} first. "
-        "Lower is better in every column but runs and reached by."
+        "Lower is better in every column but runs, reached by and same rate again."
     )
     lowest = "the lowest of its data set" if evidence.several else "the lowest"
     note = (
@@ -120,7 +120,7 @@ def _cell_row(evidence: Evidence, cell: CellResults, choice: Choice | None) -> d
         "sd_log": summary.sd if summary else None,
         "regret": choice.regret if choice else None,
         "out": choice.out if choice else None,
-        "failed_words": _failed_words(failed, ended, rate) if cell.replicates else None,
+        "failed_words": _failed_words(cell, rate) if cell.replicates else None,
         "failed": failed,
         "ended": ended,
         "failed_low": rate.low if rate else None,
@@ -144,8 +144,11 @@ def _cell_row(evidence: Evidence, cell: CellResults, choice: Choice | None) -> d
     }
 
 
-def _failed_words(failed: int, ended: int, rate: Interval | None) -> str:
-    return words.share(failed, ended, rate) if failed or not ended else words.none_of(ended)
+def _failed_words(cell: CellResults, rate: Interval | None) -> str:
+    failed, ended = len(cell.failed), len(cell.ended)
+    if failed or not ended:
+        return words.share(failed, ended, rate)
+    return words.none_of(ended) if rate else f"0 of {ended}"
 
 
 def compared(evidence: Evidence) -> Sheet:

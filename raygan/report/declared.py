@@ -154,7 +154,7 @@ def _lacking(evidence: Evidence, claim: Claim) -> list[str]:
             if (value := str(cell.values.get(axis))) in both:
                 rest = {name: other for name, other in cell.values.items() if name != axis}
                 without = strata.setdefault(_place(rest), [])
-                if not evidence.losses(cell):
+                if not evidence.units(cell):
                     without.append(value)
     if len(strata) < 2:
         return []

@@ -126,12 +126,18 @@ class CellResults:
 
     def units(self, values: Mapping[int, float]) -> dict[int, float]:
         """The values that are compared: ``values`` by seed or, if the search was repeated, the
-        geometric mean of each repeat. ``values``: positive, by seed."""
+        geometric mean of each repeat. ``values``: positive, by seed.
+
+        A repeat with a run without a result has none: the mean of its other runs would be too low.
+        """
         if not self.repeats:
             return dict(values)
+        lost = {self.repeats[record.id] for record in self.failed}
         logs: dict[int, list[float]] = {}
         for seed, value in values.items():
-            logs.setdefault(self.repeats[self.runs[seed].id], []).append(math.log(value))
+            repeat = self.repeats[self.runs[seed].id]
+            if repeat not in lost:
+                logs.setdefault(repeat, []).append(math.log(value))
         return {repeat: math.exp(sum(mine) / len(mine)) for repeat, mine in logs.items()}
 
     @property
@@ -148,11 +154,10 @@ class CellResults:
 
     @property
     def lost(self) -> int:
-        """How many of :attr:`tried` gave no result."""
+        """How many of :attr:`tried` gave no result; of repeats, those with such a run."""
         if not self.repeats:
             return len(self.failed)
-        gave = {self.repeats[r.id] for r in self.ended if r not in self.failed}
-        return self.tried - len(gave)
+        return len({self.repeats[record.id] for record in self.failed})
 
     @property
     def failure_rate(self) -> Interval | None:
@@ -355,7 +360,7 @@ class Evidence:
         """The cells with a loss, ordered by their mean, the lowest first. Those of each data set
         stand together."""
         order = list(self.parts)
-        usable = [cell for cell in self.cells if self.losses(cell)]
+        usable = [cell for cell in self.cells if self.units(cell)]
         return sorted(usable, key=lambda cell: (order.index(cell.dataset), self.mean(cell)))
 
     @property
@@ -388,11 +393,3 @@ class Evidence:
         """The run with the lowest loss of a cell that has one."""
         losses = self.losses(cell)
         return cell.runs[min(losses, key=losses.__getitem__)]
-
-    def reference(self, cell: CellResults) -> CellResults | None:
-        """The cell that ``cell`` is compared with: the same with `norm: vanilla`, or else the
-        first of its data set."""
-        plain = {**cell.values, "norm": "vanilla"}
-        alike = [other for other in self.cells if other.dataset == cell.dataset]
-        twin = next((other for other in alike if other.values == plain), None)
-        return twin or next(iter(alike), None)

@@ -80,7 +80,7 @@ class Comparison:
     ranked: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
     """By stratum, ln(loss) of all runs of both; infinity for a run without a result."""
     heterogeneity: float | None = None
-    """p of equal differences in all strata."""
+    """p of equal differences in all strata; None if runs gave no result."""
     claims: int = 1
     """Number of comparisons in the family."""
     adjusted: float | None = None
@@ -154,7 +154,10 @@ class Comparison:
 
     @property
     def detectable(self) -> float | None:
-        """The difference, in per cent, that is claimed in 80% of such sweeps."""
+        """The difference, in per cent, that is claimed in 80% of such sweeps; None if runs gave no
+        result, since then the ranks decide, too."""
+        if sum(self.failed):
+            return None
         return self.contrast.detectable(1 - self.alpha / max(1, self.claims))
 
 
@@ -303,6 +306,16 @@ def axes(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name in varied if name not in NOT_COMPARED] or varied
 
 
+def value_names(axis: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[Any, str]:
+    """What the values of an axis are called: with its name, such as features=16, if a value of
+    another axis is called the same."""
+    others = {
+        str(value) for values in cells.values() for name, value in values.items() if name != axis
+    }
+    own = {values[axis]: str(values[axis]) for values in cells.values() if axis in values}
+    return {v: f"{axis}={text}" if text in others else text for v, text in own.items()}
+
+
 def _along(
     axis: str, cells: Mapping[str, Mapping[str, Any]], ended: Mapping[str, Values]
 ) -> list[Comparison]:
@@ -326,13 +339,14 @@ def _along(
     if number == 1:
         return [c for c in comparisons if c is not None]
     names = list(dict.fromkeys(value for by_value in strata.values() for value in by_value))
+    called = value_names(axis, cells)
     for first, second in itertools.combinations(names, 2):
         pairs = [
             (by[first], by[second], dataset_of(cells[by[first].name]))
             for by in strata.values()
             if first in by and second in by
         ]
-        found = _pair(pairs, str(first), str(second), axis)
+        found = _pair(pairs, called[first], called[second], axis)
         if found is not None and found.compared > 1:  # one alone is that within its stratum
             stratum = "data set" if by_set else "stratum"
             comparisons.append(replace(found, strata=number, stratum=stratum))
@@ -351,15 +365,16 @@ def _pair(
     if joined.log > 0:
         return _pair([(b, a, label) for a, b, label in pairs], second, first, axis)
     ranked = [(a.ranked, b.ranked) for a, b, _ in pairs]
+    failed = sum(a.failed for a, _, _ in pairs), sum(b.failed for _, b, _ in pairs)
     return Comparison(
         first,
         second,
         joined,
         axis,
-        failed=(sum(a.failed for a, _, _ in pairs), sum(b.failed for _, b, _ in pairs)),
+        failed=failed,
         ranks=stratified_ranks(ranked),
         ranked=ranked,
-        heterogeneity=heterogeneity_p(contrasts),
+        heterogeneity=None if sum(failed) else heterogeneity_p(contrasts),
     )
 
 

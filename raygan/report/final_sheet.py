@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raygan.report import words
 from raygan.report.audit import gain
+from raygan.report.compare import geometric_mean
 from raygan.report.evidence import CellResults, Evidence
 from raygan.report.finals import GENERATORS, losses_files, number, protocol
 from raygan.report.tabular import Column, Sheet
@@ -75,9 +76,9 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
         "cell": cell.name,
         "generator": which,
         "seeds": len(losses),
-        "loss": _mean(list(losses.values())),
-        "audited_loss": _mean(list(audited.values())),
-        "restarts_loss": _mean(list(restarts.values())),
+        "loss": _level(cell, losses),
+        "audited_loss": _level(cell, audited),
+        "restarts_loss": _level(cell, restarts),
         "gain": gain(audited, restarts),
         "code_norm": code_norm,
         "outside": outside,
@@ -135,6 +136,12 @@ def _count(result: dict[str, Any], key: str) -> int:
     return int(number(result, key) or 0)
 
 
+def _level(cell: CellResults, losses: dict[int, float]) -> float | None:
+    """The geometric mean, of repeats of the search if there are any, as in the verdict."""
+    mean = geometric_mean(list(cell.units(losses).values()))
+    return None if mean is None else mean.value
+
+
 def _mean(values: list[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
@@ -158,7 +165,10 @@ def _note(evidence: Evidence) -> str:
         for images, restarts in budgets
         if images
     ]
-    parts = ["Means over the runs that ended ok, on held-out images that nothing else uses."]
+    parts = [
+        "Means over the runs that ended ok (geometric: loss, audited), on held-out images that "
+        "were not used for training or for any choice."
+    ]
     if audits:
         parts.append(f"Audited: {words.listed(audits)}.")
     if any(protocol(test) == "authors" for test in tests):

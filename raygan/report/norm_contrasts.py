@@ -26,7 +26,14 @@ from raygan.report.compare import (
 )
 from raygan.report.evidence import CellResults, Evidence, dataset_of
 from raygan.report.exact import failures_p, stratified_ranks
-from raygan.report.family import Comparison, Family, of_losses, of_speed, of_worsening
+from raygan.report.family import (
+    Comparison,
+    Family,
+    of_losses,
+    of_speed,
+    of_worsening,
+    value_names,
+)
 from raygan.report.multiple import holm
 from raygan.report.norm_measures import Measure, loss
 
@@ -86,7 +93,9 @@ class Difference:
     whole: bool = True
     """Whether it is about all strata of the sweep."""
     heterogeneity: float | None = None
-    """p of equal differences in all strata."""
+    """p of equal differences in all strata; None if runs gave no result."""
+    unequal: float | None = None
+    """``heterogeneity``, adjusted as in the verdict or its section; None if it is not there."""
     contrast: Contrast | None = None
     """The difference of the means of the values; None for failures."""
     comparison: Comparison | None = None
@@ -228,7 +237,8 @@ def _primary(
     losses = FAMILIES[measure.key](evidence)
     if len(compared) == 1:
         return losses.of(compared[0].first.name, compared[0].second.name)
-    pair = {str(group[0].first.values[NORM]), str(group[0].second.values[NORM])}
+    called = value_names(NORM, {cell.name: cell.values for cell in evidence.cells})
+    pair = {called[cell.values[NORM]] for cell in (group[0].first, group[0].second)}
     return next(
         (
             c
@@ -284,6 +294,7 @@ def _values(evidence: Evidence, measure: Measure, group: Sequence[Stratum]) -> D
         reach = float(special.stdtrit(joined.freedom, (1 + LEVEL) / 2)) * joined.error
         interval = Interval(measure.shown(joined.log - reach), measure.shown(joined.log + reach))
     primary = _primary(evidence, measure, group, compared)
+    unequal = FAMILIES[measure.key](evidence).heterogeneous if primary is not None else []
     return Difference(
         measure=measure,
         first="",
@@ -295,7 +306,8 @@ def _values(evidence: Evidence, measure: Measure, group: Sequence[Stratum]) -> D
         others=comparison.others,
         failed=comparison.failed,
         strata=len(parts),
-        heterogeneity=heterogeneity_p(parts),
+        heterogeneity=None if sum(comparison.failed) else heterogeneity_p(parts),
+        unequal=next((p for one, p in unequal if one is primary), None),
         contrast=joined,
         comparison=comparison,
         adjusted=None if primary is None else primary.adjusted,
@@ -386,6 +398,8 @@ class Interaction:
     base: str
     """The difference at ``level`` against that at ``base``, two values of ``axis``."""
     contrast: Contrast
+    whole: bool = True
+    """Whether every run gave a result; if not, it is not tested."""
     adjusted: float | None = None
     """p, adjusted for all interactions (Holm)."""
     alpha: float = 0.05
@@ -415,8 +429,9 @@ def interactions(
                 sides = _matched(parts, axis, level, levels[0])
                 if sides is not None:
                     joined = _minus(*sides)
-                    found.append(Interaction(first, second, axis, level, levels[0], joined))
-    tested = [one for one in found if one.contrast.p is not None]
+                    whole = not any(cell.lost for s in every for cell in (s.first, s.second))
+                    found.append(Interaction(first, second, axis, level, levels[0], joined, whole))
+    tested = [one for one in found if one.whole and one.contrast.p is not None]
     after = dict(zip(map(id, tested), holm([one.contrast.p or 0.0 for one in tested]), strict=True))
     return [replace(one, adjusted=after.get(id(one)), alpha=evidence.alpha) for one in found]
 

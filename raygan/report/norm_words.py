@@ -191,11 +191,13 @@ def dependence(one: Interaction) -> str:
 def unequal(main: Sequence[Difference]) -> str:
     """A sentence on the differences that are not the same in all strata; empty if none is known.
 
-    Their p are adjusted by Holm.
+    Their p are adjusted as in the verdict or its section, and those of other measures by Holm.
     """
-    tested = [one for one in main if one.heterogeneity is not None]
-    after = holm([one.heterogeneity or 0.0 for one in tested])
-    differ = [one for one, p in zip(tested, after, strict=True) if p <= one.alpha]
+    others = [one for one in main if one.heterogeneity is not None and one.unequal is None]
+    after = holm([one.heterogeneity or 0.0 for one in others])
+    adjusted = dict(zip(map(id, others), after, strict=True))
+    known = [(one, adjusted.get(id(one), one.unequal)) for one in main]
+    differ = [one for one, p in known if p is not None and p <= one.alpha]
     if not differ:
         return ""
     by_pair: dict[str, list[str]] = {}

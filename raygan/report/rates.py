@@ -129,9 +129,12 @@ def _is_good(rate: Rate, limit: float) -> bool:
 
 
 def same_choices(cells: Iterable[CellResults]) -> dict[str, float]:
-    """By cell, :func:`same_choice`, if it has searched the learning rate and has several runs."""
+    """By cell, :func:`same_choice`, if it has searched the learning rate once and has several
+    runs."""
     shares = {}
     for cell in cells:
+        if cell.repeats:
+            continue  # several searches: their own choices show it
         searched = [record for record in cell.records if "lr" in record.params]
         ends = [r.end_loss for r in cell.runs.values() if r.outcome == "ok" and r.end_loss]
         mean = geometric_mean(ends)

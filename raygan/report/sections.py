@@ -276,10 +276,10 @@ def _failures(evidence: Evidence, cells: list[CellResults]) -> list[str]:
             how = words.outcomes(record.outcome for record in cell.failed)
             sentences.append(f"{cell.name}: {rate} of the runs gave no result ({how}).")
     if not sentences:
-        n = min(len(cell.ended) for cell in cells)
+        n, unit = min(cell.tried for cell in cells), cells[0].unit
         every = "Every run with its warm-up" if before else "Every run"
-        return [*before, f"{every} gave a result: {words.none_of(n)} failed in the cell with the "
-                "fewest runs."]  # fmt: skip
+        return [*before, f"{every} gave a result: of the {unit}s of the cell with the fewest, "
+                f"{words.none_of(n)} gave none."]  # fmt: skip
     what = "repeats without a result" if any(c.repeats for c in cells) else "runs without a result"
     if differ := differing_failures(evidence):
         pairs = [f"{a} and {b} (p = {p:.2g})" for a, b, p in differ]

@@ -40,7 +40,7 @@ def _sentences(evidence: Evidence) -> list[str]:
     changed, audited = audit(evidence)
     if changed:
         sentences.append(audited)
-    sentences += _lost(evidence)
+    sentences += [*_unfinished(evidence), *_lost(evidence)]
     return [sentence for sentence in [*sentences, *_caveats(evidence)] if sentence]
 
 
@@ -190,9 +190,11 @@ def _lost(evidence: Evidence) -> list[str]:
             how = words.outcomes(record.outcome for record in failed)
             tail = "" if len(failed) == len(ended) else "; its mean is over the other runs"
             sentences.append(f"{rate} of {cell.name}'s runs gave no result: {how}{tail}.")
-        elif not evidence.losses(cell):
+        elif not evidence.units(cell):
             how = words.outcomes(record.outcome for record in cell.records)
             sentences.append(f"{cell.name} has no result{f': {how}' if how else ''}.")
+    if (left := len(sentences) - MOST) > 1:
+        sentences[MOST:] = [f"{left} more sentences like these: see the table of cells."]
     return sentences
 
 
@@ -265,7 +267,7 @@ def _caveats(evidence: Evidence) -> list[str]:
     if few and evidence.comparable:
         sentences.append(f"Fewer than {LEAST} runs of {words.listed(few)} gave a result: nothing "
                          "is claimed of them.")  # fmt: skip
-    return [*sentences, *_unfinished(evidence)]
+    return sentences
 
 
 def _unfinished(evidence: Evidence) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raygan.records import DATASET
 from raygan.report.claim import Claim
-from raygan.report.family import axes
+from raygan.report.family import axes, value_names
 from raygan.shown import shown
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.yaml_sections import SECOND, margin
@@ -79,11 +79,12 @@ def _pairs(cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str,
     for axis in axes(cells):
         if axis == DATASET:
             continue
+        called = value_names(axis, cells)
         for name, values in cells.items():
             for other, others in cells.items():
                 if name == other or {**values, axis: None} != {**others, axis: None}:
                     continue
-                by_value = str(values[axis]), str(others[axis])
+                by_value = called[values[axis]], called[others[axis]]
                 alone = set(values) == {axis}
                 pairs[by_value] = (name, other) if alone else by_value
                 pairs[name, other] = name, other
