@@ -14,7 +14,6 @@ import contextlib
 import io
 import struct
 import threading
-import zlib
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -46,13 +45,6 @@ MOST_WAITING = 64 * 2**20
 """Bytes of pictures that wait in a worker's memory; the training waits before there are more."""
 
 WEBP = ".webp"
-
-_DAMAGE = (
-    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError,
-    MemoryError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""What Pillow raises for damaged files, by experience."""
 
 
 class PictureError(RayganError):
@@ -166,8 +158,9 @@ def read(storage: Storage, name: str) -> Image.Image | None:
                     return opened.convert("RGB")
     except Image.UnidentifiedImageError as error:
         raise PictureError(f"{shown(name)} (no whole {kind})") from error
-    except _DAMAGE as error:
-        raise PictureError(f"{shown(name)} ({shown(error, 200)})") from error
+    except Exception as error:  # whatever rubbish leads Pillow to
+        reason = shown(error, 200) or type(error).__name__
+        raise PictureError(f"{shown(name)} ({reason})") from error
     size, most = f"{width:,} × {height:,} pixels", f"{MOST_PIXELS:,}"
     raise PictureError(f"{shown(name)} ({size}; at most {most} are shown)")
 

@@ -28,13 +28,21 @@ def encoded(kind: str, mode: str = "RGB") -> bytes:
     return sink.getvalue()
 
 
+def chunk(content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(content))
+    return struct.pack(">I", len(content) - 4) + content + checksum
+
+
+def without_palette() -> bytes:
+    """A PNG whose pixels are numbers of colours that it does not have; one is transparent."""
+    size = struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        map(chunk, [b"IHDR" + size, b"tRNS\0", b"IDAT" + zlib.compress(bytes(6)), b"IEND"])
+    )
+
+
 def header(width: int, height: int) -> bytes:
     """A PNG that has a size and hardly anything else."""
-
-    def chunk(content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(content))
-        return struct.pack(">I", len(content) - 4) + content + checksum
-
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR" + size) + chunk(b"IDAT" + zlib.compress(b"\0"))
 
@@ -58,6 +66,7 @@ DAMAGED = {
     "bmp": (encoded("BMP"), "no whole PNG"),
     "cut": (encoded("PNG")[:-30], "truncated"),
     "header": (header(8, 4), "truncated"),
+    "palette": (without_palette(), "AssertionError"),
     "large": (header(10_000, 8_000), r"10,000 × 8,000 pixels; at most 67,108,864 are shown"),
     "larger": (header(20_000, 20_000), "decompression bomb"),
     "largest": (header(2**31 - 1, 2**31 - 1), "decompression bomb"),

@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +49,6 @@ PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT
 
 _MOST_WHERE = 5000
 """Most characters of a path that are shown; no path has more."""
-_DAMAGE = (
-    OSError, ValueError, SyntaxError, ArithmeticError, LookupError,
-    TypeError, AttributeError, MemoryError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""Exceptions that Pillow is known to raise for damaged files."""
 
 
 _TURNS: dict[object, Image.Transpose] = {
@@ -102,12 +94,14 @@ def decode(data: bytes, where: str, *, crop: int | None, size: int | None) -> Pi
                 f"{image.width}×{image.height} pixels are too few for `dataset.crop` (={side})",
             )
         image = _upright(image, _rgb(image))
+    except UnusableError:
+        raise
     except UnidentifiedImageError as error:
         formats = ", ".join(IMAGE_FORMATS)
         raise UnusableError(
             where, f"cannot be decoded; its format is not one of {formats}"
         ) from error
-    except _DAMAGE as error:
+    except Exception as error:  # whatever rubbish leads Pillow to
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "MAX_TEXT" in reason:  # Pillow's name for the limit
             reason = (
@@ -145,6 +139,6 @@ def _upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
     """``pixels`` turned by the EXIF orientation of ``image``, if it has one."""
     try:  # after the image is loaded, since the EXIF data may follow the pixels
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except _DAMAGE:
+    except Exception:
         return pixels
     return pixels if turn is None else pixels.transpose(turn)

@@ -234,6 +234,31 @@ def test_any_damage_is_decoded_or_a_data_error(encode, kind, changes, length):
         assert decode(bytes(data), "here", crop=None, size=8).shape == (8, 8, 3)
 
 
+def test_a_palette_without_its_colours_is_unusable():
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0)
+    with pytest.raises(UnusableError, match=r"here: cannot be decoded .*\(AssertionError\)"):
+        decode(png_of(header, bytes(5) * 4), "here", crop=None, size=None)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AssertionError, MemoryError])
+def test_whatever_pillow_raises_an_image_is_unusable(monkeypatch, error):
+    def load(*_: object) -> None:
+        raise error("odd")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(UnusableError, match=r"here: cannot be decoded .*\(odd\)"):
+        decode(png(np.zeros((4, 4, 3), np.uint8)), "here", crop=None, size=None)
+
+
+def test_an_interruption_is_not_taken_for_damage(monkeypatch):
+    def load(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(KeyboardInterrupt):
+        decode(png(np.zeros((4, 4, 3), np.uint8)), "here", crop=None, size=None)
+
+
 def test_other_formats_are_not_decoded(encode):
     with pytest.raises(
         DataError, match="here: cannot be decoded; its format is not one of PNG, JPEG, WEBP"
