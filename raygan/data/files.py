@@ -31,7 +31,9 @@ class File:
 def listing(path: str) -> list[File]:
     """The files below the folder ``path``, or ``path`` itself, or what it matches as a glob.
 
-    Ordered by the parts of their names; hidden ones are left out. Raises
+    In a glob, ``*``, ``?`` and ``[…]`` match within one part of a path; the part ``**`` matches any
+    number of folders and, at the end, all files below. What lies at ``path`` itself is no glob. The
+    files are ordered by the parts of their names; hidden ones are left out. Raises
     :class:`~raygan.errors.DataError` if there is nothing at ``path``.
     """
     try:
@@ -57,7 +59,8 @@ def is_shown(name: str) -> bool:
 def _local_listing(path: str) -> list[File]:
     root = storage.local(path)
     if not root.exists() and _WILD & set(path):
-        names = sorted(glob.glob(str(root), recursive=True))  # noqa: PTH207 - of an absolute path
+        # a set, since two `**` find a file several times
+        names = sorted(set(glob.glob(str(root), recursive=True)))  # noqa: PTH207 - it is absolute
         if not names:
             raise FileNotFoundError(path)
         base = _before_wild(str(root))
@@ -106,6 +109,8 @@ def _remote_listing(address: str) -> list[File]:
 
     address = address.rstrip("/")
     base = _before_wild(address)
+    if base != address and "?" not in address and storage.exists(address):
+        base = address
     filesystem, path = storage.located(base)
     prefix = base.removesuffix(path)  # scheme
 
@@ -125,10 +130,20 @@ def _remote_listing(address: str) -> list[File]:
     ]
     if base == address:
         return files
-    files = [f for f in files if fnmatchcase(f.path, address.replace("/**/", "/*"))]
+    pattern = address.removeprefix(base).strip("/").split("/")
+    files = [file for file in files if _matches(file.name.split("/"), pattern)]
     if not files:
         raise FileNotFoundError(address)
     return files
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Whether the glob ``pattern`` takes a file, as on a disk; both are given part by part."""
+    if not parts or not pattern:
+        return not parts and not pattern
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def exists(path: str) -> bool:
