@@ -5,8 +5,8 @@
 - The first frame of an animation is used.
 - Grey and CMYK images become RGB. The upper 8 of 16 bits are kept.
 - Transparent pixels are placed on white. Colour profiles are not applied.
-- An image that is damaged, a decompression bomb or smaller than the crop raises
-  :class:`UnusableError`.
+- An image that is damaged, a decompression bomb, a JPEG of far too many scans or smaller than the
+  crop raises :class:`UnusableError`.
 
 :data:`DECODING` states these rules for machines. If you change a rule, change it there, too.
 """
@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,13 @@ MAX_PIXELS = 64 * 2**20
 """Images with more pixels are refused as decompression bombs."""
 MAX_BYTES = 256 * 2**20
 """Encoded images with more bytes are refused."""
+MAX_SCANS = 500
+"""JPEG files with more scans are refused: each scan goes over all pixels, and may take a few bytes
+only. Progressive files have about ten; libjpeg-turbo's own tests of hostile files stop at 500, too.
+"""
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""In a JPEG file, the start of a scan, of another segment, or the end."""
+_SCAN, _END = 0xDA, 0xD9
 MAX_TEXT = 64 * 2**20
 """Most bytes of the unpacked texts of a PNG file, and of its unpacked colour profile."""
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT  # by default 1 MiB, which some undamaged files exceed
@@ -87,6 +95,8 @@ def decode(data: bytes, where: str, *, crop: int | None, size: int | None) -> Pi
                 where,
                 f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS} allowed",
             )
+        if data.startswith(b"\xff\xd8") and (scans := _scans(data)) > MAX_SCANS:
+            raise UnusableError(where, f"{scans:,} scans are more than the {MAX_SCANS} allowed")
         side = crop or (min(image.size) if size else None)
         if side is not None and side > min(image.size):
             raise UnusableError(
@@ -122,6 +132,19 @@ def fit(image: Image.Image, side: int | None, size: int | None) -> Pixels:
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+def _scans(jpeg: bytes) -> int:
+    """How many scans a JPEG file has. What its other segments hold does not count, nor does what
+    follows its end."""
+    scans, at = 0, 2
+    while found := _MARKER.search(jpeg, at):
+        kind, at = jpeg[found.start() + 1], found.end()
+        if kind == _END:
+            break
+        scans += kind == _SCAN
+        at += int.from_bytes(jpeg[at : at + 2], "big")
+    return scans
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 
-from raygan.data.decode import MAX_TEXT, UnusableError, decode
+from raygan.data import decode as decoding
+from raygan.data.decode import MAX_SCANS, MAX_TEXT, UnusableError, decode
 from raygan.errors import DataError
 from tests.data.pictures import chunk, png, png_of, saved
 
@@ -232,6 +234,48 @@ def test_any_damage_is_decoded_or_a_data_error(encode, kind, changes, length):
     data = data[: max(1, round(length * len(data)))]
     with contextlib.suppress(DataError):  # and nothing else
         assert decode(bytes(data), "here", crop=None, size=8).shape == (8, 8, 3)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 255, marker, len(content) + 2) + content
+
+
+def progressive(scans: int) -> bytes:
+    """A grey JPEG of 8×8 pixels, of so many scans."""
+    head = [
+        segment(0xDB, b"\0" + b"\1" * 64),
+        segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0"),
+        segment(0xC4, b"\x10\1" + bytes(15) + b"\0"),
+    ]
+    scan = segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x7f"
+    return b"\xff\xd8" + b"".join(head) + scan * scans + b"\xff\xd9"
+
+
+def test_a_jpeg_of_too_many_scans_is_not_decoded(monkeypatch):
+    assert grey_of_8(progressive(MAX_SCANS)) == 128
+    monkeypatch.setattr(JpegImageFile, "load", lambda *_: pytest.fail("it is decoded"))
+    with pytest.raises(UnusableError, match="here: 501 scans are more than the 500 allowed"):
+        decode(progressive(MAX_SCANS + 1), "here", crop=None, size=None)
+
+
+@pytest.mark.parametrize("place", [2, -2, None])
+def test_what_looks_like_a_scan_elsewhere_in_a_jpeg_does_not_count(place):
+    data, many = progressive(3), b"\xff\xda\0\2" * (MAX_SCANS + 1)
+    place = len(data) if place is None else place
+    hidden = many if place == len(data) else segment(0xFE, many)
+    assert grey_of_8(data[:place] + hidden + data[place:]) == 128
+
+
+def grey_of_8(data: bytes) -> int:
+    (shade,) = set(decode(data, "here", crop=None, size=None).ravel().tolist())
+    return shade
+
+
+def test_the_scans_of_a_jpeg_with_restarts_are_counted(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = saved(Image.fromarray(pixels), "JPEG", restart_marker_blocks=1, progressive=True)
+    assert data.count(b"\xff\xd0") > 1
+    assert 2 < decoding._scans(data) == data.count(b"\xff\xda") < 20
 
 
 def test_a_palette_without_its_colours_is_unusable():
