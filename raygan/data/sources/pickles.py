@@ -8,7 +8,6 @@ been checked.
 
 from __future__ import annotations
 
-import contextlib
 import pickletools
 import tempfile
 import warnings
@@ -229,8 +228,11 @@ def download(root: Path) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torchvision unpickles old arrays
                 CIFAR10(aside, download=True)
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            try:
                 (Path(aside) / FOLDER).rename(root / FOLDER)
+            except OSError:
+                if not (root / FOLDER).is_dir():  # else another process was faster
+                    raise
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise DataError(
             f"{shown(root)}: CIFAR-10 cannot be downloaded to it ({shown(error)})"

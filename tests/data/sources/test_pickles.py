@@ -172,3 +172,36 @@ def test_random_instructions_are_refused_or_images(tmp_path):
         else:
             assert images.dtype == np.uint8
     assert 100 < refused < 250
+
+
+def faking(monkeypatch, *, at_the_end) -> None:
+    """torchvision, without the network; when it has downloaded, ``at_the_end`` is called."""
+
+    def fake(where: str, download: bool) -> None:
+        batches = Path(where) / pickles.FOLDER
+        batches.mkdir()
+        (batches / "data_batch_1").write_bytes(b"mine")
+        at_the_end()
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fake)
+
+
+def test_a_download_that_another_process_has_finished_first_is_no_error(tmp_path, monkeypatch):
+    root = tmp_path / "cifar"
+    file = root / pickles.FOLDER / "data_batch_1"
+
+    def other() -> None:
+        file.parent.mkdir()
+        file.write_bytes(b"of the other")
+
+    faking(monkeypatch, at_the_end=other)
+    pickles.download(root)
+    assert file.read_bytes() == b"of the other"
+    assert [entry.name for entry in root.iterdir()] == [pickles.FOLDER]
+
+
+def test_a_file_in_the_place_of_the_download_is_an_error(tmp_path, monkeypatch):
+    root = tmp_path / "cifar"
+    faking(monkeypatch, at_the_end=lambda: (root / pickles.FOLDER).write_bytes(b"a file"))
+    with pytest.raises(DataError, match=r"cifar: CIFAR-10 cannot be downloaded to it"):
+        pickles.download(root)
