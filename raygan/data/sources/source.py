@@ -113,11 +113,6 @@ class DataSource(Recipe):
             raise DataError(f"the data source {self.name} counts {count!r} images; return a number")
         return count
 
-    def problem(self, data: object, where: str) -> UnusableError | None:
-        """Why ``data``, which :meth:`read` returned, is no image; None if it is one."""
-        checked = _checked(data, where, self.channels)
-        return checked if isinstance(checked, UnusableError) else None
-
     def check(self, config: DatasetConfig) -> None:
         """Raise :class:`~raygan.errors.ConfigError` if the keys do not fit together."""
 
@@ -169,15 +164,20 @@ class OwnPiece:
         number = self.start
         with blamed(DataError):
             for data in source.read(self.path, self.start, self.stop):
+                if number == self.stop:
+                    raise self._returned("more")
                 where = f"{self.path or self.name}, image {number}"
                 yield where, _checked(data, where, source.channels)
                 number += 1
         if number != self.stop:
-            raise DataError(
-                f"{self.path or self.name}: the data source {self.name} was asked for images "
-                f"{self.start} to {self.stop - 1} and returned {number - self.start}, "
-                f"not {self.count}"
-            )
+            raise self._returned(f"{number - self.start}")
+
+    def _returned(self, many: str) -> DataError:
+        return DataError(
+            f"{self.path or self.name}: the data source {self.name} was asked for images "
+            f"{self.start} to {self.stop - 1} and returned {many}, not {self.count}; `read` must "
+            "return these and no others"
+        )
 
 
 def _checked(data: object, where: str, channels: int) -> bytes | Pixels | UnusableError:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
 from raygan import recipe
-from raygan.data.sources.source import DataSource
+from raygan.data.decode import UnusableError
+from raygan.data.sources.source import DataSource, OwnPiece
 from raygan.errors import RayganError
 from raygan.gan import contract
 from raygan.gan.config import TrainConfig, check_names, recipe_tables
@@ -94,11 +94,11 @@ def _read(source: DataSource, path: str | None) -> str:
         return "not read: give --path"
     with recipe.blamed():
         count, digest = source.counted(path or ""), source.digest(path or "")
-        images = list(islice(source.read(path or "", 0, min(4, count)), 4))
-    for number, image in enumerate(images):
-        if (problem := source.problem(image, f"image {number}")) is not None:
-            raise problem
-    return f"{count} images, digest {digest[:12]}; the first {len(images)} were read"
+        piece = OwnPiece(path or "", 0, min(4, count), source.name, {})
+        for _, image in piece.read():
+            if isinstance(image, UnusableError):
+                raise image
+    return f"{count} images, digest {digest[:12]}; the first {piece.count} were read"
 
 
 def _passed(name: str) -> None:

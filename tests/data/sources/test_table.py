@@ -170,6 +170,11 @@ def test_a_source_without_a_path(tmp_path):
         ("return Path(path).stat()", "return Path('/none').stat()", "raw.py:19: FileNotFoundError"),
         ("// self.side**2", "/ 64", "the data source raw counts 40.0 images"),
         ("[start * size : stop * size]", "[: 3 * size]", "asked for images 0 to 39 and returned 3"),
+        (
+            "[start * size : stop * size]",
+            "[start * size : ] + bytes(size)",
+            r"asked for images 0 to 39 and returned more, not 40; `read` must return these",
+        ),
         ("    def read", "    def read_", "raw has no `read`"),
         (
             "yield from np",

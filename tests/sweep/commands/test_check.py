@@ -159,6 +159,8 @@ def test_a_file_that_keeps_the_contract(check, text: str, lines: list[str]) -> N
         (RULE.replace("step > 900", "True"), "stops a trial at iteration 100, before its `grace`"),
         (SOURCE.replace("np.full", "np.fill"), "mine.py:16: AttributeError: module 'numpy'"),
         (SOURCE.replace("np.uint8", "float"), "image 0: the data source returns float64"),
+        (SOURCE.replace("(start, stop):", "(start, stop + 1):"), "images 0 to 3 and returned more"),
+        (SOURCE.replace("(start, stop):", "(start + 1, stop):"), "0 to 3 and returned 3, not"),
         (LOSS.replace("def generator", "def generators"), "a method is missing: Loss.generator"),
         (LOSS.replace("logits - 1)", "logits - one)"), "mine.py:10: NameError: name 'one' is not"),
         (NORM.replace("nn.GroupNorm(1", "nn.GroupNorm(3"), "mine.py:11: ValueError: num_channels"),
