@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from raygan import storage
@@ -48,8 +49,12 @@ def images_of(
     piece: Piece, config: DatasetConfig, shape: tuple[int, int, int] | None = None
 ) -> Iterator[Pixels | UnusableError]:
     """The images of a piece, cut to ``config``'s geometry, and why others cannot be used: those
-    not of ``shape``, which is the first image's, among them."""
+    not of ``shape``, which is the first image's, among them.
+
+    Encoded images get the channels of the source.
+    """
     crop, size = config.sides()
+    grey = config.source.channels == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of what is refused or converted here anyway
         for where, data in piece.read():
@@ -58,6 +63,7 @@ def images_of(
                     raise data
                 if isinstance(data, bytes):
                     image = decode(data, where, crop=crop, size=size)
+                    image = _grey(image) if grey else image
                 else:
                     image = _cut_pixels(data, where, crop, size)
                 if shape is not None and image.shape != shape:
@@ -65,6 +71,11 @@ def images_of(
                 yield image
             except UnusableError as error:
                 yield error
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    """RGB pixels as grey ones, uint8 [H, W, 1]; those of a grey image keep their values."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 
 def _other_shape(image: Pixels, shape: tuple[int, int, int]) -> str:

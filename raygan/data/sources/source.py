@@ -78,7 +78,7 @@ class DataSource(Recipe):
     has_splits: ClassVar[bool] = False
     """Whether `dataset.split` may be given."""
     channels: ClassVar[int] = 3
-    """3: colour; 1: grey."""
+    """3: colour; 1: grey. Encoded images are converted."""
     default_crop: ClassVar[int | None] = None
     """Side of the centre crop if `dataset.crop` is not given; None: no crop."""
     known_count: ClassVar[int | None] = None

@@ -154,6 +154,49 @@ def test_grey_images_of_a_source_of_colour_become_colour(tmp_path, pixels):
     assert np.array_equal(image, pixels[0][:, :, None].repeat(3, axis=2))
 
 
+ENCODED = """
+import io
+import numpy as np
+from PIL import Image
+from raygan.data.sources.source import DataSource
+
+class Encoded(DataSource):
+    'PNG files.'
+
+    name = "encoded"
+    channels = 1
+    needs_path = False
+    mode: str = "L"
+    'Of the files.'
+
+    def count(self, path):
+        return 256
+
+    def read(self, path, start, stop):
+        for shade in range(start, stop):
+            file = io.BytesIO()
+            Image.new("L", (8, 6), shade).convert(self.mode).save(file, "PNG")
+            yield file.getvalue()
+"""
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("geometry", "shape"), [({}, (6, 8)), ({"size": 4}, (4, 4)), ({"crop": 4, "size": 6}, (6, 6))]
+)
+def test_a_grey_source_may_return_encoded_images(tmp_path, mode, geometry, shape):
+    enter(ENCODED)
+    images = load(prepare(DatasetConfig.of(name="encoded", mode=mode, **geometry), tmp_path))
+    assert (len(images), images.shape) == (256, (1, *shape))
+    shades = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1)
+    assert torch.equal(torch.cat(list(images.shards)), shades.expand(256, *shape, 1))
+
+
+def test_encoded_images_of_a_source_of_colour_are_as_before(tmp_path):
+    enter(ENCODED.replace("    channels = 1\n", ""))
+    assert load(prepare(DatasetConfig(name="encoded"), tmp_path)).shape == (3, 6, 8)
+
+
 def test_a_source_without_a_path(tmp_path):
     enter(RAW.replace("channels = 1", "needs_path = False").replace(
         "return Path(path).stat().st_size // self.side**2", "return 20").replace(
