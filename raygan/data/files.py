@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from stat import S_ISDIR
+from stat import S_ISREG
 from typing import Any
 
 from raygan import storage
@@ -33,8 +33,8 @@ def listing(path: str) -> list[File]:
 
     In a glob, ``*``, ``?`` and ``[…]`` match within one part of a path; the part ``**`` matches any
     number of folders and, at the end, all files below. What lies at ``path`` itself is no glob. The
-    files are ordered by the parts of their names; hidden ones are left out. Raises
-    :class:`~raygan.errors.DataError` if there is nothing at ``path``.
+    files are ordered by the parts of their names; hidden ones, pipes and the like are left out.
+    Raises :class:`~raygan.errors.DataError` if there is nothing at ``path``.
     """
     try:
         if is_address(path):
@@ -68,6 +68,11 @@ def _local_listing(path: str) -> list[File]:
         return [file for file in entries if file is not None]
     if not root.is_dir():
         stat = root.stat()
+        if not S_ISREG(stat.st_mode):
+            raise DataError(
+                f"{path}: is neither a file nor a folder, but perhaps a pipe; give a folder, a "
+                "file or a glob in `dataset.path`"
+            )
         return [File(str(root), root.name, stat.st_size, stat.st_mtime_ns)]
     every: list[File] = []
     seen: set[str] = set()
@@ -93,7 +98,7 @@ def _entry(path: str, name: str) -> File | None:
         stat = os.stat(path)  # noqa: PTH116 - a Path per file costs more than the call
     except FileNotFoundError:  # a dangling link, or gone meanwhile
         return None
-    if S_ISDIR(stat.st_mode):  # that a glob matches
+    if not S_ISREG(stat.st_mode):  # a folder that a glob matches; a pipe would be waited for
         return None
     return File(path, name, stat.st_size, stat.st_mtime_ns)
 

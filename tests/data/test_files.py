@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from raygan.data import files
+from raygan.data import DatasetConfig, files
+from raygan.data.sources import find as sources
 from raygan.errors import DataError
 
 NAMES = (
@@ -55,3 +57,58 @@ def test_a_glob_takes_the_same_files_on_a_disk_and_at_an_address(root, pattern, 
                 files.listing(path)
         else:
             assert [file.name for file in files.listing(path)] == names
+
+
+@pytest.fixture
+def pipe(tmp_path, encode) -> Path:
+    """A named pipe among a few images; nobody opens its other end."""
+    for name in ("a.png", "c.png"):
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(encode(7))
+    made = tmp_path / "images" / "b.png"
+    os.mkfifo(made)
+    return made
+
+
+@pytest.fixture
+def no_pipe_is_opened(monkeypatch) -> None:
+    """A test fails, and does not wait, where a pipe would be opened."""
+
+    def opened(self: Path, *rest: object, **more: object) -> object:
+        assert not self.is_fifo(), f"{self} is opened"
+        return open(self, *rest, **more)  # noqa: PTH123
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+@pytest.mark.usefixtures("no_pipe_is_opened")
+@pytest.mark.parametrize("glob", ["", "/*.png"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_pipe_among_images_is_left_out(pipe, scheme, glob):
+    found = files.listing(f"{scheme}{pipe.parent}{glob}")
+    assert [file.name for file in found] == ["a.png", "c.png"]
+    config = DatasetConfig(name="folder", path=f"{scheme}{pipe.parent}{glob}")
+    assert len(list(sources.read(config))) == 2
+
+
+@pytest.mark.usefixtures("no_pipe_is_opened")
+@pytest.mark.parametrize("name", ["folder", "parquet"])
+def test_a_pipe_in_the_place_of_the_images_is_named(pipe, name):
+    with pytest.raises(DataError, match=r"b\.png: is neither a file nor a folder, but perhaps a"):
+        list(sources.read(DatasetConfig(name=name, path=str(pipe))))
+
+
+def test_a_pipe_in_the_place_of_an_lmdb_database_is_named(tmp_path, monkeypatch):
+    lmdb = pytest.importorskip("lmdb")
+    monkeypatch.setattr(lmdb, "open", lambda *_, **__: pytest.fail("it is opened"))
+    os.mkfifo(tmp_path / "data.mdb")
+    with pytest.raises(DataError, match=r"data\.mdb is not a file"):
+        list(sources.read(DatasetConfig(name="lsun", path=str(tmp_path), size=8)))
+
+
+def test_links_to_files_are_followed(tmp_path, encode):
+    (tmp_path / "a.png").write_bytes(encode(7))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b.png").symlink_to(tmp_path / "a.png")
+    for path in ("images", "images/*", "images/b.png"):
+        assert [file.name for file in files.listing(f"{tmp_path}/{path}")] == ["b.png"]

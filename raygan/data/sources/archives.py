@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO, NamedTuple
 
 from raygan import storage
@@ -159,6 +160,8 @@ def open_lmdb(path: str) -> Iterator[Any]:
     try:
         file = Path(path) / LMDB_FILE
         stat = file.stat()
+        if not S_ISREG(stat.st_mode):  # a pipe would be waited for
+            raise DataError(f"{path}: {LMDB_FILE} is not a file; give an LMDB folder")
         stamp = (stat.st_size, stat.st_mtime_ns, os.getpid())
         # a process may open a folder only once, so it stays open for the next piece
         with _lock:
