@@ -270,6 +270,13 @@ def _is_word(text: object) -> bool:
     )
 
 
+def _is_parameter(name: str) -> bool:
+    """Whether a parameter may have this name; Python gives those with '_' meanings of their own."""
+    return (
+        name.isascii() and name.isidentifier() and not name.startswith("_") and not iskeyword(name)
+    )
+
+
 def _check_declared(parameter: Parameter, label: str) -> None:
     of_words = get_origin(parameter.type) is Literal and all(
         isinstance(word, str) for word in get_args(parameter.type)
@@ -280,8 +287,10 @@ def _check_declared(parameter: Parameter, label: str) -> None:
         )
     if parameter.default is dataclasses.MISSING:
         raise ConfigError(f"{label}: its parameter `{parameter.name}` needs a default")
-    if not (parameter.name.isascii() and parameter.name.isidentifier()):
-        raise ConfigError(f"{label}: `{parameter.name}` must be letters, digits and '_'")
+    if not _is_parameter(parameter.name):
+        raise ConfigError(
+            f"{label}: `{parameter.name}` must be letters, digits and '_', and begin with a letter"
+        )
     if not parameter.doc:
         raise ConfigError(
             f"{label}: its parameter `{parameter.name}` needs documentation: a text below it"
@@ -409,22 +418,18 @@ def enter_described(
                 raise ConfigError(f"there is no kind of recipe {shown(each.kind)!r}")
             recipe = _from_description(each, tables[each.kind].base)
             tables[each.kind].add(recipe)
-        except ConfigError as error:
-            for recipe in _described.pop(file)[1]:
-                recipe.table.remove(recipe.name)
-            raise ConfigError(f"{file}: {error}") from error
+        except Exception as error:
+            _forget_description(file)
+            if isinstance(error, ConfigError):
+                raise ConfigError(f"{file}: {error}") from error
+            raise
         entered.append(recipe)
 
 
 def _from_description(known: Description, base: type[Recipe]) -> type[Recipe]:
     names = [parameter.name for parameter in known.parameters]
     for name in names:
-        if (
-            not name.isidentifier()
-            or iskeyword(name)
-            or hasattr(base, name)
-            or names.count(name) > 1
-        ):
+        if not _is_parameter(name) or hasattr(base, name) or names.count(name) > 1:
             raise ConfigError(f"{shown(known.name)} can have no parameter {shown(name)!r}")
     made: dict[str, Any] = {
         "name": known.name,

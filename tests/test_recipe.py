@@ -326,6 +326,33 @@ def test_a_parameter_with_a_name_that_means_something_else_is_refused(name: str)
         recipe.use([RecipeFile("mine.py", text)])
 
 
+@pytest.mark.parametrize("name", ["_scale", "__slots__", "__del__"])
+def test_a_parameter_that_begins_with_an_underscore_is_refused(name: str) -> None:
+    parameter = Parameter(name, str, "x", "Something.")
+    with pytest.raises(ConfigError, match=rf"mine.py: mine can have no parameter '{name}'"):
+        recipe.enter_described(
+            "mine.py", "0" * 64, [described("mine", "norm", parameter)], tables()
+        )
+    text = (
+        'from raygan.recipes import Norm\nclass Mine(Norm):\n    """Mine."""\n'
+        '    name = \'mine\'\n    _scale: int = 1\n    """Something."""\n'
+    )
+    with pytest.raises(ConfigError, match=r"`_scale` must be letters, .* begin with a letter"):
+        recipe.use([RecipeFile("mine.py", text)])
+    assert NORMS.names == BUILT_IN
+
+
+def test_nothing_is_left_of_a_description_that_cannot_be_entered(monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("by surprise")
+
+    monkeypatch.setattr(type(NORMS), "add", fail)
+    for _ in range(2):  # nor is it taken for entered
+        with pytest.raises(RuntimeError, match="by surprise"):
+            recipe.enter_described("mine.py", "0" * 64, [described()], tables())
+    assert NORMS.names == BUILT_IN
+
+
 def test_two_files_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two files are called mine.py"):
         recipe.use([RecipeFile("mine.py", "a = 1"), RecipeFile("mine.py", "a = 2")])
