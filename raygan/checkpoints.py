@@ -41,8 +41,9 @@ Saved = dict[str, Any]
 def find_checkpoints(trial: Storage) -> list[tuple[int, str]]:
     """Iteration and folder of each checkpoint of a trial, the newest first, whole or not.
 
-    Looked up where they lie. Of two with the same iteration, the one that was written last is
-    first.
+    Looked up where they lie. There are two of one iteration if a worker that was thought dead has
+    written one, too. They hold the same training, up to float rounding, so that either will do;
+    their names decide which is first.
     """
     return found_in(checkpoint_folders(trial))
 
