@@ -47,6 +47,9 @@ _NAMED = 3
 _LOOKED_AT = 1000
 """Most images that are tried to find the shape of the images without a `size`."""
 _READERS = 16
+_SHARDS_OF_GROUP = 4
+"""A table is said to read slowly if more shards than this lie in a group of its rows: its images
+are then read more than twice, on average."""
 
 Summed = tuple[Made, npt.NDArray[np.int64]]
 Map = Callable[
@@ -72,8 +75,8 @@ def prepare(
 
     ``cache``: a folder, or an address in object storage (a ``str``); then the result is an address,
     too. ``map``: how shards are made at the same time. ``say`` is called with lines for people:
-    which split is used and which files are left out. Raises :class:`~raygan.errors.DataError`
-    naming what is missing, corrupt or too few.
+    which split is used, which files are left out, and what makes a preparation slow. Raises
+    :class:`~raygan.errors.DataError` naming what is missing, corrupt or too few.
     """
     source = find(config)
     if say is not None:
@@ -81,14 +84,19 @@ def prepare(
             say(line)
     folder = f"{cache}/{_key(config, source)}"
     if (manifest := _prepared(folder)) is None:
-        _prepare(config, source, folder, map, progress)
+        _prepare(config, source, folder, map, progress, say)
     else:
         _refuse_if_many(config, source.count, manifest["corrupt"])
     return folder if isinstance(cache, str) else Path(folder)
 
 
 def _prepare(
-    config: DatasetConfig, source: Source, folder: str, map_: Map, progress: Progress | None
+    config: DatasetConfig,
+    source: Source,
+    folder: str,
+    map_: Map,
+    progress: Progress | None,
+    say: Callable[[str], None] | None,
 ) -> None:
     shape = config.shape() or _shape_of_first(source, config)
     _sizes(config, source.count)
@@ -97,6 +105,12 @@ def _prepare(
         raise DataError(
             f"{config.path}: claims to hold {source.count:,} images, more than raygan accepts: "
             "the file is damaged or crafted"
+        )
+    if say is not None and source.longest_group > _SHARDS_OF_GROUP * per_shard:
+        say(
+            f"row groups: the longest has {source.longest_group:,} rows. Each shard of up to "
+            f"{per_shard:,} images reads its row group from the start, which takes long; write "
+            f"the table again with at most {per_shard:,} rows in a group (pyarrow: row_group_size)"
         )
     if not is_address(folder):
         _make_folder(Path(folder), source.count * math.prod(shape))

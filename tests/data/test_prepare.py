@@ -14,6 +14,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -131,6 +133,26 @@ def test_progress_is_told(folder, tmp_path, monkeypatch):
     config = DatasetConfig(name="folder", path=str(folder))
     prepare(config, tmp_path / "cache", progress=lambda *done: heard.append(done))
     assert heard == [(10, 24, (8, 8, 3)), (20, 24, (8, 8, 3)), (24, 24, (8, 8, 3))]
+
+
+def test_a_table_of_long_row_groups_is_said_to_be_slow_once(tmp_path, encode, monkeypatch):
+    monkeypatch.setattr(MODULE, "SHARD_BYTES", 8 * 8 * 3 * 2)
+    path = tmp_path / "a.parquet"
+    rows = pa.table({"image": [encode(index) for index in range(40)]})
+
+    def said(size: int) -> list[str]:
+        pq.write_table(rows, path, row_group_size=size)
+        lines: list[str] = []
+        prepare(DatasetConfig(name="parquet", path=str(path)), tmp_path / "c", say=lines.append)
+        return lines
+
+    (line,) = said(9)
+    assert line == (
+        "row groups: the longest has 9 rows. Each shard of up to 2 images reads its row group "
+        "from the start, which takes long; write the table again with at most 2 rows in a group "
+        "(pyarrow: row_group_size)"
+    )
+    assert said(8) == []
 
 
 def parts(images: ImageSet) -> list[list[int]]:

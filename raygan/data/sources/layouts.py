@@ -119,10 +119,11 @@ def parquet_tables(
     by_split = splits.grouped(whole, lambda file: splits.of_table(file.name))
     chosen, split = splits.chosen(config, path, by_split)
     selected = [file for name in chosen for file in by_split[name]]
-    groups = []
+    groups, longest = [], 0
     for file in selected:
         rows = retrying(partial(parquet_reader.row_groups, file.path), file.path)
         groups.append((file.path, [0, *accumulate(rows)]))
+        longest = max([longest, *rows])
 
     def cut_tables(size: int) -> Iterator[Piece]:
         parts = (
@@ -132,7 +133,7 @@ def parquet_tables(
 
     count, left_out = sum(ends[-1] for _, ends in groups), _left_out(listed, whole)
     digest = digest_of(selected)
-    return Source("parquet", split, digest, count, cut_tables, tuple(by_split), left_out)
+    return Source("parquet", split, digest, count, cut_tables, tuple(by_split), left_out, longest)
 
 
 def _left_out(listed: list[File], read: list[File]) -> dict[str, int]:

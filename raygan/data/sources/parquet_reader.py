@@ -30,6 +30,9 @@ _MOST_AT_ONCE = 64 * 2**20
 """Most bytes of values in memory at a time. pyarrow takes up to five times that: the unpacked page,
 its dictionary, and buffers that grow by doubling."""
 _BUFFER = 4 * 2**20
+_MOST_AHEAD = 64 * 2**20
+"""Most bytes that are read from object storage at once. pyarrow holds all of them until the last
+image has been read."""
 _HEADER, _MOST_HEADER = 16 * 2**10, 2**20
 """Bytes that are read for the header of a page, at first and at most; it may hold statistics."""
 _MOST_STRUCTURES = 100
@@ -80,7 +83,9 @@ def _rows(part: Rows) -> Iterator[Item]:
         if not with_names:
             chunks = [chunk for chunk in chunks if chunk.is_images]
         at_a_time = _rows_at_once(file, path, chunks)
-        for column, names in _batches(file, path, footer, chosen, at_a_time, with_names):
+        ahead = is_address(path) and sum(c.stop - c.start for c in chunks) <= _MOST_AHEAD
+        opened = _batches(file, footer, chosen, at_a_time, with_names=with_names, ahead=ahead)
+        for column, names in opened:
             first, last = max(0, start - row), min(len(column), stop - row)
             cells = column[first:last]
             places = (f"{path}, row {row + index}" for index in range(first, last))
@@ -96,20 +101,23 @@ def _rows(part: Rows) -> Iterator[Item]:
 
 
 def _batches(
-    file: BinaryIO, path: str, footer: Footer, groups: list[int], rows: int, with_names: bool
+    file: BinaryIO, footer: Footer, groups: list[int], rows: int, *, with_names: bool, ahead: bool
 ) -> Iterator[tuple[Any, Any]]:
-    """pyarrow arrays of the images' bytes and of their file names, ``rows`` at a time."""
+    """pyarrow arrays of the images' bytes and of their file names, ``rows`` at a time.
+
+    ``ahead``: all bytes of ``groups`` are read first, which takes few requests; else they are read
+    as they are needed.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(pa.BufferReader(footer.written), arrow_extensions_enabled=False) as empty:
         metadata = empty.metadata
     file.seek(0)
-    # object storage: whole column chunks at a time; a local file: small reads
     with pq.ParquetFile(
         file,
         metadata=metadata,
-        pre_buffer=is_address(path),
+        pre_buffer=ahead,
         buffer_size=_BUFFER,
         arrow_extensions_enabled=False,
     ) as table:

@@ -48,6 +48,9 @@ class Source:
     """The splits at the path, whether they are read or not."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Files that are not read, by suffix; none of those that a layout always has."""
+    longest_group: int = 0
+    """Most images of one group of rows, which each piece of it reads from its start; 0: pieces are
+    read alone."""
 
     def described(self) -> list[str]:
         """What was not taken of what lies there, as lines for people."""

@@ -210,6 +210,42 @@ def test_an_image_of_too_many_bytes_is_left_out(tmp_path, encode, monkeypatch):
         reds(path)
 
 
+class Counted:
+    """A file that counts the bytes that are read of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.bytes, self.closed = path.open("rb"), 0, False
+        self.seek, self.tell, self.close = self.file.seek, self.file.tell, self.file.close
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.bytes += len(data)
+        return data
+
+
+@pytest.mark.parametrize(("most", "ahead"), [(2**20, False), (2**26, True)])
+def test_of_a_long_row_group_no_more_is_read_than_is_needed(
+    tmp_path, encode, monkeypatch, most, ahead
+):
+    """At an address, where short ones are read whole and at once."""
+    cells = [encode(index) + bytes(2**15) for index in range(100)]
+    options = {"use_dictionary": False, "compression": "none", "data_page_size": 2**18}
+    path = write(tmp_path / "a.parquet", pa.array(cells), write_batch_size=8, **options)
+    size = path.stat().st_size
+    assert size > 3 * 2**20
+    monkeypatch.setattr(tables, "_MOST_AHEAD", most)
+    monkeypatch.setattr(tables, "_BUFFER", 2**16)
+    monkeypatch.setattr(tables, "_BATCH", 8)
+    monkeypatch.setattr(tables, "_HEADER", 2**7)
+    counted = Counted(path)
+    monkeypatch.setattr(tables.storage, "open_file", lambda _: pa.PythonFile(counted, mode="r"))
+    address = "memory://a.parquet"
+    items = ParquetPiece(address, (Rows(address, 0, 8),)).read()
+    assert [data for _, data in items] == cells[:8]
+    assert (counted.bytes > size) == ahead
+    assert (counted.bytes < size // 4) == (not ahead)
+
+
 @pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_encodings_whose_size_their_pages_do_not_say_are_refused(
