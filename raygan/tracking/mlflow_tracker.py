@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from raygan.addresses import check_address, is_address
 from raygan.errors import TrackingError
@@ -27,7 +26,7 @@ from raygan.tracking.copying import RETRY_SECONDS, Copying
 from raygan.tracking.database import check, is_database
 from raygan.tracking.problems import explain
 from raygan.tracking.runs import NOTE, Ending, Runs
-from raygan.tracking.trial_run import evaluations_after
+from raygan.tracking.trial_run import Point, evaluations_after, now
 
 CLOSE_SECONDS, LATE_SECONDS = 60.0, 10.0
 """How long :meth:`Tracker.close` waits for MLflow, and for what is told after it."""
@@ -60,22 +59,27 @@ class _Change:
     """When it was told first, on the monotonic clock."""
     record: TrialRecord | None = None
     ended: bool = False
-    summary: Mapping[str, float] = field(default_factory=dict)
-    if_lacking: Callable[[], Mapping[str, float]] | None = None
+    points: list[Point] = field(default_factory=list)
+    """Metrics of the whole trial, or of the parent run, in the order in which they were told."""
+    if_lacking: Callable[[], Point] | None = None
     times: dict[int, int] = field(default_factory=dict)
     """By step, when an evaluation was told, in milliseconds since 1970."""
-    spent: Mapping[str, float] = field(default_factory=dict)
 
     def joined(self, later: _Change) -> _Change:
         """This change and a ``later`` one, as one; this one is not used again."""
-        times = self.times  # no copy: there may be many
+        times, points = self.times, self.points  # no copies: there may be many
+        for (
+            point
+        ) in later.points:  # of one step, MLflow takes the value with the latest time as last
+            made = max(point.made, points[-1].made + 1) if points else point.made
+            points.append(replace(point, made=made))
         for step, told in later.times.items():
             times.setdefault(step, told)
         return replace(
             later,
             since=self.since,
             ended=self.ended or later.ended,
-            summary={**self.summary, **later.summary},
+            points=points,
             if_lacking=later.if_lacking or self.if_lacking,
             times=times,
         )
@@ -201,13 +205,16 @@ class Tracker:
         """
         if ended:
             self._ended_trials.add(record.id)
-        now = time.monotonic()
+        since = time.monotonic()
         ended = record.id in self._ended_trials
         # the record's evaluations are not copied: there are many, and they do not change
-        change = _Change(now, copy(record), ended, dict(summary or {}), times=_times(record))
+        points = [Point(dict(summary))] if summary else []
+        change = _Change(since, copy(record), ended, points, times=_times(record))
         self._copying.put(record.id, change)
         if spent is not None:
-            self._copying.put(_PARENT, _Change(now, spent=spent))
+            metrics = {key: spent[key] for key in spent if key != STEP}
+            point = Point(metrics, int(spent[STEP]))
+            self._copying.put(_PARENT, _Change(since, points=[point]))
 
     def catch_up(
         self, record: TrialRecord, summary: Callable[[TrialRecord], Mapping[str, float]]
@@ -217,11 +224,12 @@ class Tracker:
         ``summary`` makes its metrics as a whole; it is called only then, on another thread.
         """
         self._ended_trials.add(record.id)
+        told = now()
         change = _Change(
             time.monotonic(),
             record,
             True,
-            if_lacking=partial(summary, record),
+            if_lacking=lambda: Point(dict(summary(record)), made=told),
             times=_times(record),
         )
         self._copying.put(record.id, change)
@@ -281,22 +289,22 @@ class Tracker:
             if is_file(self.uri):  # finds a lock sooner than MLflow does
                 check(self.uri)
             if change.record is None:
-                self._copy_spent(change.spent)
+                self._copy_spent(change.points)
             else:
                 self._opened().copy(
                     change.record,
                     ended=change.ended,
-                    summary=change.summary,
+                    summary=change.points,
                     if_lacking=change.if_lacking,
                     times=change.times,
                 )
 
-    def _copy_spent(self, spent: Mapping[str, float]) -> None:
+    def _copy_spent(self, points: list[Point]) -> None:
         behind = self.behind
-        metrics = {key: spent[key] for key in spent if key != STEP}
-        metrics["mlflow/evaluations_behind"] = float(behind.evaluations)
-        metrics["mlflow/seconds_behind"] = behind.seconds
-        self._opened().log_parent(metrics, int(spent[STEP]))
+        for point in points:  # those of a repeated request have it from the first
+            point.values.setdefault("mlflow/evaluations_behind", float(behind.evaluations))
+            point.values.setdefault("mlflow/seconds_behind", behind.seconds)
+        self._opened().log_parent(points)
 
     def _told(self, error: Exception | None) -> None:
         self.last_error = None if error is None else explain(error, self.uri)
@@ -351,7 +359,7 @@ def _times(record: TrialRecord) -> dict[int, int]:
 
     A request that is repeated has the same time, so that MLflow takes its metrics once.
     """
-    return {record.step: int(time.time() * 1000)} if record.history else {}
+    return {record.step: now()} if record.history else {}
 
 
 def _age(pending: Sequence[_Change]) -> float:

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ from raygan.tracking.problems import in_short
 from raygan.tracking.trial_run import (
     INTERRUPTED,
     MOST_TEXT,
+    Point,
     TrialLog,
     TrialRun,
-    as_metrics,
     described,
+    fresh,
     is_whole,
+    now,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ _NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
 _SWEEP_TAG, _TRIAL_TAG, _PARENT_TAG = "raygan.sweep", "raygan.trial", "mlflow.parentRunId"
 _PAGE = 1000
 """Runs that are asked for in one request."""
+_MOST_POINTS = 100
+"""Most points of the parent run in one request; each has a few metrics."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Ending:
     """The run's description, in Markdown."""
     models: tuple[Model, ...] = ()
     """The generators to register."""
+    made: int = field(default_factory=now)
+    """Time of the metrics, in milliseconds since 1970."""
 
 
 class Runs:
@@ -76,6 +82,7 @@ class Runs:
         """By trial whose last request failed, the step up to which MLflow surely has it."""
         self._asked, self._asking = False, threading.Lock()
         self._at_parent: dict[str, tuple[int, float]] = {}
+        """Step and value that the parent run has last of each metric."""
         self.parent = ""
         """Id of the parent run."""
 
@@ -136,17 +143,21 @@ class Runs:
         run = self._trials.get(trial)
         return self._unsure.get(trial) if run is None else run.logged
 
-    def log_parent(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of the parent run, but those that it has with this step and value."""
-        named = {_NOT_IN_KEYS.sub(":", key)[:_MOST_KEY]: metrics[key] for key in metrics}
-        known = self._at_parent
-        fresh = {key: value for key, value in named.items() if known.get(key) != (step, value)}
-        self._client.log_batch(self.parent, metrics=as_metrics(fresh, step))
-        known |= {key: (step, value) for key, value in fresh.items()}
+    def log_parent(self, points: list[Point]) -> None:
+        """Log metrics of the parent run, but those that it has last with this step and value.
+
+        Points that are logged are removed from ``points``: after an error, the rest is left.
+        """
+        while points:
+            some = [replace(point, values=_named(point.values)) for point in points[:_MOST_POINTS]]
+            metrics, known = fresh(some, self._at_parent)
+            self._client.log_batch(self.parent, metrics=metrics)
+            self._at_parent = known
+            del points[: len(some)]
 
     def close(self, status: Status, ending: Ending) -> None:
         """Log ``ending`` and end the parent run. A repeated call does not log the metrics again."""
-        self.log_parent(ending.metrics, ending.step)
+        self.log_parent([Point(dict(ending.metrics), ending.step, ending.made)])
         for path in ending.files:
             if path.is_dir():
                 self._client.log_artifacts(self.parent, str(path), path.name)
@@ -171,9 +182,9 @@ class Runs:
         record: TrialRecord,
         *,
         ended: bool,
-        summary: Mapping[str, float],
-        if_lacking: Callable[[], Mapping[str, float]] | None = None,
-        times: Mapping[int, int] | None = None,
+        summary: Sequence[Point],
+        if_lacking: Callable[[], Point] | None = None,
+        times: dict[int, int] | None = None,
     ) -> None:
         """Log what a trial's run lacks of ``record``. Trials may be copied on several threads, each
         on one at a time.
@@ -188,9 +199,9 @@ class Runs:
             if ended and is_whole(run, record):
                 log.log_summary(summary)
                 return
-            log.log_history(times or {})
+            log.log_history({} if times is None else times)
             if ended and run.outcome != (record.outcome or INTERRUPTED):
-                log.log_end({**(if_lacking() if if_lacking else {}), **summary})
+                log.log_end([*([if_lacking()] if if_lacking else []), *summary])
             elif ended:
                 log.log_summary(summary)
         except Exception:
@@ -277,6 +288,11 @@ def model_name(sweep: str, label: str = "") -> str:
     """Name of the champion's generator in the model registry; ``label``: of its data set, if the
     sweep has several."""
     return f"raygan-{sweep}+{label}" if label else f"raygan-{sweep}"  # no name has a +
+
+
+def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """``metrics`` by names that MLflow allows."""
+    return {_NOT_IN_KEYS.sub(":", key)[:_MOST_KEY]: value for key, value in metrics.items()}
 
 
 def _dataset(record: TrialRecord) -> dict[str, str]:

@@ -40,6 +40,26 @@ _one_checkpoint = threading.Lock()
 """Held while a checkpoint is sent, which may take hundreds of MiB of memory."""
 
 
+def now() -> int:
+    """Now, in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of one step, as they were told.
+
+    A request that is repeated has the same time, so that MLflow takes its metrics once, even if the
+    first one had its effect and its answer was lost.
+    """
+
+    values: dict[str, float]
+    step: int = 0
+    """0 for metrics of a whole trial."""
+    made: int = field(default_factory=now)
+    """When they were told, in milliseconds since 1970."""
+
+
 @dataclass
 class TrialRun:
     """What MLflow has of a trial's run."""
@@ -55,8 +75,8 @@ class TrialRun:
     """Whether MLflow's UI looks for its pictures."""
     outcome: str | None = None
     """The outcome tag; None if the run has not ended."""
-    summary: dict[str, float] = field(default_factory=dict)
-    """Metrics of the whole trial."""
+    summary: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Step, which is 0, and value of the metrics of the whole trial."""
     params: frozenset[str] = frozenset()
     """Names of its parameters."""
 
@@ -77,7 +97,7 @@ def described(run: Run) -> TrialRun:
         shows_images=images.SHOWN_TAG in tags,
         outcome=outcome if ended else None,
         # evaluations come after the first iteration, and these metrics have step 0
-        summary={metric.key: metric.value for metric in metrics if metric.step == 0},
+        summary={metric.key: (0, metric.value) for metric in metrics if metric.step == 0},
         params=frozenset(run.data.params),
     )
 
@@ -106,19 +126,25 @@ class TrialLog:
         self._client, self._storage = client, storage
         self._run, self._record = run, record
 
-    def log_history(self, times: Mapping[int, int]) -> None:
+    def log_history(self, times: dict[int, int]) -> None:
         """Log the evaluations that the run lacks, many in one request, and then their pictures.
 
         ``times``: by step, when evaluations were made, in milliseconds since 1970; those that are
-        missing there have the time of the next one, or the current time.
+        missing there have the time of the next one. Those after the last one of ``times`` have the
+        current time, which is added there: a repeated request needs it.
         """
         points = evaluations_after(self._record, self._run.logged)
+        when = now()
+        for step in (int(point[STEP]) for point in reversed(points)):
+            if step in times:
+                break
+            times[step] = when
         for metrics, last in _batches(points, times):
             self._client.log_batch(self._run.run_id, metrics=metrics)
             self._run.logged = last
         self._log_pictures()
 
-    def log_end(self, summary: Mapping[str, float]) -> None:
+    def log_end(self, summary: Sequence[Point]) -> None:
         """Log how the trial has ended, and end its run."""
         from mlflow.entities import Param, RunTag
 
@@ -129,25 +155,20 @@ class TrialLog:
         # a parameter cannot be changed: set none if the trial may be resumed or retried
         final = record.outcome not in (None, "failed") and "outcome" not in run.params
         params = [Param("outcome", outcome)] if final else []
-        fresh = self._fresh(summary)
-        metrics = as_metrics(fresh, 0)
+        metrics, known = fresh(summary, run.summary)
         if record.outcome in ("ok", "stopped"):
             self._log_checkpoint()  # before the tag: a run that has it lacks nothing but its status
         self._client.log_batch(run.run_id, metrics=metrics, params=params, tags=tags)
-        run.summary |= fresh
+        run.summary = known
         self._client.set_terminated(run.run_id, STATUS_OF[record.outcome])
         run.outcome, run.running = outcome, False
         run.params |= {param.key for param in params}
 
-    def log_summary(self, summary: Mapping[str, float]) -> None:
+    def log_summary(self, summary: Sequence[Point]) -> None:
         """Log those metrics of the whole trial that the run lacks or that have changed."""
-        fresh = self._fresh(summary)
-        self._client.log_batch(self._run.run_id, metrics=as_metrics(fresh, 0))
-        self._run.summary |= fresh
-
-    def _fresh(self, summary: Mapping[str, float]) -> dict[str, float]:
-        known = self._run.summary
-        return {key: value for key, value in summary.items() if known.get(key) != value}
+        metrics, known = fresh(summary, self._run.summary)
+        self._client.log_batch(self._run.run_id, metrics=metrics)
+        self._run.summary = known
 
     def _log_pictures(self) -> None:
         """Log the pictures of the evaluations that are chosen, as far as they are stored.
@@ -238,16 +259,16 @@ def _batches(
     points: Sequence[Mapping[str, float]], times: Mapping[int, int]
 ) -> Iterator[tuple[list[Metric], int]]:
     """The metrics of whole evaluations, as many as MLflow takes at once, and their last step."""
-    when = [_now()] * len(points)
+    when = [0] * len(points)
     for place in reversed(range(len(points))):
         step = int(points[place][STEP])
-        when[place] = times.get(step, when[min(place + 1, len(points) - 1)])
+        when[place] = times[step] if step in times else when[place + 1]  # it has the last one
     batch: list[Metric] = []
     last = -1
     for point, made in zip(points, when, strict=True):
         step = int(point[STEP])
         values = {key: value for key, value in point.items() if key != STEP}
-        metrics = as_metrics(values, step, made)
+        metrics = _as_metrics(values, step, made)
         if batch and len(batch) + len(metrics) > MOST_METRICS:
             yield batch, last
             batch = []
@@ -256,16 +277,28 @@ def _batches(
         yield batch, last
 
 
-def as_metrics(values: Mapping[str, Any], step: int, made: int | None = None) -> list[Metric]:
+def fresh(
+    points: Sequence[Point], known: Mapping[str, tuple[int, float]]
+) -> tuple[list[Metric], dict[str, tuple[int, float]]]:
+    """What of ``points`` is to be logged: values that differ from those before them.
+
+    ``known``: step and value that a run has last of each metric. Returns the metrics, and what is
+    known once they are logged.
+    """
+    last, metrics = dict(known), []
+    for point in points:
+        step, values = point.step, point.values
+        changed = {key: value for key, value in values.items() if last.get(key) != (step, value)}
+        metrics += _as_metrics(changed, step, point.made)
+        last |= {key: (step, value) for key, value in changed.items()}
+    return metrics, last
+
+
+def _as_metrics(values: Mapping[str, Any], step: int, made: int) -> list[Metric]:
     """``values`` as metrics of one time; values that are not finite are left out.
 
-    ``made``: in milliseconds since 1970; None: now.
+    ``made``: in milliseconds since 1970.
     """
     from mlflow.entities import Metric
 
-    when = _now() if made is None else made
-    return [Metric(key, value, when, step) for key, value in values.items() if math.isfinite(value)]
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+    return [Metric(key, value, made, step) for key, value in values.items() if math.isfinite(value)]

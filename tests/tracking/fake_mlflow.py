@@ -38,6 +38,9 @@ class FakeClient:
         """Methods whose next call fails without an effect."""
         self.fail_after: set[str] = set()
         """Methods whose next call fails although it has had its effect."""
+        self.fail_late: set[str] = set()
+        """``log_batch``, if its next call fails and has its effect just before the one after it."""
+        self._late: list[tuple[Any, ...]] = []
         self.page = 2
 
     def trial(self, name: str = "wn lr=1e-4") -> Stored:
@@ -86,12 +89,27 @@ class FakeClient:
             return
         self._request("log_batch", list(metrics))
         assert len(metrics) <= 1000
+        if "log_batch" in self.fail_late:
+            self.fail_late.discard("log_batch")
+            self._late.append((run_id, metrics, params, tags))
+            raise TimeoutError("log_batch")
+        while self._late:
+            self._take(*self._late.pop())
+        self._take(run_id, metrics, params, tags)
+        self._answer("log_batch")
+
+    def _take(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric],
+        params: Sequence[Param],
+        tags: Sequence[RunTag],
+    ) -> None:
         run = self.runs[run_id]
         for one in metrics:  # a server has the same metric once
             run.metrics.setdefault((one.key, one.step, one.timestamp, one.value), one)
         run.params |= {param.key: param.value for param in params}
         run.tags |= {tag.key: tag.value for tag in tags}
-        self._answer("log_batch")
 
     def update_run(self, run_id: str, status: str) -> None:
         self._request("update_run", status)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 import threading
 import time
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -304,6 +306,116 @@ def test_what_a_sweep_has_spent_is_logged_in_order_while_trials_are_copied(opene
     steps = [step for step, _ in client.trial("sweep").logged("spent/usd")]
     assert steps == sorted(steps)
     assert steps[-1] == 29
+
+
+def test_what_a_sweep_has_spent_while_mlflow_was_away_is_logged_at_each_step(opened, client):
+    tracker = opened()
+    tracker.update(record(1), spent={"step": 0.0, "spent/usd": 0.0})
+    until(lambda: client.trial("sweep").logged("spent/usd"))
+    log_batch, client.log_batch = client.log_batch, away
+    for number in range(1, 300):
+        tracker.update(record(1), spent={"step": float(number), "spent/usd": number / 4})
+    until(lambda: tracker.last_error)
+    client.log_batch = log_batch
+    client.let.set()
+    assert tracker.close("FINISHED")
+    parent = client.trial("sweep")
+    assert parent.logged("spent/usd") == [(step, step / 4) for step in range(300)]
+    for key in ("mlflow/evaluations_behind", "mlflow/seconds_behind"):
+        assert [step for step, _ in parent.logged(key)] == list(range(300))
+
+
+def away(*_, **__) -> None:
+    raise ConnectionError
+
+
+class Failing(FakeClient):
+    """A server that fails often: before or after the effect, or with a late effect."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random, self.lock = random.Random(seed), threading.Lock()
+        self.fails = True
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()) -> None:
+        if not (metrics or params or tags):
+            return
+        with self.lock:
+            if self.fails and self.random.random() < 0.4:
+                ways = (self.fail_before, self.fail_after, self.fail_late)
+                self.random.choice(ways).add("log_batch")
+            super().log_batch(run_id, metrics, params, tags)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_any_order_of_failures_each_value_of_each_step_is_logged_once(
+    seed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS_MOST", 0.001)
+    monkeypatch.setattr("raygan.tracking.mlflow_tracker.RETRY_SECONDS", 0.001)
+    ticks = itertools.count(1_700_000_000)
+    monkeypatch.setattr("time.time", lambda: float(next(ticks)))
+    client = Failing(seed)
+    tracker = Tracker("http://127.0.0.1:1", "norms", "sweep", Storage(str(tmp_path)) / "sweep")
+    tracker._client, tracker._experiment_id = client, "1"  # as connect() does
+    tracker.open("id", "name: sweep\n", {})
+    trials = [record(0, name=f"wn-{number:05d}") for number in range(6)]
+    for point in record(5).history:
+        for trial in trials:
+            trial.history.append(point)
+            tracker.update(trial)
+        threading.Event().wait(random.choice((0, 0.005)))
+    for step, trial in enumerate(trials):
+        trial.outcome = "ok"
+        for usd, loss in ((0.5, 0.2), (0.7, 0.1)):  # at its end, and after its final test
+            spent = {"step": float(step), "spent/usd": step + usd}
+            tracker.update(trial, ended=True, spent=spent, summary={"final/best": loss})
+            threading.Event().wait(random.choice((0, 0.005)))
+    assert tracker.close("FINISHED", Ending({"loss/wn": 0.1, "spent/usd": 9.0}, 6))
+
+    parent = client.trial("sweep")
+    spent = [(step, step + usd) for step in range(6) for usd in (0.5, 0.7)]
+    assert parent.logged("spent/usd") == [*spent, (6, 9.0)]
+    assert parent.logged("loss/wn") == [(6, 0.1)]
+    behind = Counter(step for step, _ in parent.logged("mlflow/seconds_behind"))
+    assert set(behind) == set(range(6))
+    assert max(behind.values()) <= 2  # no more than were told
+    for trial in trials:
+        run = client.trial(trial.id)
+        assert run.logged(LOSS) == [(10 * n, 1 / n) for n in range(1, 6)]
+        assert run.logged("final/best") == [(0, 0.2), (0, 0.1)]
+        latest = client._entity(trial_run_id(client, trial.id)).data.metrics
+        assert latest["final/best"] == 0.1
+    assert {run.status for run in client.runs.values()} == {"FINISHED"}
+    assert not tracker._copying.pending()
+
+
+def trial_run_id(client: FakeClient, name: str) -> str:
+    return next(run_id for run_id, run in client.runs.items() if run.name == name)
+
+
+def test_evaluations_that_are_told_while_others_are_copied_are_logged_once(
+    opened, client, monkeypatch
+):
+    """The first request has them, too; it has its effect late, after MLflow was asked again."""
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS", 0.001)
+    ticks = itertools.count(1_700_000_000)
+    monkeypatch.setattr("time.time", lambda: float(next(ticks)))
+    client.let.set()
+    client.cut_off = None
+    tracker, trial, create_run = opened(), record(1), client.create_run
+
+    def more(*run, **of) -> object:
+        for point in record(3).history[1:]:
+            trial.history.append(point)
+            tracker.update(trial)
+        return create_run(*run, **of)
+
+    client.create_run = more
+    tracker.update(trial)
+    assert tracker.close("FINISHED")
+    assert client.trial().logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3)]
 
 
 def tracker_behind(error: str | None, seconds: float) -> types.SimpleNamespace:

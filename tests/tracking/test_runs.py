@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from raygan.storage import Storage
 from raygan.tracking import images, trial_run
 from raygan.tracking.context import data_tags
 from raygan.tracking.runs import Ending, Runs, model_name
+from raygan.tracking.trial_run import Point
 from tests.tracking.fake_mlflow import FakeClient
 
 
@@ -60,7 +62,7 @@ def record(
 
 
 def copy(runs: Runs, trial: TrialRecord, **more) -> None:
-    told = {"ended": trial.outcome is not None, "summary": {}, "times": {}}
+    told = {"ended": trial.outcome is not None, "summary": [], "times": {}}
     runs.copy(trial, **(told | more))
 
 
@@ -108,11 +110,12 @@ def test_a_request_that_fails_before_or_after_its_effect_is_made_up_for_once(
     store_pictures(sweep, *range(10, 41, 10))
     runs = opened()
     runs._asked = False
+    summary = [Point({"stability/best": 0.1})]
     for trial in (record(2, of=4), record(4, of=4, outcome="ok")):
         getattr(client, when).add(method)
         for _ in range(3):
             try:
-                copy(runs, trial, summary={"stability/best": 0.1})
+                copy(runs, trial, summary=summary)
             except OSError:
                 continue
     run = client.trial()  # one run
@@ -277,7 +280,7 @@ def test_ended_trials_cost_a_request_for_each_page_of_them(client, opened):
     trials = [record(2, outcome="ok", name=f"wn-{number:05d}") for number in range(250)]
     runs = opened()
     for trial in trials:
-        copy(runs, trial, summary={"stability/best": 0.5})
+        copy(runs, trial, summary=[Point({"stability/best": 0.5})])
     again = opened()
     for trial in trials:
         copy(again, trial, if_lacking=lambda: pytest.fail("the summary is made"))
@@ -292,7 +295,7 @@ def test_only_trials_that_differ_are_copied_again(client, opened):
     again = opened()
     for number in range(7):
         longer = record(3 if number == 3 else 2, outcome="ok", name=f"wn-{number:05d}")
-        copy(again, longer, if_lacking=lambda: {"stability/best": 0.5})
+        copy(again, longer, if_lacking=lambda: Point({"stability/best": 0.5}))
     assert len(client.made("create_run")) == 2
     assert client.trial("wn-00003").logged(LOSS) == [(10, 1.0), (20, 1 / 2), (30, 1 / 3)]
     assert client.trial("wn-00006").logged("stability/best") == [(0, 0.5)]
@@ -321,6 +324,80 @@ def test_metrics_of_the_parent_are_logged_again_only_if_they_have_changed(client
     parent = client.trial("sweep")
     assert parent.logged("loss/wn lr:1") == [(2, 0.5), (2, 0.25), (3, 0.25)]
     assert parent.logged("trials/ok") == [(2, 2.0), (3, 2.0)]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on with each look at it."""
+    ticks = itertools.count(1_700_000_000)
+    monkeypatch.setattr("time.time", lambda: float(next(ticks)))
+
+
+FAILURES = ["fail_before", "fail_after", "fail_late"]
+
+
+@pytest.mark.parametrize("when", FAILURES)
+def test_metrics_of_the_parent_are_logged_once_if_a_request_is_repeated(
+    client, opened, clock, when
+):
+    runs = opened()
+    points = [Point({"spent/usd": value}, step) for step, value in ((1, 0.5), (2, 0.5), (2, 0.7))]
+    getattr(client, when).add("log_batch")
+    with pytest.raises(OSError, match="log_batch"):
+        runs.log_parent(points)
+    points.append(Point({"spent/usd": 0.7}, 2))  # told meanwhile
+    runs.log_parent(points)
+    assert points == []
+    parent = client.trial("sweep")
+    assert parent.logged("spent/usd") == [(1, 0.5), (2, 0.5), (2, 0.7)]
+    ending = Ending({"spent/usd": 0.9, "loss/wn": 0.1}, 2)
+    getattr(client, when).add("log_batch")
+    with pytest.raises(OSError, match="log_batch"):
+        runs.close("FINISHED", ending)
+    for again in (runs, opened()):
+        again.close("FINISHED", ending)
+    assert parent.logged("spent/usd")[2:] == [(2, 0.7), (2, 0.9)]
+    assert parent.logged("loss/wn") == [(2, 0.1)]
+
+
+def test_after_an_error_only_the_rest_of_the_parents_metrics_is_sent(client, opened, monkeypatch):
+    runs = opened()
+    points = [Point({"spent/usd": float(step)}, step) for step in range(250)]
+
+    log_batch = client.log_batch
+
+    def third_fails(*batch, **more) -> None:
+        if len(client.made("log_batch")) == 2:
+            client.fail_before.add("log_batch")
+        log_batch(*batch, **more)
+
+    monkeypatch.setattr(client, "log_batch", third_fails)
+    with pytest.raises(ConnectionError):
+        runs.log_parent(points)
+    assert len(points) == 50
+    runs.log_parent(points)
+    assert [len(metrics) for metrics in client.made("log_batch")] == [100, 100, 50, 50]
+    parent = client.trial("sweep")
+    assert parent.logged("spent/usd") == [(step, float(step)) for step in range(250)]
+
+
+@pytest.mark.parametrize("when", FAILURES)
+def test_metrics_of_a_whole_trial_are_logged_once_if_a_request_is_repeated(
+    client, opened, clock, when
+):
+    runs, trial = opened(), record(1, outcome="ok")
+    copy(runs, record(1))
+    lacking, summary = Point({"stability/best": 0.1}), [Point({"final/best": 0.2})]
+    for _ in range(2):  # at its end, and after it
+        getattr(client, when).add("log_batch")
+        with pytest.raises(OSError, match="log_batch"):
+            copy(runs, trial, summary=summary, if_lacking=lambda: lacking)
+        copy(runs, trial, summary=summary, if_lacking=lambda: lacking)
+        summary.append(Point({"final/best": 0.1, "stability/best": 0.1}))
+    run = client.trial()
+    assert run.logged("stability/best") == [(0, 0.1)]
+    assert run.logged("final/best") == [(0, 0.2), (0, 0.1)]
+    assert run.logged(LOSS) == [(10, 1.0)]
 
 
 def test_several_threads_ask_once_what_mlflow_has(client, opened):

@@ -164,6 +164,39 @@ def test_summaries_that_wait_are_put_together(database, sweep):
     assert (found["stability/best"], found["final/best"]) == (0.1, 0.2)
 
 
+def test_metrics_whose_request_had_no_answer_are_in_mlflow_once(database, sweep, monkeypatch):
+    monkeypatch.setattr("raygan.tracking.copying.RETRY_SECONDS", 0.01)
+    tracker = open_tracker(database, sweep)
+    sent: set[tuple[str, float]] = set()
+    log_batch = tracker._client.log_batch
+
+    def without_answer(run_id: str, metrics=(), **more) -> None:
+        log_batch(run_id, metrics, **more)
+        told = {(metric.key, metric.value) for metric in metrics if "behind" not in metric.key}
+        if told - sent:
+            sent.update(told)
+            raise TimeoutError
+
+    monkeypatch.setattr(tracker._client, "log_batch", without_answer)
+    for number, loss in ((1, 0.2), (2, 0.1)):
+        spent = {"step": 1.0, "spent/usd": float(number), "spent/gpu_hours": 0.5}
+        trial = record(10, outcome="ok")
+        tracker.update(trial, ended=True, spent=spent, summary={"final/best": loss})
+    assert tracker.close("FINISHED", Ending({"loss/wn": 0.1, "spent/usd": 3.0}, 1))
+    found, client = runs(database, sweep), MlflowClient(database)
+
+    def values(name: str, key: str) -> list[float]:
+        history = client.get_metric_history(found[name].info.run_id, key)
+        return sorted(metric.value for metric in history)
+
+    assert values("sweep", "spent/usd") == [1.0, 2.0, 3.0]
+    assert values("sweep", "spent/gpu_hours") == [0.5]
+    assert values("sweep", "loss/wn") == [0.1]
+    assert values("wn lr=1e-4", "final/best") == [0.1, 0.2]
+    assert values("wn lr=1e-4", LOSS) == [0.1]
+    assert found["wn lr=1e-4"].data.metrics["final/best"] == 0.1
+
+
 def test_outcome_is_a_parameter_only_when_it_cannot_change(database, sweep):
     for outcome, known in (("failed", None), ("ok", "ok")):
         tracker = open_tracker(database, sweep)
