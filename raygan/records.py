@@ -9,7 +9,6 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -225,9 +224,8 @@ def load_all(storage: Storage, *, mend: bool = False, only: str = "") -> dict[st
     ``mend``: replace a damaged record by its backup. A trial that has neither a record nor a
     checkpoint is left out: the sweep was killed before its record was written.
     """
-    with ThreadPoolExecutor(storage.threads, thread_name_prefix="records") as pool:
-        found = pool.map(partial(_load, storage, mend), storage.folders(TRIALS))
-        known = {record.id: record for record in found if record is not None}
+    found = storage.map(partial(_load, storage, mend), storage.folders(TRIALS))
+    known = {record.id: record for record in found if record is not None}
     for record in known.values():
         record.dataset = record.dataset or only
     return known

@@ -15,7 +15,8 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -28,6 +29,7 @@ from raygan.shown import shown
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 MOST_BYTES = 64 * 2**20
 """Bytes of a stored file that are read; 100,000 evaluations of a trial take about as many."""
@@ -217,6 +219,15 @@ class Storage:
     def threads(self) -> int:
         """How many files to read or write at once."""
         return THREADS_LOCAL if self.is_local else THREADS_REMOTE
+
+    def map(self, do: Callable[[Item], T], items: Iterable[Item]) -> list[T]:
+        """What ``do``, which reads or writes here, returns for each of ``items``, in their order.
+
+        It is done for :attr:`threads` of them at once. Raises what ``do`` raises for the first item
+        that it raises for; items that have not begun then are left out.
+        """
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="storage") as pool:
+            return list(pool.map(do, items))
 
     @property
     def name(self) -> str:

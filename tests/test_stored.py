@@ -86,12 +86,11 @@ def read_final(sweep: Storage) -> Any:
 
 
 def read_fids(sweep: Storage) -> Any:
-    known = TrialRecord("bn-000", "bn", 0, "", {}, {})
-    return finals.read_fids(sweep, [known])
+    return finals.read_all(sweep, [TrialRecord("bn-000", "bn", 0, "", {}, {})]).fids
 
 
 def read_qualities(sweep: Storage) -> Any:
-    return finals.read_qualities(sweep, [TrialRecord("bn-000", "bn", 0, "", {}, {})])
+    return finals.read_all(sweep, [TrialRecord("bn-000", "bn", 0, "", {}, {})]).qualities
 
 
 def read_speeds(sweep: Storage) -> Any:

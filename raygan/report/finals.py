@@ -6,7 +6,8 @@ import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,19 @@ GENERATORS = ("best", "last")
 """The generators of a trial that are tested."""
 FinalResults = dict[str, dict[str, dict[str, Any]]]
 """Results by trial, then by ``best`` or ``last`` generator."""
+
+
+class Finals(NamedTuple):
+    """What lies beside the trials' records, as far as it was made; damaged files are none."""
+
+    tests: FinalResults
+    """The final tests."""
+    fids: FinalResults
+    """The FIDs and KIDs, each with its protocol."""
+    qualities: FinalResults
+    """The qualities of samples, each with how it was made."""
+
+
 LOSSES = {"": "loss", "_audited": "audited_loss", "_restarts": "restarts_loss"}
 """Ending of a column's name, and the name in a test: the loss of all images from z = 0, that of the
 audited ones, and the lowest that these reached from z = 0 or from random codes."""
@@ -130,21 +144,22 @@ class _Quality(BaseModel):
 
 Kind = TypeVar("Kind", _Test, _Fid, _Quality)
 _TEST, _FID, _QUALITY = TypeAdapter(_Test), TypeAdapter(_Fid), TypeAdapter(_Quality)
+_KINDS: tuple[tuple[TypeAdapter[Any], Callable[[str], str]], ...] = (
+    (_TEST, final_result),
+    (_FID, final_fid),
+    (_QUALITY, final_quality),
+)
+"""In the order of :class:`Finals`."""
 
 
-def read_finals(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
-    """The final tests that were made; damaged ones are none."""
-    return _read_all(storage, records, _TEST, final_result)
-
-
-def read_fids(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
-    """The FIDs and KIDs that were computed, each with its protocol."""
-    return _read_all(storage, records, _FID, final_fid)
-
-
-def read_qualities(storage: Storage, records: Iterable[TrialRecord]) -> FinalResults:
-    """The qualities of samples that were measured, each with how it was made."""
-    return _read_all(storage, records, _QUALITY, final_quality)
+def read_all(storage: Storage, records: Iterable[TrialRecord]) -> Finals:
+    """All results that lie in the sweep's ``storage``, with one listing per trial."""
+    trials = [record.id for record in records]
+    found = storage.map(partial(_of_trial, storage), trials)
+    kinds = ([results[number] for results in found] for number in range(len(_KINDS)))
+    return Finals(
+        *({trial: both for trial, both in zip(trials, kind, strict=True) if both} for kind in kinds)
+    )
 
 
 def read_quality(trial: Storage, which: str) -> dict[str, Any] | None:
@@ -161,21 +176,19 @@ def read_final(trial: Storage, which: str) -> dict[str, Any] | None:
     return None if test is None else test.model_dump()
 
 
-def _read_all(
-    storage: Storage,
-    records: Iterable[TrialRecord],
-    kind: TypeAdapter[Kind],
-    file: Callable[[str], str],
-) -> FinalResults:
-    read: FinalResults = {}
-    for record in records:
-        trial = storage / trial_folder(record.id)
-        # one listing in place of a question per file: most trials have no final test
-        names = {f"{FINAL}/{name}" for name in trial.files(FINAL)}
-        for which in GENERATORS:
-            if file(which) in names and (test := _read(trial, file(which), kind)) is not None:
-                read.setdefault(record.id, {})[which] = test.model_dump(exclude_unset=True)
-    return read
+def _of_trial(storage: Storage, trial: str) -> list[dict[str, dict[str, Any]]]:
+    """The results of each kind of a trial, by generator."""
+    folder = storage / trial_folder(trial)
+    # one listing in place of a question per file: most trials have no final test
+    names = {f"{FINAL}/{name}" for name in folder.files(FINAL)}
+    return [
+        {
+            which: result.model_dump(exclude_unset=True)
+            for which in GENERATORS
+            if file(which) in names and (result := _read(folder, file(which), kind)) is not None
+        }
+        for kind, file in _KINDS
+    ]
 
 
 def _read(storage: Storage, name: str, kind: TypeAdapter[Kind]) -> Kind | None:
@@ -192,17 +205,14 @@ def _read(storage: Storage, name: str, kind: TypeAdapter[Kind]) -> Kind | None:
 def read_image_losses(storage: Storage, tests: FinalResults) -> dict[str, np.ndarray]:
     """The loss of each final image, float64 [images], by trial, of the best generators that were
     tested on fewer than :data:`FEW_IMAGES`; damaged tables are none."""
-    read = {}
-    for trial, both in tests.items():
-        images = both.get("best", {}).get("images", 0)
-        if 1 < images < FEW_IMAGES:
-            losses = _image_losses(storage / trial_folder(trial), final_losses("best"), images)
-            if losses is not None:
-                read[trial] = losses
-    return read
+    counts = {trial: both.get("best", {}).get("images", 0) for trial, both in tests.items()}
+    few = {trial: images for trial, images in counts.items() if 1 < images < FEW_IMAGES}
+    read = storage.map(lambda trial: _image_losses(storage, trial, few[trial]), few)
+    return {trial: losses for trial, losses in zip(few, read, strict=True) if losses is not None}
 
 
-def _image_losses(storage: Storage, name: str, images: int) -> np.ndarray | None:
+def _image_losses(storage: Storage, trial: str, images: int) -> np.ndarray | None:
+    name = f"{trial_folder(trial)}/{final_losses('best')}"
     data = storage.read(name, stored.MOST_BYTES + 1)
     if data is None:
         return None

@@ -94,10 +94,7 @@ def write(storage: Storage, records: Iterable[TrialRecord], summary: dict[str, A
 def results_table(storage: Storage, records: Iterable[TrialRecord]) -> pa.Table:
     """A row per trial, with the final tests that lie in the sweep's ``storage``."""
     records = list(records)
-    read = [
-        kind(storage, records)
-        for kind in (finals.read_finals, finals.read_fids, finals.read_qualities)
-    ]
+    read = finals.read_all(storage, records)
     return table_of(
         [
             trial_row(record, finals.columns(*(results.get(record.id, {}) for results in read)))

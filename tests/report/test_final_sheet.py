@@ -13,7 +13,7 @@ import pytest
 from raygan.report.audit import audit
 from raygan.report.family import of_losses
 from raygan.report.final_sheet import final_test
-from raygan.report.finals import read_fids, read_image_losses
+from raygan.report.finals import read_all, read_image_losses
 from raygan.report.sections import sections
 from raygan.report.verdict import verdict
 from raygan.storage import Storage
@@ -169,7 +169,7 @@ def test_fid_stands_with_its_protocol(tmp_path):
         content = json.dumps(FID | {"fid": fid}).encode()
         storage.write(f"trials/{record.id}/final/best-fid.json", content)
     storage.write(f"trials/{bn[2].id}/final/best-fid.json", b"{")
-    read = evidence(*found.cells, finals=found.finals, fids=read_fids(storage, bn))
+    read = evidence(*found.cells, finals=found.finals, fids=read_all(storage, bn).fids)
     row = final_test(read).rows[2]
     assert (row["fid"], row["fid_images"], row["fid_seeds"]) == (31, 10_000, 2)
     assert "10,000 samples against as many images of the split train, 8 bits" in (

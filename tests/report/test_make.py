@@ -17,7 +17,7 @@ from raygan.report import cell_figures, course_figures, figures, forest_figure, 
 from raygan.report.claim import Claim, PlanEntry
 from raygan.report.drawing import COLORS
 from raygan.report.evidence import CellResults
-from raygan.report.finals import read_finals
+from raygan.report.finals import read_all
 from raygan.report.ladder import Agreement
 from raygan.report.make import Report
 from raygan.report.questions import not_asked
@@ -248,7 +248,8 @@ def test_damaged_pictures_are_named_and_results_of_the_final_test_passed_over(
     storage.write(f"{home}/final/best.json", b"{")
     storage.write(f"{home}/final/last.json", json.dumps({"loss": 0.2}).encode())
     storage.write(f"{home}/final/best-hardest.png", b"no picture")
-    assert read_finals(storage, known.records) == {known.cells[2].best.id: {"last": {"loss": 0.2}}}
+    tests = read_all(storage, known.records).tests
+    assert tests == {known.cells[2].best.id: {"last": {"loss": 0.2}}}
     report = Report.of(storage, known)
     report.write(storage)
     damaged = [

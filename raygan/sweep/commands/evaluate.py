@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -285,8 +286,9 @@ def _of_sweep(spec: SweepSpec, known: dict[str, TrialRecord]) -> list[TrialRecor
 
 
 def _see_checkpoints(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> None:
-    for record in tested:
-        missing = set(which) - best_and_last(sweep, record).keys()
+    kept = sweep.map(partial(best_and_last, sweep), tested)
+    for record, folders in zip(tested, kept, strict=True):
+        missing = set(which) - folders.keys()
         if missing:
             raise CheckpointError(
                 f"{sweep.uri}/{trial_folder(record.id)} holds no checkpoint of the "
@@ -310,12 +312,13 @@ def _show(sweep: Storage, tested: list[TrialRecord], which: Iterable[str]) -> No
     names = ("trial", "generator", "iteration", "loss", "images", "steps", "audit")
     table = text_table(names, ("trial", "generator"))
     replaced = []
-    for record in tested:
-        for name in which:
-            if (result := final_tests.read(sweep / trial_folder(record.id), name)) is not None:
-                table.add_row(text_cell(record.title), name, *_cells(result))
-                if text := result.get("replaced"):
-                    replaced.append(f"{record.title}, {name}: {text}")
+    asked = [(record, name) for record in tested for name in which]
+    read = sweep.map(lambda one: final_tests.read(sweep / trial_folder(one[0].id), one[1]), asked)
+    for (record, name), result in zip(asked, read, strict=True):
+        if result is not None:
+            table.add_row(text_cell(record.title), name, *_cells(result))
+            if text := result.get("replaced"):
+                replaced.append(f"{record.title}, {name}: {text}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for line in replaced:

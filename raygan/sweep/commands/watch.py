@@ -61,7 +61,7 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         for record in known
         if record.outcome is None
     }
-    tests = [final_tests.status(sweep, test, running=alive) for test in _tests(sweep, spec, known)]
+    tests = final_tests.statuses(sweep, _tests(sweep, spec, known), running=alive)
     if not alive:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))

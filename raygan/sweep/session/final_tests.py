@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
@@ -109,7 +110,7 @@ def due(
 ) -> list[PlannedTest]:
     """The tests of ``trials`` that have not been made as :func:`asked`, one per generator: each
     with what of it is missing."""
-    tests = (_missing(sweep, test) for test in asked(sweep, trials, config, which, quality))
+    tests = sweep.map(partial(_missing, sweep), asked(sweep, trials, config, which, quality))
     return [test for test in tests if not _is_nothing(test)]
 
 
@@ -122,21 +123,20 @@ def asked(
 ) -> list[PlannedTest]:
     """The tests of ``trials`` that ``config`` and ``quality`` ask for, made or not, one per
     generator. ``quality``: by default what each trial was trained with."""
-    tests = (
-        PlannedTest(kept, config, quality or record.config.get("quality", "none"))
-        for record in trials
-        if config.steps or (quality or record.config.get("quality", "none")) != "none"
-        for kept in generators(sweep, [record], which)
-    )
-    return list(tests)
+    records = list(trials)
+    measures = {r.id: quality or r.config.get("quality", "none") for r in records}
+    judged = [record for record in records if config.steps or measures[record.id] != "none"]
+    kept = generators(sweep, judged, which)
+    return [PlannedTest(one, config, measures[one.trial]) for one in kept]
 
 
 def generators(
     sweep: Storage, trials: Iterable[TrialRecord], which: Iterable[str] = GENERATORS
 ) -> Iterator[Generator]:
     """The generators of ``trials`` that are kept; one that is both best and last comes once."""
-    for record in trials:
-        kept = kept_generators(sweep, record)
+    records = list(trials)
+    found = sweep.map(partial(kept_generators, sweep), records)
+    for record, kept in zip(records, found, strict=True):
         for one in dict.fromkeys(kept[name] for name in which if name in kept):
             names = tuple(name for name in which if kept.get(name) == one)
             yield Generator(record.id, record.title, one[1], names)
@@ -219,6 +219,13 @@ class _Progress:
 
 
 _PROGRESS = TypeAdapter(_Progress)
+
+
+def statuses(
+    sweep: Storage, tests: Iterable[PlannedTest], *, running: bool = True
+) -> list[FinalStatus]:
+    """How far each of ``tests`` is, as :func:`status` tells."""
+    return sweep.map(partial(status, sweep, running=running), tests)
 
 
 def status(sweep: Storage, test: PlannedTest, *, running: bool = True) -> FinalStatus:

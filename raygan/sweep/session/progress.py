@@ -207,7 +207,7 @@ class FinalProgress:
         """Show how far they are now; without a terminal, that is a line now and then."""
         if self._live is None and time.monotonic() - self._said < SAY_SECONDS:
             return
-        tests = [final_tests.status(self._sweep, test) for test in self._tests]
+        tests = final_tests.statuses(self._sweep, self._tests)
         if self._live is not None:
             self._live.update(Picture(self._spec, self._records, {}, tests), refresh=True)
             return

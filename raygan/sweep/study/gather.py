@@ -10,13 +10,7 @@ import numpy as np
 
 from raygan.records import TrialRecord
 from raygan.report.evidence import CellResults, DataSet, Evidence
-from raygan.report.finals import (
-    FinalResults,
-    read_fids,
-    read_finals,
-    read_image_losses,
-    read_qualities,
-)
+from raygan.report.finals import FinalResults, read_all, read_image_losses
 from raygan.report.ladder import Agreement, agreement
 from raygan.report.make import Report
 from raygan.storage import Storage
@@ -41,7 +35,7 @@ def make_report(
     """
     summary = stored_sweep.summary(sweep)
     compared = cells(spec, known)
-    tests = read_finals(sweep, known.values())
+    tests, fids, qualities = read_all(sweep, known.values())
     finals = _of_one_budget(tests, compared, spec)
     evidence = Evidence(
         name=spec.name,
@@ -61,8 +55,8 @@ def make_report(
         claims=registered.claims_of(sweep, spec),
         plans=registered.history(sweep),
         rule=check_of_rule(spec, known),
-        fids=read_fids(sweep, known.values()),
-        qualities=read_qualities(sweep, known.values()),
+        fids=fids,
+        qualities=qualities,
     )
     return Report.of(sweep, evidence)
 

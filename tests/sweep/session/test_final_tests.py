@@ -30,7 +30,7 @@ from raygan.gan.judge.quality import MEASURES
 from raygan.gan.sampling import codes
 from raygan.gan.state import TrainState
 from raygan.records import LOSS
-from raygan.report import finals
+from raygan.report import finals, tables
 from raygan.storage import Storage
 from raygan.sweep.cluster.job import Job, job_of
 from raygan.sweep.cluster.tasks import Tasks
@@ -135,6 +135,62 @@ def test_nothing_is_tested_before_all_trials_have_ended(tmp_path):
     assert final.tested(begun) == []
 
 
+def test_results_are_read_with_one_listing_per_trial(study, jobs, monkeypatch):
+    final_making.make_test(jobs()[0])
+    listed: list[str] = []
+    real = Storage.files
+
+    def files(self: Storage, name: str = "") -> list[str]:
+        listed.append(f"{self.name}/{name}")
+        return real(self, name)
+
+    monkeypatch.setattr(Storage, "files", files)
+    known = study.records.values()
+    found = finals.read_all(study.storage, known)
+    assert found.tests["bn-seed1"].keys() == {"best"}
+    assert (found.fids, found.qualities) == ({}, {})
+    assert sorted(listed) == ["bn-seed1/final", "wn-seed1/final"]
+    for read in (
+        lambda: tables.results_table(study.storage, known),
+        lambda: make_report(study.storage, study.spec, study.records, None),
+    ):
+        listed.clear()
+        read()
+        assert sorted(name for name in listed if name.endswith("/final")) == [
+            "bn-seed1/final", "wn-seed1/final"
+        ]  # fmt: skip
+
+
+class Together(Storage):
+    """Storage that answers no request of one trial before one of the other is asked."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.both = threading.Barrier(2)
+
+    def files(self, name: str = "") -> list[str]:
+        self.both.wait(30)
+        return super().files(name)
+
+    def folders(self, name: str = "") -> list[str]:
+        self.both.wait(30)
+        return super().folders(name)
+
+    def read(self, name: str, most: int | None = None) -> bytes | None:
+        self.both.wait(30)
+        return super().read(name, most)
+
+
+def test_trials_are_asked_about_at_the_same_time(study):
+    storage, known = Together(study.storage.uri), list(study.records.values())
+    assert finals.read_all(storage, known) == ({}, {}, {})
+    tests = final.due(storage, known, CONFIG, ["last"])
+    assert [test.generator.trial for test in tests] == ["bn-seed1", "wn-seed1"]
+    assert [test.state for test in final.statuses(storage, tests)] == ["waiting"] * 2
+    made = {trial: {"best": {"images": 18}} for trial in study.records}
+    assert finals.read_image_losses(storage, made) == {}
+
+
 def test_only_trials_with_a_result_are_tested(study):
     study.records["bn-seed1"].outcome = "diverged"
     study.records["wn-seed1"].outcome = "collapsed"
@@ -227,9 +283,8 @@ def test_results_of_earlier_versions_are_of_the_default_protocol_and_lack_codes(
         without_new_keys(trial, which)
     assert jobs() == []
     assert final.read(trial, "best")["asked"] == asdict(CONFIG)
-    row = finals.columns(
-        finals.read_finals(study.storage, study.records.values())["wn-seed1"], {}, {}
-    )
+    read = finals.read_all(study.storage, study.records.values()).tests
+    row = finals.columns(read["wn-seed1"], {}, {})
     assert row["final_best"] > 0
     assert row["final_best_protocol"] == "per-image"
     assert [row[f"final_best{ending}"] for ending in finals.CODES] == [None] * 4
@@ -245,7 +300,7 @@ def test_a_test_of_another_protocol_is_made_again_and_kept_apart(study, jobs):
     found = final.read(trial, "best")
     assert found["asked"]["protocol"] == "authors"
     assert 0 < found["code_norm"] < before["code_norm"]  # ε shortens its steps
-    read = finals.read_finals(study.storage, study.records.values())
+    read = finals.read_all(study.storage, study.records.values()).tests
     kept = gather._of_one_budget(read, cells(study.spec, study.records), study.spec)
     assert set(kept["bn-seed1"]) == {"best", "last"}
     assert kept["wn-seed1"] == {}
@@ -638,7 +693,7 @@ def test_terminal_shows_final_tests_while_they_run(study, jobs, monkeypatch):
     console = Console(file=said, width=80, height=24, force_terminal=True)
     looked = threading.Event()
     status = final.status
-    monkeypatch.setattr(final, "status", lambda *a: looked.set() or status(*a))
+    monkeypatch.setattr(final, "status", lambda *a, **k: looked.set() or status(*a, **k))
     with FinalProgress(study.spec, study.storage, [], [job.test for job in all_jobs], console):
         assert looked.wait(30)
     assert "0 of 3 final tests done" in said.getvalue()
@@ -782,7 +837,7 @@ def test_command_measures_the_quality_of_stored_checkpoints(
     assert len(with_quality) == 3
     found = make_report(study.storage, study.spec, study.records, None)
     assert found is not None
-    known = finals.read_qualities(study.storage, study.records.values())
+    known = finals.read_all(study.storage, study.records.values()).qualities
     assert known["wn-seed1"]["last"]["kind"] == kind
 
 
