@@ -114,7 +114,8 @@ def status(sweep: Storage, spec: SweepSpec) -> None:
     names = ("cell", "search", "replicates", "open", "failed", "end loss", "by")
     table = terminal.text_table(names, ("cell", "by"))
     searches = plan.trials_per_cell(spec)
-    replicates = looks.replicates_per_cell(spec, known.values())
+    seeds, _ = looks.reached(spec, known)
+    replicates = plan.replicates_per_cell(spec, seeds)
     for cell in plan.cells(spec):
         mine = _of(cell, known)
         # a trial and its retry with a warm-up count once

@@ -14,7 +14,7 @@ from raygan.shown import MOST_MESSAGE, text_cell
 from raygan.storage import Storage
 from raygan.sweep.commands.look import copied_by, of_a_sweep, state_of
 from raygan.sweep.session import final_tests, lock
-from raygan.sweep.session.live import Picture
+from raygan.sweep.session.live import Picture, trials_left
 from raygan.sweep.session.terminal import not_in_mlflow
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -31,22 +31,24 @@ REFRESH_SECONDS, REFRESH_SECONDS_REMOTE = 2.0, 10.0
 def watch(sweep: Storage, spec: SweepSpec, once: bool) -> None:
     """Follow the sweep NAME, wherever it runs: a live table of its trials and final tests."""
     console = Console(width=None if sys.stdout.isatty() else 160)
+    look = looks.Reached(spec)
     if once or not console.is_terminal:
-        console.print(picture(sweep, spec))
+        console.print(picture(sweep, spec, look))
         return
     every = REFRESH_SECONDS if sweep.is_local else REFRESH_SECONDS_REMOTE
-    with Live(picture(sweep, spec), console=console, auto_refresh=False, screen=True) as live:
+    with Live(picture(sweep, spec, look), console=console, auto_refresh=False, screen=True) as live:
         try:
             while True:
                 time.sleep(every)
-                live.update(picture(sweep, spec), refresh=True)
+                live.update(picture(sweep, spec, look), refresh=True)
         except KeyboardInterrupt:
             pass
 
 
-def picture(sweep: Storage, spec: SweepSpec) -> Picture:
-    """The sweep as it is stored now."""
+def picture(sweep: Storage, spec: SweepSpec, look: looks.Reached) -> Picture:
+    """The sweep as it is stored now; ``look``: what has found its current look before."""
     known = list(stored_sweep.stored_records(sweep, spec).values())
+    seeds, _ = look(known)
     holder = lock.read(sweep)
     # whether a process of another host is alive takes seconds to tell; only `raygan status` waits
     alive = holder is not None and (
@@ -61,7 +63,7 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
         for record in known
         if record.outcome is None
     }
-    tests = final_tests.statuses(sweep, _tests(sweep, spec, known), running=alive)
+    tests = final_tests.statuses(sweep, _tests(sweep, spec, known, seeds), running=alive)
     if not alive:
         tested = all(test.state == "done" for test in tests)
         is_done = tested and not states and bool(stored_sweep.summary(sweep).get("finished"))
@@ -71,17 +73,18 @@ def picture(sweep: Storage, spec: SweepSpec) -> Picture:
     lines = [text_cell(who, style="dim")]
     if copied is None and (lacks := not_in_mlflow(sweep, running=alive)) is not None:
         lines.append(text_cell(lacks, MOST_MESSAGE, "yellow"))
-    return Picture(spec, known, states, tests, signs or {}, lines)
+    expected, left = looks.expected(spec, known, seeds), trials_left(spec, known, seeds)
+    return Picture(spec, known, states, tests, signs or {}, lines, expected, left)
 
 
 def _tests(
-    sweep: Storage, spec: SweepSpec, known: list[TrialRecord]
+    sweep: Storage, spec: SweepSpec, known: list[TrialRecord], seeds: int
 ) -> list[final_tests.PlannedTest]:
-    """The final tests of the sweep, once all of its trials have ended."""
+    """The final tests of the sweep, once all of its trials have ended; ``seeds``: of the current
+    look."""
     if any(record.outcome is None for record in known):
         return []
     ids, tested = {record.id for record in known}, []
-    seeds, _ = looks.reached(spec, {record.id: record for record in known})
     for point in plan.cells(spec):
         mine = [record for record in known if record.cell == point.name]
         searched = sum(r.kind == "search" and not plan.is_retry(r.id) for r in mine)

@@ -51,20 +51,24 @@ class Picture:
     """Seconds since the last report of each running trial, as far as they are known."""
     lines: Sequence[Text] = ()
     """Shown below the first line."""
+    expected: int = 0
+    """Trials of the whole sweep, as far as is known; with final tests, no further one is to
+    come."""
+    left: float | None = None
+    """Seconds until all trials have ended, if that is known."""
 
     @property
     def head(self) -> str:
         """How far the sweep is, how much is running and waiting, and the time left."""
-        most = len(self.records)
-        if not self.tests:  # with them, no trial is to come: some cells may have fewer
-            most = max(looks.expected(self.spec, self.records), most)
+        # with the tests, no trial is to come: some cells may have fewer
+        most = len(self.records) if self.tests else max(self.expected, len(self.records))
         ended = sum(record.outcome is not None for record in self.records)
         trials = f"{shown(self.spec.name)}: {ended} of {most} trials done"
         states = list(self.states.values())
         counts = {name: states.count(name) for name in _ORDER}
         counts["not started"] = most - ended - len(states)
         active = any(name in ("running", "pending") for name in states)
-        left = trials_left(self.spec, self.records) if active else None
+        left = self.left if active else None
         tests: list[str] = [test.state for test in self.tests]
         if tests:
             trials += f"; {tests.count('done')} of {len(tests)} final tests done"
@@ -193,9 +197,10 @@ def trial_left(record: TrialRecord) -> float | None:
     return (iterations - record.step) * record.seconds / record.step
 
 
-def trials_left(spec: SweepSpec, known: Sequence[TrialRecord]) -> float | None:
+def trials_left(spec: SweepSpec, known: Sequence[TrialRecord], seeds: int) -> float | None:
     """Seconds until all trials have ended; None while no trial is running or evaluated.
 
+    ``seeds``: of the current look, which takes long to find anew in a sweep of many cells.
     As many run at once as now. The running ones run to their end; of those that start later, the
     search's end as early as those that have ended so far.
     """
@@ -207,9 +212,9 @@ def trials_left(spec: SweepSpec, known: Sequence[TrialRecord]) -> float | None:
     rate = seconds / steps
     ended = [r.step / r.config["iterations"] for r in known if r.outcome and r.kind == "search"]
     share = sum(ended) / len(ended) if ended else 1.0
-    replicates = len(plan.cells(spec)) * looks.replicates_per_cell(spec, known)
+    replicates = len(plan.cells(spec)) * plan.replicates_per_cell(spec, seeds)
     to_replicate = replicates - sum(r.kind == "replicate" for r in known)
-    to_come = max(0, looks.expected(spec, known) - len(known))
+    to_come = max(0, looks.expected(spec, known, seeds) - len(known))
     to_search = max(0, to_come - max(0, to_replicate))
     lengths = [longest(spec, cell.values) for cell in plan.cells(spec)]
     iterations = statistics.mean(lengths) * (to_search * share + to_come - to_search)

@@ -28,6 +28,7 @@ from raygan.sweep.session.live import (
 )
 from raygan.sweep.spec import scales
 from raygan.sweep.spec.sweep_spec import SweepSpec
+from raygan.sweep.study import looks
 from raygan.sweep.study.study import Event, Study
 from raygan.tracking.mlflow_tracker import Lag, Tracker
 
@@ -117,7 +118,7 @@ class Progress:
         now = self._study.now()
         if self._left is None or now - self._left[0] >= LEFT_SECONDS:
             records = list(self._study.records.values())
-            self._left = (now, trials_left(self._study.spec, records))
+            self._left = (now, trials_left(self._study.spec, records, self._study.look[0]))
         return self._left[1]
 
     def _render(self) -> Picture:
@@ -132,7 +133,16 @@ class Progress:
         if self._tracker is not None and (why := _why_behind(self._tracker)) is not None:
             lines.append(_tracking_state(why, self._tracker.behind))
         states = {trial: state for trial, state in states.items() if trial in open_ones}
-        return Picture(study.spec, records, states, lines=lines, signs=study.signs())
+        seeds = study.look[0]
+        return Picture(
+            study.spec,
+            records,
+            states,
+            signs=study.signs(),
+            lines=lines,
+            expected=looks.expected(study.spec, records, seeds),
+            left=trials_left(study.spec, records, seeds),
+        )
 
 
 class Behind:

@@ -37,11 +37,12 @@ def make_report(
     compared = cells(spec, known)
     tests, fids, qualities = read_all(sweep, known.values())
     finals = _of_one_budget(tests, compared, spec)
+    seeds, level = looks.reached(spec, known)
     evidence = Evidence(
         name=spec.name,
         cells=compared,
         sets=_sets(spec, prepared),
-        expected_trials=looks.expected(spec, known.values()),
+        expected_trials=looks.expected(spec, known.values(), seeds),
         finished=bool(summary.get("finished")) and all(r.outcome for r in known.values()),
         versions=summary.get(stored_sweep.VERSIONS, {}),
         spent=summary.get("spent", {}),
@@ -50,7 +51,7 @@ def make_report(
         other_tests=_other_tests(tests, _budget(tests, compared, spec) or {}),
         images=_image_losses(sweep, spec, finals),
         resplit=spec.replicate.resplit,
-        alpha=looks.reached(spec, known)[1],
+        alpha=level,
         search_method=search_method(spec),
         claims=registered.claims_of(sweep, spec),
         plans=registered.history(sweep),

@@ -69,19 +69,34 @@ def current(
     return steps[-1]
 
 
-def replicates_per_cell(spec: SweepSpec, known: Iterable[TrialRecord]) -> int:
-    """How many replicates each cell takes, as far as the sweep has looked."""
-    if spec.replicate.until is None:
-        return plan.replicates_per_cell(spec)
-    seeds, _ = reached(spec, {record.id: record for record in known})
-    return plan.replicates_per_cell(spec, seeds)
+class Reached:
+    """:func:`reached` of records that change: it is found anew only if other trials have ended.
+
+    Whether a look is settled takes seconds to tell in a sweep of many cells.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._spec = spec
+        self._known: tuple[set[tuple[str, str, int]], tuple[int, float]] | None = None
+
+    def __call__(self, records: Iterable[TrialRecord]) -> tuple[int, float]:
+        """The current look of the sweep, whose records are ``records`` now."""
+        known = {record.id: record for record in records}
+        ended: set[tuple[str, str, int]] = {
+            (record.id, record.outcome, record.step)
+            for record in known.values()
+            if record.outcome is not None
+        }
+        if self._known is None or self._known[0] != ended:
+            self._known = ended, reached(self._spec, known)
+        return self._known[1]
 
 
-def expected(spec: SweepSpec, records: Iterable[TrialRecord]) -> int:
+def expected(spec: SweepSpec, records: Iterable[TrialRecord], seeds: int) -> int:
     """Trials of the whole sweep, as far as is known from its ``records``: early failures add those
-    that are trained once more."""
+    that are trained once more. ``seeds``: of the current look."""
     records = list(records)
-    replicates = replicates_per_cell(spec, records)
+    replicates = plan.replicates_per_cell(spec, seeds)
     return expected_of(spec, replicates, len(trained_twice(spec, records)), len(records))
 
 

@@ -20,6 +20,7 @@ from raygan.sweep.session.lock import Lock
 from raygan.sweep.session.progress import Progress
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
+from raygan.sweep.study import looks
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.estimate import STARTUP_SECONDS
 from raygan.sweep.study.study import Study
@@ -85,7 +86,7 @@ def test_the_sweeps_own_terminal_shows_the_same_table(
     with Lock(study.storage, stop=lambda: None, lost=lambda _: None) as held:
         held.signs = study.signs
         held.beat()
-        elsewhere = watch.picture(study.storage, study.spec)
+        elsewhere = watch.picture(study.storage, study.spec, looks.Reached(study.spec))
     here = Progress(study, Console(file=io.StringIO()))._render()
     there = _printed(elsewhere)
     assert there[0].startswith("a: 1 of 4 trials done, 1 running, 1 pending, 1 not started; about ")
@@ -113,7 +114,7 @@ def test_the_table_fits_the_terminal(width: int) -> None:
     ]
     states = {record.id: "running" for record in records if record.outcome is None}
     for more in ([], tests):
-        lines = _printed(Picture(read, records, states, more), width=width, height=24)
+        lines = _printed(Picture(read, records, states, more, left=9e4), width=width, height=24)
         assert len(lines) <= 24
         assert all(len(line) <= width for line in lines)
         assert lines[-1].startswith("… and ")
@@ -136,13 +137,13 @@ def test_a_sparkline_shows_the_latest_evaluations() -> None:
 def test_the_time_left_counts_all_trials_that_are_to_come(study: Study) -> None:
     first = _train(study, [0.4, 0.3])
     record = study.records[first]
-    assert live.trials_left(study.spec, list(study.records.values())) is None
+    assert live.trials_left(study.spec, list(study.records.values()), study.look[0]) is None
     record.seconds = 10.0  # 2 iterations a second
-    left = live.trials_left(study.spec, [record])
+    left = live.trials_left(study.spec, [record], study.look[0])
     # 20 iterations of this trial and 40 of each of three others, one at a time
     assert left == pytest.approx(140 / 2 + 3 * STARTUP_SECONDS)
     record.outcome = "ok"
-    assert live.trials_left(study.spec, [record]) is None
+    assert live.trials_left(study.spec, [record], study.look[0]) is None
 
 
 def test_the_time_left_is_that_of_the_longest_trial_at_least(study: Study) -> None:
@@ -151,7 +152,9 @@ def test_the_time_left_is_that_of_the_longest_trial_at_least(study: Study) -> No
         study.ended(planned.id)
     for trial in (begun, almost_done):
         study.records[trial].seconds = 10.0
-    assert live.trials_left(study.spec, list(study.records.values())) == pytest.approx(30.0)
+    assert live.trials_left(
+        study.spec, list(study.records.values()), study.look[0]
+    ) == pytest.approx(30.0)
 
 
 def test_the_time_left_takes_later_trials_to_be_stopped_like_those_before(tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_the_time_left_takes_later_trials_to_be_stopped_like_those_before(tmp_pa
         study.records[_train(study, losses)].seconds = 20.0
     first, _ = study.records.values()
     first.outcome = "stopped"  # after half of its iterations
-    left = live.trials_left(study.spec, list(study.records.values()))
+    left = live.trials_left(study.spec, list(study.records.values()), study.look[0])
     assert left == pytest.approx(20 + 20 + STARTUP_SECONDS)
 
 
@@ -171,9 +174,59 @@ def test_the_time_left_takes_each_data_sets_own_iterations(tmp_path: Path) -> No
     study = Study(spec.validate(parse(text, "x")), Storage(str(tmp_path)) / "a")
     record = study.records[_train(study, [0.4, 0.3])]
     record.seconds = 10.0  # 2 iterations a second
-    left = live.trials_left(study.spec, [record])
+    left = live.trials_left(study.spec, [record], study.look[0])
     # 20 iterations of this trial, and the mean of both data sets for the other one
     assert left == pytest.approx((20 + 70) / 2 + STARTUP_SECONDS)
+
+
+UNTIL = """
+name: a
+grid: {norm: [bn, wn]}
+replicate: {seeds: 3, until: 5}
+train: {iterations: 40, evaluate_every: 10}
+storage: %s
+"""
+
+
+def test_the_comparisons_of_a_look_are_made_again_only_once_a_trial_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = spec.validate(parse(UNTIL % tmp_path, "x"))
+    study = Study(read, Storage(str(tmp_path)) / "a")
+    state.store(study.storage, read, one_set(id="1", digest="d", baseline=0.1))
+    for loss in (0.1, 0.1, 0.2, 0.2, 0.3, 0.3):  # the first look settles nothing
+        study.ended(_train(study, [loss] * 4))
+    running = [_train(study, [0.3]) for _ in range(2)]
+    assert study.look[0] == 4
+    for trial in running:
+        study.counted_until[trial] = 0.0
+        study.records[trial].seconds = 10.0
+        study.records[trial].save(study.storage)
+    judged: list[int] = []
+    real = looks.is_settled
+    monkeypatch.setattr(looks, "is_settled", lambda *given: judged.append(given[2]) or real(*given))
+    progress = Progress(study, Console(file=io.StringIO()))
+    for _ in range(3):
+        progress.__dict__["_left"] = None  # as after some seconds
+        assert progress._trials_left() is not None
+        head = progress._render().head
+        assert head.startswith("a: 6 of 8 trials done, 2 running; about ")
+    assert judged == []  # the study knows
+    look = looks.Reached(read)
+    for _ in range(3):
+        head = watch.picture(study.storage, read, look).head
+        assert head.startswith("a: 6 of 8 trials done, 2 interrupted")
+    assert judged == [3]
+    study.heard(running[0], {"step": 20, LOSS: 0.3})
+    study.flush()
+    watch.picture(study.storage, read, look)
+    assert judged == [3]
+    study.heard(running[0], {"step": 40, LOSS: 0.3})
+    study.ended(running[0])
+    study.flush()
+    judged.clear()
+    watch.picture(study.storage, read, look)
+    assert judged == [3]
 
 
 def test_the_time_left_of_final_tests_counts_those_that_wait() -> None:

@@ -44,7 +44,7 @@ from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.spec import plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
-from raygan.sweep.study import gather
+from raygan.sweep.study import gather, looks
 from raygan.sweep.study import stored_sweep as state
 from raygan.sweep.study.compared import cells
 from raygan.sweep.study.gather import make_report
@@ -663,11 +663,11 @@ def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
                 name = f"trials/{planned.id}/checkpoint_{step}/{checkpoint_file(step)}"
                 made.storage.write(name, b"x")
         made.ended(planned.id)
-        found = watch._tests(made.storage, made.spec, list(made.records.values()))
+        found = watch._tests(made.storage, made.spec, list(made.records.values()), made.look[0])
         shown.append([test.generator.which for test in found])
     assert made.complete
     assert shown == [[], [], [("best", "last")]]
-    picture = watch.picture(made.storage, made.spec)
+    picture = watch.picture(made.storage, made.spec, looks.Reached(made.spec))
     assert picture.head.startswith("b: 3 of 3 trials done; 0 of 1 final tests done, 1 waiting")
 
 

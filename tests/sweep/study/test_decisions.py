@@ -154,7 +154,8 @@ def test_what_a_study_keeps_is_what_its_records_say(worst, monkeypatch):
         ended = not running or record.outcome is not None
         if ended:
             assert study.look == looks.reached(study.spec, study.records)
-            assert study.trial_count == looks.expected(study.spec, study.records.values())
+            seeds, _ = study.look
+            assert study.trial_count == looks.expected(study.spec, study.records.values(), seeds)
         if draw.random() < 0.02:  # killed, and resumed from its records
             stored, running = {id: replace(r) for id, r in study.records.items()}, []
             study = open_study(RANDOM)
@@ -318,7 +319,8 @@ def test_a_line_on_a_trial_that_starts_walks_no_records(monkeypatch):
     now, walked = [0.0], []
     study = open_study(now=lambda: now[0])
     monkeypatch.setattr(
-        "raygan.sweep.session.progress.trials_left", lambda _, known: walked.append(len(known))
+        "raygan.sweep.session.progress.trials_left",
+        lambda _, known, seeds: walked.append(len(known)),
     )
     with Progress(study, Console(file=io.StringIO())):
         for _ in range(10):

@@ -123,6 +123,16 @@ def test_other_cells_do_not_wait_for_one_whose_search_gave_no_result(tmp_path):
     assert replicates(study) == 2 * 12
 
 
+def test_a_report_finds_the_look_once(tmp_path, monkeypatch):
+    sweep = make(tmp_path)
+    study = run(sweep, tmp_path, wn=0.8)
+    judged, real = [], looks.is_settled
+    monkeypatch.setattr(looks, "is_settled", lambda *given: judged.append(given[2]) or real(*given))
+    evidence = make_report(study.storage, sweep, study.records, None).evidence
+    assert (evidence.expected_trials, evidence.alpha) == (study.trial_count, 0.01)
+    assert judged == [5]
+
+
 def test_one_cell_with_results_takes_no_more_seeds(tmp_path):
     study = run(make(tmp_path), tmp_path, wn=1.0, fails="wn")
     assert study.complete
