@@ -14,7 +14,7 @@ from raygan.shown import MOST_MESSAGE, text_cell
 from raygan.storage import Storage
 from raygan.sweep.commands.look import copied_by, of_a_sweep, state_of
 from raygan.sweep.session import final_tests, lock
-from raygan.sweep.session.live import Picture, trials_left
+from raygan.sweep.session.live import Ends, Picture, trials_left
 from raygan.sweep.session.terminal import not_in_mlflow
 from raygan.sweep.spec import plan
 from raygan.sweep.spec.sweep_spec import SweepSpec
@@ -31,23 +31,25 @@ REFRESH_SECONDS, REFRESH_SECONDS_REMOTE = 2.0, 10.0
 def watch(sweep: Storage, spec: SweepSpec, once: bool) -> None:
     """Follow the sweep NAME, wherever it runs: a live table of its trials and final tests."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    look = looks.Reached(spec)
+    look, ends = looks.Reached(spec), Ends()
     if once or not console.is_terminal:
-        console.print(picture(sweep, spec, look))
+        console.print(picture(sweep, spec, look, ends))
         return
     every = REFRESH_SECONDS if sweep.is_local else REFRESH_SECONDS_REMOTE
-    with Live(picture(sweep, spec, look), console=console, auto_refresh=False, screen=True) as live:
+    with Live(
+        picture(sweep, spec, look, ends), console=console, auto_refresh=False, screen=True
+    ) as live:
         try:
             while True:
                 time.sleep(every)
-                live.update(picture(sweep, spec, look), refresh=True)
+                live.update(picture(sweep, spec, look, ends), refresh=True)
         except KeyboardInterrupt:
             pass
 
 
-def picture(sweep: Storage, spec: SweepSpec, look: looks.Reached) -> Picture:
-    """The sweep as it is stored now; ``look``: what has found its current look before."""
-    known = list(stored_sweep.stored_records(sweep, spec).values())
+def picture(sweep: Storage, spec: SweepSpec, look: looks.Reached, ends: Ends) -> Picture:
+    """The sweep as it is stored now; ``look`` and ``ends``: what is known of it from before."""
+    known = ends.ordered(stored_sweep.stored_records(sweep, spec).values())
     seeds, _ = look(known)
     holder = lock.read(sweep)
     # whether a process of another host is alive takes seconds to tell; only `raygan status` waits

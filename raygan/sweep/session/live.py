@@ -41,7 +41,7 @@ class Picture:
 
     spec: SweepSpec
     records: Sequence[TrialRecord]
-    """All trials that are known, those that ended last at the end."""
+    """All trials that are known; of those that have ended, the last ones are shown first."""
     states: Mapping[str, str]
     """What each trial without an outcome does, by its id: ``running``, ``pending`` (its
     workers wait for resources, or start) or ``interrupted``."""
@@ -110,7 +110,7 @@ class Picture:
             yield Text(f"… and {left_out} more", style="dim")
 
     def _trials(self) -> list[TrialRecord]:
-        """The trials that run first, then those that ended, the last one first."""
+        """The trials that run first, then those that ended, the last one of the records first."""
         open_ones = [record for record in self.records if record.id in self.states]
         open_ones.sort(key=lambda record: _ORDER.index(self.states[record.id]))
         ended = [record for record in self.records if record.outcome is not None]
@@ -141,6 +141,27 @@ class Picture:
             }
             table.add_row(*(cells[name] for name in names))
         return table
+
+
+class Ends:
+    """The order in which trials have ended, as far as it was seen: records do not hold it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+
+    def ordered(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """``records``, those that ended last at the end.
+
+        Those that had ended at the first call, or between two calls, stay in the given order.
+        """
+        records = list(records)
+        for record in records:
+            if record.outcome is None:  # a failed trial may run again
+                self._seen.pop(record.id, None)
+            else:
+                self._seen.setdefault(record.id)
+        places = {trial: place for place, trial in enumerate(self._seen)}
+        return sorted(records, key=lambda record: places.get(record.id, -1))
 
 
 def _tests_table(tests: Iterable[FinalStatus], *, wide: bool) -> Table:

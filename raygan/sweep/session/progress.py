@@ -20,6 +20,7 @@ from raygan.storage import Storage
 from raygan.sweep.session import final_tests
 from raygan.sweep.session.live import (
     MOST_TITLE,
+    Ends,
     Picture,
     speed,
     tests_left,
@@ -50,6 +51,7 @@ class Progress:
 
     def __init__(self, study: Study, console: Console, tracker: Tracker | None = None) -> None:
         self._study, self._console, self._tracker = study, console, tracker
+        self._ends = Ends()
         self._live = (
             Live(
                 get_renderable=self._render,
@@ -61,6 +63,8 @@ class Progress:
             else None
         )
         self._left: tuple[float, float | None] | None = None
+        self._noted = {record.id: len(record.notes) for record in study.records.values()}
+        """How many notes of each trial have been told, in earlier runs or in this one."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -94,7 +98,8 @@ class Progress:
             workers = f" with {count} workers" if count > 1 else ""
             text = f"started{workers} (trial {record.id}; {done}){resumed}"
         elif event == "noted":
-            text = "; ".join(shown(note, REASON) for note in record.notes)
+            told, self._noted[record.id] = self._noted.get(record.id, 0), len(record.notes)
+            text = "; ".join(shown(note, REASON) for note in record.notes[told:])
         elif event == "evaluated" and record.history:
             text = (
                 f"{record.step}/{record.config['iterations']}  "
@@ -136,7 +141,7 @@ class Progress:
         seeds = study.look[0]
         return Picture(
             study.spec,
-            records,
+            self._ends.ordered(records),
             states,
             signs=study.signs(),
             lines=lines,

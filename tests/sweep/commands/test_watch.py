@@ -15,7 +15,7 @@ from raygan.storage import Storage
 from raygan.sweep.commands import watch
 from raygan.sweep.session import live
 from raygan.sweep.session.final_tests import FinalStatus
-from raygan.sweep.session.live import Picture
+from raygan.sweep.session.live import Ends, Picture
 from raygan.sweep.session.lock import Lock
 from raygan.sweep.session.progress import Progress
 from raygan.sweep.spec import sweep_spec as spec
@@ -86,7 +86,7 @@ def test_the_sweeps_own_terminal_shows_the_same_table(
     with Lock(study.storage, stop=lambda: None, lost=lambda _: None) as held:
         held.signs = study.signs
         held.beat()
-        elsewhere = watch.picture(study.storage, study.spec, looks.Reached(study.spec))
+        elsewhere = watch.picture(study.storage, study.spec, looks.Reached(study.spec), Ends())
     here = Progress(study, Console(file=io.StringIO()))._render()
     there = _printed(elsewhere)
     assert there[0].startswith("a: 1 of 4 trials done, 1 running, 1 pending, 1 not started; about ")
@@ -179,6 +179,38 @@ def test_the_time_left_takes_each_data_sets_own_iterations(tmp_path: Path) -> No
     assert left == pytest.approx((20 + 70) / 2 + STARTUP_SECONDS)
 
 
+def test_the_trial_that_ended_last_is_shown_first(study: Study) -> None:
+    trials = [_train(study, [0.4]) for _ in range(4)]
+    look, ends = looks.Reached(study.spec), Ends()
+    progress = Progress(study, Console(file=io.StringIO()))
+
+    def first(picture: Picture) -> str:
+        ended = [record for record in picture._trials() if record.outcome is not None]
+        return ended[0].id if ended else ""
+
+    for trial in (trials[2], trials[3], trials[0], trials[1]):
+        study.ended(trial)
+        study.flush()
+        assert first(progress._render()) == trial
+        assert first(watch.picture(study.storage, study.spec, look, ends)) == trial
+    for outcome in (None, "failed"):  # trained once more
+        study.records[trials[2]].outcome = outcome
+        shown = progress._render()
+    assert first(shown) == trials[2]
+
+
+def test_each_note_of_a_trial_is_told_once(study: Study) -> None:
+    trial, other = _train(study, []), _train(study, [])
+    study.heard(trial, {"step": 0, "notes": ["of an earlier run"]})
+    told = io.StringIO()
+    with Progress(study, Console(file=told, width=200)):
+        study.heard(trial, {"step": 0, "notes": ["one", "two"]})
+        study.heard(other, {"step": 0, "notes": ["another"]})
+        study.heard(trial, {"step": 10, "notes": ["two", "three"]})
+    said = [line.split(maxsplit=3)[3] for line in told.getvalue().splitlines()]
+    assert said == ["one; two", "another", "three"]
+
+
 UNTIL = """
 name: a
 grid: {norm: [bn, wn]}
@@ -212,20 +244,20 @@ def test_the_comparisons_of_a_look_are_made_again_only_once_a_trial_has_ended(
         head = progress._render().head
         assert head.startswith("a: 6 of 8 trials done, 2 running; about ")
     assert judged == []  # the study knows
-    look = looks.Reached(read)
+    look, ends = looks.Reached(read), Ends()
     for _ in range(3):
-        head = watch.picture(study.storage, read, look).head
+        head = watch.picture(study.storage, read, look, ends).head
         assert head.startswith("a: 6 of 8 trials done, 2 interrupted")
     assert judged == [3]
     study.heard(running[0], {"step": 20, LOSS: 0.3})
     study.flush()
-    watch.picture(study.storage, read, look)
+    watch.picture(study.storage, read, look, ends)
     assert judged == [3]
     study.heard(running[0], {"step": 40, LOSS: 0.3})
     study.ended(running[0])
     study.flush()
     judged.clear()
-    watch.picture(study.storage, read, look)
+    watch.picture(study.storage, read, look, ends)
     assert judged == [3]
 
 

@@ -39,6 +39,7 @@ from raygan.sweep.commands import watch
 from raygan.sweep.session import final_making
 from raygan.sweep.session import final_tests as final
 from raygan.sweep.session.final_tests import FinalJob, Generator, PlannedTest
+from raygan.sweep.session.live import Ends
 from raygan.sweep.session.lock import Lock
 from raygan.sweep.session.progress import FinalProgress
 from raygan.sweep.spec import plan
@@ -667,7 +668,7 @@ def test_watch_shows_final_tests_once_no_trial_is_to_come(tmp_path):
         shown.append([test.generator.which for test in found])
     assert made.complete
     assert shown == [[], [], [("best", "last")]]
-    picture = watch.picture(made.storage, made.spec, looks.Reached(made.spec))
+    picture = watch.picture(made.storage, made.spec, looks.Reached(made.spec), Ends())
     assert picture.head.startswith("b: 3 of 3 trials done; 0 of 1 final tests done, 1 waiting")
 
 
