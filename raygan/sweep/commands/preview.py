@@ -291,12 +291,14 @@ def _as_run(spec: SweepSpec, sweep: Storage | None) -> SweepSpec:
     """``spec`` as the sweep command would run it now."""
     if sweep is None:
         checks.check_fair(spec)
+        checks.check_names(spec)
         return spec
     try:
         own_recipes.check_unchanged(sweep)
         before = stored_sweep.stored_spec(sweep)
     except (RayganError, OSError):
         return spec  # the sweep command reports the error
+    checks.check_names(spec, before)
     if before is None:
         checks.check_fair(spec)
         return spec

@@ -89,6 +89,7 @@ def _run(session: Session) -> int:
         else:
             spec = stored_sweep.with_defaults_of(spec, before)
             grown = stored_sweep.check_unchanged(spec, before, sweep)
+        checks.check_names(spec, before)
         session = replace(session, spec=spec)
         ledger = Ledger(sweep)
         study = Study(

@@ -15,9 +15,9 @@ from raygan.gan.config import TrainConfig, recipe_tables
 from raygan.gan.judge import quality
 from raygan.gan.judge.metrics import METRICS
 from raygan.gan.nets.architectures import check_size
-from raygan.records import DATASET
+from raygan.records import DATASET, WARMUP_SUFFIX
 from raygan.shown import shown
-from raygan.sweep.spec import claims, scales
+from raygan.sweep.spec import claims, plan, scales
 from raygan.sweep.spec.mistakes import message
 from raygan.sweep.spec.space import Space, ends, is_within, search_method, trials_per_cell
 from raygan.sweep.spec.yaml_sections import MOST_SEEDS, MOST_TRIALS, Range, Scalar, Stop
@@ -37,6 +37,11 @@ Whoever writes that other key knows it: ``rule: none`` or ``seeds: 0`` switches 
 say, and they may stay.
 """
 _WORD = re.compile(r"[A-Za-z0-9_.=+-]{1,64}")
+MOST_NAME, MOST_TITLE = 200, 500
+"""Characters of a trial's name and title. A name is a folder's, of at most 255 characters; there is
+room for what extends a sweep."""
+_NUMBER = 10
+"""Characters of the longest number in a title."""
 _SIZED = ("norm", "architecture", "levels", "batch_size")
 """Fields that decide, together, whether images of some size can be trained on."""
 
@@ -150,6 +155,70 @@ def check_fair(spec: SweepSpec) -> None:
     for label in spec.labels:
         longest = max(_values(spec, "iterations", label))
         rule_of(stop).check_grace(grace(stop, longest), longest)
+
+
+def check_names(spec: SweepSpec, before: SweepSpec | None = None) -> None:
+    """Each cell has a name of its own, and its trials have names and titles that can be stored.
+
+    ``before``: the sweep that ``spec`` resumes or extends. The cells that it has are not checked:
+    an earlier version accepted them. Raises :class:`~raygan.errors.ConfigError`.
+    """
+    accepted = set() if before is None else set(map(_point, plan.cells(before)))
+    params = sum(len(f" {name}=") + _longest(values) for name, values in spec.space().items())
+    named: dict[str, plan.Cell] = {}
+    for cell in plan.cells(spec):
+        other = named.setdefault(cell.name.casefold(), cell)
+        if other != cell and not {_point(cell), _point(other)} <= accepted:
+            raise ConfigError(_same_name(other, cell))
+        if _point(cell) not in accepted:
+            _check_length(spec, cell, params)
+
+
+def _point(cell: plan.Cell) -> frozenset[tuple[str, Scalar]]:
+    return frozenset(cell.values.items())
+
+
+def _same_name(one: plan.Cell, other: plan.Cell) -> str:
+    points = [
+        ", ".join(f"{name}: {value}" for name, value in cell.values.items())
+        for cell in (one, other)
+    ]
+    called = f"would both be called `{one.name}`"
+    if one.name != other.name:
+        called = (
+            f"would be called `{one.name}` and `{other.name}`, and some file systems do not tell "
+            "such folders apart"
+        )
+    return shown(
+        f"the cells ({points[0]}) and ({points[1]}) {called}, but each needs a name of its own: "
+        "rename one of the recipes, or give a data set another `label`",
+        1000,
+    )
+
+
+def _longest(values: list[Scalar] | Range) -> int:
+    """Characters of the longest value that a search may try, in a title."""
+    known = ends(values) if isinstance(values, Range) else values
+    return max(_NUMBER, *(len(plan.format_value(value)) for value in known))
+
+
+def _check_length(spec: SweepSpec, cell: plan.Cell, params: int) -> None:
+    """The longest name and title of the cell's trials can be stored; ``params``: characters of the
+    searched values in a title."""
+    searched = trials_per_cell(spec)
+    name = f"{cell.name}-{searched - 1:03d}" if searched else cell.name
+    if last := spec.replicate.most:
+        name = plan.replicate_id(spec, cell, last - 1, name)
+    name += WARMUP_SUFFIX if spec.warmup else ""
+    title = len(name) + params
+    for what, length, most in (("name", len(name), MOST_NAME), ("title", title, MOST_TITLE)):
+        if length > most:
+            raise ConfigError(
+                f"the {what} of a trial of the cell `{shown(cell.name)}` may have up to {length} "
+                f"characters, and at most {most} are allowed: take a field out of `grid`"
+                f"{' or `search`' if what == 'title' else ''}, or give your recipes and data sets "
+                "shorter names"
+            )
 
 
 def check_quality(spec: SweepSpec) -> None:

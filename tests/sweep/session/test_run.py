@@ -753,6 +753,20 @@ def test_unfair_early_stopping_is_refused_in_a_new_sweep_only(sweep, tmp_path, m
     assert sweep(train_all, more)[0] == 0
 
 
+def test_names_that_cannot_be_stored_are_refused_in_a_new_sweep_only(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("raygan.sweep.spec.checks.MOST_NAME", 5)
+    path = tmp_path / "named.yaml"
+    path.write_text(f"{SWEEP}storage: {tmp_path}\n")
+    words = "may have up to 6 characters, and at most 5 are allowed"
+    with pytest.raises(ConfigError, match=words):
+        sweep(lambda study: pytest.fail("it is refused"))
+    assert words in CliRunner().invoke(main, [str(path), "--dry-run"]).output
+    before = spec.validate(parse(f"{SWEEP}storage: {tmp_path}", "x"))
+    state.store(Storage(str(tmp_path / "norms")), before, replace(DATA, id="1"))
+    assert sweep(train_all)[0] == 0
+    assert words not in CliRunner().invoke(main, [str(path), "--dry-run"]).output
+
+
 def test_claims_that_are_added_to_a_finished_sweep_are_written_down(sweep, tmp_path, database):
     storage = Storage(str(tmp_path / "norms"))
     sweep(train_all)

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raygan import recipe
 from raygan.errors import ConfigError
 from raygan.gan.config import TrainConfig, fields
 from raygan.gan.judge.metric import Metric
@@ -15,7 +17,7 @@ from raygan.gan.judge.metrics import METRICS
 from raygan.retries import retrying
 from raygan.storage import Storage
 from raygan.sweep.commands.sweep import main
-from raygan.sweep.spec import checks
+from raygan.sweep.spec import checks, plan
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
 from raygan.sweep.study import stored_sweep as state
@@ -436,6 +438,89 @@ def test_early_stopping_that_is_not_fair_is_refused_before_a_sweep_begins():
         checks.check_fair(read("name: a\nstop: {rule: asha, grace: 999}"))
     checks.check_fair(read("name: a\nstop: {rule: asha, grace: 1000}"))
     checks.check_fair(spec.smoke(read("name: a\ngrid: {iterations: [20000]}\nstop: {rule: asha}")))
+
+
+RECIPES = """
+from raygan.recipes import Loss, Norm
+
+class One(Norm):
+    '''A norm.'''
+
+    name = "x"
+
+class Log(Norm):
+    '''A norm.'''
+
+    name = "x_log"
+
+class Upper(Norm):
+    '''A norm.'''
+
+    name = "X"
+
+class LogHinge(Loss):
+    '''A loss.'''
+
+    name = "log_hinge"
+    real = fake = generator = None
+
+    p: int = 1
+    '''A parameter.'''
+    p_: int = 1
+    '''Another.'''
+    p__: int = 1
+    '''A third one.'''
+"""
+P = "p" * 182
+
+
+@pytest.fixture
+def mine() -> Iterator[None]:
+    recipe.use([recipe.RecipeFile("mine.py", RECIPES.replace("    p", f"    {P}"))])
+    yield
+    recipe.keep_only({})
+
+
+TWICE = "grid: {norm: [x, x_log], loss: [hinge, log_hinge]}\n"
+
+
+@pytest.mark.usefixtures("mine")
+def test_cells_that_would_share_a_name_are_refused_before_a_sweep_begins():
+    twice = read(f"name: a\n{TWICE}")
+    with pytest.raises(ConfigError) as error:
+        checks.check_names(twice)
+    assert str(error.value) == (
+        "the cells (norm: x, loss: log_hinge) and (norm: x_log, loss: hinge) would both be called "
+        "`x_log_hinge`, but each needs a name of its own: rename one of the recipes, or give a "
+        "data set another `label`"
+    )
+    with pytest.raises(ConfigError, match="would be called `x` and `X`, and some file systems"):
+        checks.check_names(read("name: a\ngrid: {norm: [x, X]}"))
+    checks.check_names(read("name: a\ngrid: {norm: [x, x_log], loss: [hinge]}"))
+    # what an earlier version accepted is resumed, but not extended by more such cells
+    checks.check_names(twice, twice)
+    with pytest.raises(ConfigError, match="would both be called `x_log_hinge_seed=2`"):
+        checks.check_names(
+            read(f"name: a\n{TWICE.replace('}', ', seed: [1, 2]}')}"),
+            read(f"name: a\n{TWICE.replace('}', ', seed: [1]}')}"),
+        )
+
+
+@pytest.mark.usefixtures("mine")
+def test_names_and_titles_that_cannot_be_stored_are_refused_before_a_sweep_begins():
+    more = "name: a\ntrain: {loss: log_hinge}\nreplicate: {seeds: 1000}\nwarmup: {}\n"
+    whole, longer = (read(f"{more}grid: {{{P}: [{value}]}}") for value in (1, 10))
+    (cell,) = plan.cells(whole)
+    name = f"{plan.replicate_id(whole, cell, 999, cell.name)}-warmup"
+    assert len(name) == checks.MOST_NAME
+    checks.check_names(whole)
+    words = r"the name of a trial of the cell `p+=10` may have up to 201 characters, and at most 200 are"
+    with pytest.raises(ConfigError, match=words):
+        checks.check_names(longer)
+    checks.check_names(longer, longer)
+    checks.check_names(read(f"{more}search: {{{P}: [1], {P}_: [1]}}"))
+    with pytest.raises(ConfigError, match=r"the title of a trial of .* at most 500 are allowed"):
+        checks.check_names(read(f"{more}search: {{{P}: [1], {P}_: [1], {P}__: [1]}}"))
 
 
 @pytest.mark.parametrize("every", ["5", "1.5", "0", "5x", "true"])
