@@ -198,6 +198,28 @@ def _mixing(config: TrainConfig, shape: Shape) -> None:
         )
 
 
+def _up_to_date(config: TrainConfig, shape: Shape) -> None:
+    """After an update, D judges with its new parameters, as G's update needs it to."""
+    state, fresh = TrainState.create(config, shape), TrainState.create(config, shape)
+    images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    discriminator, other = state.discriminator.eval(), fresh.discriminator.eval()
+    with torch.no_grad(), held_weights(state.generator):  # around the update, as in training
+        with held_weights(discriminator):
+            discriminator(images)
+        for network in (discriminator, other):
+            rng = torch.Generator().manual_seed(1)
+            for parameter in network.parameters():
+                parameter.mul_(torch.rand(parameter.shape, generator=rng).add_(0.5))
+        with held_weights(discriminator):
+            found = discriminator(images)
+        expected = other(images)
+    if not torch.allclose(found, expected, rtol=_CLOSE, atol=_CLOSE):
+        raise ConfigError(
+            "after an update, D still judges with what was computed from its old parameters: "
+            "compute it again in each forward"
+        )
+
+
 def _without_waiting(config: TrainConfig, shape: Shape) -> None:
     """On the ``meta`` device each read of a value on the host raises."""
     state = TrainState.create(config, shape, torch.device("meta"))
@@ -295,6 +317,7 @@ IN_ONE_PROCESS: tuple[Check, ...] = (
     *BEFORE_A_SWEEP,
     ("save and load: resumed = uninterrupted", _save_and_load),
     ("each image by itself in eval mode", _alone),
+    ("D as its last update left it", _up_to_date),
     ("no host–device synchronisation", _without_waiting),
 )
 ALL: tuple[Check, ...] = (*IN_ONE_PROCESS, ("two workers = one", _two_workers))

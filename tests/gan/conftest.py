@@ -7,11 +7,35 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from raygan import recipe
 from raygan.data.images import ImageSet
 from raygan.gan.config import TrainConfig
 from raygan.gan.state import TrainState
+from raygan.recipe import RecipeFile
 
 SHAPE = (1, 16, 12)  # two levels, so that batch norm is in D too
+
+
+def parametrized_norm(how: str) -> RecipeFile:
+    """The norm ``both``: a parametrization of PyTorch by its name, of every layer of G and D."""
+    text = (
+        f"from torch.nn.utils.parametrizations import {how}\n"
+        "from raygan.recipes import Norm\n"
+        'class Both(Norm):\n    """Both."""\n    name = "both"\n'
+    )
+    for layer in ("convolution", "transposed_convolution", "linear"):
+        text += (
+            f"    def {layer}(self, *given, **more):\n"
+            f"        return {how}(super().{layer}(*given, **more))\n"
+        )
+    return RecipeFile("both.py", text)
+
+
+@pytest.fixture
+def own_recipes() -> Iterator[Callable[[list[RecipeFile]], None]]:
+    """Enters recipes from files, for one test."""
+    yield recipe.use
+    recipe.use([])
 
 
 @pytest.fixture

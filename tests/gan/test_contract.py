@@ -11,10 +11,11 @@ from raygan.errors import ConfigError
 from raygan.gan import contract
 from raygan.gan.config import TrainConfig, choices
 from raygan.recipe import RecipeFile
+from tests.gan.conftest import parametrized_norm
 
 SHAPE = (1, 16, 16)
 CHECKS = dict(contract.ALL)
-SHAPES, GRADIENTS, METRICS, MIXING, RESUMED, ALONE, MEANWHILE, TWO = CHECKS
+SHAPES, GRADIENTS, METRICS, MIXING, RESUMED, ALONE, UPDATED, MEANWHILE, TWO = CHECKS
 ONE_PROCESS = tuple(check for check in contract.ALL if check[0] not in (TWO, MEANWHILE))
 
 NORM = '''
@@ -149,6 +150,22 @@ def test_state_that_is_no_buffer_is_refused() -> None:
 def test_a_batch_that_mixes_images_in_eval_mode_is_refused(forward: str) -> None:
     with pytest.raises(ConfigError, match=r"in eval mode, the generator's output depends on the"):
         hold(norm(forward), ALONE)
+
+
+def test_what_is_kept_of_old_parameters_is_refused() -> None:
+    kept = "self.kept = getattr(self, 'kept', self.scale.detach() * 2); return x * self.scale"
+    with pytest.raises(ConfigError, match=r"D still judges with what was computed from its old"):
+        hold(norm(f"{kept} * self.kept"), UPDATED)
+    hold(norm("return x * self.scale"), UPDATED)
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+@pytest.mark.parametrize("how", ["spectral_norm", "weight_norm"])
+def test_parametrizations_of_pytorch_in_both_networks_keep_the_contract(how, d_steps) -> None:
+    recipe.use([parametrized_norm(how)])
+    config = TrainConfig.of(norm="both", d_steps=d_steps)
+    names = [name for name, _ in ONE_PROCESS]
+    assert list(contract.checked(config, SHAPE, ONE_PROCESS)) == names
 
 
 @pytest.mark.parametrize(

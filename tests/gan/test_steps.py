@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
 
@@ -11,11 +12,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from raygan.gan import steps
 from raygan.gan.config import choices
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
 from tests.bench import step as bench
 from tests.gan import textbook
+from tests.gan.conftest import parametrized_norm
 
 NORMS = pytest.mark.parametrize("norm", choices()["norm"])
 # a textbook holds no weights for several calls, and so has other power iterations; gn of so few
@@ -121,6 +124,24 @@ def test_two_updates_of_d_are_two_steps_of_d_before_one_of_g(game, loss):
     means = (one + other) / 2
     means[1] = other[1]  # G was updated once
     torch.testing.assert_close(statistics, means)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_weights_that_pytorch_normalises_in_both_networks_follow_each_update(
+    game, own_recipes, monkeypatch, d_steps
+):
+    own_recipes([parametrized_norm("weight_norm")])
+    ours, plain = (game(norm="both", d_steps=d_steps) for _ in range(2))
+    for step in range(3):
+        parts = [torch.cat([part] * d_steps) for part in batch(step)[:2]]
+        statistics = ours.alternating(*parts, batch(step)[2])
+        with monkeypatch.context() as patch:
+            patch.setattr(steps, "held_weights", nullcontext)  # computed again at each call
+            expected = plain.alternating(*parts, batch(step)[2])
+        torch.testing.assert_close(statistics, expected)
+        for network, other in zip(networks(ours), networks(plain), strict=True):
+            torch.testing.assert_close(network.state_dict(), other.state_dict())
 
 
 @pytest.mark.cluster  # compiling takes seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -170,27 +170,39 @@ class WeightNormConvTranspose2d(_WeightNormalized):
         return conv_transpose2d(x, weight, self.offset(), self.stride, self.padding)
 
 
+class _Held(parametrize.ParametrizationList):
+    """What PyTorch computes a parametrised tensor with, while the tensor is held."""
+
+    held: Tensor
+
+    def forward(self) -> Tensor:
+        return self.held
+
+
 @contextmanager
 def held_weights(*networks: nn.Module) -> Iterator[None]:
     """Within it the normalised weights are those at its start: computed once, used often.
 
-    Those under spectral norm, too: one power iteration, however often they are used (Miyato et
-    al. 2018, algorithm 1).
+    Those that PyTorch parametrises, too. Under spectral norm, this is one power iteration, however
+    often they are used (Miyato et al. 2018, algorithm 1). PyTorch's own ``parametrize.cached``
+    would hold them until the last network is let go: D's beyond D's update, if G is held around it.
     """
     modules = [module for network in networks for module in network.modules()]
     layers = [module for module in modules if isinstance(module, _WeightNormalized)]
-    spectral = [module for module in modules if parametrize.is_parametrized(module, "weight")]
+    parametrized = [m for m in modules if type(m) is parametrize.ParametrizationList]
     try:
         for layer in layers:
             layer._held = layer.effective_weight()
-        # PyTorch's own way of holding is of all networks at once: not where none needs it
-        with parametrize.cached() if spectral else nullcontext():
-            for module in spectral:
-                module.weight  # noqa: B018
-            yield
+        for each in parametrized:
+            vars(each)["held"] = each()  # past nn.Module, which would make a parameter of one
+            each.__class__ = _Held
+        yield
     finally:
         for layer in layers:
             layer._held = None
+        for each in parametrized:
+            each.__class__ = parametrize.ParametrizationList
+            vars(each).pop("held", None)
 
 
 @contextmanager

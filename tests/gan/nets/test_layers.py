@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from raygan.gan.nets import kernels, layers
 from raygan.gan.nets.layers import (
@@ -242,6 +243,51 @@ def test_held_weights_are_let_go_even_after_an_error():
     before = net(x)
     net[0].weight.data.copy_(torch.randn_like(net[0].weight))
     assert not torch.equal(net(x), before)
+
+
+def parametrized() -> nn.Sequential:
+    """Two layers under the weight norm of PyTorch, the second a copy of the first at its start."""
+    torch.manual_seed(3)
+    first = weight_norm(nn.Linear(4, 4))
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        second.parametrizations.weight.original1.normal_()
+    return nn.Sequential(first, second)
+
+
+def test_held_weights_of_pytorch_have_the_same_gradients():
+    held, plain = parametrized(), parametrized()
+    batches = torch.randn(3, 2, 4)
+    with held_weights(held):
+        assert held[0].weight is held[0].weight
+        sum(held(batch).square().sum() for batch in batches).backward()
+    assert held[0].weight is not held[0].weight
+    sum(plain(batch).square().sum() for batch in batches).backward()
+    assert held.state_dict().keys() == plain.state_dict().keys()
+    for ours, expected in zip(held.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, expected.grad)
+
+
+def test_weights_of_pytorch_are_let_go_while_another_network_is_held():
+    net, x = parametrized(), torch.randn(2, 4)
+    with held_weights(parametrized()):
+        with held_weights(net):
+            before = net(x)
+        with torch.no_grad():
+            net[0].parametrizations.weight.original1.normal_()
+        with held_weights(net):
+            after = net(x)
+    assert not torch.allclose(after, before)
+    assert torch.equal(after, net(x))
+
+
+def test_every_tensor_that_pytorch_parametrizes_is_held_with_its_gradient():
+    net, x = weight_norm(weight_norm(nn.Linear(4, 4)), "bias"), torch.randn(2, 4)
+    with held_weights(net):
+        with torch.no_grad():
+            net(x)
+        net(x).sum().backward()
+    assert net.parametrizations.bias.original1.grad is not None
 
 
 def test_a_constant_network_passes_gradients_on_and_gets_none():
