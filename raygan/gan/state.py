@@ -19,14 +19,15 @@ from raygan.gan.averaging import Average
 from raygan.gan.config import TrainConfig, parameter_tables, recipe_tables
 from raygan.gan.judge.metrics import METRICS
 from raygan.gan.losses import LOSSES
-from raygan.gan.nets.architectures import build
+from raygan.gan.nets.architectures import ARCHITECTURES, build
 from raygan.gan.nets.global_batch_norm import synchronize_batch_norm
 from raygan.gan.nets.initialisation import as_in_2017
 from raygan.gan.nets.levels import Shape
+from raygan.gan.nets.norms import NORMS
 from raygan.gan.optimizers import OPTIMIZERS
 from raygan.gan.steps import Game, Player
 from raygan.gan.workers import Workers
-from raygan.recipe import require_code
+from raygan.recipe import file_of, require_code
 
 Metrics = dict[str, float]
 
@@ -164,9 +165,12 @@ class TrainState:
         """The two networks and their optimizers, ready to play."""
         config = self.config
         augmentation = AUGMENTATIONS.make(config.augment, config.parameters)
+        discriminator = self._player(
+            self.discriminator, self.optimizer_d, mixes_images=_may_mix_images(config)
+        )
         return Game(
             generator=self._player(self.generator, self.optimizer_g),
-            discriminator=self._player(self.discriminator, self.optimizer_d),
+            discriminator=discriminator,
             loss=LOSSES.make(config.loss, config.parameters),
             workers=workers,
             d_steps=config.d_steps,
@@ -174,9 +178,11 @@ class TrainState:
             augmentation=augmentation,
         )
 
-    def _player(self, network: nn.Module, optimizer: Optimizer) -> Player:
+    def _player(
+        self, network: nn.Module, optimizer: Optimizer, *, mixes_images: bool = False
+    ) -> Player:
         bf16, compiled = self.config.precision == "bf16", self.config.compile
-        return Player(network, optimizer, bf16=bf16, compiled=compiled)
+        return Player(network, optimizer, bf16=bf16, compiled=compiled, mixes_images=mixes_images)
 
     def set_rates(self) -> bool:
         """Give the optimizers the learning rates of the next iteration; whether they changed."""
@@ -265,6 +271,17 @@ class TrainState:
             raise KeyError("best")
         moved = {name: best.generator[name].to(value.device) for name, value in like.items()}
         return Best(best.step, best.loss, moved)
+
+
+def _may_mix_images(config: TrainConfig) -> bool:
+    """Whether images may meet in D elsewhere than in PyTorch's batch norm.
+
+    raygan's own recipes have no such layers. A D of theirs that is too small for batch norm judges
+    real and fake images together, whatever its norm says.
+    """
+    recipes = NORMS[config.norm], ARCHITECTURES[config.architecture]
+    own = any(file_of(recipe) is not None for recipe in recipes)
+    return own and NORMS.make(config.norm, config.parameters).mixes_images
 
 
 def _optimizer(config: TrainConfig, network: nn.Module, lr: float) -> Optimizer:

@@ -59,6 +59,8 @@ class Player:
     """Whether it is played in bfloat16 (autocast); its weights are not."""
     compiled: bool = False
     """Whether it is played by what ``torch.compile`` makes of it."""
+    mixes_images: bool = False
+    """Whether layers other than PyTorch's batch norm may mix the images of a batch."""
 
     def __post_init__(self) -> None:
         self.parameters: list[nn.Parameter] = list(self.network.parameters())
@@ -77,7 +79,7 @@ class Player:
         spectral = any(parametrize.is_parametrized(m) for m in self.network.modules())
         self._holds = spectral or not self.compiled
         self.slopes = clamped_slopes(self.network)
-        self.batch_statistics = any(
+        self.batch_statistics = self.mixes_images or any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules()
         )
 

@@ -16,6 +16,7 @@ from raygan.gan import steps
 from raygan.gan.config import choices
 from raygan.gan.steps import STATISTICS, Game
 from raygan.gan.workers import Workers
+from raygan.recipe import RecipeFile
 from tests.bench import step as bench
 from tests.gan import textbook
 from tests.gan.conftest import parametrized_norm
@@ -245,6 +246,71 @@ def test_simultaneous_gradients_equal_those_of_two_passes(game, norm, loss, cert
     *gradients, statistics = ours.simultaneous_gradients(real, noise)
     torch.testing.assert_close(statistics[:2], losses)
     assert_same_gradients(gradients, expected, 1e-10)
+
+
+OWN_BATCH_NORM = '''
+import torch
+from torch import nn
+from raygan.gan.nets.dcgan import DCGAN
+from raygan.recipes import Norm
+
+
+class Layer(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + 1e-5)
+        return (x - mean) * scale + self.bias.view(1, -1, 1, 1)
+
+
+class Own(Norm):
+    """Batch norm, written out."""
+
+    name = "own"
+
+    @property
+    def mixes_images(self):
+        return True
+
+    def normalisation(self, channels):
+        return [Layer(channels)]
+
+
+class Architecture(DCGAN):
+    """The built-in one with batch norm, written out, for any norm."""
+
+    name = "own"
+
+    def generator(self, config, norm, shape):
+        return super().generator(config, Own(), shape)
+
+    def discriminator(self, config, norm, shape):
+        return super().discriminator(config, Own(), shape)
+'''
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("own", [{"norm": "own"}, {"norm": "bn", "architecture": "own"}])
+def test_a_batch_norm_of_ones_own_trains_as_that_of_pytorch(game, own_recipes, update, own):
+    own_recipes([RecipeFile("own.py", OWN_BATCH_NORM)])
+    ours, expected = game(**own, update=update), game(norm="bn", update=update)
+    for step in range(3):
+        statistics = [getattr(each, update)(*batch(step)) for each in (ours, expected)]
+        torch.testing.assert_close(*statistics)
+    for network, other in zip(networks(ours), networks(expected), strict=True):
+        for parameter, same in zip(network.parameters(), other.parameters(), strict=True):
+            if parameter.dim() > 1:  # not the biases that batch norm takes away again
+                torch.testing.assert_close(parameter, same)
+
+
+def test_a_built_in_d_that_is_too_small_for_batch_norm_judges_all_images_together(game):
+    assert not game(norm="bn", levels=1).discriminator.batch_statistics
+    assert game(norm="bn").discriminator.batch_statistics
 
 
 @SIMULTANEOUS_LOSS
