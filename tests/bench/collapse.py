@@ -64,7 +64,8 @@ def main() -> None:
                     for metric in METRICS
                 ]
                 numbers = "".join(f"{level:13.3g}" for level in levels)
-                verdict = find_collapse(history) or find_untrained(history, images.baseline) or ""
+                collapse = find_collapse(history, {"loss": "log"})
+                verdict = collapse or find_untrained(history, images.baseline) or ""
                 print(f"{name:18}{norm:9}seed {seed}{numbers}   {verdict}", flush=True)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from raygan.gan.losses import LOSSES
 
@@ -34,15 +35,16 @@ _LOSS_G, _LOSS = "train/loss_g", "val/reconstruction_loss"
 History = Sequence[Mapping[str, float]]
 
 
-def find_collapse(history: History, loss: str = "log") -> str | None:
+def find_collapse(history: History, config: Mapping[str, Any]) -> str | None:
     """Why the run with the evaluations ``history``, in order, has collapsed; None if it has not.
 
-    ``loss``: that of its configuration. A metric that is missing is not judged, such as the variety
-    of a run of an earlier version.
+    ``config``: its configuration, of which the ``loss`` and that loss's parameters are used. A
+    metric that is missing is not judged, such as the variety of a run of an earlier version.
     """
     if len(history) < JUDGED or history[-1]["step"] < EARLIEST:
         return None
-    loss_g, most = _level(history, _LOSS_G), LOSSES[loss]().saturated(CERTAIN_LOGIT)
+    loss = LOSSES.make(config["loss"], config)
+    loss_g, most = _level(history, _LOSS_G), loss.saturated(CERTAIN_LOGIT)
     if loss_g is not None and most is not None and loss_g > most:
         return f"D is saturated: G's loss is {loss_g:.3g}, above {most:g}"
     variety = _level(history, VARIETY)

@@ -445,7 +445,7 @@ class Study:
         A generator that has learned nothing makes few different images, too. Its outcome is
         ``untrained``, and its reason names both.
         """
-        collapse = find_collapse(record.history, record.config["loss"])
+        collapse = find_collapse(record.history, record.config)
         baseline = self._baseline(record.dataset)
         nothing = find_untrained(record.history, baseline) if baseline else None
         if nothing or collapse:

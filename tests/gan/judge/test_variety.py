@@ -10,9 +10,10 @@ from torch import Tensor
 
 from raygan.data.distances import distances, effective_number, mean_distance
 from raygan.data.images import REFERENCE, ImageSet
-from raygan.gan.config import choices
+from raygan.gan.config import TrainConfig, choices
 from raygan.gan.judge.collapse import CERTAIN_LOGIT, JUDGED, VARIETY, find_collapse, find_untrained
 from raygan.gan.judge.variety import Variety
+from raygan.recipe import RecipeFile
 
 SIZE = 12
 variety = Variety().measure
@@ -76,6 +77,9 @@ def test_the_effective_number_counts_images_that_differ():
     assert effective_number(two, 1.0) == pytest.approx(math.exp(entropy))
 
 
+LOG = {"loss": "log"}
+
+
 def history(**curves: list[float]) -> list[dict[str, float]]:
     names = {
         "variety": VARIETY, "loss_g": "train/loss_g", "loss": "val/reconstruction_loss",
@@ -90,7 +94,7 @@ def history(**curves: list[float]) -> list[dict[str, float]]:
 
 def verdict(samples: Tensor, images: ImageSet = PHOTOGRAPHS) -> str | None:
     """What is said of a run whose samples are such from the first evaluation on."""
-    return find_collapse(history(variety=[variety(samples, images)] * 5))
+    return find_collapse(history(variety=[variety(samples, images)] * 5), LOG)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,7 @@ def test_the_reference_is_that_of_training_images(images):
     ],
 )  # fmt: skip
 def test_collapse_is_told_from_samples_and_from_d(curves, says):
-    found = find_collapse(history(**curves))
+    found = find_collapse(history(**curves), LOG)
     assert (found is None) == (says is None)
     assert says is None or says in found
 
@@ -175,14 +179,14 @@ def test_collapse_is_told_from_samples_and_from_d(curves, says):
 def test_what_has_hardly_begun_is_not_judged():
     lost = history(variety=[1.0, 0.0, 0.0, 0.0], loss=[0.2] * 4)
     early = [{**point, "step": point["step"] / 10} for point in lost]
-    assert find_collapse(lost)
+    assert find_collapse(lost, LOG)
     assert find_untrained(lost, 0.1)
-    assert find_collapse(early) is None
+    assert find_collapse(early, LOG) is None
     assert find_untrained(early, 0.1) is None
 
 
 def test_reconstruction_loss_tells_no_collapse():
-    assert find_collapse(history(variety=[1.0] * 4, loss=[1e6] * 4)) is None
+    assert find_collapse(history(variety=[1.0] * 4, loss=[1e6] * 4), LOG) is None
 
 
 def test_a_run_that_never_beats_the_mean_image_has_learned_nothing():
@@ -197,8 +201,41 @@ def test_a_run_that_never_beats_the_mean_image_has_learned_nothing():
 
 def test_saturation_is_the_same_logit_for_every_loss():
     curve = history(loss_g=[(CERTAIN_LOGIT + 2) ** 2 / 2] * JUDGED)
-    assert find_collapse(curve, "least-squares")
-    assert not find_collapse(history(loss_g=[CERTAIN_LOGIT + 2] * JUDGED), "least-squares")
-    assert find_collapse(history(loss_g=[CERTAIN_LOGIT + 2] * JUDGED), "log")
-    assert not find_collapse(curve, "wgan-gp")
-    assert find_collapse([], choices()["loss"][0]) is None
+    least_squares = {"loss": "least-squares"}
+    assert find_collapse(curve, least_squares)
+    assert not find_collapse(history(loss_g=[CERTAIN_LOGIT + 2] * JUDGED), least_squares)
+    assert find_collapse(history(loss_g=[CERTAIN_LOGIT + 2] * JUDGED), LOG)
+    assert not find_collapse(curve, {"loss": "wgan-gp"})
+    assert find_collapse([], {"loss": choices()["loss"][0]}) is None
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 20.0])
+def test_saturation_heeds_the_parameters_of_the_loss(own_recipes, scale):
+    own_recipes([RecipeFile("scaled.py", SCALED)])
+    config = TrainConfig.of(loss="scaled", scale=scale).to_dict()
+    certain, undecided = ([scale * loss] * JUDGED for loss in (CERTAIN_LOGIT + 2, 0.7))
+    assert find_collapse(history(loss_g=certain), config)
+    assert not find_collapse(history(loss_g=undecided), config)
+
+
+SCALED = '''
+import torch.nn.functional as F
+from raygan.recipes import Loss
+
+
+class Scaled(Loss):
+    """The log loss, times a factor."""
+
+    name = "scaled"
+    scale: float = 1.0
+    """The factor."""
+
+    def real(self, logits):
+        return self.scale * F.softplus(-logits)
+
+    def fake(self, logits):
+        return self.scale * F.softplus(logits)
+
+    def generator(self, logits):
+        return self.scale * F.softplus(-logits)
+'''
