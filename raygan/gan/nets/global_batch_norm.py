@@ -35,20 +35,29 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        given, x = x, x.to(self.weight.dtype)  # sums of bfloat16 would be too rough
+        # sums of bfloat16 would be too rough
+        given, x = x, x.to(torch.promote_types(x.dtype, torch.float32))
         count = x.numel() // x.size(1) * dist.get_world_size()
         mean = self._sum(x.sum((0, 2, 3))) / count
         centred = x - mean.view(1, -1, 1, 1)
         variance = self._sum(centred.square().sum((0, 2, 3))) / count
         if self.running_mean is not None and self.running_var is not None:
-            momentum = self.momentum if self.momentum is not None else 0.1
             with torch.no_grad():
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        y = torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1))
+                share: float | Tensor = self.momentum or 0.0
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
+                    if self.momentum is None:  # the mean over all batches
+                        share = self.num_batches_tracked.to(mean.dtype).reciprocal()
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        scale = scale.view(1, -1, 1, 1)
+        if self.bias is None:
+            y = centred * scale
+        else:
+            y = torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale)
         return y.to(given.dtype)
 
     @staticmethod
