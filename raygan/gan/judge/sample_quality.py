@@ -29,6 +29,7 @@ from raygan.gan import sampling
 from raygan.gan.arithmetic import arithmetic
 from raygan.gan.config import Quality, TrainConfig
 from raygan.gan.judge import quality, weights
+from raygan.gan.judge.wasserstein import PATCH
 from raygan.gan.nets.layers import frozen
 from raygan.gan.workers import Workers
 
@@ -59,12 +60,12 @@ class RunningQuality:
         notes.
 
         None of them is a number if a sample is not. They are left out, with a note, if there are
-        fewer than :data:`LEAST` real images.
+        fewer than :data:`LEAST` real images, or if the images are too small.
         """
         if self._kind == "none":
             return {}, []
-        if (found := len(self._images.final)) < LEAST:
-            return {}, [f"no quality of samples is measured: {_too_few(found)}"]
+        if (problem := _problem(self._kind, self._images)) is not None:
+            return {}, [f"no quality of samples is measured: {problem}"]
         if self._reference is None:
             real = _real(self._images, RUNNING)
             self._reference = quality.reference(self._kind, real, samples.device, self._workers)
@@ -82,11 +83,12 @@ def final_quality(
     number), and how they were made.
 
     Raises :class:`~raygan.errors.ConfigError` if this machine cannot measure ``kind``, and
-    :class:`~raygan.errors.DataError` if there are fewer than :data:`LEAST` real images.
+    :class:`~raygan.errors.DataError` if there are fewer than :data:`LEAST` real images, or if the
+    images are too small.
     """
     quality.check(kind)
-    if (found := len(images.final)) < LEAST:
-        raise DataError(f"the quality of samples cannot be measured: {_too_few(found)}")
+    if (problem := _problem(kind, images)) is not None:
+        raise DataError(f"the quality of samples cannot be measured: {problem}")
     device = next(generator.parameters()).device
     codes = sampling.codes(
         config.seed, sampling.QUALITY, 0, FINAL, config.code_size, config.latent
@@ -122,5 +124,14 @@ def _real(images: ImageSet, most: int) -> Tensor:
     return images.take(final[torch.arange(count, device=final.device) * len(final) // count])
 
 
-def _too_few(found: int) -> str:
-    return f"of at least {LEAST} final held-out images that it needs, there are {found}"
+def _problem(kind: Quality, images: ImageSet) -> str | None:
+    """Why ``kind`` cannot be measured on ``images``; None if it can."""
+    if (found := len(images.final)) < LEAST:
+        return f"of at least {LEAST} final held-out images that it needs, there are {found}"
+    _, height, width = images.shape
+    if kind == "wasserstein" and min(height, width) < PATCH:
+        return (
+            f"the sliced Wasserstein distance needs images of at least {PATCH}×{PATCH} pixels, and "
+            f"these have {height}×{width}"
+        )
+    return None

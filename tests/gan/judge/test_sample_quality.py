@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from raygan.gan.judge import quality, sample_quality, weights
 from raygan.gan.pixels import as_float
 from raygan.gan.state import TrainState
 from raygan.gan.train import sample, train
+from raygan.gan.workers import Workers
 from tests.gan.conftest import SHAPE
 
 KEY = "val/sliced_wasserstein"
@@ -178,3 +180,46 @@ def test_final_quality_of_too_few_images_is_refused(fresh, images, seen):
     state = fresh()
     with pytest.raises(DataError, match="of at least 10 final held-out images"):
         sample_quality.final_quality(state.judged, state.config, images, "wasserstein")
+
+
+@pytest.fixture
+def make_tiny() -> Callable[[int, int], ImageSet]:
+    """Images of a size, as many as are needed."""
+
+    def make(height: int, width: int) -> ImageSet:
+        rng = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (40, height, width, 1), dtype=torch.uint8, generator=rng)
+        return ImageSet.of([pixels], *torch.arange(16, 40).split(12), "d", 0.0)
+
+    return make
+
+
+@pytest.mark.parametrize("size", [(6, 12), (8, 4)])
+def test_images_smaller_than_a_patch_are_noted_and_the_run_goes_on(small, make_tiny, size):
+    config, images = small(quality="wasserstein"), make_tiny(*size)
+    state = TrainState.create(config, images.shape)
+    (*_, last) = train(config, images, state)
+    assert last.finite
+    assert KEY not in last.metrics
+    assert last.notes == (
+        "no quality of samples is measured: the sliced Wasserstein distance needs images of at "
+        f"least 7×7 pixels, and these have {size[0]}×{size[1]}",
+    )
+    with pytest.raises(DataError, match="needs images of at least 7×7 pixels"):
+        sample_quality.final_quality(state.judged, config, images, "wasserstein")
+
+
+def test_images_of_a_patch_have_a_quality(make_tiny):
+    images = make_tiny(7, 7)
+    samples = as_float(images.take(images.running))
+    measured, notes = sample_quality.RunningQuality("wasserstein", images, Workers())(samples)
+    assert measured[KEY] > 0
+    assert not notes
+
+
+def test_small_images_have_features(make_tiny, seen):
+    images = make_tiny(4, 4)
+    samples = as_float(images.take(images.running))
+    measured, notes = sample_quality.RunningQuality("features", images, Workers())(samples)
+    assert len(measured) == len(quality.MEASURES["features"])
+    assert not notes
