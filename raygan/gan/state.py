@@ -96,8 +96,9 @@ class TrainState:
             require_code(table[getattr(config, name)])
         device = device or torch.device("cpu")
         workers = Workers()
+        # weights are drawn on the CPU; torch.manual_seed would seed GPUs for good, too
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(sampling.derive_seed(config.seed, sampling.INIT, 0))
+            torch.default_generator.manual_seed(sampling.derive_seed(config.seed, sampling.INIT, 0))
             built = build(config, shape)
             if config.initialisation == "pytorch-2017":
                 for network in built:

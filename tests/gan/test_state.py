@@ -78,6 +78,11 @@ def test_a_fresh_state_is_a_function_of_the_seed(fresh):
     assert not torch.equal(other, one["generator"]["linear.weight"])
 
 
+@pytest.mark.usefixtures("no_gpu_is_seeded")
+def test_a_fresh_state_changes_no_gpu(fresh):
+    fresh(initialisation="pytorch-2017")
+
+
 def test_a_fresh_state_has_no_best_yet(fresh):
     state = fresh()
     assert (state.step, state.best_step, state.best_loss) == (0, 0, math.inf)
