@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from raygan.errors import ResourceError
+from raygan.records import DATASET
 from raygan.shown import duration, shown
 from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.cluster.ray_quirks import Bundles, Scaling
@@ -210,7 +211,8 @@ class Watch:
         self._words.say(what, answer if spec.scale.autoscaling else "all are taken now")
 
     def _scale(self, trial: str) -> Scale:
-        return self._study.spec.scale.of(self._study.records[trial].config)
+        record = self._study.records[trial]
+        return self._study.spec.scale.of({**record.config, DATASET: record.dataset})
 
 
 def _forms(scale: Scale) -> list[Bundles]:

@@ -27,7 +27,9 @@ def look(monkeypatch):
     """What is said of three trials, two of which wait, on a cluster that tells this."""
     monkeypatch.setattr(nodes, "PATIENCE_SECONDS", 0.0)
     said: list[str] = []
-    records = {trial: SimpleNamespace(config={"norm": trial}) for trial in "abc"}
+    records = {
+        trial: SimpleNamespace(config={"norm": trial}, dataset=f"set-{trial}") for trial in "abc"
+    }
     study = SimpleNamespace(
         counted_until={"a": None, "b": 5.0, "c": None}, spec=None, records=records
     )
@@ -123,10 +125,11 @@ def test_workers_that_are_only_slow_to_start_are_not_told(look):
 HEAVY = {"norm": {"c": {"workers": 2}}}
 
 
-def test_trials_of_different_weight_are_counted_each_by_what_it_asks_for(look):
+@pytest.mark.parametrize("by", [HEAVY, {"dataset": {"set-c": {"workers": 2}}}])
+def test_trials_of_different_weight_are_counted_each_by_what_it_asks_for(look, by):
     waiting = [(ONE_GPU,), (ONE_GPU, ONE_GPU), (ONE_GPU,) * 3]  # the last is another sweep's
     asks = "1 workers of 2 CPUs and 1 GPUs, or 2 workers of 2 CPUs and 1 GPUs each"
-    assert look(by=HEAVY, groups=waiting, alive=True) == [
+    assert look(by=by, groups=waiting, alive=True) == [
         f"2 of 3 trials wait for resources, {asks}; the autoscaler has started none yet"
     ]
 
