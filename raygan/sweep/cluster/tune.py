@@ -210,10 +210,11 @@ def run(
         last.open()
     for_drivers = DRIVER_RESOURCE in ray.cluster_resources()
     resource = DRIVER_RESOURCE if for_drivers else ray_quirks.HEAD_RESOURCE
+    callback = _Callback(study)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {resource: DRIVER_SHARE}),
         tune_config=tune.TuneConfig(
-            search_alg=_Search(study, job_of, last),
+            search_alg=_Search(study, job_of, last, callback.settle),
             scheduler=_Scheduler(study),
             num_samples=-1,
             max_concurrent_trials=max_concurrent,
@@ -224,7 +225,7 @@ def run(
             name=TUNE,
             storage_path=study.storage.uri,
             failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
-            callbacks=[_Callback(study)],
+            callbacks=[callback],
             verbose=0,
         ),
     )
@@ -244,12 +245,17 @@ class _Adapter:
 
 class _Search(_Adapter, Searcher):
     def __init__(
-        self, study: Study, job_of: Callable[[TrialPlan], Job], last: LastCheckpoints | None = None
+        self,
+        study: Study,
+        job_of: Callable[[TrialPlan], Job],
+        last: LastCheckpoints | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(metric=STEP, mode="max")  # Tune insists on one
-        self._study, self._job_of, self._last = study, job_of, last
+        self._study, self._job_of, self._last, self._settle = study, job_of, last, settle
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
+        self._settle()  # while no trial runs, Tune does nothing but ask, for up to 10 minutes
         if self._last is not None and self._last.asked:
             return None
         if (plan := self._study.next_trial()) is not None:
@@ -295,7 +301,7 @@ class _Callback(_Adapter, tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         self._study.tick()
-        self._settle()
+        self.settle()
         if time.monotonic() >= self._due:
             ray_quirks.free_leftovers()
             self._due = time.monotonic() + FREE_SECONDS
@@ -310,14 +316,14 @@ class _Callback(_Adapter, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
         self._failed.append(trial)
-        self._settle()
+        self.settle()
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         if self._failed:
             wait_for_head()
-            self._settle()
+            self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tell the study of trials that have failed, once the head node answers: with a lost one,
         all drivers are lost, which is no fault of a trial."""
         if self._failed and ray_quirks.head_answers():

@@ -140,21 +140,13 @@ class Study:
 
     @property
     def waiting(self) -> bool:
-        """Whether there may be trials later that are not known yet, or cannot start yet."""
+        """Whether there may be trials later that are not known yet, or cannot start yet.
+
+        If no trial was due because the storage was away, this is true even if the storage is back.
+        """
         if self.ledger.left > len(self.ledger.given_up):  # who ends the sweep needs the storage
             return True
-        if self.storage_error is not None:
-            return self.runnable
-        if self.exhausted:
-            return False
-        cells = self.cells.values()
-        if self.spec.replicate.seeds and any(cell.searches for cell in cells):
-            return True
-        if self.look[0] < self.spec.replicate.most and any(cell.busy for cell in cells):
-            return True
-        return self.spec.warmup is not None and any(
-            not plan.is_retry(trial) for cell in cells for trial in cell.open
-        )
+        return self.runnable
 
     @property
     def spent(self) -> Spent:

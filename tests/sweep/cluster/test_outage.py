@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.tune.search import Searcher
 
 from raygan.checkpoints import Shelf
 from raygan.folder import IMAGES
@@ -16,6 +17,7 @@ from raygan.pictures import Album
 from raygan.records import load_all
 from raygan.retries import GIVEN_UP, patiently
 from raygan.storage import Storage
+from raygan.sweep.cluster import tune
 from raygan.sweep.cluster.outage import Outage
 from raygan.sweep.spec import sweep_spec as spec
 from raygan.sweep.spec.yaml_loader import parse
@@ -143,6 +145,27 @@ def test_nothing_starts_meanwhile_and_what_is_known_is_saved_later(study: Study)
     assert study.flush()
     assert len(load_all(study.storage)[planned.id].history) == 2
     assert study.next_trial() is not None
+
+
+def test_an_outage_that_ends_while_a_trial_is_asked_for_does_not_end_the_sweep(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_trial = study.next_trial
+
+    def and_then_the_storage_is_back() -> object:
+        planned = next_trial()
+        study.storage_error = None  # by another thread
+        return planned
+
+    monkeypatch.setattr(study, "next_trial", and_then_the_storage_is_back)
+    study.storage_error = "away"
+    search = tune._Search(study, lambda _: SimpleNamespace(to_plain=dict))  # type: ignore[arg-type,return-value]
+    assert search.suggest("1") is None
+    assert [search.suggest("2"), search.suggest("3")] == [{}, {}]
+    for trial in study.records:
+        study.ended(trial, "no luck")
+    assert study.flush()
+    assert search.suggest("4") == Searcher.FINISHED
 
 
 def test_no_trial_starts_once_a_record_could_not_be_written(study: Study) -> None:

@@ -3,6 +3,7 @@ from typing import ClassVar
 
 import pytest
 import ray
+from ray.tune.search import Searcher
 
 from raygan.errors import StalledError
 from raygan.storage import Storage
@@ -163,8 +164,8 @@ def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, monkeyp
     assert "--retry-failed" in record.reason
 
 
-@pytest.mark.parametrize("ends", [False, True])
-def test_a_trial_fails_once_the_head_node_answers(tmp_path, monkeypatch, ends):
+@pytest.mark.parametrize("then", ["goes on", "asks", "ends"])
+def test_a_trial_fails_once_the_head_node_answers(tmp_path, monkeypatch, then):
     """With a lost head node, all drivers are lost, which is no fault of a trial."""
     answers: list[bool] = []
     monkeypatch.setattr(ray_quirks, "head_answers", lambda: bool(answers))
@@ -175,13 +176,18 @@ def test_a_trial_fails_once_the_head_node_answers(tmp_path, monkeypatch, ends):
     trial = SimpleNamespace(config={"trial": planned.id}, get_error=lambda: "The actor died.")
     callback = tune._Callback(study)
     callback.on_trial_error(0, [], trial)
+    search = tune._Search(study, lambda _: None, None, callback.settle)
     callback.on_step_begin(0, [])
+    assert search.suggest("1") is None
     assert study.records[planned.id].outcome is None
-    if ends:  # Tune has nothing else to run
+    if then == "ends":  # Tune has nothing else to run
         callback.on_experiment_end([])
     else:
         answers.append(True)
-        callback.on_step_begin(0, [])
+        if then == "asks":
+            assert search.suggest("2") == Searcher.FINISHED
+        else:
+            callback.on_step_begin(0, [])
     assert study.records[planned.id].outcome == "failed"
     assert not study.waiting
 
