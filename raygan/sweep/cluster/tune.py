@@ -6,7 +6,8 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -204,18 +205,20 @@ def run(
     """Run all trials of ``study`` that have not ended; returns early on SIGUSR1.
 
     ``job_of`` makes the job of a trial that starts; ``trainable`` gets it as plain values. Once
-    ``last`` has asked for last checkpoints, no trial starts.
+    ``last`` has asked for last checkpoints, no trial starts. Raises what ``study`` raises, such as
+    :class:`~raygan.errors.ConfigError` of a user's stop rule.
     """
     if last is not None:
         last.open()
     for_drivers = DRIVER_RESOURCE in ray.cluster_resources()
     resource = DRIVER_RESOURCE if for_drivers else ray_quirks.HEAD_RESOURCE
-    callback = _Callback(study)
+    errors = _Errors()
+    callback = _Callback(study, errors)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {resource: DRIVER_SHARE}),
         tune_config=tune.TuneConfig(
             search_alg=_Search(study, job_of, last, callback.settle),
-            scheduler=_Scheduler(study),
+            scheduler=_Scheduler(study, errors),
             num_samples=-1,
             max_concurrent_trials=max_concurrent,
             trial_name_creator=_trial_id,
@@ -230,6 +233,7 @@ def run(
         ),
     )
     tuner.fit()
+    errors.raise_first()
 
 
 def _trial_id(trial: Trial) -> str:
@@ -276,16 +280,42 @@ class _Search(_Adapter, Searcher):
         pass
 
 
+class _Errors:
+    """Keeps the study's first error until it may be raised.
+
+    What is raised while Tune handles a result arrives as the text of a TuneError; and what is
+    raised while Tune ends a trial counts as a failure of that trial, which is then run again.
+    """
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within the block, an error is kept instead of raised."""
+        try:
+            yield
+        except Exception as error:
+            self._first = self._first or error
+
+    def raise_first(self) -> None:
+        """Raise the error that was kept, if there is one."""
+        if self._first is not None:
+            raise self._first
+
+
 class _Scheduler(_Adapter, FIFOScheduler):
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, errors: _Errors) -> None:
         super().__init__()
-        self._study = study
+        self._study, self._errors = study, errors
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        before = self._study.records[_trial_id(trial)].step
-        stop = self._study.heard(_trial_id(trial), result)
-        if self._study.records[_trial_id(trial)].step > before:
-            ray_quirks.count_failures_anew(trial, DRIVER_FAILURES)
+        stop = False
+        with self._errors.kept():
+            before = self._study.records[_trial_id(trial)].step
+            stop = self._study.heard(_trial_id(trial), result)
+            if self._study.records[_trial_id(trial)].step > before:
+                ray_quirks.count_failures_anew(trial, DRIVER_FAILURES)
         return FIFOScheduler.STOP if stop else FIFOScheduler.CONTINUE
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -294,12 +324,13 @@ class _Scheduler(_Adapter, FIFOScheduler):
 
 
 class _Callback(_Adapter, tune.Callback):
-    def __init__(self, study: Study) -> None:
-        self._study = study
+    def __init__(self, study: Study, errors: _Errors) -> None:
+        self._study, self._errors = study, errors
         self._due = 0.0
         self._failed: list[Trial] = []
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
+        self._errors.raise_first()
         self._study.tick()
         self.settle()
         if time.monotonic() >= self._due:
@@ -307,21 +338,25 @@ class _Callback(_Adapter, tune.Callback):
             self._due = time.monotonic() + FREE_SECONDS
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
-        self._study.started(_trial_id(trial))
+        with self._errors.kept():
+            self._study.started(_trial_id(trial))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any  # noqa: ARG002
     ) -> None:  # fmt: skip
-        self._study.ended(_trial_id(trial))
+        with self._errors.kept():
+            self._study.ended(_trial_id(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
         self._failed.append(trial)
-        self.settle()
+        with self._errors.kept():
+            self.settle()
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         if self._failed:
             wait_for_head()
-            self.settle()
+            with self._errors.kept():
+                self.settle()
 
     def settle(self) -> None:
         """Tell the study of trials that have failed, once the head node answers: with a lost one,

@@ -5,7 +5,7 @@ import pytest
 import ray
 from ray.tune.search import Searcher
 
-from raygan.errors import StalledError
+from raygan.errors import ConfigError, StalledError
 from raygan.storage import Storage
 from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.cluster.job import Job
@@ -128,7 +128,7 @@ def test_a_driver_that_is_lost_is_started_again_as_long_as_evaluations_come(tmp_
     sweep = spec.validate(parse("name: a\ntrain: {iterations: 20, evaluate_every: 10}", "x"))
     study = Study(sweep, Storage(str(tmp_path)))
     planned = study.next_trial()
-    scheduler = tune._Scheduler(study)
+    scheduler = tune._Scheduler(study, tune._Errors())
     trial = SimpleNamespace(
         config={"trial": planned.id}, num_failures=2, max_failures=tune.DRIVER_FAILURES
     )
@@ -156,12 +156,43 @@ def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, monkeyp
     study = Study(sweep, Storage(str(tmp_path)))
     planned = study.next_trial()
     trial = SimpleNamespace(config={"trial": planned.id}, get_error=get_error)
-    tune._Callback(study).on_trial_error(0, [], trial)
+    tune._Callback(study, tune._Errors()).on_trial_error(0, [], trial)
     record = study.records[planned.id]
     assert record.outcome == "failed"
     assert record.reason.startswith("its driver failed 3 times in a row")
     assert why in record.reason
     assert "--retry-failed" in record.reason
+
+
+@pytest.mark.parametrize("act", ["heard", "started", "ended", "failed"])
+def test_an_error_of_the_study_leaves_the_loop_of_tune_as_itself(tmp_path, monkeypatch, act):
+    """Tune would wrap one of :meth:`Study.heard`, and take one of :meth:`Study.ended` for a failure
+    of the trial."""
+    monkeypatch.setattr(ray_quirks, "head_answers", lambda: True)
+    study = Study(spec.validate(parse("name: a", "x")), Storage(str(tmp_path)))
+    trial = SimpleNamespace(
+        config={"trial": study.next_trial().id}, get_error=lambda: "The actor died."
+    )
+    error = ConfigError("mine.py:4: KeyError: 'loss'")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(study, "ended" if act == "failed" else act, fail)
+    errors = tune._Errors()
+    scheduler, callback = tune._Scheduler(study, errors), tune._Callback(study, errors)
+    if act == "heard":
+        assert scheduler.on_trial_result(None, trial, {"step": 10}) == "CONTINUE"
+    elif act == "started":
+        callback.on_trial_start(0, [], trial)
+    elif act == "ended":
+        callback.on_trial_complete(0, [], trial)
+    else:
+        callback.on_trial_error(0, [], trial)
+    for leave in (lambda: callback.on_step_begin(0, []), errors.raise_first):
+        with pytest.raises(ConfigError) as raised:
+            leave()
+        assert raised.value is error
 
 
 @pytest.mark.parametrize("then", ["goes on", "asks", "ends"])
@@ -174,7 +205,7 @@ def test_a_trial_fails_once_the_head_node_answers(tmp_path, monkeypatch, then):
     study = Study(spec.validate(parse("name: a", "x")), Storage(str(tmp_path)))
     planned = study.next_trial()
     trial = SimpleNamespace(config={"trial": planned.id}, get_error=lambda: "The actor died.")
-    callback = tune._Callback(study)
+    callback = tune._Callback(study, tune._Errors())
     callback.on_trial_error(0, [], trial)
     search = tune._Search(study, lambda _: None, None, callback.settle)
     callback.on_step_begin(0, [])
@@ -205,7 +236,7 @@ def test_a_trial_that_does_not_end_after_its_last_evaluation_is_stopped(tmp_path
     controller = SimpleNamespace(
         get_live_trials=lambda: trials, get_trials=lambda: trials, stop_trial=stopped.append
     )
-    scheduler = tune._Scheduler(study)
+    scheduler = tune._Scheduler(study, tune._Errors())
     scheduler.choose_trial_to_run(controller)
     assert stopped == []
     monkeypatch.setattr("raygan.sweep.study.study.LINGER_SECONDS", -1.0)
