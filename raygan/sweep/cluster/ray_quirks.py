@@ -287,10 +287,11 @@ def free_leftovers() -> None:
 
     In Ray 2.60, the controller of a trial that is killed may ask for another group while it dies.
     What is to clean up after it does not know of that one, so that its resources would be lost to
-    the trials that wait for them, and even to later jobs.
+    the trials that wait for them, and even to later jobs. One call lists the actors that live, so
+    that single ones are asked for only where a group is left over. May be called on any thread.
     """
     import ray
-    from ray._private.state import jobs, state
+    from ray._private.state import actors, jobs, state
     from ray._raylet import PlacementGroupID
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
     from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -299,23 +300,25 @@ def free_leftovers() -> None:
         ended = {job["JobID"] for job in jobs() if job["IsDead"]}
         groups = state._connect_and_get_accessor().get_placement_group_table()
         own = ray.get_runtime_context().get_job_id()
+        # after the groups: whoever has made one of them lives or is dead by now
+        alive = actors(job_id=ray.JobID.from_hex(own), actor_state_name="ALIVE")
         for data in groups:
             group = PlacementGroupTableData.FromString(data)
             if group.state == PlacementGroupTableData.REMOVED or group.is_detached:
                 continue
-            job = group.creator_job_id.hex()
-            if job in ended or (job == own and _is_dead(group.creator_actor_id)):
+            job, maker = group.creator_job_id.hex(), group.creator_actor_id.hex()
+            if job in ended or (job == own and maker not in alive and _is_dead(maker)):
                 remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
     except Exception as error:  # Ray's own words for what it cannot tell now; there is a next time
         logger.info("placement groups cannot be listed: %s", error)
 
 
-def _is_dead(actor: bytes) -> bool:
+def _is_dead(actor: str) -> bool:
     from ray._private.state import actors
 
-    if not actor.strip(b"\xff"):  # this process
+    if not actor.strip("f"):  # this process
         return False
-    known: dict[str, Any] = actors(actor.hex())
+    known: dict[str, Any] = actors(actor)
     return known.get("State") == "DEAD"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,10 @@ DRIVER_RESOURCE = "raygan_driver"
 """Custom resource of the nodes on which trial drivers may run, if a cluster has it; otherwise they
 run on the head node. They take no CPU."""
 FREE_SECONDS = 0.5
-"""Between two looks for the resources of trials that were stopped or lost; one takes 1 ms."""
+"""Between two looks for the resources of trials that were stopped or lost, at least."""
+FREE_REST = 20
+"""And this many times as long as the last look took: some milliseconds, or much more after
+thousands of trials, whose placement groups Ray still lists."""
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
 """Most losses in a row of a trial's driver, such as with its node, without a new evaluation in
@@ -232,7 +236,8 @@ def run(
             verbose=0,
         ),
     )
-    tuner.fit()
+    with _Freeing():
+        tuner.fit()
     errors.raise_first()
 
 
@@ -278,6 +283,30 @@ class _Search(_Adapter, Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         pass
+
+
+class _Freeing:
+    """Frees what trials that were stopped or lost still hold, on a thread of its own: the looks
+    take their time, and Tune's loop has none. A context manager."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)
+
+    def __enter__(self) -> _Freeing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        took = 0.0
+        while not self._over.wait(max(FREE_SECONDS, FREE_REST * took)):
+            begun = time.monotonic()
+            ray_quirks.free_leftovers()
+            took = time.monotonic() - begun
 
 
 class _Errors:
@@ -326,16 +355,12 @@ class _Scheduler(_Adapter, FIFOScheduler):
 class _Callback(_Adapter, tune.Callback):
     def __init__(self, study: Study, errors: _Errors) -> None:
         self._study, self._errors = study, errors
-        self._due = 0.0
         self._failed: list[Trial] = []
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
         self._errors.raise_first()
         self._study.tick()
         self.settle()
-        if time.monotonic() >= self._due:
-            ray_quirks.free_leftovers()
-            self._due = time.monotonic() + FREE_SECONDS
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:  # noqa: ARG002
         with self._errors.kept():

@@ -1,5 +1,6 @@
 import json
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -114,13 +115,21 @@ def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):
         group(8, own, b"\3" * 16),  # an actor that is not known, yet or any more
         group(9, other, dead),
     ]
-    removed = []
+    removed, asked = [], []
     states = {dead.hex(): {"State": "DEAD"}, alive.hex(): {"State": "ALIVE"}}
+
+    def actors(actor=None, job_id=None, actor_state_name=None) -> dict:
+        if actor is not None:
+            asked.append(actor)
+            return states.get(actor, {})
+        assert job_id.binary() == own
+        return {name: one for name, one in states.items() if one["State"] == actor_state_name}
+
     jobs = [{"JobID": ended.hex(), "IsDead": True}, {"JobID": own.hex(), "IsDead": False}]
     accessor = SimpleNamespace(get_placement_group_table=lambda: groups)
     state = sys.modules["ray._private.state"]
     monkeypatch.setattr(state, "jobs", lambda: jobs)
-    monkeypatch.setattr(state, "actors", lambda actor: states.get(actor, {}))
+    monkeypatch.setattr(state, "actors", actors)
     monkeypatch.setattr(state.state, "_connect_and_get_accessor", lambda: accessor)
     context = SimpleNamespace(get_job_id=own.hex)
     monkeypatch.setattr(tune.ray, "get_runtime_context", lambda: context)
@@ -129,3 +138,42 @@ def test_only_groups_whose_makers_are_dead_are_removed(monkeypatch):
     monkeypatch.setattr(module, "remove_placement_group", lambda found: removed.append(found.id))
     ray_quirks.free_leftovers()
     assert [int(name.hex(), 16) for name in removed] == [1, 4, 5]
+    assert alive.hex() not in asked, "each trial that runs costs a call"
+
+
+def test_tunes_loop_does_not_wait_for_what_frees_resources(monkeypatch):
+    looked = threading.Event()
+    threads = []
+
+    def free() -> None:
+        threads.append(threading.current_thread())
+        looked.set()
+
+    monkeypatch.setattr(ray_quirks, "free_leftovers", free)
+    monkeypatch.setattr(tune, "FREE_SECONDS", 0.0)
+    study = SimpleNamespace(tick=lambda: None)
+    tune._Callback(study, tune._Errors()).on_step_begin(0, [])
+    assert threads == []
+    with tune._Freeing():
+        assert looked.wait(30)
+    assert threading.main_thread() not in threads
+    assert not threads[0].is_alive()
+
+
+def test_looks_that_take_long_are_few(monkeypatch):
+    now, waits = [0.0], []
+
+    def free() -> None:
+        now[0] += 0.001 if len(waits) == 1 else 2.0
+
+    class Over:
+        def wait(self, seconds: float) -> bool:
+            waits.append(seconds)
+            return len(waits) == 3
+
+    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(ray_quirks, "free_leftovers", free)
+    freeing = tune._Freeing()
+    freeing._over = Over()
+    freeing._run()
+    assert waits == [0.5, 0.5, 40.0]

@@ -200,7 +200,6 @@ def test_a_trial_fails_once_the_head_node_answers(tmp_path, monkeypatch, then):
     """With a lost head node, all drivers are lost, which is no fault of a trial."""
     answers: list[bool] = []
     monkeypatch.setattr(ray_quirks, "head_answers", lambda: bool(answers))
-    monkeypatch.setattr(ray_quirks, "free_leftovers", lambda: None)
     monkeypatch.setattr(tune, "wait_for_head", lambda: answers.append(True))
     study = Study(spec.validate(parse("name: a", "x")), Storage(str(tmp_path)))
     planned = study.next_trial()
