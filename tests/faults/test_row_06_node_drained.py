@@ -109,8 +109,9 @@ def test_a_trial_keeps_its_state_at_the_notice_and_moves_on(sweep, spot, server,
     after = made.pictures(TRIAL)
     again = [step for step in before if after[step] != before[step]]
     assert not again or min(again) > noticed, "it was not kept at the notice"
-    # neither its driver nor its workers count as lost
-    assert len(re.findall(r"started[^(]*\(trial ", made.log.read_text())) == 1
+    said = made.log.read_text()  # its time counts anew from where it has moved to
+    assert len(re.findall(r"waiting for resources \(trial ", said)) == 2
+    assert len(re.findall(r"started[^(]*\(trial ", said)) == 2
     assert record().notes == []
     step, loss = record().curve[-1]
     assert step == record().step

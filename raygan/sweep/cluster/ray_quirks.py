@@ -497,6 +497,16 @@ class Relayed:
     """Notes for the record of the trial."""
     spoke: Callable[[], None] = lambda: None
     """Called with each report."""
+    holds: bool = False
+    """Whether the trial has workers, as far as Tune knows."""
+
+    def lost(self) -> None:
+        """Tell Tune that the workers are gone, unless it knows; returns when it has taken it in."""
+        import ray.tune
+
+        if self.holds:
+            self.holds = False
+            ray.tune.report({"step": 0, "lost": True})
 
 
 def relay(relayed: Relayed | None = None) -> UserCallback:
@@ -518,6 +528,7 @@ def relay(relayed: Relayed | None = None) -> UserCallback:
             checkpoint: Any,  # noqa: ARG002
         ) -> None:
             known.spoke()
+            known.holds = True
             report = metrics[0]
             if known.notes:
                 report = {**report, "notes": [*known.notes, *report.get("notes", [])]}
@@ -546,6 +557,22 @@ def patience(relayed: Relayed, seconds: float) -> Any:
             relayed.spoke = spoke
 
     return Patience()
+
+
+def losses(relayed: Relayed) -> Any:
+    """A callback of Ray Train: when other workers are to start, Tune hears that the last ones are
+    gone.
+
+    Ray Train 2.60 starts others by itself after a node of theirs was drained, or to have more of
+    them, and waits for their resources for as long as it takes. It has no public callback for that.
+    """
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class Losses(WorkerGroupCallback):
+        def before_worker_group_start(self, worker_group_context: Any) -> None:  # noqa: ARG002
+            relayed.lost()
+
+    return Losses()
 
 
 def flush_reports() -> None:

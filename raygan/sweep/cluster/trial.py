@@ -75,6 +75,7 @@ def run_trial(config: dict[str, Any]) -> None:
                 callbacks=[
                     ray_quirks.relay(relayed),
                     ray_quirks.patience(relayed, job.stalled_after),
+                    ray_quirks.losses(relayed),
                 ],
             ),
         ).fit()
@@ -88,9 +89,11 @@ def run_trial(config: dict[str, Any]) -> None:
         steps = patiently(lambda: [step for step, _ in find_checkpoints(home)], what)
         return max([*steps, relayed.newest])
 
-    reason = _until_it_fails(
-        fit, newest_step, TrainingFailedError, lambda: _wait_for(home), relayed.notes.append
-    )
+    def waited() -> bool:
+        relayed.lost()
+        return _wait_for(home)
+
+    reason = _until_it_fails(fit, newest_step, TrainingFailedError, waited, relayed.notes.append)
     if reason is not None:
         # an outcome: started again by Tune, it would come again
         ray.tune.report({"step": 0, "outcome": "failed", "reason": reason})

@@ -366,6 +366,12 @@ class _Callback(_Adapter, tune.Callback):
         with self._errors.kept():
             self._study.started(_trial_id(trial))
 
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        with self._errors.kept():
+            self._study.lost(_trial_id(trial))
+
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any  # noqa: ARG002
     ) -> None:  # fmt: skip

@@ -2,8 +2,8 @@
 
 Whatever runs the trials, such as :mod:`raygan.sweep.cluster.tune`, asks for the next one
 (:meth:`Study.next_trial`) and says when it starts (:meth:`Study.started`), reports
-(:meth:`Study.heard`) and ends (:meth:`Study.ended`). It calls :meth:`Study.tick` often and
-:meth:`Study.close` at the end.
+(:meth:`Study.heard`), loses its workers (:meth:`Study.lost`) and ends (:meth:`Study.ended`). It
+calls :meth:`Study.tick` often and :meth:`Study.close` at the end.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ HISTORY, OUTCOME, REASON, NOTES = "history", "outcome", "reason", "notes"
 SIZE = "checkpoint_bytes"
 WORKERS = "workers"
 """Key of a worker's first report: how many workers the trial has now."""
+LOST = "lost"
+"""Key of a driver's report: true if the workers of the trial are gone."""
 
 TICK_SECONDS = 60.0
 LINGER_SECONDS = 60.0
@@ -85,7 +87,7 @@ class Study:
         self.records: dict[str, TrialRecord] = {}
         self.counted_until: dict[str, float | None] = {}
         """By started trial, the time (:attr:`now`) up to which its time is counted; None until its
-        workers report."""
+        workers report, and again when they are lost."""
         self.resumed: dict[str, int] = {}
         """By started trial, the iteration of the checkpoint that its workers loaded; 0: none."""
         self.workers: dict[str, int] = {}
@@ -190,17 +192,31 @@ class Study:
 
     def started(self, trial: str) -> None:
         """``trial`` waits for its workers, for the first time or again after a failure."""
-        self._count_time(trial)
-        self.counted_until[trial] = None
-        self._tell("waiting", self.records[trial])
+        self.lost(trial)
+        if trial not in self.counted_until:
+            self.counted_until[trial] = None
+            self._tell("waiting", self.records[trial])
+
+    def lost(self, trial: str) -> None:
+        """The workers of ``trial`` are gone: it holds nothing, and its time counts again once
+        others report. Does nothing if it has none."""
+        if self.counted_until.get(trial) is not None:
+            self._count_time(trial)
+            self.counted_until[trial] = None
+            self._save(self.records[trial])
+            self._tell("waiting", self.records[trial])
 
     def heard(self, trial: str, report: dict[str, Any]) -> bool:
         """Take in a worker's report; returns whether the trial must stop now.
 
         Evaluations that the record already has are ignored: a trial that is resumed from its last
-        checkpoint reports some of them again.
+        checkpoint reports some of them again. A report that the workers are lost tells nothing
+        else.
         """
         record = self.records[trial]
+        if report.get(LOST):
+            self.lost(trial)
+            return record.outcome is not None
         self._heard[trial] = self.now()
         self._count_time(trial)
         if WORKERS in report:

@@ -3,6 +3,9 @@ from typing import ClassVar
 
 import pytest
 import ray
+import ray.train
+from ray.train import UserCallback
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.tune.search import Searcher
 
 from raygan.errors import ConfigError, StalledError
@@ -86,6 +89,50 @@ def test_other_errors_are_not_caught():
         until_it_fails(fit, lambda: 0)
 
 
+@pytest.mark.parametrize("restarts", ["fit", "within"])
+def test_tune_hears_once_that_workers_are_lost_before_others_start(tmp_path, monkeypatch, restarts):
+    """``within``: Ray Train starts others by itself, as after a node was drained."""
+    home = Storage(str(tmp_path / "bn-000"))
+    heard: list[object] = []
+    monkeypatch.setattr("ray.tune.report", lambda report: heard.append(report))
+    monkeypatch.setattr(ray_quirks, "set_in_environment", lambda _: None)
+    monkeypatch.setattr(Storage, "probe", lambda _: heard.append("the storage is tried"))
+    fits = []
+
+    class Trainer:
+        def __init__(self, *_: object, run_config: ray.train.RunConfig, **__: object) -> None:
+            self.callbacks = run_config.callbacks
+
+        def starts(self) -> None:
+            """Workers, and their first report."""
+            heard.append("waits")
+            for callback in self.callbacks:
+                if isinstance(callback, WorkerGroupCallback):
+                    callback.before_worker_group_start(None)
+            heard.append("has workers")
+            for callback in self.callbacks:
+                if isinstance(callback, UserCallback):
+                    callback.after_report(None, [{"step": 1}], None)
+
+        def fit(self) -> None:
+            fits.append(1)
+            if len(fits) == 1:
+                heard.clear()
+                self.starts()
+                if restarts == "fit":
+                    raise ray.train.TrainingFailedError("its workers were lost")
+            self.starts()
+
+    monkeypatch.setattr(ray_quirks, "trainer_class", lambda _: Trainer)
+    job = Job(trial="bn-000", config={}, folder=home.uri, prepared="", digest="")
+    run_trial(job.to_plain())
+    first, lost = ["waits", "has workers", {"step": 1}], {"step": 0, "lost": True}
+    if restarts == "fit":
+        assert heard == [*first, lost, "the storage is tried", *first]
+    else:
+        assert heard == [*first, "waits", lost, "has workers", {"step": 1}]
+
+
 @pytest.mark.parametrize(
     "folder", [None, "checkpoint_000000010_0a1b2c3d", "checkpoint_2026-01-01_00-00-00.000000"]
 )
@@ -162,6 +209,19 @@ def test_a_driver_that_is_given_up_is_told_with_its_last_error(tmp_path, monkeyp
     assert record.reason.startswith("its driver failed 3 times in a row")
     assert why in record.reason
     assert "--retry-failed" in record.reason
+
+
+def test_a_trial_whose_driver_is_lost_waits_at_once(tmp_path):
+    """Another driver may have to wait for a node, too."""
+    study = Study(spec.validate(parse("name: a", "x")), Storage(str(tmp_path)))
+    planned = study.next_trial()
+    trial = SimpleNamespace(config={"trial": planned.id})
+    callback = tune._Callback(study, tune._Errors())
+    callback.on_trial_start(0, [], trial)
+    study.heard(planned.id, {"step": 0})
+    assert study.counted_until[planned.id] is not None
+    callback.on_trial_recover(0, [], trial)
+    assert study.counted_until[planned.id] is None
 
 
 @pytest.mark.parametrize("act", ["heard", "started", "ended", "failed"])
