@@ -116,3 +116,33 @@ def test_a_trial_keeps_its_state_at_the_notice_and_moves_on(sweep, spot, server,
     step, loss = record().curve[-1]
     assert step == record().step
     assert loss == pytest.approx(undisturbed(home, record()), rel=0 if workers == 1 else 1e-4)
+
+
+@pytest.mark.soak
+def test_an_elastic_trial_goes_on_with_the_workers_that_are_left(sweep, spot, server):
+    """Its workers that are left must not hold what the trial is to go on with."""
+    made = sweep(
+        "drained-elastic",
+        grid={"norm": ["vanilla"]},
+        train={**LONGER, "iterations": 100_000, "checkpoint_every": "1h"},
+        scale={"workers": {"min": 1, "max": 2}, "cpus_per_worker": CPUS},
+        tracking={"uri": server},
+    )
+    home = Storage(str(made.storage / made.name))
+
+    def record() -> TrialRecord:
+        return records.load_all(home)[TRIAL]
+
+    first, _ = spot(), spot()
+    with made.running() as process:
+        wait_until(lambda: len(made.curve(TRIAL)) >= 2, "two evaluations", process)
+        first.send_signal(signal.SIGTERM)
+        wait_until(lambda: first.poll() is not None, "the node is gone")
+        wait_until(lambda: len(record().notes) == 2, "the trial goes on", process)
+        gone = record().step
+        wait_until(lambda: record().step > gone + 10, "an evaluation", process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    first_note, second = record().notes
+    assert first_note == "trained by 2 of at most 2 workers from iteration 0 on"
+    assert second.startswith("trained by 1 of at most 2 workers from iteration ")

@@ -322,14 +322,21 @@ def _is_dead(actor: str) -> bool:
     return known.get("State") == "DEAD"
 
 
-def trainer_class(widths: Sequence[int] = (1,)) -> type[DataParallelTrainer]:
+def trainer_class(
+    widths: Sequence[int] = (1,), lost: Callable[[], None] = lambda: None
+) -> type[DataParallelTrainer]:
     """Ray Train's trainer without a process for each of its helpers; for use within a Tune trial.
 
     What starts a trial is mostly the start of its processes. Ray Train 2.60 gives its controller
     one, another to what frees the resources of a controller that has died, and a third to what
     watches for nodes that are drained. Here the controller runs in the thread in which Tune calls
-    the trainable, :func:`free_leftovers` frees what is left, and a thread watches. ``widths``: how
-    many workers it may have, if it is elastic.
+    the trainable, :func:`free_leftovers` frees what is left, and a thread watches.
+
+    After a node was drained, Ray Train 2.60 ends the workers that are left once others can start,
+    so that an elastic trial waits for what it holds itself. Here they are ended before.
+
+    ``widths``: how many workers it may have, if it is elastic. ``lost`` is called when the workers
+    that were left are ended, and others are to start.
     """
     from ray.train import Result
     from ray.train.v2._internal.callbacks import placement_group_callback
@@ -339,13 +346,24 @@ def trainer_class(widths: Sequence[int] = (1,)) -> type[DataParallelTrainer]:
     # group themselves
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    class Controller(TrainController):
+        def _make_and_handle_scaling_decision_for_non_running_worker_group(
+            self, controller_state: Any
+        ) -> Any:
+            if self.get_worker_group() is not None:
+                self._shutdown_worker_group()
+                lost()
+            return super()._make_and_handle_scaling_decision_for_non_running_worker_group(
+                controller_state
+            )
+
     class Trainer(DataParallelTrainer):
         def _initialize_and_run_controller(self, **options: Any) -> Result:
             if len(widths) > 1:
                 policy = _elastic_policy(self.scaling_config, widths)
             else:
                 policy = _fixed_policy(self.scaling_config)
-            controller = TrainController(**{**options, "scaling_policy": policy})
+            controller = Controller(**{**options, "scaling_policy": policy})
             try:
                 asyncio.run(controller.run())
             except BaseException:  # Tune ends a trial that is stopped by SystemExit

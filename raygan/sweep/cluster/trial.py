@@ -54,8 +54,8 @@ def run_trial(config: dict[str, Any]) -> None:
     resources = {"CPU": job.cpus}
     if job.gpus > 0:
         resources["GPU"] = job.gpus
-    trainer = ray_quirks.trainer_class(job.workers)
     relayed = ray_quirks.Relayed()
+    trainer = ray_quirks.trainer_class(job.workers, relayed.lost)
     width = (job.workers[0], job.workers[-1]) if elastic else job.workers[0]
 
     def fit() -> None:

@@ -29,6 +29,8 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2._internal.execution import preemption
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.controller.state import RestartingState
 from ray.train.v2._internal.execution.failure_handling import (
     DefaultFailurePolicy,
     FailureDecision,
@@ -36,6 +38,7 @@ from ray.train.v2._internal.execution.failure_handling import (
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
     FixedScalingPolicy,
+    NoopDecision,
     autoscaling_coordinator_client,
 )
 from ray.train.v2._internal.execution.storage import StorageContext
@@ -110,6 +113,41 @@ def test_workers_end_with_a_trial_that_is_stopped(monkeypatch, trainer, ends_by)
     with pytest.raises(type(ends_by)):
         trainer()._initialize_and_run_controller()
     assert group.aborted == 1
+
+
+def test_workers_that_are_left_are_ended_before_it_is_counted_how_many_others_fit(monkeypatch):
+    """An elastic trial would wait for what they hold."""
+    done = []
+
+    class WithGroup(TrainController):
+        _worker_group = "left"
+
+        def __init__(self, **_):
+            self._state = RestartingState(None)
+
+        async def run(self):
+            await self._step()
+
+        def get_result(self):
+            return None
+
+        def _shutdown_worker_group(self):
+            done.append("ended")
+            self._worker_group = None
+
+        @property
+        def _scaling_policy(self):
+            decide = lambda: done.append("counted") or NoopDecision()  # noqa: E731
+            return SimpleNamespace(make_decision_for_non_running_worker_group=decide)
+
+        def _get_run_attempt_id(self):
+            return "a"
+
+    monkeypatch.setattr(CONTROLLER, WithGroup)
+    whole = ray_quirks.trainer_class((1, 2), lambda: done.append("lost"))(lambda: None)
+    for _ in range(2):
+        whole._initialize_and_run_controller()
+    assert done == ["ended", "lost", "counted"] * 2
 
 
 def test_a_trial_that_is_stopped_before_its_workers_start_ends_none(monkeypatch, trainer):
@@ -471,6 +509,13 @@ def test_needed_train_starts_a_process_for_its_controller(monkeypatch):
     monkeypatch.setattr("ray.remote", started)
     with pytest.raises(LookupError, match="a process is started"):
         DataParallelTrainer(print)._initialize_and_run_controller()
+
+
+def test_needed_train_ends_the_workers_that_are_left_only_when_others_start():
+    name = "_make_and_handle_scaling_decision_for_non_running_worker_group"
+    source = inspect.getsource(getattr(TrainController, name))
+    assert "_shutdown_worker_group(" not in source
+    assert "_shutdown_worker_group()" in inspect.getsource(TrainController._execute_resize_decision)
 
 
 @OF_RAY

@@ -123,7 +123,7 @@ def test_tune_hears_once_that_workers_are_lost_before_others_start(tmp_path, mon
                     raise ray.train.TrainingFailedError("its workers were lost")
             self.starts()
 
-    monkeypatch.setattr(ray_quirks, "trainer_class", lambda _: Trainer)
+    monkeypatch.setattr(ray_quirks, "trainer_class", lambda *_: Trainer)
     job = Job(trial="bn-000", config={}, folder=home.uri, prepared="", digest="")
     run_trial(job.to_plain())
     first, lost = ["waits", "has workers", {"step": 1}], {"step": 0, "lost": True}
@@ -153,7 +153,7 @@ def test_ray_trains_list_that_an_earlier_version_has_left_is_removed(tmp_path, m
 
     monkeypatch.setattr(ray, "nodes", list)
     monkeypatch.setattr(ray_quirks, "set_in_environment", lambda _: None)
-    monkeypatch.setattr(ray_quirks, "trainer_class", lambda _: Trainer)
+    monkeypatch.setattr(ray_quirks, "trainer_class", lambda *_: Trainer)
     job = Job(trial="bn-000", config={}, folder=home.uri, prepared="", digest="")
     run_trial(job.to_plain())
     assert fits == [[]]  # before it starts
