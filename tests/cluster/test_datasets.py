@@ -6,6 +6,7 @@ import json
 import signal
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.clusters import PATIENCE, mlflow_runs, wait_until
 from tests.data.conftest import encoded
@@ -15,6 +16,7 @@ TRIALS = ("grey_bn-000", "grey_wn-000", "colour_bn-000", "colour_wn-000")
 BUDGET = {"steps": 3, "images": 8, "restarts": 0}
 
 
+@pytest.mark.soak
 def test_a_sweep_over_two_data_sets_is_resumed_and_has_the_curves_of_one_alone(sweep, tmp_path):
     for index in range(32):
         (tmp_path / f"{index:02}.png").write_bytes(encoded(8 * index))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import pytest
+
 from tests.clusters import LONGER, Sweep, free_port, mlflow_runs, serve, start, stop
 
 PATIENCE = 120
@@ -61,6 +63,7 @@ def without_speed(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "points": points}
 
 
+@pytest.mark.soak
 def test_offline_sweep_is_copied_later_and_twice_is_once(cluster, reference, sweep, tmp_path):
     uri = f"http://127.0.0.1:{(port := free_port())}"
     made = sweep("offline", grid={"norm": ["bn"]}, train=LONGER, tracking={"uri": uri})

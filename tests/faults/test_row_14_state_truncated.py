@@ -38,6 +38,7 @@ def files(made: Sweep) -> dict[Path, bytes]:
     }
 
 
+@pytest.mark.soak
 def test_backups_are_used_and_no_finished_trial_is_run_again(reference, copied):
     folder = copied.storage / copied.name
     shutil.rmtree(folder / "trials" / "wn-000")  # as the README says: this one is to run again
@@ -62,6 +63,7 @@ def test_backups_are_used_and_no_finished_trial_is_run_again(reference, copied):
         assert copied.curve(trial) == reference.curve(trial)
 
 
+@pytest.mark.soak
 def test_yaml_cut_anywhere_is_never_taken_for_another_sweep(copied):
     sweep = Storage(str(copied.storage / copied.name))
     whole = sweep.read(state.SPEC_FILE)

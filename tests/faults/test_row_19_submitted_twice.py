@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 
+import pytest
+
 from raygan.storage import Storage
 from raygan.sweep.session import lock
 from tests.clusters import PATIENCE, wait_until
@@ -13,6 +15,7 @@ JOINED = "trials at once"
 """Said when Ray is there, just before the first trial."""
 
 
+@pytest.mark.soak
 def test_second_is_refused_until_the_first_is_dead(sweep):
     made = sweep("twice", train={"iterations": 100_000})
     folder = Storage(str(made.storage / made.name))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.clusters import mlflow_runs
 
 
+@pytest.mark.soak
 def test_summary_groups_the_trials_by_cause(sweep):
     made = sweep(
         "allfail",
