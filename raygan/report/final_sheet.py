@@ -64,12 +64,17 @@ def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | 
         return None
     if not _same_runs(evidence, cell, which, AUDIT):
         audited, restarts = {}, {}
-    code_norm, outside, within, free = (
+    code_norm, outside = (
         _mean(_numbers(evidence, cell, which, key))
-        if _same_runs(evidence, cell, which, keys)
+        if _same_runs(evidence, cell, which, CODES)
         else None
-        for keys in (CODES, BALL)
-        for key in keys
+        for key in CODES
+    )
+    within, free = (
+        _level(cell, evidence.final_losses(cell, which, key))
+        if _same_runs(evidence, cell, which, BALL)
+        else None
+        for key in BALL
     )
     one_protocol = len({_protocol(fid) for fid in fids}) == 1
     return {
@@ -166,7 +171,7 @@ def _note(evidence: Evidence) -> str:
         if images
     ]
     parts = [
-        "Means over the runs that ended ok (geometric: loss, audited), on held-out images that "
+        "Means over the runs that ended ok (of losses geometric), on held-out images that "
         "were not used for training or for any choice."
     ]
     if audits:
