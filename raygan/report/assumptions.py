@@ -142,9 +142,10 @@ def _images(evidence: Evidence) -> Check:
 
 
 def _fixed(evidence: Evidence) -> Check:
-    counts = [len(evidence.losses(cell)) for cell in evidence.ranked]
+    counts = [len(evidence.units(cell)) for cell in evidence.ranked]
     low, high = min(counts, default=0), max(counts, default=0)
-    runs = words.times(high, "run") if low == high else f"{low} to {words.times(high, 'run')}"
+    unit = evidence.cells[0].unit if evidence.cells else "run"
+    runs = words.times(high, unit) if low == high else f"{low} to {words.times(high, unit)}"
     text = f"{runs} per cell with a result, each with a seed of its own (from {LEAST} on, a "
     return Check("the runs stand for all such runs", f"{text}difference can be claimed). "
                  f"{over(evidence)}", None, float(low))  # fmt: skip

@@ -169,7 +169,8 @@ def compared(evidence: Evidence) -> Sheet:
         "probability that a run of the first cell is better than one of the second. Detectable: "
         "the difference that would be claimed in 80% of such sweeps. Over strata: the mean "
         "difference over the values of the other axes; p of equal: that it is the same in all "
-        "(Welch 1951), not adjusted."
+        "(Welch 1951), not adjusted. Neither detectable nor p of equal is given where runs gave no "
+        "result."
     )
     columns = [
         Column("cell", _TEXT, "cell"),

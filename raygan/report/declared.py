@@ -12,7 +12,7 @@ from raygan.report import words
 from raygan.report.claim import Claim
 from raygan.report.compare import LEAST
 from raygan.report.evidence import Evidence
-from raygan.report.family import Comparison, Family, axes
+from raygan.report.family import Comparison, Family, axes, value_names
 from raygan.report.multiple import holm
 
 
@@ -123,9 +123,12 @@ def _result(
     if comparison is None or p is None:
         pooled = comparison is not None and comparison.strata > 1
         strata = f" in each {comparison.stratum}" if comparison and pooled else ""
-        why = f"it takes {LEAST} runs of each cell that gave a result{strata}"
+        unit = evidence.cells[0].unit
+        why = f"it takes {LEAST} {unit}s of each cell that gave a result{strata}"
         if lacking := _lacking(evidence, claim):
             why = f"no result of {words.listed(lacking)}"
+        if unknown := [n for n in (claim.cell, claim.other) if n not in _names(evidence)]:
+            why = f"no cell and no value is called {words.listed(unknown, 'or')}"
         return Result(claim, comparison, p, adjusted, False, f"not tested: {why}")
     interval = comparison.contrast.interval()
     assert interval is not None
@@ -133,12 +136,13 @@ def _result(
     if comparison.cell != claim.cell:
         percent, low, high = (_turned(value) for value in (percent, high, low))
     seen = (
-        f"{claim.cell}'s loss is {words.gap(percent)} than {claim.other}'s, 95% CI from "
+        f"{claim.cell}'s loss is {words.against(percent)} {claim.other}'s, 95% CI from "
         f"{words.gap(low)} to {words.gap(high)}"
     )
     if sum(comparison.failed):
         seen += (
-            f"; {comparison.failed[0]} and {comparison.failed[1]} runs of {comparison.cell} and "
+            f"; {comparison.failed[0]} and {comparison.failed[1]} {comparison.unit}s of "
+            f"{comparison.cell} and "
         )
         seen += f"{comparison.other} gave no result"
     holds = adjusted is not None and adjusted <= evidence.alpha
@@ -149,9 +153,11 @@ def _lacking(evidence: Evidence, claim: Claim) -> list[str]:
     """What of a claim over several strata has no result, such as "bn and wn on b"; else empty."""
     both = (claim.cell, claim.other)
     strata: dict[str, list[str]] = {}
-    for axis in axes({cell.name: cell.values for cell in evidence.cells}):
+    cells = {cell.name: cell.values for cell in evidence.cells}
+    called = {axis: value_names(axis, cells) for axis in axes(cells)}
+    for axis in called:
         for cell in evidence.cells:
-            if (value := str(cell.values.get(axis))) in both:
+            if (value := called[axis].get(cell.values.get(axis))) in both:
                 rest = {name: other for name, other in cell.values.items() if name != axis}
                 without = strata.setdefault(_place(rest), [])
                 if not evidence.units(cell):
@@ -159,6 +165,12 @@ def _lacking(evidence: Evidence, claim: Claim) -> list[str]:
     if len(strata) < 2:
         return []
     return [f"{words.listed(names)} {place}" for place, names in strata.items() if names]
+
+
+def _names(evidence: Evidence) -> set[str]:
+    """What a claim may name: the cells, and the values of the axes."""
+    cells = {cell.name: cell.values for cell in evidence.cells}
+    return {*cells, *(name for axis in axes(cells) for name in value_names(axis, cells).values())}
 
 
 def _place(values: Mapping[str, Any]) -> str:

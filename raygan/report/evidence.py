@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from raygan.report.compare import LEAST, Interval, Mean, geometric_mean, wilson
 from raygan.report.finals import FinalResults, positive, protocol
 from raygan.report.ladder import Agreement
 from raygan.report.tables import setting
+
+V = TypeVar("V")
 
 
 def dataset_of(values: Mapping[str, Any]) -> str:
@@ -132,13 +134,19 @@ class CellResults:
         """
         if not self.repeats:
             return dict(values)
-        lost = {self.repeats[record.id] for record in self.failed}
         logs: dict[int, list[float]] = {}
-        for seed, value in values.items():
-            repeat = self.repeats[self.runs[seed].id]
-            if repeat not in lost:
-                logs.setdefault(repeat, []).append(math.log(value))
+        for seed, value in self.kept(values).items():
+            logs.setdefault(self.repeats[self.runs[seed].id], []).append(math.log(value))
         return {repeat: math.exp(sum(mine) / len(mine)) for repeat, mine in logs.items()}
+
+    def kept(self, values: Mapping[int, V]) -> dict[int, V]:
+        """``values`` by seed, without those of repeats that count as lost."""
+        lost = {self.repeats[record.id] for record in self.failed} if self.repeats else set()
+        return {
+            seed: value
+            for seed, value in values.items()
+            if not lost or self.repeats[self.runs[seed].id] not in lost
+        }
 
     @property
     def tried(self) -> int:

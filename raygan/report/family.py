@@ -428,7 +428,7 @@ def log_areas(cell: CellResults) -> dict[int, float]:
 
 
 def _losses(evidence: Evidence, cell: CellResults) -> Values:
-    losses = evidence.losses(cell)
+    losses = cell.kept(evidence.losses(cell))
     return Values(
         cell.name,
         [math.log(loss) for loss in evidence.units(cell).values()],

@@ -57,7 +57,8 @@ def final_test(evidence: Evidence) -> Sheet:
 
 def _row(evidence: Evidence, cell: CellResults, which: str) -> dict[str, Any] | None:
     losses, audited, restarts = (
-        evidence.final_losses(cell, which, key) for key in ("loss", "audited_loss", "restarts_loss")
+        cell.kept(evidence.final_losses(cell, which, key))
+        for key in ("loss", "audited_loss", "restarts_loss")
     )
     fids = _fids(evidence, cell, which)
     if not losses and not fids:

@@ -15,7 +15,7 @@ from raygan.report.cell_figures import FRAME, MOST_ROWS, WIDTH, signed
 from raygan.report.compare import percent
 from raygan.report.drawing import INK, label
 from raygan.report.evidence import CellResults, Evidence
-from raygan.report.family import Comparison, of_losses
+from raygan.report.family import Comparison, of_losses, value_names
 
 _PAIR, _MOST_PAIR = 46, 170
 """Most characters of a line, and of all lines, of the name of a pair."""
@@ -60,7 +60,8 @@ def rows(evidence: Evidence) -> list[_Row]:
 
 def _row(evidence: Evidence, comparison: Comparison) -> _Row:
     values = {cell.name: cell.values.get(comparison.axis) for cell in evidence.cells}
-    order = [str(value) for value in values.values()] if comparison.strata > 1 else list(values)
+    called = value_names(comparison.axis, {cell.name: cell.values for cell in evidence.cells})
+    order = list(called.values()) if comparison.strata > 1 else list(values)
     turned = order.index(comparison.cell) < order.index(comparison.other)
     pair = [comparison.other, comparison.cell] if turned else [comparison.cell, comparison.other]
     # the heading names the stratum, so the values that differ are enough

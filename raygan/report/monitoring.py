@@ -489,7 +489,7 @@ def balls(evidence: Evidence) -> list[Ball]:
     """What is known of the codes, by cell; empty if nothing is."""
     found = []
     for cell in evidence.cells:
-        runs = [record for record in cell.runs.values() if record.outcome == "ok"]
+        runs = [r for r in cell.kept(cell.runs).values() if r.outcome == "ok"]
         tests = [evidence.finals.get(record.id, {}).get("best", {}) for record in runs]
         # the ball's loss may be of fewer images than the final test's: then that of these is known
         free = [positive(t, "ball_free_loss") or positive(t, "loss") for t in tests]

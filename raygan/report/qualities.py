@@ -71,11 +71,12 @@ def comparable(evidence: Evidence, name: str, which: str) -> dict[str, dict[int,
 
 
 def units(cell: CellResults, values: Mapping[int, float]) -> dict[int, float]:
-    """``values`` by seed or, if the search was repeated, the arithmetic mean of each repeat."""
+    """``values`` by seed or, if the search was repeated, the arithmetic mean of each repeat of
+    which every run gave a result."""
     if not cell.repeats:
         return dict(values)
     groups: dict[int, list[float]] = {}
-    for seed, value in values.items():
+    for seed, value in cell.kept(values).items():
         groups.setdefault(cell.repeats[cell.runs[seed].id], []).append(value)
     return {repeat: statistics.fmean(mine) for repeat, mine in groups.items()}
 

@@ -94,7 +94,8 @@ def _differences(key: str, title: str, found: Sequence[Difference], *, brief: bo
         "and data sets among themselves. p of equal: that the difference is the same in all "
         "strata. Detectable: the difference that would be claimed in 80% of such sweeps. Last / "
         "best: loss of the last generator against that of the best one, final test. Samples are "
-        "those of the best generator where the last one is not named."
+        "those of the best generator where the last one is not named. Neither detectable nor p of "
+        "equal is given where runs gave no result."
     )
     if any(hidden):
         note += _IN_CSV
@@ -429,7 +430,8 @@ def _fourth(evidence: Evidence) -> list[Sheet]:
     )
     note = (
         "A ratio of ratios of the mean losses, less 1, over the strata that are alike in all other "
-        "axes, and over the runs that gave a result. CI: 95%. p adjusted by Holm over these rows."
+        "axes, and over the runs that gave a result. CI: 95%. p adjusted by Holm over these rows. "
+        "Nothing is claimed where runs of these norms gave no result."
     )
     changes = Sheet("rq4_interactions", "RQ4: where the difference changes", columns, rows,
                     reading, note)  # fmt: skip

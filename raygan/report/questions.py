@@ -14,7 +14,7 @@ from raygan.report import declared, monitoring, monitoring_words, norm_words, wo
 from raygan.report.claim import Claim
 from raygan.report.compare import LEAST
 from raygan.report.evidence import Evidence
-from raygan.report.family import Family, of_losses
+from raygan.report.family import Family, of_losses, value_names
 from raygan.report.monitoring import DISTANCES
 from raygan.report.norm_contrasts import (
     NORM,
@@ -207,7 +207,7 @@ def _where(found: Sequence[Difference]) -> str:
             ]
             if places:
                 parts.append(f"{word} than that of {other} on {words.listed(places)}")
-    return f"It can be claimed to be {words.listed(parts)}." if parts else ""
+    return f"The loss of wn can be claimed to be {words.listed(parts)}." if parts else ""
 
 
 def _lost(evidence: Evidence, chosen: Sequence[str]) -> str:
@@ -229,6 +229,8 @@ def _changes(evidence: Evidence, axes: Sequence[str]) -> str:
     if claimed:
         return f"This depends on where: {words.listed(claimed)}."
     on = words.listed(["the data set" if axis == DATASET else axis for axis in axes], "or")
+    if not all(one.whole for one in found):
+        return f"Whether this depends on {on} is not tested, since runs gave no result."
     return f"That this depends on {on} cannot be claimed." if found else ""
 
 
@@ -292,7 +294,8 @@ def _names(evidence: Evidence, first: str, second: str) -> list[set[str]]:
     """What a claim about a pair names: the norms, or the only two cells that have them."""
     every = strata(evidence, first, second)
     cells = [{s.first.name, s.second.name} for s in every] if len(every) == 1 else []
-    return [{first, second}, *cells]
+    called = value_names(NORM, {cell.name: cell.values for cell in evidence.cells})
+    return [{first, second}, {called.get(first, first), called.get(second, second)}, *cells]
 
 
 def _not_worse(evidence: Evidence, main: Sequence[Difference]) -> str:

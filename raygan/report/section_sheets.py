@@ -85,7 +85,8 @@ def other_comparisons(evidence: Evidence) -> Sheet:
         "loss of the last generator against that of the best one in the final test. Loss with "
         "restarts: of the audited images, from random codes, too. Share of runs without a result: "
         "of those that ended; p by Boschloo's exact test. p is adjusted for the comparisons of one "
-        "measure; all else as in the table of differences."
+        "measure; no detectable difference is given where runs gave no result; all else as in the "
+        "table of differences."
     )
     title = "Differences in speed, stability and failures"
     return Sheet("other_comparisons", title, columns, rows, reading, note)

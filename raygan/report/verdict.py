@@ -26,7 +26,10 @@ def verdict(evidence: Evidence) -> str:
 
 def _sentences(evidence: Evidence) -> list[str]:
     if not evidence.ranked:
-        return ["There is no verdict: no trial has ended with a result.", *_lost(evidence),
+        repeated = any(cell.repeats for cell in evidence.cells)
+        why = "no cell has a repeat of which every run gave a result" if repeated else (
+            "no trial has ended with a result")  # fmt: skip
+        return [f"There is no verdict: {why}.", *_lost(evidence),
                 *_unfinished(evidence)]  # fmt: skip
     family = of_losses(evidence)
     compared = any(len(part.ranked) > 1 for part in evidence.parts.values())
@@ -56,7 +59,8 @@ def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
         for label, part in evidence.parts.items()
         if (mine := family.among({cell.name for cell in part.cells}).choices)
     ]
-    if each:
+    known = any(choice.regret is not None for choice in [*family.choices, *family.overall])
+    if each and known:
         each.append(f"All of these limits hold together ({_level(family)}).")
     return whole, " ".join(each)
 
@@ -74,7 +78,11 @@ def _choices(
     empty if that is unknown."""
     known = [(c.cell, c.regret) for c in every if c.regret is not None]
     open_ = [c.cell for c in every if c.regret is None]
-    no_limit = f"For {words.listed(open_, 'or')}, there is no limit: too many runs gave no result."
+    over = f"{start.partition(', ')[0]}, how" if is_pooled or is_part else "How"
+    no_limit = (
+        f"{over} far the mean loss of {words.listed(open_, 'or')} may be above the others has no "
+        "limit: too many runs gave no result."
+    )
     if not known:
         return no_limit if open_ else ""
     (first, lowest), *rest = known
@@ -189,6 +197,13 @@ def _lost(evidence: Evidence) -> list[str]:
             rate = words.share(len(failed), len(ended), cell.failure_rate)
             how = words.outcomes(record.outcome for record in failed)
             tail = "" if len(failed) == len(ended) else "; its mean is over the other runs"
+            if cell.repeats:
+                units = words.times(len(evidence.units(cell)), "repeat")
+                tail = (
+                    f"; its mean is over the {units} of which every run gave one"
+                    if evidence.units(cell)
+                    else "; there is no repeat of which every run gave one, and so no mean"
+                )
             sentences.append(f"{rate} of {cell.name}'s runs gave no result: {how}{tail}.")
         elif not evidence.units(cell):
             how = words.outcomes(record.outcome for record in cell.records)
@@ -265,8 +280,9 @@ def _caveats(evidence: Evidence) -> list[str]:
         )
     few = [c.name for c in evidence.ranked if c.replicates and c not in evidence.comparable]
     if few and evidence.comparable:
-        sentences.append(f"Fewer than {LEAST} runs of {words.listed(few)} gave a result: nothing "
-                         "is claimed of them.")  # fmt: skip
+        unit = evidence.cells[0].unit
+        sentences.append(f"Fewer than {LEAST} {unit}s of {words.listed(few)} gave a result: "
+                         "nothing is claimed of them.")  # fmt: skip
     return sentences
 
 

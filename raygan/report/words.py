@@ -101,12 +101,13 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
     if comparison.claimed:
         near, far = sorted((abs(interval.low), abs(interval.high)))
         span = f"95% CI {_span(near, far)}, {n}"
-        return f"{where}{comparison.cell}'s {what} is {size} than {comparison.other}'s ({span})."
+        how = against(comparison.contrast.percent)
+        return f"{where}{comparison.cell}'s {what} is {how} {comparison.other}'s ({span})."
     start = f"{where}no difference between {comparison.cell} and {comparison.other} can be claimed"
     start = start[0].upper() + start[1:]
     if comparison.failures_forbid:
         failed = [
-            f"{count} of {ended} runs of {name}"
+            f"{count} of {ended} {comparison.unit}s of {name}"
             for name, count, ended in zip(
                 (comparison.cell, comparison.other),
                 comparison.failed,
@@ -116,8 +117,9 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
             if count
         ]
         return (
-            f"{start}: {comparison.cell}'s {what} is {size} over the runs that gave a result, but "
-            f"{listed(failed)} gave none, and with these as the worst the ranks do not differ."
+            f"{start}: {comparison.cell}'s {what} is {size} over the {comparison.unit}s that gave "
+            f"a result, but {listed(failed)} gave none, and with these as the worst the ranks do "
+            "not differ."
         )
     low, high = gap(interval.low), gap(interval.high)
     text = f"{start}: {comparison.cell}'s {what} is {size}, 95% CI from {low} to {high}, {n}"
@@ -179,7 +181,13 @@ def _span(low: float, high: float) -> str:
     return f"{first.removesuffix('%') if both else first}–{last}"
 
 
+def against(value: float) -> str:
+    """A difference in per cent, before what it is against: 3.0% lower than, the same as."""
+    return f"{gap(value)} {'as' if abs(value) < _NOTHING else 'than'}"
+
+
 def gap(value: float) -> str:
+    """A difference in per cent: 3.0% lower, the same."""
     if abs(value) < _NOTHING:
         return "the same"
     return f"{percent(abs(value))} {'lower' if value < 0 else 'higher'}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from raygan.report import forest_figure
 from raygan.report.claim import Claim
 from raygan.report.declared import results
 from raygan.report.evidence import CellResults
@@ -134,8 +135,8 @@ def test_survivors_are_not_claimed_to_be_better_where_the_others_failed():
     )
     assert "lower than bn's" not in text
     assert text.startswith("The mean loss of bn is at most ")
-    assert "any other cell here (95%; runs without a result are the worst). For wn, " in text
-    assert "For wn, there is no limit: too many runs gave no result." in text
+    assert "any other cell here (95%; runs without a result are the worst). How far" in text
+    assert "mean loss of wn may be above the others has no limit: too many runs gave no r" in text
     # whole, the same three and two like them are
     assert "lower than bn's" in verdict(evidence(cell("bn", BN), cell("wn", [*low, *low[:2]])))
 
@@ -612,6 +613,7 @@ def test_values_that_two_axes_share_are_named_with_their_axis():
     assert names == {("batch_size=16", "batch_size=32"), ("features=16", "features=32")}
     text = verdict(found)
     assert "Declared and confirmed: batch_size=16's loss is lower than batch_size=32's." in text
+    assert len(forest_figure.rows(found)) == 6 + 6  # it can be drawn: headings and comparisons
 
 
 def test_nothing_is_said_to_be_detectable_where_runs_failed():
@@ -637,3 +639,42 @@ def test_what_the_verdict_may_not_lack_comes_before_a_long_list_of_losses():
     for said in ("has not finished", "has been learned", "intervals are over",
                  "31 more sentences like these: see the table of cells."):  # fmt: skip
         assert said in text
+
+
+def test_a_claim_about_a_name_that_an_earlier_version_took_for_another_is_not_tested():
+    found = evidence(cell("bn", BN), cell("wn", LOWER), claims=(Claim("lower", "16", "wn"),))
+    (result,) = results(found, of_losses(found))
+    assert (result.holds, result.reason) == (False, "not tested: no cell and no value is called 16")
+
+
+def test_equal_means_are_the_same_as_each_other():
+    found = evidence(cell("bn", BN), cell("wn", BN), claims=(Claim("lower", "wn", "bn"),))
+    (result,) = results(found, of_losses(found))
+    assert result.reason.startswith("wn's loss is the same as bn's, 95% CI from ")
+
+
+def repeated(name, ends, each=3):
+    made = cell(name, ends)
+    repeats = {record.id: 1 + i // each for i, record in enumerate(made.replicates)}
+    return replace(made, repeats=repeats)
+
+
+def test_the_words_about_repeats_with_failed_runs_are_about_repeats():
+    one = [0.012, 0.0121, "diverged"]
+    text = verdict(evidence(repeated("bn", one * 5), repeated("wn", one * 5)))
+    assert text.startswith(
+        "There is no verdict: no cell has a repeat of which every run gave a res"
+    )
+    assert "5 of 15 (33%) of wn's runs gave no result: 5 diverged; there is no repeat of" in text
+    some = [*BN[:3], *BN[:3], *one, *one, *one]
+    text = verdict(evidence(repeated("bn", BN * 3), repeated("wn", some)))
+    assert "; its mean is over the 2 repeats of which every run gave one." in text
+    assert "Fewer than 3 repeats of wn gave a result: nothing is claimed of them." in text
+
+
+def test_without_a_limit_it_is_said_of_what():
+    few = [0.012, 0.0121, 0.0119, *["diverged"] * 7]
+    text = verdict(evidence(cell("bn", few), cell("wn", few)))
+    assert text.startswith(
+        "How far the mean loss of bn or wn may be above the others has no limit: too many runs "
+    )

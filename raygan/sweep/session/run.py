@@ -201,7 +201,8 @@ def _prepare(session: Session, known: Prepared | None) -> Prepared:
             earlier = (
                 ". If an earlier version of raygan began it: that version read all published "
                 "splits, as `dataset.split: all` does now, and did not turn photographs by their "
-                "EXIF orientation"
+                "EXIF orientation; and `*` in the address of a glob also matched `/`, as `**/*` "
+                "does now"
             )
             raise ConfigError(
                 f"the images of {which} have changed since the sweep {spec.name!r} began: restore "

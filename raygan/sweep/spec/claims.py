@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
 
-def of_spec(spec: SweepSpec) -> tuple[Claim, ...]:
-    """The claims of a YAML; raises ValueError if one names what is not compared."""
+def of_spec(spec: SweepSpec, *, known: bool = False) -> tuple[Claim, ...]:
+    """The claims of a YAML; raises ValueError if one names what is not compared.
+
+    ``known``: an earlier version accepted them; a name that it took for another one stays as it
+    is, and its claim cannot be tested.
+    """
     if not spec.claims:
         return ()
     cells = _cells(spec)
-    claims = [_claim(one.model_dump(exclude_none=True), cells) for one in spec.claims]
+    claims = [_claim(one.model_dump(exclude_none=True), cells, known=known) for one in spec.claims]
     for number, claim in enumerate(claims):
         if claim in claims[:number]:
             raise ValueError(f"`claims`: {claim.text!r} stands there twice; remove one")
@@ -33,10 +37,12 @@ def _cells(spec: SweepSpec) -> dict[str, dict[str, Any]]:
     return {plan.cell_name(spec, values): values for values in points}
 
 
-def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]]) -> Claim:
+def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]], *, known: bool) -> Claim:
     kind = next(kind for kind in SECOND if kind in given)
     first, second = (str(given[key]) for key in (kind, SECOND[kind]))
     pairs = _pairs(cells)
+    if known and (first, second) not in pairs:
+        return Claim(kind, first, second, margin(given.get("margin", 0.0)))  # type: ignore[arg-type]
     names = sorted({name for pair in pairs for name in pair})
     _refuse_datasets(first, second, cells)
     for name in (first, second):
