@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
+import numpy as np
 from scipy import special
 
 from raygan.report.compare import Contrast, percent
@@ -118,12 +119,15 @@ def expected_best(losses: Sequence[float]) -> list[float]:
     2020): E = Σᵢ C(N − i, B − 1) / C(N, B) · x₍ᵢ₎ over the ascending x₍₁₎ … x₍ₙ₎. The loss of a
     trial without a result is infinity. So E is infinite if B is at most the number of such trials.
     """
-    ordered, n = sorted(losses), len(losses)
-    means = []
-    for budget in range(1, n + 1):
-        shares = [math.comb(n - 1 - i, budget - 1) / math.comb(n, budget) for i in range(n)]
-        means.append(sum(s * x for s, x in zip(shares, ordered, strict=True) if s))
-    return means
+    n, known = len(losses), sorted(loss for loss in losses if loss < math.inf)
+    budgets = np.arange(1, n + 1)
+    # of each B, the share of draws whose lowest is x₍ᵢ₎, from that of x₍ᵢ₋₁₎
+    shares, means = budgets / n, np.zeros(n)
+    for i, loss in enumerate(known):
+        means += shares * loss
+        shares *= np.maximum(n - budgets - i, 0) / max(n - 1 - i, 1)
+    means[: n - len(known)] = math.inf
+    return [float(mean) for mean in means]
 
 
 def simultaneous_t(level: float, claims: int, freedom: float) -> float:

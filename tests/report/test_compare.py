@@ -211,3 +211,17 @@ def test_budget_curve_is_the_mean_over_all_draws():
     assert expected_best(losses)[1] == pytest.approx(np.mean(draws))
     assert expected_best(losses)[3] == 1
     assert expected_best(losses)[0] == math.inf
+
+
+@pytest.mark.parametrize("lost", [0, 1, 13])
+def test_budget_curve_of_many_trials_is_that_of_the_formula(lost):
+    generator, n = np.random.default_rng(lost), 60
+    ordered = [*sorted(np.exp(generator.normal(size=n - lost))), *[math.inf] * lost]
+    found = expected_best(list(generator.permutation(ordered)))
+    for budget in range(1, n + 1):
+        chances = [math.comb(n - i, budget - 1) / math.comb(n, budget) for i in range(1, n + 1)]
+        terms = [c * x for c, x in zip(chances, ordered, strict=True) if c]
+        assert found[budget - 1] == pytest.approx(math.fsum(terms), rel=1e-12)
+    many = list(generator.random(2000))
+    assert expected_best(many)[-1] == pytest.approx(min(many), rel=1e-12)
+    assert expected_best([math.inf, math.inf]) == [math.inf, math.inf]
