@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -54,13 +55,13 @@ class Sheet:
     only_in_files: Sequence[bool] = ()
     """By row, whether people do not see it; empty: they see all rows."""
 
-    @property
+    @cached_property
     def seen(self) -> list[dict[str, Any]]:
         """The rows that people see."""
         hidden = self.only_in_files or [False] * len(self.rows)
         return [row for row, is_hidden in zip(self.rows, hidden, strict=True) if not is_hidden]
 
-    @property
+    @cached_property
     def shown(self) -> list[Column]:
         """The columns that people see: those with a heading and at least one value."""
         return [
@@ -69,7 +70,7 @@ class Sheet:
             if column.heading and any(row.get(column.name) is not None for row in self.seen)
         ]
 
-    @property
+    @cached_property
     def texts(self) -> list[list[str]]:
         """The shown columns' values row by row; empty text where there is none."""
         return [[_text(column, row.get(column.name)) for column in self.shown] for row in self.seen]

@@ -3,8 +3,10 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +23,7 @@ from raygan.report.finals import read_all
 from raygan.report.ladder import Agreement
 from raygan.report.make import Report
 from raygan.report.questions import not_asked
+from raygan.report.tabular import Column, Sheet
 from raygan.storage import Storage
 from tests.report.builders import STEPS, cell, evidence, finals, qualities, searched_cell, trial
 from tests.report.chromium import PROGRAM, Chromium
@@ -207,6 +210,29 @@ def test_page_needs_nothing_but_itself(report):
     assert len(ids) == len(set(ids))
     for target in re.findall(r'(?:href="#|url\(#)([^")]+)', page):
         assert target in ids
+
+
+def test_documents_read_each_value_of_a_table_once(report):
+    read, told = [], []
+
+    class Row(dict):
+        def get(self, name, *default):
+            read.append(name)
+            return super().get(name, *default)
+
+    columns = [
+        Column(name, pa.string(), name, lambda value: told.append(value) or str(value))
+        for name in "abc"
+    ]
+    rows = [Row(a=number, b=None, c="x") for number in range(40)]
+    table = Sheet(
+        "t", "T", columns, rows, "", only_in_files=[number % 4 == 0 for number in range(40)]
+    )
+    made = replace(report, sheets=[table])
+    assert made.html().count("<td") == made.markdown().count(" x |") * 2 == 60
+    assert len(told) == 60
+    # to see which columns have a value, at most each again
+    assert len(read) <= 60 + len(columns) * 30
 
 
 def test_names_cannot_become_markup(tmp_path):
