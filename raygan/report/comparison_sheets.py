@@ -11,6 +11,7 @@ from raygan.report import rates, stability, words
 from raygan.report.compare import Interval, percent, wilson, worsening_p
 from raygan.report.declared import results
 from raygan.report.evidence import CellResults, Evidence
+from raygan.report.exact import MOST_PAIRS
 from raygan.report.family import Comparison, of_losses, worsening
 from raygan.report.multiple import Choice
 from raygan.report.sections import TARGET, apart, iterations_to_target, target
@@ -159,11 +160,14 @@ def compared(evidence: Evidence) -> Sheet:
         "One row per pair of cells that differ along one axis of the grid. A negative difference: "
         "the loss of the first cell is lower, which is better."
     ) + (OVER_SETS if evidence.several else "")
+    exact = "exact"
+    if any(one.ranks is not None and not one.ranks.exact for one in family.comparisons):
+        exact += f" up to {MOST_PAIRS:,} pairs of runs, by the normal distribution above"
     note = (
         "Difference: 100 · (ratio of the geometric mean losses − 1). CI: 95%, for each pair alone "
         f"(Welch's t on ln(loss)). {over(evidence)} p: two-sided, of Welch's test; where runs gave "
         "no result, the larger of this and the p of their ranks with these runs as the worst (Mann "
-        f"and Whitney, exact). Adjusted p: after {family.correction or 'no correction'} for "
+        f"and Whitney, {exact}). Adjusted p: after {family.correction or 'no correction'} for "
         f"{words.times(len(family.comparisons), 'comparison')}; a difference is claimed if it is "
         f"at most {evidence.alpha:g}. Permutation p: assumes no distribution. Better run: "
         "probability that a run of the first cell is better than one of the second. Detectable: "

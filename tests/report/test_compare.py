@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from raygan.report import exact
 from raygan.report.compare import (
     contrast,
     geometric_mean,
@@ -203,6 +204,94 @@ def test_limit_of_a_shift_is_what_the_rank_test_does_not_reject():
         assert (p <= 0.05) is rejected
     assert shift_limit([0.0, math.inf, math.inf], [0.0] * 3, 0.95) == math.inf
     assert shift_limit([0.0] * 3, [1.0] * 3, 0.99) == math.inf
+
+
+def of_all_deals(strata):
+    """One-sided p of the sum of ranks, from all ways to deal the values to the two cells."""
+    dealt = []
+    for first, second in strata:
+        ranked = stats.rankdata([*first, *second])
+        seen = ranked[: len(first)].sum()
+        sums = [sum(c) - seen for c in itertools.combinations(ranked, len(first))]
+        dealt.append(sums)
+    sums = np.array([sum(parts) for parts in itertools.product(*dealt)])
+    return np.mean(sums <= 1e-9), np.mean(sums >= -1e-9)
+
+
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    "strata",
+    [
+        [([1.0, 2.0, 4.0], [3.0, 5.0, 6.0, 7.0])],
+        [([1.0, 2.0, 4.0, 9.0, 10.0], [3.0, 5.0])],
+        [([1.0, INF, INF], [0.5, 2.0, INF, INF])],
+        [([1.0, 2.0, INF], [0.5, 2.0, INF, INF, INF])],
+        [([1.0, 3.0], [2.0, 4.0]), ([1.0, INF], [0.5, 2.0, INF]), ([3.0], [1.0, 2.0])],
+        [([1.0, 3.0, 5.0], [2.0, 4.0]), ([1.0, 2.0], [3.0, 4.0, 5.0])],
+        [([1.0] * 3, [1.0] * 4)],
+    ],
+)
+def test_ranks_are_those_of_all_deals_with_ties_and_over_strata(strata):
+    found = stratified_ranks(strata)
+    assert (found.p_lower, found.p_higher) == pytest.approx(of_all_deals(strata), rel=1e-12)
+    assert found.exact
+
+
+@pytest.mark.parametrize(("n", "m"), [(100, 100), (3, 300), (60, 20)])
+def test_ranks_of_many_runs_are_those_of_scipys_exact_test(n, m):
+    generator = np.random.default_rng(n)
+    first, second = generator.normal(size=n), generator.normal(0.3, size=m)
+    found = stratified_ranks([(list(first), list(second))])
+    for p, side in ((found.p_lower, "less"), (found.p_higher, "greater")):
+        expected = stats.mannwhitneyu(first, second, alternative=side, method="exact").pvalue
+        assert p == pytest.approx(expected, rel=1e-9)
+
+
+def test_ranks_over_many_strata_do_not_overflow():
+    generator = np.random.default_rng(0)
+    strata = [(list(generator.random(20)), list(generator.random(20))) for _ in range(50)]
+    found = stratified_ranks(strata)
+    assert found.exact
+    assert found.p_lower + found.p_higher > 1
+    us = sum(stats.mannwhitneyu(*pair).statistic for pair in strata)
+    z = (us - 50 * 200) / math.sqrt(50 * 400 * 41 / 12)
+    assert found.p_lower == pytest.approx(stats.norm.cdf(z), abs=1e-3)
+
+
+@pytest.mark.parametrize("lost", [0, 3, 20])
+def test_ranks_beyond_exact_numbers_are_those_of_the_normal_distribution(monkeypatch, lost):
+    def never(*_):
+        raise AssertionError("counted")
+
+    generator = np.random.default_rng(lost)
+    first, second = generator.normal(size=60), generator.normal(0.2, size=50)
+    first[:lost] = second[: lost // 2] = INF
+    strata = [(list(first), list(second)), (list(second), list(second - 0.1))]
+    counted, limit = stratified_ranks(strata), shift_limit(*strata[0], 0.975)
+    monkeypatch.setattr(exact, "MOST_PAIRS", 50 * 110 - 1)
+    found = stratified_ranks(strata)
+    assert not found.exact
+    assert found.improvement == counted.improvement
+    assert found.p_lower == pytest.approx(counted.p_lower, rel=0.01, abs=1e-4)
+    assert found.p_higher == pytest.approx(counted.p_higher, rel=0.01, abs=1e-4)
+    monkeypatch.setattr(exact, "MOST_PAIRS", 50 * 60 - 1)
+    monkeypatch.setattr(exact, "_rank_sums", never)
+    one = stratified_ranks(strata[:1])
+    for p, side in ((one.p_lower, "less"), (one.p_higher, "greater")):
+        scipys = stats.mannwhitneyu(first, second, alternative=side, method="asymptotic").pvalue
+        assert p == pytest.approx(scipys, rel=1e-9)
+    near = shift_limit(*strata[0], 0.975)
+    apart = sorted(INF if a == INF else a - b for a in first for b in second)
+    assert near == limit == INF or abs(apart.index(near) - apart.index(limit)) <= 3
+
+
+def test_a_thousand_runs_are_compared_by_the_normal_distribution():
+    many = [float(value) for value in range(1000)]
+    assert not stratified_ranks([(many, many)]).exact
+    assert shift_limit(many, many, 0.95) == pytest.approx(-stats.norm.ppf(0.05) * 12.9, abs=1)
+    assert stratified_ranks([([1.0] * 1000, [1.0] * 1000)]).p_lower == 1
 
 
 def test_budget_curve_is_the_mean_over_all_draws():
