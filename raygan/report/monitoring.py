@@ -7,7 +7,7 @@ measured beside the loss. All correlations are rank correlations (Spearman 1904)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -180,23 +180,56 @@ def given_iteration(found: Sequence[Course]) -> list[float | None]:
     cells: dict[str, list[Course]] = {}
     for course in found:
         cells.setdefault(course.cell, []).append(course)
-    return [_given_others(course, cells[course.cell]) for course in found]
+    together = {
+        name: (_together([c.steps for c in mine], [c.losses for c in mine]),
+               _together([c.steps for c in mine], [c.distances for c in mine]))
+        for name, mine in cells.items()
+    }  # fmt: skip
+    return [_given_others(course, *together[course.cell]) for course in found]
 
 
-def _given_others(course: Course, cell: Sequence[Course]) -> float | None:
-    rests = []
-    for values in ("losses", "distances"):
-        every = [dict(zip(one.steps, getattr(one, values), strict=True)) for one in cell]
-        own = dict(zip(course.steps, getattr(course, values), strict=True))
-        above = all(value > 0 for one in every for value in one.values())
-        rest = []
-        for step, value in own.items():
-            there = [one[step] for one in every if step in one]
-            if len(there) >= LEAST:
-                logs = np.log([value, *there]) if above else np.asarray([value, *there])
-                # less the mean of the others, its own value taken out of the sum
-                rest.append(float(logs[0] - (logs[1:].sum() - logs[0]) / (len(there) - 1)))
-        rests.append(np.asarray(rest))
+@dataclass(frozen=True)
+class _Together:
+    """What the runs of a cell have together of one measure."""
+
+    above: bool
+    """Whether all values are above 0, so that their logarithms are used."""
+    sums: Mapping[int, tuple[float, int]]
+    """By iteration at which at least :data:`LEAST` runs have a value, the sum and the number of
+    these."""
+
+    def used(self, values: Sequence[float]) -> _Array:
+        """The values, or their logarithms."""
+        return np.log(values) if self.above else np.asarray(values)
+
+    def rest(self, steps: Sequence[int], values: Sequence[float]) -> _Array:
+        """What is left of the values of a run, less the mean of the others: its own value is taken
+        out of the sum."""
+        return np.asarray([
+            own - (self.sums[step][0] - own) / (self.sums[step][1] - 1)
+            for step, own in zip(steps, self.used(values), strict=True)
+            if step in self.sums
+        ])  # fmt: skip
+
+
+def _together(steps: Sequence[Sequence[int]], values: Sequence[Sequence[float]]) -> _Together:
+    """``steps`` and ``values``: of each run of a cell."""
+    by_step: dict[int, list[float]] = {}
+    for mine, own in zip(steps, values, strict=True):
+        for step, value in zip(mine, own, strict=True):
+            by_step.setdefault(step, []).append(value)
+    found = _Together(all(value > 0 for own in values for value in own), {})
+    sums = {
+        step: (float(found.used(there).sum()), len(there))
+        for step, there in by_step.items()
+        if len(there) >= LEAST
+    }
+    return replace(found, sums=sums)
+
+
+def _given_others(course: Course, losses: _Together, distances: _Together) -> float | None:
+    rests = [losses.rest(course.steps, course.losses),
+             distances.rest(course.steps, course.distances)]  # fmt: skip
     if len(rests[0]) < LEAST_GIVEN:
         return None
     if any(np.ptp(rest) <= _NOTHING for rest in rests):

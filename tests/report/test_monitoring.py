@@ -78,6 +78,33 @@ def test_runs_are_compared_where_three_of_their_cell_have_an_evaluation():
     assert both[:3] == both[3:] == monitoring.given_iteration(runs)
 
 
+@pytest.mark.parametrize("runs", [4, 30])
+def test_each_run_of_a_cell_is_read_as_often_however_many_there_are(runs):
+    reads = []
+
+    class Read(list):
+        def __iter__(self):
+            reads.append(1)
+            return super().__iter__()
+
+    generator = np.random.default_rng(runs)
+    ends = generator.integers(15, 25, size=runs)
+    draws = [generator.uniform(1, 2, size=(2, end)) for end in ends]
+    rhos = monitoring.given_iteration([course(Read(a), Read(b)) for a, b in draws])
+    assert len(reads) <= 6 * runs
+    for number, rho in enumerate(rhos):
+        rests = []
+        for measure in (0, 1):
+            rest = []
+            for place, own in enumerate(np.log(draws[number][measure])):
+                there = [np.log(d[measure][place]) for n, d in enumerate(draws)
+                         if n != number and place < ends[n]]  # fmt: skip
+                if len(there) >= 2:
+                    rest.append(own - np.mean(there))
+            rests.append(rest)
+        assert rho == pytest.approx(stats.spearmanr(*rests)[0], rel=1e-12)
+
+
 def test_nothing_is_left_of_a_loss_that_the_iteration_determines():
     falls = [math.exp(-math.sqrt(step)) for step in range(1, 21)]
     noisy = np.random.default_rng(0).normal(size=(3, 20))  # not above 0
