@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,27 @@ from raygan.report.finals import FinalResults, positive, protocol
 from raygan.report.ladder import Agreement
 from raygan.report.tables import setting
 
-V = TypeVar("V")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once(
+    of: Callable[Concatenate[Evidence, P], T],
+) -> Callable[Concatenate[Evidence, P], T]:
+    """``of``, computed once for each evidence and further argument.
+
+    Answers, tables and figures, and every cell, ask for the same. Nobody may change what it gives.
+    """
+
+    @wraps(of)
+    def known(evidence: Evidence, *more: P.args, **named: P.kwargs) -> T:
+        key = (of, more, *named.items())
+        if key not in evidence.known:
+            evidence.known[key] = of(evidence, *more, **named)
+        found: T = evidence.known[key]
+        return found
+
+    return known
 
 
 def dataset_of(values: Mapping[str, Any]) -> str:
@@ -139,7 +159,7 @@ class CellResults:
             logs.setdefault(self.repeats[self.runs[seed].id], []).append(math.log(value))
         return {repeat: math.exp(sum(mine) / len(mine)) for repeat, mine in logs.items()}
 
-    def kept(self, values: Mapping[int, V]) -> dict[int, V]:
+    def kept(self, values: Mapping[int, T]) -> dict[int, T]:
         """``values`` by seed, without those of repeats that count as lost."""
         lost = {self.repeats[record.id] for record in self.failed} if self.repeats else set()
         return {
@@ -245,6 +265,11 @@ class Evidence:
     def families(self) -> dict[Any, Any]:
         """Comparisons that are known already, by what is compared: see
         :func:`raygan.report.family.family`."""
+        return {}
+
+    @cached_property
+    def known(self) -> dict[Any, Any]:
+        """What was computed of it already: see :func:`once`."""
         return {}
 
     @cached_property

@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,12 @@ class Family:
 
     def of(self, cell: str, other: str) -> Comparison | None:
         """The comparison of two cells, in either order."""
-        return next((c for c in self.comparisons if {c.cell, c.other} == {cell, other}), None)
+        return self._by_pair.get(frozenset((cell, other)))
+
+    @cached_property
+    def _by_pair(self) -> dict[frozenset[str], Comparison]:
+        """By both cells; of several comparisons of the same two, the first."""
+        return {frozenset((c.cell, c.other)): c for c in reversed(self.comparisons)}
 
     @property
     def pooled(self) -> list[Comparison]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,10 +36,10 @@ def shaffer(ps: Sequence[float], cells: int) -> list[float]:
     """
     if len(ps) != math.comb(cells, 2):
         raise ValueError(f"{len(ps)} p are not those of all pairs of {cells} cells")
-    possible = sorted(_equal_pairs(cells), reverse=True)
+    possible = _equal_pairs(cells)
     pairs = len(ps)
     # the most pairs that can all be equal if n other pairs differ
-    return _step_down(ps, [next(c for c in possible if c <= pairs - n) for n in range(pairs)])
+    return _step_down(ps, [_highest(possible, pairs - n) for n in range(pairs)])
 
 
 def _step_down(ps: Sequence[float], factors: Sequence[int]) -> list[float]:
@@ -48,16 +50,19 @@ def _step_down(ps: Sequence[float], factors: Sequence[int]) -> list[float]:
 
 
 @cache
-def _equal_pairs(cells: int) -> frozenset[int]:
+def _equal_pairs(cells: int) -> int:
     """The possible numbers of equal pairs of ``cells``, which are the pairs in groups of equal
-    cells."""
-    if cells < 2:
-        return frozenset({0})
-    return frozenset(
-        math.comb(group, 2) + rest
-        for group in range(1, cells + 1)
-        for rest in _equal_pairs(cells - group)
-    )
+    cells: bit c is set if c pairs can be."""
+    possible = [1]
+    for count in range(1, cells + 1):
+        of_rest = (possible[count - g] << math.comb(g, 2) for g in range(1, count + 1))
+        possible.append(functools.reduce(operator.or_, of_rest))
+    return possible[cells]
+
+
+def _highest(bits: int, most: int) -> int:
+    """The highest set bit up to ``most``."""
+    return (bits & ((2 << most) - 1)).bit_length() - 1
 
 
 @dataclass(frozen=True)

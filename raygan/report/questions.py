@@ -13,7 +13,7 @@ from raygan.records import DATASET
 from raygan.report import declared, monitoring, monitoring_words, norm_words, words
 from raygan.report.claim import Claim
 from raygan.report.compare import LEAST
-from raygan.report.evidence import Evidence
+from raygan.report.evidence import Evidence, once
 from raygan.report.family import Family, of_losses, value_names
 from raygan.report.monitoring import DISTANCES
 from raygan.report.norm_contrasts import (
@@ -87,11 +87,13 @@ def pairs(evidence: Evidence, of: Sequence[tuple[str, str]] = _PAIRS) -> list[tu
     return [pair for pair in of if strata(evidence, *pair)]
 
 
+@once
 def first(evidence: Evidence) -> list[Difference]:
     """The differences of RQ1: bn against vanilla, by all measures."""
     return adjusted(differences(evidence, "bn", "vanilla", measures(evidence)))
 
 
+@once
 def second(evidence: Evidence) -> list[Difference]:
     """The differences of RQ2: wn against bn and against vanilla, all but speed."""
     chosen = [measure for measure in measures(evidence) if measure.key != "log_area"]
@@ -99,6 +101,7 @@ def second(evidence: Evidence) -> list[Difference]:
     return adjusted(found)
 
 
+@once
 def fourth(evidence: Evidence) -> list[Difference]:
     """The differences of RQ4: the loss of wn against the other norms."""
     found = [
@@ -107,6 +110,7 @@ def fourth(evidence: Evidence) -> list[Difference]:
     return adjusted(found)
 
 
+@once
 def dependences(evidence: Evidence) -> list[Interaction]:
     """The interactions of RQ4: of wn against the others with depth and with the data set."""
     return interactions(evidence, pairs(evidence), varied(evidence))

@@ -14,7 +14,7 @@ from itertools import pairwise
 from raygan.report import rates, stability, words
 from raygan.report.audit import audit
 from raygan.report.compare import LEAST, geometric_mean, worsening_p
-from raygan.report.evidence import CellResults, Evidence
+from raygan.report.evidence import CellResults, Evidence, once
 from raygan.report.exact import failures_p
 from raygan.report.family import (
     Comparison,
@@ -99,6 +99,7 @@ def _differences(family: Family, chosen: list[Comparison], what: str, most: int)
     return [words.difference(c, what, family.correction) for c in order[:most]]
 
 
+@once
 def target(evidence: Evidence) -> float | None:
     """:data:`TARGET` times the highest of the cells' geometric mean end losses (running test).
 
@@ -187,6 +188,7 @@ def _speed_over(evidence: Evidence) -> list[str]:
     return _differences(family, family.pooled, WHOLE_RUN, 2) if evidence.replicated else []
 
 
+@once
 def apart(evidence: Evidence) -> int | None:
     """The most iterations between two evaluations of a run."""
     curves = [curve for cell in evidence.ranked for curve in _curves(cell).values()]

@@ -4,7 +4,6 @@ champions' generators."""
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from raygan import checkpoints
@@ -40,8 +39,7 @@ def summary(record: TrialRecord, evidence: Evidence | None = None) -> dict[str, 
     metrics = {f"stability/{key}": measures[key] for key in _STABILITY if key in measures}
     if evidence is None:
         return metrics
-    mine = [cell for cell in evidence.cells if cell.dataset in ("", record.dataset)]
-    if (aim := target(replace(evidence, cells=mine))) is not None:
+    if (aim := target(evidence.part(record.dataset))) is not None:
         steps = stability.iterations_to(record.curve, aim)
         if steps is not None:
             metrics["stability/iterations_to_target"] = float(steps)
