@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from raygan.report.compare import LEAST, LEVEL
-from raygan.report.evidence import CellResults, Evidence
+from raygan.report.evidence import CellResults, Evidence, once
 from raygan.report.family import of_losses
 from raygan.report.multiple import expected_best, simultaneous_t
 
@@ -84,6 +84,7 @@ class Crossing:
         return self.before is not None and self.after is not None
 
 
+@once
 def crossings(evidence: Evidence) -> list[Crossing]:
     """The last crossing of each pair of compared cells whose mean curves cross."""
     courses = {cell.name: course(cell) for cell in evidence.cells}
@@ -145,6 +146,7 @@ def _reach(
     return np.asarray(ts) * np.sqrt(first + second)
 
 
+@once
 def budgets(evidence: Evidence) -> dict[str, list[float]]:
     """The lowest loss that 1, 2, … trials of each cell's search find on average, infinite where
     they may all be without a result.
