@@ -9,11 +9,12 @@ RayganError             anything else, such as a damaged record
 ├── StalledError        a worker made no progress for too long
 ├── ResourceError       the cluster cannot hold what was asked for
 ├── LockedError         another process runs this sweep
-└── TrackingError       the MLflow server or store cannot be used
+├── TrackingError       the MLflow server or store cannot be used
+└── RunError            a sweep broke off while it prepared images or trained
 
-A command that fails with one of them exits with code 2. Its message then says what was given, what
-is allowed and what to do. UnusableError and PictureError name the image and the reason only, since
-their callers go on without it.
+A command that fails with one of them exits with code 2, or 1 if it is a RunError. Its message then
+says what was given, what is allowed and what to do. UnusableError and PictureError name the image
+and the reason only, since their callers go on without it.
 """
 
 from raygan.shown import shown
@@ -58,3 +59,7 @@ class LockedError(RayganError):
 
 class TrackingError(RayganError):
     """The MLflow server or store cannot be used."""
+
+
+class RunError(RayganError):
+    """A sweep broke off while it prepared its images or trained; the same command resumes it."""

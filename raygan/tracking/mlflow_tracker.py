@@ -116,6 +116,7 @@ class Tracker:
         self._copying: Copying[_Change] = Copying(self._copy, self._told, threads)
         self._runs: Runs | None = None
         self._closed: bool | None = None
+        self._is_open = False
         self._closing = threading.Lock()
         self.closed = threading.Event()
         """Set once :meth:`close` has returned."""
@@ -165,6 +166,7 @@ class Tracker:
         with self._named_errors():
             self._runs = self._runs_of(sweep_id)
             self._runs.open(spec_yaml, tags, plans, running=running)
+        self._is_open = True
         self._copying.start()
 
     @property
@@ -265,7 +267,8 @@ class Tracker:
             return False
         if not self._copying.close(CLOSE_SECONDS, extended=ending is not None):
             return False
-        deadline = time.monotonic() + CLOSE_SECONDS
+        # if open() failed, one attempt: its error is to be told
+        deadline = time.monotonic() + (CLOSE_SECONDS if self._is_open else 0.0)
         while True:
             try:
                 with quiet():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raygan.addresses import is_address
-from raygan.errors import RayganError, ResourceError
+from raygan.errors import RayganError, RunError
 from raygan.folder import DATA
 from raygan.sweep.cluster import ray_quirks
 from raygan.sweep.cluster.job import own_files
@@ -175,7 +175,7 @@ def _prepared(preparation: Preparation, say: Callable[[str], None]) -> PreparedS
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:  # its process was killed, perhaps for its memory
-        raise ResourceError(
+        raise RunError(
             f"the images could not be prepared: {ray_quirks.cause_of(error)}; the same command "
             "tries again"
         ) from error

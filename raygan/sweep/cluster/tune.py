@@ -38,6 +38,8 @@ FREE_SECONDS = 0.5
 FREE_REST = 20
 """And this many times as long as the last look took: some milliseconds, or much more after
 thousands of trials, whose placement groups Ray still lists."""
+FREE_MOST = 10.0
+"""But at most so many seconds: a look may have waited for a head that was silent."""
 DRIVER_SHARE = 0.001
 DRIVER_FAILURES = 2
 """Most losses in a row of a trial's driver, such as with its node, without a new evaluation in
@@ -303,7 +305,7 @@ class _Freeing:
 
     def _run(self) -> None:
         took = 0.0
-        while not self._over.wait(max(FREE_SECONDS, FREE_REST * took)):
+        while not self._over.wait(min(FREE_MOST, max(FREE_SECONDS, FREE_REST * took))):
             begun = time.monotonic()
             ray_quirks.free_leftovers()
             took = time.monotonic() - begun

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from raygan.errors import ConfigError, RayganError
+from raygan.errors import ConfigError, RayganError, RunError
 from raygan.shown import say
 from raygan.sweep.spec.sweep_spec import load, smoke, spec_class
 
@@ -63,7 +63,8 @@ def main(
 ) -> None:
     """Run the sweep that FILE describes, or resume it.
 
-    Exit codes: 0 done, 2 wrong configuration (nothing was started), 3 no verdict (more than half of
+    Exit codes: 0 done, 1 broken off (the same command resumes), 2 wrong configuration (nothing was
+    started), 3 no verdict (more than half of
     the trials failed, or a cell has no result), 4 budget reached, 5 cluster lost (the same command
     on a new cluster resumes), 130/143 interrupted (the same command resumes).
     """
@@ -89,7 +90,7 @@ def main(
         code = run(spec, console, Options(address, verbose, fresh, retry_failed, offline))
     except RayganError as error:
         say(Console(stderr=True, width=console.width), f"error: {error}", "red")
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, RunError) else 2)
     sys.exit(code)
 
 

@@ -48,7 +48,7 @@ from raygan.tracking.runs import Ending
 
 logger = logging.getLogger(__name__)
 
-EXIT_OK, EXIT_FAILED, EXIT_BUDGET = 0, 3, 4
+EXIT_OK, EXIT_BROKEN, EXIT_FAILED, EXIT_BUDGET = 0, 1, 3, 4
 GRACE_SECONDS = 1.0
 """How long an end at once waits until the records are saved, or until MLflow has what is being
 copied: `ray job stop` kills after 3 s, and MLflow needs the rest."""
@@ -107,19 +107,18 @@ def finish(
     study: Study,
     tracker: Tracker | None,
     prepared: Prepared,
-    untested: int = 0,
+    untested: str = "",
 ) -> int:
-    """Write and show what there is; returns the exit code. ``untested``: number of final tests that
-    could not be made."""
+    """Write and show what there is; returns the exit code. ``untested``: which final tests could
+    not be made, in words."""
     signals = session.signals
     signals.conclude()
     study.close()
     # Tune also returns on a SIGUSR1 that is not ours: some schedulers of clusters send it
     stopped = signals.first is not None or not (study.complete or study.exhausted)
     code = signals.exit_code if stopped else _exit_code(study)
-    no_verdict = code == EXIT_FAILED
-    if untested and code == EXIT_OK:  # without them, the verdict would rest on the running test
-        code = EXIT_FAILED
+    if untested and code == EXIT_OK:
+        code = EXIT_BROKEN
     if stopped:  # time is short: MLflow first, and no picture
         copied = close_interrupted(study, tracker)
     elif tracker is not None:
@@ -137,7 +136,7 @@ def finish(
     except OSError as error:
         session.warn(f"The tables cannot be written ({error}); {session.again} writes them.")
     _show(session, study, prepared)
-    if no_verdict:
+    if code == EXIT_FAILED:
         _explain_failures(session, study)
     if not stopped:
         copied = tracker is not None and _close(study, tracker, code, report)
@@ -146,8 +145,8 @@ def finish(
     if tracker is not None and not copied:
         _say_behind(session, tracker)
     if untested and not stopped:
-        session.warn(f"{untested} final tests could not be made: there is no verdict; "
-                     f"{session.again} makes them.")  # fmt: skip
+        session.warn(f"{untested}: the verdict rests on the running test; {session.again} makes "
+                     "them.")  # fmt: skip
     _say_what_is_left(session, study, code)
     return code
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from raygan import own_recipes, recipe
 from raygan.addresses import is_address
-from raygan.errors import ConfigError, TrackingError
+from raygan.errors import ConfigError, RayganError, RunError, TrackingError
 from raygan.folder import JOURNAL_FILE, MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 from raygan.records import TrialRecord
 from raygan.storage import Storage, usable
@@ -54,8 +54,9 @@ from raygan.tracking.mlflow_tracker import Tracker
 def run(spec: SweepSpec, console: Console, options: Options) -> int:
     """Run ``spec``, or go on with it; returns the exit code.
 
-    0: all done; 3: no verdict; 4: the budget is reached; 130, 143: interrupted.
-    Raises :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial. If the
+    0: all done; 1: a final test could not be made; 3: no verdict; 4: the budget is reached; 130,
+    143: interrupted. Raises :class:`~raygan.errors.RunError` if it breaks off, and
+    :class:`~raygan.errors.RayganError` for whatever is wrong before the first trial. If the
     cluster's head node is lost, the process ends with code 5.
     """
     with StopSignals() as signals:
@@ -150,7 +151,10 @@ def _run(session: Session) -> int:
             session.signals.last_checkpoints = partial(_keep_last, session, study, asking)
             with Progress(study, session.console, tracker), watch, outage:
                 jobs = partial(job_of, spec=spec, sweep=sweep, prepared=prepared)
-                tune.run(study, jobs, at_once, asking)
+                try:
+                    tune.run(study, jobs, at_once, asking)
+                except RayganError as error:  # of a recipe of the user's own, for one
+                    raise RunError(str(error)) from error
             study.flush()
         untested = _test(session, study, prepared, at_once)
         tune.need_head_no_more()
@@ -229,14 +233,14 @@ def _untested(study: Study) -> list[final_tests.PlannedTest]:
     return final_tests.due(study.storage, final_tests.tested(study), study.spec.final_config())
 
 
-def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> int:
-    """Make the final tests that are due, as Ray tasks; returns how many could not be made."""
+def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> str:
+    """Make the final tests that are due, as Ray tasks; returns, in words, which could not
+    be made."""
     spec, sweep = session.spec, session.sweep
     try:
         tests = _untested(study)
     except OSError as error:
-        session.say(f"The final tests cannot be prepared ({error})")
-        return len(final_tests.tested(study))
+        return f"The final tests that are due are not known ({error})"
     if tests:
         session.say(f"Final tests of {len(tests)} generators{final_tests.steps_of(tests)}")
     jobs = [
@@ -246,7 +250,7 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> i
     ]
     records = list(study.records.values())
     with FinalProgress(spec, sweep, records, tests, session.console):
-        return final_tests.run(
+        failed = final_tests.run(
             jobs,
             Tasks(make_test),
             # each on one worker's resources; Ray lets those wait that do not fit
@@ -254,6 +258,7 @@ def _test(session: Session, study: Study, prepared: Prepared, at_once: int) -> i
             session.say,
             lambda: session.signals.first is not None,
         )
+    return f"{failed} final tests could not be made" if failed else ""
 
 
 def _journal(sweep: Storage, ledger: Ledger) -> JournalStorage | None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from raygan.errors import ConfigError, DataError, ResourceError
+from raygan.errors import ConfigError, DataError, RunError
 from raygan.gan.config import TrainConfig
 from raygan.storage import Storage
 from raygan.sweep.cluster.preparing import (
@@ -90,9 +90,7 @@ def test_a_process_that_was_killed_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: task)
     monkeypatch.setattr(ray, "get", killed)
     sweep = spec.validate(parse("name: a", "x"))
-    with pytest.raises(
-        ResourceError, match="could not be prepared: Task was killed due to the node"
-    ):
+    with pytest.raises(RunError, match="could not be prepared: Task was killed due to the node"):
         prepare_on_cluster(sweep, Storage(str(tmp_path)))
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 import raygan
 from raygan import __version__
 from raygan.cli import main as cli
-from raygan.errors import ConfigError, LockedError, RayganError, TrackingError
+from raygan.errors import ConfigError, LockedError, RayganError, RunError, TrackingError
 from raygan.records import LOSS
 from raygan.report import tables
 from raygan.storage import Storage
@@ -601,7 +601,7 @@ def test_sweep_that_is_stopped_among_its_final_tests_goes_on_with_them(sweep, te
     assert statuses()["norms"] == "FINISHED"
 
 
-def test_without_its_final_tests_a_sweep_has_no_verdict_and_goes_on_with_them(
+def test_without_its_final_tests_a_sweep_is_not_done_and_goes_on_with_them(
     sweep, tester, statuses, tmp_path
 ):
     def result() -> tuple[int, bool]:
@@ -610,10 +610,11 @@ def test_without_its_final_tests_a_sweep_has_no_verdict_and_goes_on_with_them(
 
     tester(fails=True)
     code, output = sweep(train_and_save, REPLICATES)
-    assert (code, result()) == (3, (3, False))
-    assert "2 final tests could not be made: there is no verdict; the same command" in output
-    assert "Too many trials" not in output
-    assert statuses()["norms"] == "FAILED"
+    assert (code, result()) == (1, (1, False))
+    assert (
+        "2 final tests could not be made: the verdict rests on the running test; the sa" in output
+    )
+    assert statuses()["norms"] == "KILLED"
     tester()
     code, _ = sweep(lambda study: pytest.fail("no trial is left to run"), REPLICATES)
     assert (code, result()) == (0, (0, True))
@@ -653,6 +654,19 @@ def test_no_run_stays_running_if_the_opening_of_mlflow_is_interrupted(sweep, sta
     with pytest.raises(SystemExit):
         sweep(train_all)
     assert statuses() == {"norms": "FAILED"}
+
+
+def test_an_error_among_the_trials_has_its_own_exit_code(sweep, tmp_path, monkeypatch):
+    def broken(_) -> None:
+        raise ConfigError("mine.py:4: the stop rule raised ZeroDivisionError")
+
+    with pytest.raises(RunError, match=r"mine\.py:4"):
+        sweep(broken)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(f"{SWEEP}storage: {tmp_path}")
+    done = CliRunner().invoke(main, [str(file)])
+    assert done.exit_code == 1
+    assert "error: mine.py:4: the stop rule raised" in done.stderr
 
 
 def test_no_final_test_where_the_budget_has_ended_the_sweep(sweep, tester):
