@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -60,3 +61,30 @@ class Background:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
+
+
+class Looking:
+    """A thread that calls ``look`` again and again, from its beginning as a context manager to its
+    end, which waits for the look that runs."""
+
+    def __init__(self, look: Callable[[], None], rest: Callable[[float], float], name: str) -> None:
+        """``rest``: seconds before the next look, from how many the last one took; 0 before the
+        first. ``name``: the thread's."""
+        self._look, self._rest = look, rest
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Looking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        took = 0.0
+        while not self._over.wait(self._rest(took)):
+            begun = time.monotonic()
+            self._look()
+            took = time.monotonic() - begun

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from raygan.background import Background
+from raygan.background import Background, Looking
 
 
 def test_work_is_done_in_order_and_waited_for() -> None:
@@ -54,3 +54,18 @@ def test_an_error_is_the_owners() -> None:
 
 def test_nothing_to_wait_for() -> None:
     Background().wait()
+
+
+def test_looks_follow_each_other_with_rests_and_end_with_the_block() -> None:
+    looked = threading.Event()
+    rests: list[float] = []
+
+    def rest(took: float) -> float:
+        rests.append(took)
+        return 0.0
+
+    with Looking(looked.set, rest, "looks") as looking:
+        assert looked.wait(30)
+    assert not looking._thread.is_alive()
+    assert rests[0] == 0.0  # before the first
+    assert all(took >= 0 for took in rests)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from raygan.background import Looking
 from raygan.errors import ResourceError
 from raygan.records import DATASET
 from raygan.shown import duration, shown
@@ -160,29 +160,19 @@ class _Words:
         self._last = ""
 
 
-class Watch:
+class Watch(Looking):
     """Says, on a thread of its own, which trials wait for resources, and why; a context manager."""
 
     def __init__(self, study: Study, say: Say) -> None:
         self._study, self._words, self._autoscaler = study, _Words(say), Autoscaler()
         self._since: dict[str, float] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
+        super().__init__(self._try_to_look, lambda _: LOOK_SECONDS, "resources")
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            try:
-                self.look()
-            except Exception as error:  # Ray's own words for what it cannot tell now
-                logger.info("the cluster's resources cannot be told: %s", error)
+    def _try_to_look(self) -> None:
+        try:
+            self.look()
+        except Exception as error:  # Ray's own words for what it cannot tell now
+            logger.info("the cluster's resources cannot be told: %s", error)
 
     def look(self) -> None:
         """Say it if it is so."""

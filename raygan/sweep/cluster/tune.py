@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from raygan.addresses import check_address, first_line, is_address
+from raygan.background import Looking
 from raygan.errors import ResourceError
 from raygan.folder import TUNE
 from raygan.records import STEP
@@ -238,7 +237,7 @@ def run(
             verbose=0,
         ),
     )
-    with _Freeing():
+    with _freeing():
         tuner.fit()
     errors.raise_first()
 
@@ -287,28 +286,14 @@ class _Search(_Adapter, Searcher):
         pass
 
 
-class _Freeing:
+def _freeing() -> Looking:
     """Frees what trials that were stopped or lost still hold, on a thread of its own: the looks
-    take their time, and Tune's loop has none. A context manager."""
-
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)
-
-    def __enter__(self) -> _Freeing:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        took = 0.0
-        while not self._over.wait(min(FREE_MOST, max(FREE_SECONDS, FREE_REST * took))):
-            begun = time.monotonic()
-            ray_quirks.free_leftovers()
-            took = time.monotonic() - begun
+    take their time, and Tune's loop has none."""
+    return Looking(
+        ray_quirks.free_leftovers,
+        lambda took: min(FREE_MOST, max(FREE_SECONDS, FREE_REST * took)),
+        "leftovers",
+    )
 
 
 class _Errors:

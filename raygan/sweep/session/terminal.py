@@ -93,7 +93,7 @@ def show_replicates(console: Console, replicates: dict[str, list[TrialRecord]]) 
         return
     names = ("cell", "setting", "seeds", "mean end loss", "sd", "lowest", "highest")
     table = text_table(
-        (*names, "mean best loss", "failed"),
+        (*names, "mean best loss", "no result"),
         ("cell", "setting"),
         "Replicates: fresh seeds, no early stopping; the verdict is based on them",
     )

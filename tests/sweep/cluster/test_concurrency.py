@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from raygan import background
 from raygan.errors import ResourceError
 from raygan.sweep.cluster import ray_quirks, tune
 from raygan.sweep.spec import scales, sweep_spec
@@ -154,7 +155,7 @@ def test_tunes_loop_does_not_wait_for_what_frees_resources(monkeypatch):
     study = SimpleNamespace(tick=lambda: None)
     tune._Callback(study, tune._Errors()).on_step_begin(0, [])
     assert threads == []
-    with tune._Freeing():
+    with tune._freeing():
         assert looked.wait(30)
     assert threading.main_thread() not in threads
     assert not threads[0].is_alive()
@@ -171,9 +172,9 @@ def test_looks_that_take_long_are_few(monkeypatch):
             waits.append(seconds)
             return len(waits) == 4
 
-    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(background, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(ray_quirks, "free_leftovers", free)
-    freeing = tune._Freeing()
+    freeing = tune._freeing()
     freeing._over = Over()
     freeing._run()
     assert waits == pytest.approx([0.5, 0.5, 4.0, 10.0])
