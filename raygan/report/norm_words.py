@@ -77,7 +77,7 @@ def _plain(pair: tuple[str, str], main: Sequence[Difference]) -> list[str]:
     if tested:
         text = _told(tested)
         is_name = text.startswith(first)  # of a norm: it stays as it is in the YAML
-        sentences.append(text if is_name else f"{text[0].upper()}{text[1:]}")
+        sentences.append(text if is_name else words.capital(text))
     return sentences
 
 
@@ -169,8 +169,7 @@ def losses(known: Sequence[Difference]) -> str:
         text = f"no difference between the loss of {first} and that of {unclear} can be claimed"
     elif unclear:
         text += f"; no difference from that of {unclear} can be claimed"
-    text = f"{place}, {text}" if place else text
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{words.capital(f'{place}, {text}' if place else text)}."
 
 
 def _unclaimed(one: Difference, *, told: bool) -> str:

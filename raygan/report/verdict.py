@@ -52,10 +52,10 @@ def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
     of several data sets. Either is empty if it is unknown."""
     if not evidence.several:
         return _choices(family.choices, family), ""
-    over = f"On average over {len(evidence.parts)} data sets, the mean loss of"
+    over = f"on average over {len(evidence.parts)} data sets, "
     whole = _choices(family.overall, family, over, is_pooled=True)
     each = [
-        _choices(mine, family, f"On {label}, the mean loss of", MOST_OF_SET, is_part=True)
+        _choices(mine, family, f"on {label}, ", MOST_OF_SET, is_part=True)
         for label, part in evidence.parts.items()
         if (mine := family.among({cell.name for cell in part.cells}).choices)
     ]
@@ -68,20 +68,19 @@ def choices(evidence: Evidence, family: Family) -> tuple[str, str]:
 def _choices(
     every: Sequence[Choice],
     family: Family,
-    start: str = "The mean loss of",
+    place: str = "",
     most: int = MOST,
     *,
     is_part: bool = False,
     is_pooled: bool = False,
 ) -> str:
     """How far the mean loss of each choice is above the others at most, the lowest limit first;
-    empty if that is unknown."""
+    empty if that is unknown. ``place``: the beginning of the sentence."""
     known = [(c.cell, c.regret) for c in every if c.regret is not None]
     open_ = [c.cell for c in every if c.regret is None]
-    over = f"{start.partition(', ')[0]}, how" if is_pooled or is_part else "How"
-    no_limit = (
-        f"{over} far the mean loss of {words.listed(open_, 'or')} may be above the others has no "
-        "limit: too many runs gave no result."
+    no_limit = words.capital(
+        f"{place}how far the mean loss of {words.listed(open_, 'or')} may be above the others has "
+        "no limit: too many runs gave no result."
     )
     if not known:
         return no_limit if open_ else ""
@@ -94,14 +93,14 @@ def _choices(
         shown.append(f"of the other {left} {what} at most {words.percent(highest)}")
     limit = f"at most {words.percent(lowest)}" if lowest > 0 else "not"
     what = "choice" if is_pooled else "cell"
-    text = f"{start} {first} is {limit} above that of any other {what}"
+    text = f"{place}the mean loss of {first} is {limit} above that of any other {what}"
     if not is_part:
         where = " on each data set" if is_pooled else ""
         which = f"with {LEAST} or more results{where}" if family.too_few else "here"
         text += f" {which} ({_level(family)})"
     more = "" if lowest > 0 else " above"
     others = f"; that {words.listed(shown)}{more}" if shown else ""
-    return f"{text}{others}.{f' {no_limit}' if open_ else ''}"
+    return f"{words.capital(text)}{others}.{f' {no_limit}' if open_ else ''}"
 
 
 def _level(family: Family) -> str:

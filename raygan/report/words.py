@@ -48,6 +48,11 @@ def times(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def capital(text: str) -> str:
+    """``text`` with a capital letter at its beginning."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def listed(items: Sequence[str], last: str = "and") -> str:
     """a, b and c; of more than :data:`MOST` items, the first ones and the number of the others."""
     if len(items) > MOST:
@@ -104,7 +109,7 @@ def difference(comparison: Comparison, what: str, correction: str = "") -> str:
         how = against(comparison.contrast.percent)
         return f"{where}{comparison.cell}'s {what} is {how} {comparison.other}'s ({span})."
     start = f"{where}no difference between {comparison.cell} and {comparison.other} can be claimed"
-    start = start[0].upper() + start[1:]
+    start = capital(start)
     if comparison.failures_forbid:
         failed = [
             f"{count} of {ended} {comparison.unit}s of {name}"

@@ -64,9 +64,9 @@ def main(
     """Run the sweep that FILE describes, or resume it.
 
     Exit codes: 0 done, 1 broken off (the same command resumes), 2 wrong configuration (nothing was
-    started), 3 no verdict (more than half of
-    the trials failed, or a cell has no result), 4 budget reached, 5 cluster lost (the same command
-    on a new cluster resumes), 130/143 interrupted (the same command resumes).
+    started), 3 no verdict (more than half of the trials failed, or a cell has no result), 4 budget
+    reached, 5 cluster lost (the same command on a new cluster resumes), 130/143 interrupted (the
+    same command resumes).
     """
     if schema:
         click.echo(json.dumps(spec_class().model_json_schema(), indent=1))

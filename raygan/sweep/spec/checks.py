@@ -91,17 +91,18 @@ def check(spec: SweepSpec) -> None:
             f"{' or `search.repeats`' if spec.search.repeats else ''}"
         )
     _check_cells(spec, axes, space)
-    claims.of_spec(spec)
 
 
 def check_new(spec: SweepSpec) -> None:
     """What is asked of a YAML that people write, but not of a sweep that has begun already.
 
-    Each value of a range can be trained, and no key is without effect.
+    Each value of a range can be trained, no key is without effect, and the claims name what is
+    compared.
     """
     _check_effect(spec)
     _check_heeded(spec)
     _check_stop(spec)
+    claims.check(spec)
     scales.check_new(spec)
     for point in spec.search.try_first:
         _check_point(spec, point, "search.try_first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from raygan.records import DATASET
@@ -15,20 +16,37 @@ if TYPE_CHECKING:
     from raygan.sweep.spec.sweep_spec import SweepSpec
 
 
-def of_spec(spec: SweepSpec, *, known: bool = False) -> tuple[Claim, ...]:
-    """The claims of a YAML; raises ValueError if one names what is not compared.
+def of_spec(spec: SweepSpec) -> tuple[Claim, ...]:
+    """The claims of a YAML.
 
-    ``known``: an earlier version accepted them; a name that it took for another one stays as it
-    is, and its claim cannot be tested.
+    A name that is not compared stays as it is, and its claim cannot be tested: an earlier version
+    may have taken it for another one.
     """
-    if not spec.claims:
-        return ()
-    cells = _cells(spec)
-    claims = [_claim(one.model_dump(exclude_none=True), cells, known=known) for one in spec.claims]
+    pairs = _pairs(_cells(spec)) if spec.claims else {}
+    return tuple(
+        Claim(kind, *pairs.get(names, names), most)  # type: ignore[arg-type]
+        for kind, names, most in _given(spec)
+    )
+
+
+def check(spec: SweepSpec) -> None:
+    """Raise ValueError if a claim names what is not compared, or stands there twice."""
+    cells = _cells(spec) if spec.claims else {}
+    for _, names, _ in _given(spec):
+        _check_names(*names, cells)
+    claims = of_spec(spec)
     for number, claim in enumerate(claims):
         if claim in claims[:number]:
             raise ValueError(f"`claims`: {claim.text!r} stands there twice; remove one")
-    return tuple(claims)
+
+
+def _given(spec: SweepSpec) -> Iterator[tuple[str, tuple[str, str], float]]:
+    """Kind, names and margin of each claim."""
+    for one in spec.claims:
+        given = one.model_dump(exclude_none=True)
+        kind = next(kind for kind in SECOND if kind in given)
+        names = str(given[kind]), str(given[SECOND[kind]])
+        yield kind, names, margin(given.get("margin", 0.0))
 
 
 def _cells(spec: SweepSpec) -> dict[str, dict[str, Any]]:
@@ -37,12 +55,8 @@ def _cells(spec: SweepSpec) -> dict[str, dict[str, Any]]:
     return {plan.cell_name(spec, values): values for values in points}
 
 
-def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]], *, known: bool) -> Claim:
-    kind = next(kind for kind in SECOND if kind in given)
-    first, second = (str(given[key]) for key in (kind, SECOND[kind]))
+def _check_names(first: str, second: str, cells: dict[str, dict[str, Any]]) -> None:
     pairs = _pairs(cells)
-    if known and (first, second) not in pairs:
-        return Claim(kind, first, second, margin(given.get("margin", 0.0)))  # type: ignore[arg-type]
     names = sorted({name for pair in pairs for name in pair})
     _refuse_datasets(first, second, cells)
     for name in (first, second):
@@ -56,7 +70,6 @@ def _claim(given: dict[str, Any], cells: dict[str, dict[str, Any]], *, known: bo
             f"`claims`: {shown(first)!r} and {shown(second)!r} are not compared; name two "
             "different cells that differ in one key, or two values of one key"
         )
-    return Claim(kind, *pairs[first, second], margin(given.get("margin", 0.0)))  # type: ignore[arg-type]
 
 
 def _refuse_datasets(first: str, second: str, cells: dict[str, dict[str, Any]]) -> None:

@@ -132,7 +132,7 @@ def claims_of(sweep: Storage, spec: SweepSpec) -> tuple[Claim, ...]:
     """
     before = [entry for entry in entries(sweep) if not entry.trials]
     declared = spec.model_copy(update={"claims": before[-1].content.claims if before else []})
-    first = claims.of_spec(declared, known=True)
+    first = claims.of_spec(declared)
     later = [Claim(c.kind, c.cell, c.other, c.margin, declared=False)
              for c in claims.of_spec(spec) if c not in first]  # fmt: skip
     return (*first, *later)

@@ -170,3 +170,16 @@ def test_defaults_of_a_new_version_are_no_change_of_the_plan(sweep):
     registered.register(sweep, read(f"{SWEEP}train: {{quality: none, ema: 0.9}}"), "d", "d", 4)
     changes = [one.changed for one in registered.history(sweep)]
     assert changes == ["", "the code from c to d", "`train.ema` from 0.0 to 0.9"]
+
+
+def test_a_claim_that_an_earlier_version_took_for_another_is_kept_as_it_was(tmp_path):
+    text = """
+name: a
+grid: {features: [16, 32], batch_size: [16, 32]}
+claims: [{lower: 16, than: 32}]
+"""
+    with pytest.raises(ConfigError, match="there is no cell '16'; known are batch_size=16"):
+        spec.validate(parse(text, "x"))
+    known = spec.validate(parse(text, "x"), known=True)  # its sweep can still be read
+    found = registered.claims_of(Storage(str(tmp_path)), known)
+    assert [(c.cell, c.other, c.declared) for c in found] == [("16", "32", False)]
