@@ -19,12 +19,11 @@ import json
 import math
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,35 +181,24 @@ def main() -> None:
         print(json.dumps(measure(*arguments.one)))
         return
     sys.path.insert(0, str(ROOT))
+    from tests.bench.turns import compare
+
     arms = {"now": ROOT}
     if arguments.against:
         arms["before"] = arguments.against.resolve()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; seconds of "
           f"processor time; median of {arguments.rounds} rounds [lowest, highest]", flush=True)  # fmt: skip
-    print("sweep     arm     " + "".join(f"{part:<22}" for part in PARTS), flush=True)
+    print("sweep      arm     " + "".join(f"{part:<22}" for part in PARTS), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+
+        def given(name: str, arm: str) -> tuple[list[str], dict[str, str]]:
+            words = [str(folder / "sweeps"), name, str(folder / arm / name)]
+            return words, {**os.environ, "PYTHONPATH": str(arms[arm])}
+
         for name in arguments.sweeps:
             make(folder / "sweeps", name)
-            found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
-            for _ in range(arguments.rounds):
-                for arm, checkout in arms.items():
-                    asked = [str(folder / "sweeps"), name, str(folder / arm / name)]
-                    done = subprocess.run(
-                        [sys.executable, __file__, "--one", *asked],
-                        env={**os.environ, "PYTHONPATH": str(checkout)},
-                        stdout=subprocess.PIPE,
-                        text=True,
-                        check=True,
-                    )
-                    found[arm].append(json.loads(done.stdout.splitlines()[-1]))
-            for arm, runs in found.items():
-                cells = []
-                for part in PARTS:
-                    values = [run[part] for run in runs]
-                    middle, low, high = statistics.median(values), min(values), max(values)
-                    cells.append(f"{middle:.3g} [{low:.3g}, {high:.3g}]")
-                print(f"{name:<10}{arm:<8}" + "".join(f"{cell:<22}" for cell in cells), flush=True)
+            compare(name, __file__, arms, arguments.rounds, PARTS, partial(given, name))
             if "before" in arms:
                 largest, others = differences(*(folder / arm / name for arm in arms))
                 print(f"{'':10}numbers differ by at most {largest:.1g}; {others} other values differ",

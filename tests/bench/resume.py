@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -158,6 +157,7 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve)
         return
+    from tests.bench.turns import compare
     from tests.delay import delayed
 
     arms = {"now": ROOT}
@@ -168,36 +168,25 @@ def main() -> None:
           "[lowest, highest]", flush=True)  # fmt: skip
     print("storage    arm     " + "".join(f"{name:<22}" for name in PARTS), flush=True)
 
-    def compare(name: str, storage: str, port: int) -> None:
-        found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
-        for _ in range(arguments.rounds):
-            for arm, checkout in arms.items():
-                command = [sys.executable, __file__, "--one", storage]
-                done = subprocess.run(
-                    command,
-                    env=environment(checkout, port),
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                )
-                found[arm].append(json.loads(done.stdout.splitlines()[-1]))
-        for arm, runs in found.items():
-            cells = []
-            for part in PARTS:
-                values = [run[part] for run in runs]
-                middle, low, high = statistics.median(values), min(values), max(values)
-                cells.append(f"{middle:.3g} [{low:.3g}, {high:.3g}]")
-            print(f"{name:<10} {arm:<8}" + "".join(f"{cell:<22}" for cell in cells), flush=True)
+    def measured(name: str, storage: str, port: int) -> None:
+        compare(
+            name,
+            __file__,
+            arms,
+            arguments.rounds,
+            PARTS,
+            lambda arm: ([storage], environment(arms[arm], port)),
+        )
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make(folder, arguments.trials)
-        compare("disk", temporary, 0)
+        measured("disk", temporary, 0)
         if arguments.latency:
             with served(folder) as port:
                 for latency in arguments.latency:
                     with delayed(port, latency / 1e3) as far:
-                        compare(f"{latency:g} ms", "s3://bucket", far)
+                        measured(f"{latency:g} ms", "s3://bucket", far)
 
 
 if __name__ == "__main__":
