@@ -68,9 +68,8 @@ class _Change:
     def joined(self, later: _Change) -> _Change:
         """This change and a ``later`` one, as one; this one is not used again."""
         times, points = self.times, self.points  # no copies: there may be many
-        for (
-            point
-        ) in later.points:  # of one step, MLflow takes the value with the latest time as last
+        # of one step, MLflow takes the value with the latest time as last
+        for point in later.points:
             made = max(point.made, points[-1].made + 1) if points else point.made
             points.append(replace(point, made=made))
         for step, told in later.times.items():

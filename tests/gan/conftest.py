@@ -47,12 +47,6 @@ def float64() -> Iterator[None]:
 
 
 @pytest.fixture
-def no_gpu_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt to seed all GPUs fails, also on a machine that has none."""
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("GPUs are seeded"))
-
-
-@pytest.fixture
 def small() -> Callable[..., TrainConfig]:
     """A configuration that trains in milliseconds, with some fields replaced."""
 

@@ -78,8 +78,8 @@ def test_a_fresh_state_is_a_function_of_the_seed(fresh):
     assert not torch.equal(other, one["generator"]["linear.weight"])
 
 
-@pytest.mark.usefixtures("no_gpu_is_seeded")
-def test_a_fresh_state_changes_no_gpu(fresh):
+def test_a_fresh_state_seeds_no_gpu(fresh, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("GPUs are seeded"))
     fresh(initialisation="pytorch-2017")
 
 

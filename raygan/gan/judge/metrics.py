@@ -24,11 +24,10 @@ def measure(
 ) -> tuple[dict[str, float], list[str]]:
     """``val/NAME`` of every metric in the table, and notes about those that are left out.
 
-    ``parameters``: those of the configuration; ``seed``: of PyTorch's global generators of the CPU
-    and of the samples' device, meanwhile. A built-in metric that is not finite stays: it says that
-    G's images are no numbers. A user's own may be undefined for other reasons; it is left out, with
-    a note. Raises :class:`~raygan.errors.ConfigError` that names file and line for an error in a
-    user's own.
+    ``parameters``: those of the configuration; ``seed``: of PyTorch's global generators meanwhile.
+    A built-in metric that is not finite stays: it says that G's images are no numbers. A user's own
+    may be undefined for other reasons; it is left out, with a note. Raises
+    :class:`~raygan.errors.ConfigError` that names file and line for an error in a user's own.
     """
     values: dict[str, float] = {}
     notes: list[str] = []
@@ -53,10 +52,7 @@ def _own(metric: Metric, samples: Tensor, images: ImageSet, seed: int) -> float 
     code draws."""
     devices = [samples.device] if samples.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad(), blamed():
-        # torch.manual_seed would seed other GPUs, too, whose state is not restored
-        torch.default_generator.manual_seed(seed)
-        for device in devices:
-            torch.cuda.default_generators[device.index].manual_seed(seed)
+        torch.manual_seed(seed)
         value: object = metric.measure(samples.clone(), images)
     if value is None:
         return None

@@ -84,22 +84,6 @@ def test_an_own_metric_changes_nothing_that_others_use(images):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("own", ["torch.rand(())"], indirect=True)
-@pytest.mark.usefixtures("own", "no_gpu_is_seeded")
-def test_an_own_metric_of_images_on_the_cpu_changes_no_gpu(images):
-    assert measure({}, SAMPLES, images, 7) == measure({}, SAMPLES, images, 7)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("own", ["torch.rand((), device=samples.device)"], indirect=True)
-@pytest.mark.usefixtures("own")
-def test_an_own_metric_draws_the_same_on_a_gpu_and_changes_nothing_there(images):
-    samples, before = SAMPLES.cuda(), torch.cuda.get_rng_state()
-    first = measure({}, samples, images, 7)
-    assert measure({}, samples, images, 7) == first != measure({}, samples, images, 8)
-    assert torch.equal(torch.cuda.get_rng_state(), before)
-
-
 @pytest.mark.parametrize(
     ("own", "message"),
     [
